@@ -1,0 +1,95 @@
+# One gate and one way to run, for people and for CI: `make help` lists the targets.
+# Any Python from 3.11 to 3.13 does: `make run PYTHON=python3.12`.
+
+PYTHON ?= python3
+DATA ?=
+
+PY := .venv/bin/python
+INSTALLED := .venv/.installed
+
+# Compose v2 where there is one, else docker-compose.
+COMPOSE = $(shell docker compose version >/dev/null 2>&1 && echo docker compose || echo docker-compose)
+# Fresh secrets are made inside the image: with Docker nothing else has to be installed.
+KEYS = docker run --rm -i --network none --read-only loan-predictor-history python -m shared.keys
+
+.PHONY: help run test check train format lock clean env up down logs ps key history-image compose-test
+.DEFAULT_GOAL := help
+
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
+
+run: $(INSTALLED) ## Start everything on this machine; Ctrl-C stops it, the data stays in .local
+	@exec $(PY) -m services.local
+
+test: $(INSTALLED) ## Run every test on real servers and processes, with branch coverage
+	$(PY) -m pytest --cov
+
+check: $(INSTALLED) ## Check format, lint, types and import contracts
+	$(PY) -m ruff format --check .
+	$(PY) -m ruff check .
+	$(PY) -m mypy
+	.venv/bin/lint-imports
+
+train: $(INSTALLED) ## Train the models and publish their bundle: make train DATA=loans.csv
+	@test -n "$(DATA)" || { echo "Name the training data: make train DATA=loans.csv" >&2; exit 2; }
+	$(PY) -m services.training "$(DATA)"
+
+format: $(INSTALLED) ## Format the code and mend what lint can mend
+	$(PY) -m ruff format .
+	$(PY) -m ruff check --fix .
+
+lock: $(INSTALLED) ## Renew requirements.lock from pyproject.toml
+	.venv/bin/uv pip compile --quiet --universal --generate-hashes --no-emit-index-url \
+		--no-emit-find-links --all-extras --python-version 3.11 \
+		--custom-compile-command "make lock" --output-file requirements.lock pyproject.toml
+
+env: .env ## Write .env with fresh secrets for the containers, unless there is one
+
+.env: | .env.example
+	@$(MAKE) --no-print-directory history-image
+	@umask 077 && $(KEYS) env < .env.example > .env.new && mv .env.new .env
+	@echo "Wrote .env with fresh secrets; it stays on this machine."
+
+up: .env ## Start the whole system in containers: http://localhost:8080
+	$(COMPOSE) up --detach --build
+	@echo "Ready. Ask for a decision, and with your key for its record:"
+	@echo "  curl -s http://localhost:8080/predict -H 'Content-Type: application/json' \\"
+	@echo "    -d '{\"ApplicantIncome\": 5849, \"LoanAmount\": 128, \"Credit_History\": 1}'"
+	@echo "  curl -s http://localhost:8080/history -H \"X-API-Key: \$$(sed -n s/^API_KEY=//p .env)\""
+
+down: ## Stop the containers; their data stays
+	$(COMPOSE) down
+
+logs: ## Follow the containers' logs
+	$(COMPOSE) logs --follow --tail 100
+
+ps: ## Show the containers and their health
+	$(COMPOSE) ps
+
+key: history-image ## Make an API key: make key NAME=bank SCOPES=predict LIMITS=1000/hour
+	@test -n "$(NAME)" && test -n "$(SCOPES)" || { echo \
+		"Name the client and what it may do: make key NAME=bank SCOPES=predict,history:read" >&2; exit 2; }
+	@$(KEYS) mint "$(NAME)" "$(SCOPES)" "$(or $(LIMITS),unlimited)"
+
+history-image:
+	@docker build --quiet --file Dockerfile.history --tag loan-predictor-history . > /dev/null
+
+compose-test: $(INSTALLED) ## Prove the containers: build, start, kill, restart, upgrade; needs Docker
+	$(PY) -m pytest -s --timeout 600 tests/compose/stack.py
+
+clean: ## Remove the environment and all caches; .local with its data stays
+	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis .coverage*
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# Everything comes by hash from the lock, uv itself first, through pip. uv does not read pip's
+# settings; where it finds no index without them, pip installs the rest too.
+$(INSTALLED): requirements.lock
+	@"$(PYTHON)" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' || { echo \
+		"Python 3.11, 3.12 or 3.13 is needed and $(PYTHON) is none: try make PYTHON=python3.12" >&2; \
+		exit 1; }
+	"$(PYTHON)" -m venv .venv
+	awk '/^[^ #]/ { wanted = /^uv==/ } wanted' requirements.lock > .venv/uv.lock
+	$(PY) -m pip install --quiet --disable-pip-version-check --require-hashes -r .venv/uv.lock
+	.venv/bin/uv pip sync --quiet --require-hashes --python $(PY) requirements.lock \
+		|| $(PY) -m pip install --disable-pip-version-check --require-hashes -r requirements.lock
+	touch $@

@@ -1,0 +1,1 @@
+"""The processes of the loan predictor; each subpackage is one of them."""

@@ -1,0 +1,1 @@
+"""The history service: every decision kept, told back as records and as statistics."""

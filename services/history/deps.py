@@ -1,0 +1,64 @@
+"""What the handlers work with: built once in the lifespan, found again on every request."""
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Final
+
+from fastapi import Request, Response
+from redis.asyncio import Redis
+from sqlalchemy.ext.asyncio import AsyncEngine
+from starlette.types import Scope
+
+from services.history.schemas import unknown_parameter
+from services.history.settings import HistorySettings
+from shared.cache import Cache
+from shared.errors import Fault, InvalidInput
+
+JSON: Final = "application/json"
+
+
+@dataclass(frozen=True)
+class Resources:
+    """The service's state between requests: connections, and how long answers are kept."""
+
+    settings: HistorySettings
+    engine: AsyncEngine
+    redis: Redis
+    cache: Cache
+
+
+def resources_of(scope: Scope) -> Resources:
+    """The resources of the app that serves this request."""
+    resources: Resources = scope["state"]["resources"]
+    return resources
+
+
+async def cached_response(
+    request: Request,
+    compute: Callable[[], Awaitable[bytes]],
+    *,
+    ttl_s: int,
+    unchanging: bool = False,
+) -> Response:
+    """The JSON that ``compute`` makes, kept under the request's path and parameters.
+
+    The parameters are put in order first, so that the order a client wrote them in is no
+    difference.
+    """
+    key = request.url.path
+    if request.scope["query_string"]:
+        key += repr(sorted(request.query_params.multi_items()))
+    cache = resources_of(request.scope).cache
+    body, hit = await cache.get(key, compute, ttl_s=ttl_s, unchanging=unchanging)
+    return Response(body, media_type=JSON, headers={"x-cache": "HIT" if hit else "MISS"})
+
+
+def refuse_parameters(request: Request) -> None:
+    """Raise ``InvalidInput`` naming each query parameter, for a route that takes none."""
+    if request.scope["query_string"]:
+        faults = [
+            Fault(field=name, message=unknown_parameter(name, []), value=value)
+            for name, value in request.query_params.multi_items()
+        ]
+        if faults:
+            raise InvalidInput(faults)

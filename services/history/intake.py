@@ -1,0 +1,54 @@
+"""The road for events past the stream: store them at once, all of them or none."""
+
+import logging
+
+from redis.exceptions import RedisError
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from services.history.database import DATABASE_ERRORS, is_data_error, is_outage
+from services.history.errors import StoreUnavailable
+from services.history.recorder import DecodedRow, Undecodable, decode, store
+from shared.cache import Cache
+from shared.errors import Fault, InvalidInput
+
+_log = logging.getLogger(__name__)
+
+
+async def take_in(engine: AsyncEngine, cache: Cache, body: bytes) -> None:
+    """Return once every event of ``body``, one JSON per line, is committed.
+
+    Sending again is harmless. Raises ``InvalidInput`` naming the lines at fault and
+    ``StoreUnavailable``; nothing is stored then.
+    """
+    rows = _decode_lines(body)
+    try:
+        await store(engine, rows)
+    except DATABASE_ERRORS as error:
+        if isinstance(error, DBAPIError) and is_data_error(error):
+            raise InvalidInput([Fault(field="body", message=str(error.orig))]) from error
+        if not is_outage(error):
+            raise
+        raise StoreUnavailable("The database does not answer; try again shortly.") from error
+    try:
+        await cache.invalidate()
+    except (RedisError, OSError) as error:
+        # This road is taken when Redis is away; what it still holds then ends by its age.
+        _log.warning("caches not invalidated: %r", error)
+
+
+def _decode_lines(body: bytes) -> list[DecodedRow]:
+    rows: list[DecodedRow] = []
+    faults: list[Fault] = []
+    for number, line in enumerate(body.split(b"\n"), start=1):
+        if not line.strip():
+            continue
+        try:
+            rows.append(decode(line))
+        except Undecodable as error:
+            faults.append(Fault(field=f"line {number}", message=str(error)))
+    if not rows and not faults:
+        faults.append(Fault(field="body", message="holds no event; send one per line"))
+    if faults:
+        raise InvalidInput(faults)
+    return rows

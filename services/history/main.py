@@ -1,0 +1,112 @@
+"""The history service's API, composed: the one place where its objects are built.
+
+``uvicorn --factory services.history.main:create_app``
+"""
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+
+from fastapi import FastAPI, Request
+from fastapi_offline import FastAPIOffline
+from starlette_compress import CompressMiddleware
+
+from services.history import routes, stream
+from services.history.database import open_engine, ping
+from services.history.deps import Resources, resources_of
+from services.history.settings import CACHE_PREFIX, HistorySettings
+from shared.access import AccessMiddleware, Bucket, is_unlimited
+from shared.cache import Cache
+from shared.clients import anonymous
+from shared.direct import DirectMiddleware
+from shared.http import Check, health_router, install_problem_handlers
+from shared.rate_limit import RateLimits
+from shared.redis import connect
+from shared.telemetry import configure_logging
+from shared.version import VERSION
+
+TITLE = "Loan predictor: history"
+DESCRIPTION = """
+Every decision of the inference service, stored exactly once, and statistics over all of them.
+Statistics are read from counts that are kept while decisions are stored, so their cost does not
+grow with the history.
+"""
+
+
+def create_app(settings: HistorySettings | None = None) -> FastAPI:
+    """The service; it starts whether or not its servers run, and is ready once they do."""
+    settings = settings or HistorySettings()
+    configure_logging(settings.log_level)
+
+    rate_limits = RateLimits()
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[dict[str, Resources]]:
+        resources = _build_resources(settings)
+        try:
+            async with rate_limits.shared_through(resources.redis):
+                yield {"resources": resources}
+        finally:
+            await resources.cache.aclose()
+            await resources.redis.aclose()
+            await resources.engine.dispose()
+
+    app: FastAPI = FastAPIOffline(
+        title=TITLE,
+        description=DESCRIPTION,
+        version=VERSION,
+        lifespan=lifespan,
+        redoc_url=None,
+    )
+    routers = (routes.records, routes.reports, routes.about, routes.internal)
+    for router in routers:
+        app.include_router(router)
+    app.include_router(health_router(service="history", version=VERSION, checks=_checks))
+    # The one added last is the outermost.
+    app.add_middleware(DirectMiddleware, routers=routers)
+    app.add_middleware(CompressMiddleware)
+    other = Bucket("other", settings.rate_limit_other)
+    app.add_middleware(
+        AccessMiddleware,
+        keys=settings.api_keys,
+        anonymous=anonymous(),
+        rate_limits=rate_limits,
+        bucket_of=lambda path: None if is_unlimited(path) else other,
+    )
+    install_problem_handlers(app)
+    return app
+
+
+def _build_resources(settings: HistorySettings) -> Resources:
+    return Resources(
+        settings=settings,
+        engine=open_engine(
+            settings.database_url,
+            name="history",
+            pool_size=settings.database_pool_size,
+            connect_timeout_s=settings.database_connect_timeout_s,
+            command_timeout_s=settings.database_command_timeout_s,
+        ),
+        redis=connect(settings.redis_url),
+        cache=Cache(
+            connect(settings.redis_url, command_timeout_s=settings.cache_deadline_s),
+            prefix=CACHE_PREFIX,
+        ),
+    )
+
+
+def _checks(request: Request) -> Sequence[Check]:
+    resources = resources_of(request.scope)
+
+    async def postgres() -> str:
+        return await ping(resources.engine)
+
+    async def redis() -> dict[str, int | float | None]:
+        state = await stream.state(resources.redis)
+        return {**state, "cache_failures": resources.cache.failures}
+
+    # Without Redis every answer is computed afresh and events come by HTTP, so the service is
+    # only degraded: taking it out of rotation then would close the very road that is left.
+    return (
+        Check("postgres", postgres),
+        Check("redis", redis, required=False),
+    )

@@ -1,0 +1,55 @@
+"""Bring the database to the newest schema: ``python -m services.history.migrate``."""
+
+import asyncio
+import sys
+from pathlib import Path
+from typing import Final
+
+from alembic import command
+from alembic.config import Config
+from sqlalchemy import URL, Connection, NullPool, text
+from sqlalchemy.ext.asyncio import create_async_engine
+
+from services.history.database import DATABASE_ERRORS
+from services.history.settings import HistorySettings
+
+_SCRIPTS: Final = Path(__file__).parent / "migrations"
+_LOCK_KEY: Final = 0x10A2_5EED
+"""Any number, as long as it stays the same: it names the lock that migrations hold."""
+
+
+async def migrate(url: URL) -> None:
+    """Upgrade the database at ``url`` to the newest revision, in one transaction.
+
+    Safe to run from several processes at once: one works, the others wait and find it done.
+    Raises whatever the database or the driver raises; nothing is changed then.
+    """
+    engine = create_async_engine(url, poolclass=NullPool)
+    try:
+        async with engine.begin() as connection:
+            await connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _LOCK_KEY})
+            await connection.run_sync(_upgrade)
+    finally:
+        await engine.dispose()
+
+
+def _upgrade(connection: Connection) -> None:
+    config = Config()
+    config.set_main_option("script_location", str(_SCRIPTS).replace("%", "%%"))
+    config.attributes["connection"] = connection
+    command.upgrade(config, "head")
+
+
+def main() -> int:
+    """Migrate; the exit code is 0 when the schema is up to date, 1 with one line when not."""
+    settings = HistorySettings()
+    try:
+        asyncio.run(migrate(settings.database_url))
+    except DATABASE_ERRORS as error:
+        print(f"cannot migrate {settings.database_url!r}: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

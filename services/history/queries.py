@@ -1,0 +1,124 @@
+"""The SQL of every reading route; none of it scans the predictions."""
+
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Final
+from uuid import UUID
+
+from sqlalchemy import ColumnElement, func, select
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from services.history.schemas import Filters
+from services.history.tables import (
+    CONFIDENCE_PER_MILLE,
+    WARNINGS,
+    AnyRow,
+    applicant_rollup,
+    prediction_rollup,
+    predictions,
+)
+
+TREND_DAYS: Final = 30
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_MILLISECOND: Final = timedelta(milliseconds=1)
+_UUID_TIME_SHIFT: Final = 80
+_UUID_TIME_LIMIT: Final = 1 << 48
+
+
+async def read_page(
+    connection: AsyncConnection, filters: Filters, *, before: UUID | None, limit: int
+) -> Sequence[AnyRow]:
+    """Up to ``limit`` rows of ``predictions`` that pass the filters, the newest first.
+
+    The page begins after the row ``before``, found through the primary key, so the ten
+    thousandth page costs what the first does.
+    """
+    statement = select(predictions).where(*_conditions(filters))
+    if before is not None:
+        statement = statement.where(predictions.c.id < before)
+    statement = statement.order_by(predictions.c.id.desc()).limit(limit)
+    return (await connection.execute(statement)).all()
+
+
+async def read_one(connection: AsyncConnection, prediction_id: UUID) -> AnyRow | None:
+    """The row of one decision."""
+    statement = select(predictions).where(predictions.c.id == prediction_id)
+    return (await connection.execute(statement)).one_or_none()
+
+
+async def read_totals(connection: AsyncConnection) -> Sequence[AnyRow]:
+    """All-time counts per model and outcome, with the histogram of confidence."""
+    statement = select(prediction_rollup).where(prediction_rollup.c.period == "all")
+    return (await connection.execute(statement)).all()
+
+
+async def read_last_hours(connection: AsyncConnection, hours: int) -> Sequence[AnyRow]:
+    """Counts per outcome of the present hour and the ``hours`` before it."""
+    rollup = prediction_rollup.c
+    starts = func.date_trunc("hour", func.now() - timedelta(hours=hours), "UTC")
+    statement = (
+        select(
+            rollup.prediction,
+            func.sum(rollup.predictions).label("predictions"),
+            func.sum(rollup.confidence_sum).label("confidence_sum"),
+        )
+        .where(rollup.period == "hour", rollup.starts_at >= starts)
+        .group_by(rollup.prediction)
+    )
+    return (await connection.execute(statement)).all()
+
+
+async def read_days(connection: AsyncConnection) -> Sequence[AnyRow]:
+    """Counts per UTC day (as ``date``) and outcome of the last ``TREND_DAYS``, oldest first."""
+    rollup = prediction_rollup.c
+    first = func.date_trunc("day", func.now() - timedelta(days=TREND_DAYS - 1), "UTC")
+    day = func.date(func.timezone("UTC", rollup.starts_at))
+    statement = (
+        select(
+            day.label("date"),
+            rollup.prediction,
+            func.sum(rollup.predictions).label("predictions"),
+            func.sum(rollup.confidence_sum).label("confidence_sum"),
+        )
+        .where(rollup.period == "day", rollup.starts_at >= first)
+        .group_by(rollup.starts_at, rollup.prediction)
+        .order_by(rollup.starts_at)
+    )
+    return (await connection.execute(statement)).all()
+
+
+async def read_applicants(connection: AsyncConnection) -> Sequence[AnyRow]:
+    """All-time counts per property area, credit history and outcome."""
+    return (await connection.execute(select(applicant_rollup))).all()
+
+
+def _conditions(filters: Filters) -> list[ColumnElement[bool]]:
+    table = predictions.c
+    conditions: list[ColumnElement[bool]] = []
+    if filters.prediction is not None:
+        conditions.append(table.prediction == filters.prediction)
+    if filters.model is not None:
+        conditions.append(table.model == filters.model)
+    # The id begins with the time of the decision, so its index serves ranges of time too.
+    if filters.since is not None:
+        conditions.append(table.id >= first_id_at(filters.since))
+    if filters.until is not None:
+        conditions.append(table.id < first_id_at(filters.until))
+    # The thousandths add nothing but their index, which finds what few rows have.
+    if filters.min_confidence is not None:
+        lowest = int(filters.min_confidence * 1000)
+        conditions += [table.confidence >= filters.min_confidence, lowest <= CONFIDENCE_PER_MILLE]
+    if filters.max_confidence is not None:
+        highest = int(filters.max_confidence * 1000)
+        conditions += [table.confidence <= filters.max_confidence, highest >= CONFIDENCE_PER_MILLE]
+    if filters.had_warnings is not None:
+        conditions.append(WARNINGS > 0 if filters.had_warnings else WARNINGS == 0)
+    if filters.loan_id is not None:
+        conditions.append(table.loan_id == filters.loan_id)
+    return conditions
+
+
+def first_id_at(moment: datetime) -> UUID:
+    """The lowest UUID of version 7 made at ``moment`` or later, to the millisecond."""
+    milliseconds = max(0, min((moment - _EPOCH) // _MILLISECOND, _UUID_TIME_LIMIT - 1))
+    return UUID(int=milliseconds << _UUID_TIME_SHIFT)

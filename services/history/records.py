@@ -1,0 +1,94 @@
+"""An event as a row of ``predictions``, and the row as the decision it came from.
+
+Both directions stand side by side because together they keep the promise of the service: what
+``GET /history/{id}`` gives back is what the client was answered, member by member.
+"""
+
+from datetime import datetime
+from typing import Any
+
+from pydantic import Field
+
+from services.history.tables import AnyRow
+from shared.events import Application, Decision, ModelInfo, PredictionRecorded, Probability
+
+
+class Record(Decision):
+    """A stored decision: what was answered, and who asked."""
+
+    client: str = Field(description="Who asked: a client's name, or anonymous.")
+    request_id: str
+    recorded_at: datetime = Field(description="When it was stored, in UTC.")
+
+
+def row_of(event: PredictionRecorded) -> tuple[Any, ...]:
+    """The values of the columns of ``predictions``, in the table's order.
+
+    ``recorded_at`` is None: the database fills it in.
+    """
+    decision = event.decision
+    applicant = decision.input_data
+    return (
+        decision.prediction_id,
+        decision.timestamp,
+        None,
+        decision.confidence,
+        decision.probability.approved,
+        decision.probability.rejected,
+        decision.model_info.accuracy,
+        applicant.ApplicantIncome,
+        applicant.CoapplicantIncome,
+        applicant.LoanAmount,
+        applicant.Loan_Amount_Term,
+        applicant.Credit_History,
+        decision.prediction,
+        decision.model_info.name,
+        decision.model_info.version,
+        event.client,
+        event.request_id,
+        applicant.Loan_ID,
+        applicant.Gender,
+        applicant.Married,
+        applicant.Dependents,
+        applicant.Education,
+        applicant.Self_Employed,
+        applicant.Property_Area,
+        decision.imputed,
+        decision.warnings,
+    )
+
+
+def record_of(row: AnyRow) -> Record:
+    """The decision that ``row``, with every column of ``predictions``, was made from."""
+    return Record(
+        prediction_id=row.id,
+        prediction=row.prediction,
+        prediction_code=1 if row.prediction == "Approved" else 0,
+        confidence=row.confidence,
+        probability=Probability(
+            approved=row.probability_approved, rejected=row.probability_rejected
+        ),
+        model_info=ModelInfo(
+            name=row.model, version=row.bundle_version, accuracy=row.model_accuracy
+        ),
+        input_data=Application(
+            Loan_ID=row.loan_id,
+            Gender=row.gender,
+            Married=row.married,
+            Dependents=row.dependents,
+            Education=row.education,
+            Self_Employed=row.self_employed,
+            ApplicantIncome=row.applicant_income,
+            CoapplicantIncome=row.coapplicant_income,
+            LoanAmount=row.loan_amount,
+            Loan_Amount_Term=row.loan_amount_term,
+            Credit_History=row.credit_history,
+            Property_Area=row.property_area,
+        ),
+        imputed=row.imputed,
+        warnings=row.warnings,
+        timestamp=row.decided_at,
+        client=row.client,
+        request_id=row.request_id,
+        recorded_at=row.recorded_at,
+    )

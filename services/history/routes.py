@@ -1,0 +1,202 @@
+"""The HTTP face of the service: parse, one call, answer."""
+
+from collections.abc import AsyncIterator
+from typing import Annotated, Any, Final
+from uuid import UUID
+
+from fastapi import APIRouter, Depends, Query, Request, Response
+from fastapi.responses import StreamingResponse
+
+from services.history import queries
+from services.history.database import connection
+from services.history.deps import (
+    JSON,
+    Resources,
+    cached_response,
+    refuse_parameters,
+    resources_of,
+)
+from services.history.export import MEDIA_TYPES, export
+from services.history.intake import take_in
+from services.history.records import Record, record_of
+from services.history.reports import read_analytics, read_statistics
+from services.history.schemas import (
+    About,
+    Analytics,
+    ExportQuery,
+    Page,
+    PageQuery,
+    Statistics,
+    encode_cursor,
+)
+from shared.access import client_of, require
+from shared.direct import DirectRoute, read_body
+from shared.errors import NotFound
+from shared.events import INTERNAL_PREDICTIONS_PATH
+from shared.http import problem_docs
+from shared.version import VERSION
+
+NDJSON: Final = "application/x-ndjson"
+MAX_GROUP_BYTES: Final = 4 * 1024 * 1024
+"""The largest group of events that the inference service hands over by HTTP is well below."""
+_CACHED: Final[dict[int | str, dict[str, Any]]] = {
+    200: {
+        "headers": {
+            "X-Cache": {
+                "description": "Whether the answer came from the cache.",
+                "schema": {"type": "string", "enum": ["HIT", "MISS"]},
+            }
+        }
+    }
+}
+
+_FAILURES: Final = problem_docs(400, 401, 403, 429, 503)
+
+records = APIRouter(tags=["history"], dependencies=[Depends(require("history:read"))])
+reports = APIRouter(tags=["statistics"], route_class=DirectRoute)
+about = APIRouter(tags=["about"], route_class=DirectRoute)
+internal = APIRouter(tags=["internal"], route_class=DirectRoute)
+
+
+@records.get("/history", response_model=Page, responses=_CACHED | _FAILURES)
+async def list_history(request: Request, query: Annotated[PageQuery, Query()]) -> Response:
+    """List recorded decisions, the newest first, a page at a time."""
+    resources = resources_of(request.scope)
+
+    async def compute() -> bytes:
+        async with connection(resources.engine) as opened:
+            # One row more than asked for tells whether there is a next page.
+            rows = await queries.read_page(
+                opened, query, before=query.cursor, limit=query.limit + 1
+            )
+        shown = rows[: query.limit]
+        more = len(rows) > len(shown)
+        page = Page(
+            items=[record_of(row) for row in shown],
+            next_cursor=encode_cursor(shown[-1].id) if more else None,
+        )
+        return page.model_dump_json().encode()
+
+    return await cached_response(request, compute, ttl_s=resources.settings.list_ttl_s)
+
+
+@records.get(
+    "/history/export",
+    response_class=StreamingResponse,
+    responses=_FAILURES
+    | {200: {"content": {media_type.partition(";")[0]: {} for media_type in MEDIA_TYPES.values()}}},
+)
+async def export_history(
+    request: Request, query: Annotated[ExportQuery, Query()]
+) -> StreamingResponse:
+    """Download recorded decisions, the newest first: CSV, or one JSON record per line."""
+    pieces = export(resources_of(request.scope).engine, query, query.format)
+    # The first piece is awaited here, so that an unreachable database is still a proper answer.
+    first = await anext(pieces)
+
+    async def all_pieces() -> AsyncIterator[bytes]:
+        yield first
+        async for piece in pieces:
+            yield piece
+
+    return StreamingResponse(
+        all_pieces(),
+        media_type=MEDIA_TYPES[query.format],
+        headers={"content-disposition": f'attachment; filename="history.{query.format}"'},
+    )
+
+
+@records.get(
+    "/history/{prediction_id}",
+    response_model=Record,
+    responses=_CACHED | _FAILURES | problem_docs(404),
+)
+async def get_record(request: Request, prediction_id: UUID) -> Response:
+    """Give back one decision as it was answered, with who asked and when it was stored."""
+    refuse_parameters(request)
+    resources = resources_of(request.scope)
+
+    async def compute() -> bytes:
+        async with connection(resources.engine) as opened:
+            row = await queries.read_one(opened, prediction_id)
+        if row is None:
+            raise NotFound(f"No decision {prediction_id} is recorded here (yet).")
+        return record_of(row).model_dump_json().encode()
+
+    return await cached_response(
+        request, compute, ttl_s=resources.settings.record_ttl_s, unchanging=True
+    )
+
+
+@reports.get(
+    "/statistics",
+    response_model=Statistics,
+    responses=_CACHED | _FAILURES,
+)
+async def statistics(request: Request) -> Response:
+    """Tell how all recorded decisions came out, overall and by model."""
+    client_of(request.scope).require("history:read")
+    refuse_parameters(request)
+    resources = resources_of(request.scope)
+
+    async def compute() -> bytes:
+        async with connection(resources.engine) as opened:
+            return (await read_statistics(opened)).model_dump_json().encode()
+
+    return await cached_response(request, compute, ttl_s=resources.settings.statistics_ttl_s)
+
+
+@reports.get(
+    "/analytics",
+    response_model=Analytics,
+    responses=_CACHED | _FAILURES,
+)
+async def analytics(request: Request) -> Response:
+    """Tell how decisions came out over time, by confidence and by applicant."""
+    client_of(request.scope).require("history:read")
+    refuse_parameters(request)
+    resources = resources_of(request.scope)
+
+    async def compute() -> bytes:
+        async with connection(resources.engine) as opened:
+            return (await read_analytics(opened)).model_dump_json().encode()
+
+    return await cached_response(request, compute, ttl_s=resources.settings.analytics_ttl_s)
+
+
+@about.get("/", response_model=About)
+async def root(request: Request) -> Response:
+    """Say what this is and where everything else is."""
+    refuse_parameters(request)
+    body = About(
+        version=VERSION,
+        description="Records of loan decisions, and statistics over them.",
+        links={
+            "documentation": "/docs",
+            "openapi": "/openapi.json",
+            "health": "/health",
+            "history": "/history",
+            "export": "/history/export",
+            "statistics": "/statistics",
+            "analytics": "/analytics",
+        },
+    )
+    return Response(body.model_dump_json(), media_type=JSON)
+
+
+@internal.post(
+    INTERNAL_PREDICTIONS_PATH,
+    status_code=204,
+    response_class=Response,
+    responses=problem_docs(400, 401, 403, 413, 503),
+    openapi_extra={
+        "requestBody": {"required": True, "content": {NDJSON: {"schema": {"type": "string"}}}}
+    },
+)
+async def record_predictions(request: Request) -> Response:
+    """Store events, one per line, when the stream cannot take them; all of them or none."""
+    client_of(request.scope).require("internal")
+    resources: Resources = resources_of(request.scope)
+    body = await read_body(request, limit_bytes=MAX_GROUP_BYTES)
+    await take_in(resources.engine, resources.cache, body)
+    return Response(status_code=204)

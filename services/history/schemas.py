@@ -1,0 +1,207 @@
+"""What the routes of the history service take and answer."""
+
+import datetime
+from base64 import urlsafe_b64decode, urlsafe_b64encode
+from difflib import get_close_matches
+from typing import Annotated, Any, Literal, Self
+from uuid import UUID
+from zlib import crc32
+
+from pydantic import (
+    AwareDatetime,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ModelWrapValidatorHandler,
+    ValidationError,
+    WithJsonSchema,
+    model_validator,
+)
+from pydantic_core import InitErrorDetails, PydanticCustomError
+
+from services.history.records import Record
+from shared.events import ModelName, Prediction
+
+_UUID_BYTES = 16
+_CHECK_BYTES = 4
+
+
+def encode_cursor(last: UUID) -> str:
+    """Where the next page begins: after the record ``last``."""
+    return urlsafe_b64encode(last.bytes + _checksum(last.bytes)).rstrip(b"=").decode()
+
+
+def decode_cursor(value: object) -> UUID:
+    """The record that a page ended with; raises ``ValueError`` for a cursor never given out.
+
+    The checksum catches a cursor that was cut or altered. It is no secret and need not be one:
+    a cursor opens nothing that the same request without it would not.
+    """
+    text = str(value)
+    try:
+        raw = urlsafe_b64decode(text + "=" * (-len(text) % 4))
+    except ValueError:
+        raw = b""
+    identifier, check = raw[:_UUID_BYTES], raw[_UUID_BYTES:]
+    if len(identifier) != _UUID_BYTES or check != _checksum(identifier):
+        raise ValueError("is not a next_cursor of this service; begin without one")
+    return UUID(bytes=identifier)
+
+
+def _checksum(identifier: bytes) -> bytes:
+    return crc32(identifier).to_bytes(_CHECK_BYTES, "big")
+
+
+Cursor = Annotated[UUID, BeforeValidator(decode_cursor), WithJsonSchema({"type": "string"})]
+
+
+def unknown_parameter(name: str, known: list[str]) -> str:
+    """What to say of a query parameter that does not exist, given those that do."""
+    if not known:
+        return "is not a parameter of this route; it takes none"
+    nearest = get_close_matches(name, known, n=1, cutoff=0.0)[0]
+    return f"is not a parameter of this route; the nearest one is {nearest}"
+
+
+class _Parameters(BaseModel):
+    """Query parameters; an unknown one is an error, for a misspelt filter would filter nothing."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _name_the_nearest(cls, data: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:
+        try:
+            return handler(data)
+        except ValidationError as error:
+            known = list(cls.model_fields)
+            raise ValidationError.from_exception_data(
+                cls.__name__,
+                [
+                    InitErrorDetails(
+                        type=PydanticCustomError(
+                            "unknown_parameter",
+                            "{message}",
+                            {"message": unknown_parameter(str(fault["loc"][0]), known)},
+                        )
+                        if fault["type"] == "extra_forbidden"
+                        else PydanticCustomError(
+                            "value_error", "{message}", {"message": fault["msg"]}
+                        ),
+                        loc=fault["loc"],
+                        input=fault["input"],
+                    )
+                    for fault in error.errors()
+                ],
+            ) from None
+
+
+class Filters(_Parameters):
+    """Which records; each filter narrows what the others leave."""
+
+    prediction: Prediction | None = None
+    model: ModelName | None = None
+    since: AwareDatetime | None = Field(default=None, description="Decided then or later.")
+    until: AwareDatetime | None = Field(default=None, description="Decided before then.")
+    min_confidence: float | None = Field(default=None, ge=0, le=1)
+    max_confidence: float | None = Field(default=None, ge=0, le=1)
+    had_warnings: bool | None = None
+    loan_id: str | None = Field(default=None, min_length=1, max_length=64, pattern=r"^[!-~]+$")
+
+    @model_validator(mode="after")
+    def _ranges_run_forwards(self) -> Self:
+        if self.since and self.until and self.since > self.until:
+            raise ValueError("since must not be later than until")
+        lowest, highest = self.min_confidence, self.max_confidence
+        if lowest is not None and highest is not None and lowest > highest:
+            raise ValueError("min_confidence must not be above max_confidence")
+        return self
+
+
+class PageQuery(Filters):
+    """One page of records, the newest first."""
+
+    limit: int = Field(default=20, ge=1, le=100)
+    cursor: Cursor | None = Field(default=None, description="next_cursor of the page before.")
+
+
+class ExportQuery(Filters):
+    """All records that the filters leave, the newest first."""
+
+    format: Literal["csv", "ndjson"] = "ndjson"
+
+
+class Page(BaseModel):
+    """Some records, the newest first, and where the next ones begin."""
+
+    items: list[Record]
+    next_cursor: str | None = Field(description="null on the last page.")
+
+
+class Summary(BaseModel):
+    """How a set of decisions came out; the two averages are null when there is no decision."""
+
+    total_predictions: int
+    approved: int
+    rejected: int
+    approval_rate: float | None
+    average_confidence: float | None
+
+
+class Statistics(Summary):
+    """All decisions ever recorded, and those of each model."""
+
+    by_model: dict[str, Summary]
+
+
+class Day(Summary):
+    """One UTC day."""
+
+    date: datetime.date
+
+
+class ConfidenceAnalysis(BaseModel):
+    """How sure the models were: on average per outcome, and in how many decisions.
+
+    ``low`` is below 0.6, ``high`` from 0.8 on, ``medium`` between the two.
+    """
+
+    average: float | None
+    average_approved: float | None
+    average_rejected: float | None
+    low: int
+    medium: int
+    high: int
+
+
+class Bucket(BaseModel):
+    """Decisions whose confidence is at least ``at_least`` and below ``below``.
+
+    The last bucket includes 1.
+    """
+
+    at_least: float
+    below: float
+    predictions: int
+
+
+class Analytics(BaseModel):
+    """Decisions over time, by confidence and by applicant."""
+
+    overall: Summary
+    last_24_hours: Summary = Field(description="In whole UTC hours: the present one and 24 before.")
+    daily_trend: list[Day] = Field(description="The last 30 UTC days that have decisions.")
+    confidence_analysis: ConfidenceAnalysis
+    confidence_histogram: list[Bucket]
+    by_property_area: dict[str, Summary] = Field(description="missing: not given.")
+    by_credit_history: dict[str, Summary] = Field(description="1, 0, or missing: not given.")
+
+
+class About(BaseModel):
+    """What this service is and where to go on."""
+
+    service: Literal["history"] = "history"
+    version: str
+    description: str
+    links: dict[str, str]

@@ -1,0 +1,86 @@
+"""Settings of the history service and its consumer, from variables of the same names."""
+
+import socket
+from typing import Annotated
+
+from pydantic import BeforeValidator, Field
+from pydantic_settings import NoDecode
+from sqlalchemy import URL, make_url
+from sqlalchemy.exc import ArgumentError
+
+from shared.settings import CommonSettings
+
+CACHE_PREFIX = "history"
+"""Starts every key of the cache; the consumer invalidates what the API reads."""
+
+_DRIVER = "postgresql+asyncpg"
+_ACCEPTED = {"postgres", "postgresql", _DRIVER}
+
+
+def parse_database_url(value: object) -> URL:
+    """The one form the engine takes, from any of the spellings that hosts hand out.
+
+    ``postgres://``, ``postgresql://`` and ``postgresql+asyncpg://`` name the same thing. The
+    query may carry ``host=/socket/folder`` and libpq's ``sslmode``, which asyncpg calls ``ssl``.
+    Raises ``ValueError`` for anything else, without repeating the value: it may hold a password.
+    """
+    if isinstance(value, URL):
+        url = value
+    else:
+        # A password may hold a colon and a hash, so only the scheme is read by hand.
+        scheme, separator, rest = str(value).partition("://")
+        if not separator or scheme not in _ACCEPTED:
+            raise ValueError("must start with postgresql:// (or postgres://)")
+        try:
+            url = make_url(f"{_DRIVER}://{rest}")
+        except (ArgumentError, ValueError):
+            raise ValueError("is not a database URL that can be read") from None
+    query = dict(url.query)
+    if "sslmode" in query:
+        query["ssl"] = query.pop("sslmode")
+    return url.set(drivername=_DRIVER, query=query)
+
+
+# A URL is a tuple to pydantic-settings, which would read it as JSON.
+DatabaseUrl = Annotated[URL, NoDecode, BeforeValidator(parse_database_url)]
+
+
+class HistorySettings(CommonSettings):
+    """Where records are kept, how long answers are cached and how the stream is consumed."""
+
+    database_url: DatabaseUrl = Field(
+        default=URL.create(
+            _DRIVER, username="postgres", host="127.0.0.1", port=5432, database="postgres"
+        ),
+        description="postgresql://user:password@host:port/name, or ?host=/socket/folder.",
+    )
+    database_pool_size: int = Field(default=10, ge=1, le=100)
+    database_connect_timeout_s: float = Field(default=3.0, gt=0)
+    database_command_timeout_s: float = Field(default=30.0, gt=0)
+
+    cache_deadline_s: float = Field(
+        default=0.1, gt=0, description="Longer than this, a request never waits for the cache."
+    )
+    statistics_ttl_s: int = Field(default=60, ge=1)
+    analytics_ttl_s: int = Field(default=120, ge=1)
+    list_ttl_s: int = Field(default=30, ge=1)
+    record_ttl_s: int = Field(default=300, ge=1)
+
+    consumer_name: str = Field(
+        default_factory=socket.gethostname,
+        min_length=1,
+        description="Name within the consumer group; consumers on one host may share it.",
+    )
+    consumer_batch_size: int = Field(default=500, ge=1, le=500)
+    consumer_block_s: float = Field(
+        default=1.0, gt=0, le=60, description="Longest wait of one read of an empty stream."
+    )
+    consumer_reclaim_idle_s: float = Field(
+        default=5.0, gt=0, description="Entries unacknowledged for so long are taken over."
+    )
+    consumer_max_deliveries: int = Field(
+        default=5, ge=1, description="Deliveries after which an unusable entry is put aside."
+    )
+    consumer_retry_max_s: float = Field(
+        default=5.0, gt=0, description="Longest pause between attempts while a server is down."
+    )

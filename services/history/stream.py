@@ -1,0 +1,132 @@
+"""The hand-over stream in Redis, as the consumer group and the health route see it."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Final, NamedTuple
+
+from redis.asyncio import Redis
+from redis.exceptions import ResponseError
+
+from shared.events import CONSUMER_GROUP, DEAD_LETTER_STREAM, EVENT_FIELD, STREAM
+
+_FIELD: Final = EVENT_FIELD.encode()
+_NO_GROUP: Final = "NOGROUP"
+
+
+class Entry(NamedTuple):
+    """One entry of the stream, with whatever fields it was written with."""
+
+    id: bytes
+    fields: Mapping[bytes, bytes]
+
+    @property
+    def payload(self) -> bytes:
+        """The event's JSON; empty when the entry has none."""
+        return self.fields.get(_FIELD, b"")
+
+
+async def create_group(redis: Redis) -> None:
+    """Make the group, and the stream with it, unless it exists.
+
+    It begins at the very first entry, so that what was added before the group is not missed.
+    """
+    try:
+        await redis.xgroup_create(STREAM, CONSUMER_GROUP, id="0", mkstream=True)
+    except ResponseError as error:
+        if "BUSYGROUP" not in str(error):
+            raise
+
+
+def is_missing_group(error: Exception) -> bool:
+    """Whether the stream or its group is gone, as after Redis came back without its data."""
+    return isinstance(error, ResponseError) and _NO_GROUP in str(error)
+
+
+async def read_new(redis: Redis, *, consumer: str, count: int, block_s: float) -> list[Entry]:
+    """Up to ``count`` entries never delivered before, waiting up to ``block_s`` for the first."""
+    answer: Any = await redis.xreadgroup(
+        CONSUMER_GROUP, consumer, {STREAM: ">"}, count=count, block=round(block_s * 1000)
+    )
+    return [Entry(*entry) for _, entries in answer or () for entry in entries]
+
+
+async def take_over(redis: Redis, *, consumer: str, count: int, idle_s: float) -> list[Entry]:
+    """Up to ``count`` entries, oldest first, that some consumer has not acknowledged for long."""
+    start: bytes | str = "0-0"
+    taken: list[Entry] = []
+    while len(taken) < count:
+        start, entries, *_ = await redis.xautoclaim(
+            STREAM,
+            CONSUMER_GROUP,
+            consumer,
+            min_idle_time=round(idle_s * 1000),
+            start_id=start,
+            count=count - len(taken),
+        )
+        # Before version 7 an entry that was deleted meanwhile is handed over as nothing.
+        taken += [Entry(*entry) for entry in entries if entry[1] is not None]
+        if start in (b"0-0", "0-0"):
+            break
+    return taken
+
+
+async def deliveries(redis: Redis, entry: Entry) -> int:
+    """How often the entry was delivered to any consumer, as Redis has counted."""
+    found = await redis.xpending_range(STREAM, CONSUMER_GROUP, min=entry.id, max=entry.id, count=1)
+    return int(found[0]["times_delivered"]) if found else 0
+
+
+async def finish(redis: Redis, entries: Sequence[Entry]) -> None:
+    """Acknowledge the entries and take them off the stream, both or neither."""
+    ids = [entry.id for entry in entries]
+    async with redis.pipeline(transaction=True) as pipeline:
+        pipeline.xack(STREAM, CONSUMER_GROUP, *ids)
+        pipeline.xdel(STREAM, *ids)
+        await pipeline.execute()
+
+
+async def put_aside(redis: Redis, entry: Entry, *, error: str, delivered: int) -> None:
+    """Move the entry, as it came, to the dead-letter stream beside the reason; both or neither."""
+    moved: dict[Any, Any] = {
+        **entry.fields,
+        b"error": error,
+        b"entry_id": entry.id,
+        b"deliveries": delivered,
+    }
+    async with redis.pipeline(transaction=True) as pipeline:
+        pipeline.xadd(DEAD_LETTER_STREAM, moved)
+        pipeline.xack(STREAM, CONSUMER_GROUP, entry.id)
+        pipeline.xdel(STREAM, entry.id)
+        await pipeline.execute()
+
+
+async def state(redis: Redis) -> dict[str, int | float | None]:
+    """How much waits on the stream, how much was put aside, and when a consumer last came by.
+
+    ``waiting`` counts entries not stored yet, ``in_hand`` those of them that a consumer holds.
+    ``consumer_seen_s_ago`` is None when none ever came. Redis knows it from the reads that
+    consumers make at least once a second, so no process has to report itself.
+    """
+    async with redis.pipeline(transaction=False) as pipeline:
+        pipeline.xlen(STREAM)
+        pipeline.xlen(DEAD_LETTER_STREAM)
+        pipeline.xinfo_groups(STREAM)
+        pipeline.xinfo_consumers(STREAM, CONSUMER_GROUP)
+        waiting, dead, groups, consumers = await pipeline.execute(raise_on_error=False)
+    return {
+        "waiting": waiting,
+        "in_hand": sum(_numbers(groups, "pending")),
+        "dead_letters": dead,
+        "consumer_seen_s_ago": min(
+            (idle_ms / 1000 for idle_ms in _numbers(consumers, "idle")), default=None
+        ),
+    }
+
+
+def _numbers(answer: object, name: str) -> Iterable[int]:
+    """The member ``name`` of each; nothing where Redis knows neither the stream nor the group."""
+    if isinstance(answer, ResponseError):
+        return []
+    if isinstance(answer, Exception):
+        raise answer
+    assert isinstance(answer, list)  # noqa: S101 - the shape of both XINFO answers
+    return [member[name] for member in answer]

@@ -1,0 +1,133 @@
+"""The tables: every decision once, and the counts that statistics are read from.
+
+A migration brings a database to this shape; a test holds the two against each other.
+"""
+
+from typing import Any, Final, TypeAlias
+
+from sqlalchemy import (
+    BigInteger,
+    Column,
+    ColumnElement,
+    DateTime,
+    Double,
+    Index,
+    Integer,
+    MetaData,
+    Row,
+    SmallInteger,
+    Table,
+    Text,
+    Uuid,
+    func,
+    literal_column,
+)
+from sqlalchemy.dialects.postgresql import ARRAY
+
+HISTOGRAM_BUCKETS: Final = 20
+"""Equal buckets of confidence over 0 to 1; the last one includes 1."""
+
+MISSING: Final = "missing"
+"""Stands for an input that was not given in a roll-up's key, for a key cannot be null."""
+
+AnyRow: TypeAlias = Row[*tuple[Any, ...]]
+"""A row of whichever columns the query names."""
+
+metadata = MetaData(
+    naming_convention={"pk": "%(table_name)s_pkey", "ix": "%(table_name)s_%(column_0_N_name)s_idx"}
+)
+
+_timestamp = DateTime(timezone=True)
+
+# Fixed-width columns come first: PostgreSQL then pads nothing between them.
+predictions = Table(
+    "predictions",
+    metadata,
+    # A UUID of version 7 sorts by time, so the key alone serves paging and time ranges.
+    Column("id", Uuid, primary_key=True),
+    Column("decided_at", _timestamp, nullable=False),
+    Column("recorded_at", _timestamp, nullable=False, server_default=func.now()),
+    Column("confidence", Double, nullable=False),
+    Column("probability_approved", Double, nullable=False),
+    Column("probability_rejected", Double, nullable=False),
+    Column("model_accuracy", Double, nullable=False),
+    Column("applicant_income", Double, nullable=False),
+    Column("coapplicant_income", Double),
+    Column("loan_amount", Double),
+    Column("loan_amount_term", Double),
+    Column("credit_history", SmallInteger),
+    Column("prediction", Text, nullable=False),
+    Column("model", Text, nullable=False),
+    Column("bundle_version", Text, nullable=False),
+    Column("client", Text, nullable=False),
+    Column("request_id", Text, nullable=False),
+    Column("loan_id", Text),
+    Column("gender", Text),
+    Column("married", Text),
+    Column("dependents", Text),
+    Column("education", Text),
+    Column("self_employed", Text),
+    Column("property_area", Text),
+    Column("imputed", ARRAY(Text), nullable=False),
+    Column("warnings", ARRAY(Text), nullable=False),
+)
+
+WARNINGS: Final[ColumnElement[int]] = literal_column("cardinality(warnings)", Integer)
+"""How many warnings a decision came with."""
+
+CONFIDENCE_PER_MILLE: Final[ColumnElement[int]] = literal_column(
+    "CAST(trunc(confidence * 1000) AS SMALLINT)", SmallInteger
+)
+"""The confidence in whole thousandths, rounded down."""
+
+Index(
+    "predictions_loan_id_idx",
+    predictions.c.loan_id,
+    predictions.c.id,
+    postgresql_where=predictions.c.loan_id.isnot(None),
+)
+
+# Walking the key backwards finds a page of any frequent value at once. What it would search in
+# vain is a rare or absent value. Of the columns with few values, this index of a few kilobytes per
+# million rows rules out the blocks that cannot hold it.
+Index(
+    "predictions_filters_idx",
+    predictions.c.model,
+    predictions.c.prediction,
+    WARNINGS,
+    postgresql_using="brin",
+    postgresql_with={"pages_per_range": 32, "autosummarize": True},
+    _table=predictions,
+)
+
+# Confidences are spread over every block, so no block can be ruled out; but their thousandths
+# are so few that the index stores each once, with a list of rows of six bytes each.
+Index("predictions_confidence_idx", CONFIDENCE_PER_MILLE, _table=predictions)
+
+# Kept per UTC hour, per UTC day and over all time, so that no answer adds up more than a few
+# dozen rows however long the history is. The fill factor leaves room to update in place.
+prediction_rollup = Table(
+    "prediction_rollup",
+    metadata,
+    Column("period", Text, primary_key=True, comment="hour, day or all"),
+    Column("starts_at", _timestamp, primary_key=True, comment="the epoch for all"),
+    Column("model", Text, primary_key=True),
+    Column("bundle_version", Text, primary_key=True),
+    Column("prediction", Text, primary_key=True),
+    Column("predictions", BigInteger, nullable=False),
+    Column("with_warnings", BigInteger, nullable=False),
+    Column("confidence_sum", Double, nullable=False),
+    Column("confidence_histogram", ARRAY(BigInteger), nullable=False),
+    postgresql_with={"fillfactor": 50},
+)
+
+applicant_rollup = Table(
+    "applicant_rollup",
+    metadata,
+    Column("property_area", Text, primary_key=True),
+    Column("credit_history", Text, primary_key=True),
+    Column("prediction", Text, primary_key=True),
+    Column("predictions", BigInteger, nullable=False),
+    Column("confidence_sum", Double, nullable=False),
+    postgresql_with={"fillfactor": 50},
+)

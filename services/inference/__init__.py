@@ -1,0 +1,1 @@
+"""The inference service: an application in, a recorded decision out."""

@@ -1,0 +1,229 @@
+"""What the service tells of its models: documents made once from the manifest, each with an ETag.
+
+Figures are the manifest's own, intervals and baselines included; nothing is computed here.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from hashlib import sha256
+from typing import Final
+
+from pydantic import BaseModel, ConfigDict
+from starlette.requests import Request
+from starlette.responses import Response
+
+from services.inference.manifest import (
+    Baseline,
+    BaselineName,
+    CrossValidation,
+    Data,
+    Evaluation,
+    Holdout,
+    Interval,
+    Manifest,
+    Timing,
+    TrainedModel,
+)
+from services.inference.rules import FIELD_RULES, WARNING_RULES, FieldRule
+from shared.events import ModelName
+
+MAX_AGE_S: Final = 3600
+
+
+class _Document(BaseModel):
+    model_config = ConfigDict(protected_namespaces=())
+
+
+class ModelSummary(_Document):
+    """One served model in a line."""
+
+    name: ModelName
+    title: str
+    champion: bool
+    accuracy: Interval
+    auc: Interval
+    log_loss: Interval
+
+
+class ModelList(_Document):
+    """The served models."""
+
+    version: str
+    champion: ModelName
+    champion_reason: str
+    models: list[ModelSummary]
+
+
+class ModelDetail(_Document):
+    """Everything measured of one model."""
+
+    name: ModelName
+    version: str
+    champion: bool
+    details: TrainedModel
+    timing: Timing
+
+
+class ComparedModel(_Document):
+    """One model beside the others."""
+
+    title: str
+    cross_validation: CrossValidation
+    holdout: Holdout
+    log_loss_above_champion: Interval | None
+    verdict: list[str]
+
+
+class ModelComparison(_Document):
+    """The models beside each other and beside rules that need no model."""
+
+    version: str
+    champion: ModelName
+    champion_reason: str
+    data: Data
+    evaluation: Evaluation
+    models: dict[ModelName, ComparedModel]
+    baselines: dict[BaselineName, Baseline]
+
+
+class ChampionInfo(_Document):
+    """The deciding model, and the bundle it came in."""
+
+    name: ModelName
+    version: str
+    champion_reason: str
+    threshold: float
+    features: tuple[str, ...]
+    data: Data
+    libraries: dict[str, str]
+    details: TrainedModel
+
+
+class WarningRule(_Document):
+    """One reason to look twice."""
+
+    code: str
+    message: str
+
+
+class ValidationRules(_Document):
+    """What an application must be, and what is warned about, as data."""
+
+    fields: tuple[FieldRule, ...]
+    warnings: list[WarningRule]
+    unknown_fields: str
+    missing: str
+
+
+@dataclass(frozen=True)
+class Document:
+    """JSON made once, with its strong ETag."""
+
+    body: bytes
+    etag: str
+
+    @classmethod
+    def of(cls, content: BaseModel) -> "Document":
+        """The document of ``content``."""
+        body = content.model_dump_json().encode()
+        return cls(body=body, etag=f'"{sha256(body).hexdigest()[:32]}"')
+
+    def respond(self, request: Request) -> Response:
+        """The document, or 304 where the client's copy is still right (RFC 9110, 13.1.2)."""
+        headers = {"etag": self.etag, "cache-control": f"max-age={MAX_AGE_S}"}
+        held = request.headers.get("if-none-match", "")
+        tags = {tag.strip().removeprefix("W/") for tag in held.split(",")}
+        if self.etag in tags or "*" in tags:
+            return Response(status_code=304, headers=headers)
+        return Response(self.body, headers=headers, media_type="application/json")
+
+
+@dataclass(frozen=True)
+class Catalogue:
+    """All documents of the service."""
+
+    models: Document
+    comparison: Document
+    champion: Document
+    details: Mapping[str, Document]
+    rules: Document
+
+
+def build_catalogue(manifest: Manifest) -> Catalogue:
+    """Every document about the bundle described by ``manifest``."""
+    champion = manifest.models[manifest.champion]
+    return Catalogue(
+        models=Document.of(
+            ModelList(
+                version=manifest.version,
+                champion=manifest.champion,
+                champion_reason=manifest.champion_reason,
+                models=[
+                    ModelSummary(
+                        name=name,
+                        title=model.title,
+                        champion=name == manifest.champion,
+                        accuracy=model.cross_validation.accuracy,
+                        auc=model.cross_validation.auc,
+                        log_loss=model.cross_validation.log_loss,
+                    )
+                    for name, model in manifest.models.items()
+                ],
+            )
+        ),
+        comparison=Document.of(
+            ModelComparison(
+                version=manifest.version,
+                champion=manifest.champion,
+                champion_reason=manifest.champion_reason,
+                data=manifest.data,
+                evaluation=manifest.evaluation,
+                models={
+                    name: ComparedModel(
+                        title=model.title,
+                        cross_validation=model.cross_validation,
+                        holdout=model.holdout,
+                        log_loss_above_champion=model.log_loss_above_champion,
+                        verdict=model.verdict,
+                    )
+                    for name, model in manifest.models.items()
+                },
+                baselines=manifest.baselines,
+            )
+        ),
+        champion=Document.of(
+            ChampionInfo(
+                name=manifest.champion,
+                version=manifest.version,
+                champion_reason=manifest.champion_reason,
+                threshold=manifest.threshold,
+                features=manifest.features,
+                data=manifest.data,
+                libraries=manifest.libraries,
+                details=champion,
+            )
+        ),
+        details={
+            name: Document.of(
+                ModelDetail(
+                    name=name,
+                    version=manifest.version,
+                    champion=name == manifest.champion,
+                    details=model,
+                    timing=manifest.timings[name],
+                )
+            )
+            for name, model in manifest.models.items()
+        },
+        rules=Document.of(
+            ValidationRules(
+                fields=FIELD_RULES,
+                warnings=[
+                    WarningRule(code=code, message=message)
+                    for code, message in WARNING_RULES.items()
+                ],
+                unknown_fields="An unknown field is an error that names the nearest known one.",
+                missing="null or an absent field is missing; only ApplicantIncome is required.",
+            )
+        ),
+    )

@@ -1,0 +1,26 @@
+"""What the handlers work with: built once in the lifespan, found again on every request."""
+
+from dataclasses import dataclass
+
+from redis.asyncio import Redis
+from starlette.types import Scope
+
+from services.inference.catalogue import Catalogue
+from services.inference.publisher import Publisher
+from services.inference.registry import Bundle
+
+
+@dataclass(frozen=True)
+class Resources:
+    """The service's state between requests: models that never change, and connections."""
+
+    bundle: Bundle
+    catalogue: Catalogue
+    publisher: Publisher
+    redis: Redis
+
+
+def resources_of(scope: Scope) -> Resources:
+    """The resources of the app that serves this request."""
+    resources: Resources = scope["state"]["resources"]
+    return resources

@@ -1,0 +1,143 @@
+"""The inference service, composed: the one place where its objects are built.
+
+``uvicorn --factory services.inference.main:create_app``
+"""
+
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+
+import httpx
+from fastapi import FastAPI, Request
+from fastapi_offline import FastAPIOffline
+from redis.asyncio import Redis
+
+from services.inference import routes
+from services.inference.catalogue import build_catalogue
+from services.inference.deps import Resources, resources_of
+from services.inference.manifest import BundleError
+from services.inference.publisher import Publisher, http_road, redis_road
+from services.inference.registry import load_bundle
+from services.inference.settings import InferenceSettings
+from shared.access import AccessMiddleware, Bucket, is_unlimited
+from shared.clients import anonymous
+from shared.direct import DirectMiddleware
+from shared.http import Check, health_router, install_problem_handlers
+from shared.rate_limit import RateLimits
+from shared.redis import connect
+from shared.telemetry import configure_logging
+from shared.version import VERSION
+
+TITLE = "Loan predictor: inference"
+DESCRIPTION = """
+Decides loan applications with four scikit-learn models served by ONNX Runtime.
+Every decision that is answered has been recorded first; what cannot be recorded is answered with
+503. Gender and marital status are recorded for fairness monitoring and never scored.
+"""
+
+
+def create_app(settings: InferenceSettings | None = None) -> FastAPI:
+    """The service, with its models verified and loaded; nothing is connected before it starts.
+
+    Raises ``SystemExit`` with one line when the bundle cannot be used.
+    """
+    settings = settings or InferenceSettings()
+    configure_logging(settings.log_level)
+    try:
+        bundle = load_bundle(settings.bundle_root, settings.bundle_version)
+    except BundleError as error:
+        raise SystemExit(f"The inference service does not start: {error}") from None
+
+    rate_limits = RateLimits()
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[dict[str, Resources]]:
+        async with (
+            httpx.AsyncClient() as history,
+            connect(settings.redis_url) as redis,
+            # Publishing has a connection to itself, so that nothing slow stands in its way.
+            connect(
+                settings.redis_url, command_timeout_s=settings.publish_redis_deadline_s
+            ) as stream,
+            rate_limits.shared_through(redis),
+        ):
+            publisher = _build_publisher(settings, stream, history)
+            yield {
+                "resources": Resources(
+                    bundle=bundle,
+                    catalogue=build_catalogue(bundle.manifest),
+                    publisher=publisher,
+                    redis=redis,
+                )
+            }
+            await publisher.drain()
+
+    app: FastAPI = FastAPIOffline(
+        title=TITLE,
+        description=DESCRIPTION,
+        version=VERSION,
+        lifespan=lifespan,
+        redoc_url=None,
+    )
+    routers = (routes.decisions, routes.models, routes.about)
+    for router in routers:
+        app.include_router(router)
+    app.include_router(health_router(service="inference", version=VERSION, checks=_checks))
+    # The one added last is the outermost.
+    app.add_middleware(DirectMiddleware, routers=routers)
+    app.add_middleware(
+        AccessMiddleware,
+        keys=settings.api_keys,
+        anonymous=anonymous("predict") if settings.allow_anonymous else anonymous(),
+        rate_limits=rate_limits,
+        bucket_of=_buckets(settings),
+    )
+    install_problem_handlers(app)
+    return app
+
+
+def _build_publisher(
+    settings: InferenceSettings, stream: Redis, history: httpx.AsyncClient
+) -> Publisher:
+    key = settings.internal_api_key
+    return Publisher(
+        stream=redis_road(stream, deadline_s=settings.publish_redis_deadline_s),
+        fallback=http_road(
+            history,
+            history_url=settings.history_url,
+            api_key=key.get_secret_value() if key else None,
+            deadline_s=settings.publish_http_deadline_s,
+        ),
+    )
+
+
+def _buckets(settings: InferenceSettings) -> Callable[[str], Bucket | None]:
+    predict = Bucket("predict", settings.rate_limit_predict)
+    benchmark = Bucket("benchmark", settings.rate_limit_benchmark)
+    other = Bucket("other", settings.rate_limit_other)
+
+    def bucket_of(path: str) -> Bucket | None:
+        if path == "/predict" or path.startswith("/predict/"):
+            return predict
+        if path == "/models/benchmark":
+            return benchmark
+        return None if is_unlimited(path) else other
+
+    return bucket_of
+
+
+def _checks(request: Request) -> Sequence[Check]:
+    resources = resources_of(request.scope)
+
+    async def bundle() -> dict[str, object]:
+        manifest = resources.bundle.manifest
+        return {
+            "version": manifest.version,
+            "champion": manifest.champion,
+            "models": sorted(resources.bundle.models),
+        }
+
+    # Without Redis decisions are handed over by HTTP, so the service is only degraded.
+    return (
+        Check("bundle", bundle),
+        Check("redis", resources.redis.ping, required=False),
+    )

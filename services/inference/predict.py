@@ -1,0 +1,96 @@
+"""The use cases: decide one application, ask all models about it, or only look it over."""
+
+from collections import Counter
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from time import perf_counter
+from typing import Any, Final
+
+from pydantic_core import to_json
+
+from services.inference.features import SCORED_INPUTS, feature_row
+from services.inference.registry import Bundle, ServedModel
+from services.inference.rules import warnings_for
+from shared.events import Prediction
+from shared.ids import uuid7
+
+_PROBABILITY_DIGITS: Final = 6
+_MS_PER_S: Final = 1000
+
+
+def decide(application: Mapping[str, Any], *, model: ServedModel, bundle: Bundle) -> bytes:
+    """The decision of ``model`` on an application as understood, as the JSON that is answered.
+
+    The bytes are a ``shared.events.Decision``; they are also what the record is made of.
+    """
+    decided_at = datetime.now(UTC)
+    outcome = _outcome(application, model)
+    return to_json(
+        {
+            "success": True,
+            "prediction_id": uuid7(int(decided_at.timestamp() * _MS_PER_S)),
+            "prediction": outcome["prediction"],
+            "prediction_code": int(outcome["prediction"] == "Approved"),
+            "confidence": outcome["confidence"],
+            "probability": outcome["probability"],
+            "model_info": {
+                "name": model.name,
+                "version": bundle.manifest.version,
+                "accuracy": model.accuracy,
+            },
+            "input_data": application,
+            "imputed": [field for field in SCORED_INPUTS if application[field] is None],
+            "warnings": warnings_for(application, bundle.training_ranges),
+            "timestamp": decided_at,
+        }
+    )
+
+
+def recorded_event(decision: bytes, *, client: str, request_id: str) -> bytes:
+    """The ``PredictionRecorded`` event around the very bytes the client is answered with.
+
+    ``client`` and ``request_id`` are plain characters that need no escaping in JSON.
+    """
+    return (
+        b'{"type":"PredictionRecorded","version":1,"client":"%b","request_id":"%b","decision":%b}'
+        % (client.encode(), request_id.encode(), decision)
+    )
+
+
+def benchmark(application: Mapping[str, Any], bundle: Bundle) -> dict[str, Any]:
+    """What each model says to one application, in ``schemas.Benchmark``'s form."""
+    results = {name: _timed_outcome(application, model) for name, model in bundle.models.items()}
+    votes = Counter(result["prediction"] for result in results.values())
+    champions_vote = results[bundle.champion.name]["prediction"]
+    consensus = max(votes, key=lambda prediction: (votes[prediction], prediction == champions_vote))
+    return {
+        "success": True,
+        "input_data": application,
+        "results": results,
+        "consensus": {
+            "prediction": consensus,
+            "agreement": votes[consensus] / len(results),
+            "models_agree": votes[consensus],
+            "total_models": len(results),
+        },
+        "warnings": warnings_for(application, bundle.training_ranges),
+    }
+
+
+def _outcome(application: Mapping[str, Any], model: ServedModel) -> dict[str, Any]:
+    approved = model.approval_probability(feature_row(application))
+    prediction: Prediction = "Approved" if approved >= model.threshold else "Rejected"
+    shown = round(approved, _PROBABILITY_DIGITS)
+    rest = round(1 - shown, _PROBABILITY_DIGITS)
+    return {
+        "prediction": prediction,
+        "confidence": shown if prediction == "Approved" else rest,
+        "probability": {"approved": shown, "rejected": rest},
+    }
+
+
+def _timed_outcome(application: Mapping[str, Any], model: ServedModel) -> dict[str, Any]:
+    started_s = perf_counter()
+    outcome = _outcome(application, model)
+    elapsed_ms = (perf_counter() - started_s) * _MS_PER_S
+    return {**outcome, "prediction_time_ms": round(elapsed_ms, 4)}

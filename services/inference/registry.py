@@ -1,0 +1,109 @@
+"""The served models: a verified bundle, loaded and warmed once, then asked one row at a time."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import onnxruntime as ort
+
+from services.inference.features import FEATURES, feature_row
+from services.inference.manifest import (
+    BundleError,
+    Manifest,
+    NumericInput,
+    check_files,
+    read_current_version,
+    read_manifest,
+)
+from services.inference.rules import TrainingRanges
+from services.inference.schemas import EXAMPLE, LoanApplication
+from shared.events import ModelName
+
+_WARM_UP_RUNS: Final = 20
+
+
+class ServedModel:
+    """One ONNX model. Not safe for several threads: the input array is its own and is reused."""
+
+    def __init__(
+        self, *, name: ModelName, session: ort.InferenceSession, accuracy: float, threshold: float
+    ) -> None:
+        self.name = name
+        self.accuracy = accuracy
+        self.threshold = threshold
+        self._session = session
+        self._input = np.empty((1, len(FEATURES)), dtype=np.float32)
+        self._feed = {session.get_inputs()[0].name: self._input}
+        self._outputs = ["probabilities"]
+
+    def approval_probability(self, features: tuple[float, ...]) -> float:
+        """The probability of approval for one feature row, as ``feature_row`` makes it."""
+        self._input[0] = features
+        probabilities = self._session.run(self._outputs, self._feed)[0]
+        return float(probabilities[0, 1])
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A verified bundle, ready to decide."""
+
+    manifest: Manifest
+    models: Mapping[str, ServedModel]
+    training_ranges: TrainingRanges
+
+    @property
+    def champion(self) -> ServedModel:
+        """The model that decides when none is named."""
+        return self.models[self.manifest.champion]
+
+
+def load_bundle(root: Path, version: str | None) -> Bundle:
+    """Load ``version`` from ``root``, or the one CURRENT names; every checksum is verified.
+
+    Raises ``BundleError`` with one sentence if anything is missing, altered, written for a newer
+    service or made for other features than this service computes.
+    """
+    folder = root / (version or read_current_version(root))
+    manifest = read_manifest(folder / "manifest.json")
+    check_files(folder, manifest)
+    if manifest.features != FEATURES:
+        raise BundleError(
+            f"The bundle {folder} was trained on other features than this service computes;"
+            " train it again."
+        )
+    models: dict[str, ServedModel] = {
+        name: ServedModel(
+            name=name,
+            session=_session(folder / f"{name}.onnx"),
+            accuracy=manifest.models[name].cross_validation.accuracy.mean,
+            threshold=manifest.threshold,
+        )
+        for name in manifest.models
+    }
+    example = feature_row(vars(LoanApplication.model_validate(EXAMPLE)))
+    for model in models.values():
+        for _ in range(_WARM_UP_RUNS):
+            model.approval_probability(example)
+    return Bundle(
+        manifest=manifest,
+        models=models,
+        training_ranges={
+            name: (reference.minimum, reference.maximum)
+            for name, reference in manifest.inputs.items()
+            if isinstance(reference, NumericInput)
+        },
+    )
+
+
+def _session(path: Path) -> ort.InferenceSession:
+    options = ort.SessionOptions()
+    # One row is microseconds of work: a second thread would cost more than it brings, and its
+    # spinning would take the processor from the event loop.
+    options.intra_op_num_threads = 1
+    options.inter_op_num_threads = 1
+    try:
+        return ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    except Exception as error:
+        raise BundleError(f"{path} is no model the runtime can load: {error}") from error

@@ -1,0 +1,195 @@
+"""The HTTP face of the service: parse, one call, answer."""
+
+from typing import Annotated, Any, Final, get_args
+
+from fastapi import APIRouter, Path, Request, Response
+from pydantic import BaseModel
+from pydantic_core import to_json
+
+from services.inference.catalogue import (
+    ChampionInfo,
+    Document,
+    ModelComparison,
+    ModelDetail,
+    ModelList,
+    ValidationRules,
+)
+from services.inference.deps import Resources, resources_of
+from services.inference.errors import UnknownModel
+from services.inference.predict import benchmark, decide, recorded_event
+from services.inference.registry import ServedModel
+from services.inference.rules import warnings_for
+from services.inference.schemas import (
+    EXAMPLE,
+    Benchmark,
+    LoanApplication,
+    ValidationReport,
+    understand,
+)
+from shared.access import client_of
+from shared.direct import DirectRoute, describe, read_body
+from shared.errors import InvalidInput
+from shared.events import Decision, ModelName
+from shared.http import problem_docs, request_id_of
+
+JSON: Final = "application/json"
+_APPLICATION_BODY: Final = describe(body=LoanApplication)
+
+decisions = APIRouter(tags=["decisions"], route_class=DirectRoute)
+models = APIRouter(tags=["models"])
+about = APIRouter(tags=["about"])
+
+
+@decisions.post(
+    "/predict",
+    response_model=Decision,
+    responses=problem_docs(400, 401, 403, 413, 429, 503),
+    openapi_extra=_APPLICATION_BODY,
+)
+async def predict(request: Request) -> Response:
+    """Decide an application with the champion; the answer is recorded before it is given."""
+    resources = resources_of(request.scope)
+    return await _decide_and_record(request, resources, resources.bundle.champion)
+
+
+@decisions.post(
+    "/predict/{model}",
+    response_model=Decision,
+    responses=problem_docs(400, 401, 403, 404, 413, 429, 503),
+    openapi_extra=describe(body=LoanApplication, path={"model": list(get_args(ModelName))}),
+)
+async def predict_with(request: Request) -> Response:
+    """Decide an application with the model named in the path; recorded like any decision."""
+    resources = resources_of(request.scope)
+    name = request.path_params["model"]
+    return await _decide_and_record(request, resources, _served(resources, name))
+
+
+async def _decide_and_record(
+    request: Request, resources: Resources, model: ServedModel
+) -> Response:
+    client = client_of(request.scope)
+    client.require("predict")
+    application = understand(await read_body(request))
+    decision = decide(application, model=model, bundle=resources.bundle)
+    event = recorded_event(decision, client=client.name, request_id=request_id_of(request.scope))
+    await resources.publisher.publish(event)
+    return Response(decision, media_type=JSON)
+
+
+@decisions.post(
+    "/models/benchmark",
+    response_model=Benchmark,
+    responses=problem_docs(400, 401, 403, 413, 429),
+    openapi_extra=_APPLICATION_BODY,
+)
+async def benchmark_models(request: Request) -> Response:
+    """Ask all models about one application; ``{}`` stands for the documented example."""
+    client_of(request.scope).require("predict")
+    body = await read_body(request)
+    application = understand(_EXAMPLE_BODY if body.strip() == b"{}" else body)
+    answer = benchmark(application, resources_of(request.scope).bundle)
+    return Response(to_json(answer), media_type=JSON)
+
+
+_EXAMPLE_BODY: Final = to_json(EXAMPLE)
+
+
+@decisions.post(
+    "/validate-loan",
+    response_model=ValidationReport,
+    responses=problem_docs(401, 403, 413, 429),
+    openapi_extra=_APPLICATION_BODY,
+)
+async def validate_loan(request: Request) -> Response:
+    """Tell the errors and warnings of an application without deciding it; always 200."""
+    client_of(request.scope).require("predict")
+    ranges = resources_of(request.scope).bundle.training_ranges
+    try:
+        application = understand(await read_body(request))
+    except InvalidInput as error:
+        report: dict[str, Any] = {
+            "valid": False,
+            "validation_errors": error.faults,
+            "warnings": [],
+            "input_data": None,
+        }
+    else:
+        report = {
+            "valid": True,
+            "validation_errors": [],
+            "warnings": warnings_for(application, ranges),
+            "input_data": application,
+        }
+    return Response(to_json(report), media_type=JSON)
+
+
+@about.get("/validation-rules", response_model=ValidationRules)
+async def validation_rules(request: Request) -> Response:
+    """The rules that /predict checks and warns by, as data."""
+    return resources_of(request.scope).catalogue.rules.respond(request)
+
+
+@models.get("/models", response_model=ModelList)
+async def list_models(request: Request) -> Response:
+    """The served models, and which of them decides."""
+    return resources_of(request.scope).catalogue.models.respond(request)
+
+
+@models.get("/models/compare", response_model=ModelComparison)
+async def compare_models(request: Request) -> Response:
+    """The models beside each other and beside the baselines, with intervals."""
+    return resources_of(request.scope).catalogue.comparison.respond(request)
+
+
+@models.get("/models/{model}", response_model=ModelDetail, responses=problem_docs(404))
+async def describe_model(
+    request: Request, model: Annotated[str, Path(description="Name of a served model.")]
+) -> Response:
+    """Everything measured of one model."""
+    resources = resources_of(request.scope)
+    document: Document = resources.catalogue.details[_served(resources, model).name]
+    return document.respond(request)
+
+
+@models.get("/model-info", response_model=ChampionInfo)
+async def model_info(request: Request) -> Response:
+    """The deciding model, and the bundle it came in."""
+    return resources_of(request.scope).catalogue.champion.respond(request)
+
+
+def _served(resources: Resources, name: str) -> ServedModel:
+    try:
+        return resources.bundle.models[name]
+    except KeyError:
+        raise UnknownModel(name, tuple(resources.bundle.models)) from None
+
+
+class Index(BaseModel):
+    """What this is and where."""
+
+    service: str
+    description: str
+    version: str
+    bundle: str
+    routes: dict[str, str]
+
+
+@about.get("/")
+async def index(request: Request) -> Index:
+    """Say what this service is and where its routes are."""
+    return Index(
+        service="loan-predictor inference",
+        description="Decides loan applications; every decision answered is recorded.",
+        version=request.app.version,
+        bundle=resources_of(request.scope).bundle.manifest.version,
+        routes={
+            "decide": "POST /predict",
+            "decide with one model": "POST /predict/{model}",
+            "ask all models": "POST /models/benchmark",
+            "models": "GET /models, /models/{model}, /models/compare, /model-info",
+            "check an application": "POST /validate-loan, GET /validation-rules",
+            "health": "GET /health, /livez, /readyz",
+            "documentation": "GET /docs",
+        },
+    )

@@ -1,0 +1,36 @@
+"""Settings of the inference service, from environment variables of the same names."""
+
+from pathlib import Path
+
+from pydantic import Field, SecretStr
+
+from shared.rate_limit import parse_limits
+from shared.settings import CommonSettings, RateLimit
+
+BUNDLE_ROOT = Path(__file__).parent / "bundle"
+
+
+class InferenceSettings(CommonSettings):
+    """Where the models are, who may ask them, and how a decision is handed over."""
+
+    bundle_root: Path = Field(default=BUNDLE_ROOT, description="Folder of bundles and CURRENT.")
+    bundle_version: str | None = Field(
+        default=None, description="Serve this version instead of the one CURRENT names."
+    )
+    history_url: str = Field(
+        default="http://127.0.0.1:8001", description="The history service, for hand-over by HTTP."
+    )
+    publish_redis_deadline_s: float = Field(default=0.5, gt=0)
+    publish_http_deadline_s: float = Field(default=2.0, gt=0)
+    internal_api_key: SecretStr | None = Field(
+        default=None, description="Key with the scope internal, for hand-over by HTTP."
+    )
+    allow_anonymous: bool = Field(
+        default=True, description="Whether callers without a key may ask for decisions."
+    )
+    rate_limit_predict: RateLimit = Field(
+        default=parse_limits("100/hour"), description="Per address, for anonymous callers."
+    )
+    rate_limit_benchmark: RateLimit = Field(
+        default=parse_limits("10/hour"), description="Per address, for anonymous callers."
+    )

@@ -1,0 +1,162 @@
+"""``python -m services.local``: the whole system on this machine, until Ctrl-C.
+
+Embedded servers keep their data in ``.local``; ``DATABASE_URL`` and ``REDIS_URL`` replace them.
+"""
+
+import json
+import signal
+import sys
+import time
+from collections.abc import Callable
+from contextlib import ExitStack, suppress
+from pathlib import Path
+from typing import Final
+
+from pydantic import ValidationError
+
+from services.local import preflight, servers, services
+from services.local.processes import CannotStart, Process
+from services.local.servers import Server
+from services.local.settings import LocalSettings
+from services.local.supervisor import Supervisor
+from shared.clients import SCOPES, mint_key
+
+EXAMPLE: Final = {
+    "Loan_ID": "LP001003",
+    "Gender": "Male",
+    "Married": "Yes",
+    "Dependents": "1",
+    "Education": "Graduate",
+    "Self_Employed": "No",
+    "ApplicantIncome": 4583,
+    "CoapplicantIncome": 1508,
+    "LoanAmount": 128,
+    "Loan_Amount_Term": 360,
+    "Credit_History": 1,
+    "Property_Area": "Rural",
+}
+"""The application shown; a test holds it to the one that the inference service documents."""
+
+_STOP_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+def main() -> int:
+    """Run until told to stop, and return 0; return 1 after saying why it cannot run."""
+    try:
+        for number in _STOP_SIGNALS:
+            signal.signal(number, signal.default_int_handler)
+        settings = LocalSettings()
+        folder = settings.local_data.resolve()
+        with preflight.only_run_in(folder):
+            for name in preflight.clear_leftovers(folder / "logs"):
+                _say(f"stopped {name}, which a former run had left behind")
+            preflight.check_ports(settings)
+            _run(settings, folder)
+    except ValidationError as error:
+        for fault in error.errors():
+            print(f"{str(fault['loc'][0]).upper()}: {fault['msg']}.", file=sys.stderr)
+    except CannotStart as error:
+        print(error, file=sys.stderr)
+    except KeyboardInterrupt:
+        return 0
+    return 1
+
+
+def _run(settings: LocalSettings, folder: Path) -> None:
+    began = time.monotonic()
+    logs = folder / "logs"
+    host = settings.local_host
+    inference_url = _url(host, settings.inference_port)
+    history_url = _url(host, settings.history_port)
+    with ExitStack() as stack:
+        _say("Starting (Ctrl-C stops it)")
+        database_url, database = _server(
+            settings.database_url, lambda: servers.postgres(folder / "postgres", logs=logs), stack
+        )
+        redis_url, redis = _server(
+            settings.redis_url, lambda: servers.redis(folder / "redis", logs=logs), stack
+        )
+        api_key = _local_key(folder / "api-key")
+        env = services.environment(
+            database_url=database_url,
+            redis_url=redis_url,
+            history_url=history_url,
+            api_key=api_key,
+        )
+        history = services.history(env, host=host, port=settings.history_port, logs=logs)
+        consumer = services.consumer(env, logs=logs)
+        inference = services.inference(env, host=host, port=settings.inference_port, logs=logs)
+        embedded = (*database, *redis)
+        supervisor = Supervisor((*embedded, history, consumer, inference), _say)
+        # Entered last, so that it runs first: all stop in order before a socket is removed.
+        stack.callback(_stop, supervisor)
+
+        supervisor.start(*embedded)
+        # Both load their code during the migration; history is not ready before its end.
+        for service in (inference, history):
+            service.spawn()
+        services.migrate(env)
+        supervisor.start(history, consumer, inference)
+        _say(f"Running after {time.monotonic() - began:.1f} s.\n")
+        _say(_directions(inference_url, history_url, api_key, folder))
+        supervisor.watch()
+
+
+def _server(
+    given_url: str | None, embedded: Callable[[], Server], stack: ExitStack
+) -> tuple[str, list[Process]]:
+    """The address to use, and the process to start for it: none when an address is given."""
+    if given_url is not None:
+        return given_url, []
+    server = embedded()
+    stack.callback(server.close)
+    return server.url, [server.process]
+
+
+def _url(host: str, port: int) -> str:
+    return f"http://{services.reachable_host(host)}:{port}"
+
+
+def _local_key(path: Path) -> str:
+    """The key for this machine: made by the first run, kept for its owner alone."""
+    path.touch(mode=0o600)
+    if secret := path.read_text(encoding="ascii").strip():
+        return secret
+    secret, _ = mint_key("local", SCOPES)
+    path.write_text(secret + "\n", encoding="ascii")
+    return secret
+
+
+def _directions(inference_url: str, history_url: str, api_key: str, folder: Path) -> str:
+    return f"""\
+Inference  {inference_url}/docs
+History    {history_url}/docs
+API key    {api_key}
+
+Ask for a decision:
+  curl -s {inference_url}/predict -H 'X-API-Key: {api_key}' -d '{json.dumps(EXAMPLE)}'
+See it recorded, and counted:
+  curl -s {history_url}/history -H 'X-API-Key: {api_key}'
+  curl -s {history_url}/statistics -H 'X-API-Key: {api_key}'
+
+Data, logs and the key are in {folder}. Ctrl-C stops everything and keeps them.
+"""
+
+
+def _stop(supervisor: Supervisor) -> None:
+    # A second Ctrl-C must not leave half of it running: each process has a time limit anyway.
+    for number in _STOP_SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
+    _say("\nStopping")
+    supervisor.stop()
+    _say("Stopped; the data stays.")
+
+
+def _say(line: str) -> None:
+    # The terminal may be gone; that is no reason to stop in the wrong order.
+    with suppress(OSError):
+        print(line, flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,23 @@
+"""Settings of a local run, from environment variables of the same names."""
+
+from pathlib import Path
+
+from pydantic import Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+class LocalSettings(BaseSettings):
+    """Where the system listens and keeps its data, and which servers replace the embedded ones."""
+
+    model_config = SettingsConfigDict(frozen=True, extra="ignore", env_ignore_empty=True)
+
+    database_url: str | None = Field(
+        default=None, description="A running PostgreSQL to use instead of the embedded one."
+    )
+    redis_url: str | None = Field(
+        default=None, description="A running Redis to use instead of the embedded one."
+    )
+    local_host: str = Field(default="127.0.0.1", description="Address that both services bind.")
+    inference_port: int = Field(default=8000, ge=1, le=65535)
+    history_port: int = Field(default=8001, ge=1, le=65535)
+    local_data: Path = Field(default=Path(".local"), description="Folder of data and logs.")

@@ -1,0 +1,1 @@
+"""Offline training: a labelled CSV in, a verified bundle of models out."""

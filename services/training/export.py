@@ -1,0 +1,144 @@
+"""From a fitted pipeline to the two files of a model, and the gate that compares them."""
+
+import io
+import sys
+import warnings
+import zlib
+from collections.abc import Mapping, Sequence
+from math import log
+from typing import Final
+
+import numpy as np
+import onnxruntime
+from joblib.numpy_pickle import NumpyPickler
+from skl2onnx import to_onnx
+from skl2onnx.common.data_types import FloatTensorType
+from sklearn.pipeline import Pipeline
+from threadpoolctl import threadpool_limits
+
+from services.inference.features import FEATURES, Matrix
+from services.inference.manifest import Parity
+from services.inference.rules import FIELD_RULES, UNUSUAL_AMOUNT, FieldRule
+from services.training.models import SEED, THRESHOLD, Classifier, Probabilities
+
+INPUT_NAME: Final = "features"
+OPSET: Final = {"": 21, "ai.onnx.ml": 3}
+MAX_PROBABILITY_DIFFERENCE: Final = 1e-5
+RANDOM_APPLICATIONS: Final = 20_000
+
+_MISSING_RATE = 0.15
+
+
+class ParityError(Exception):
+    """The exported model does not answer as its reference does, so it must not be published."""
+
+
+class _Pickler(NumpyPickler):  # type: ignore[misc]  # joblib publishes no types
+    """Writes equal strings as one, whether or not they happen to be one object.
+
+    Which ones are depends on what else the process has loaded before, and so would the file.
+    """
+
+    def save(self, item: object) -> None:
+        if isinstance(item, np.ndarray) and item.dtype.hasobject:
+            # Past joblib, which would give an array of objects to another pickler than this.
+            super(NumpyPickler, self).save(item)
+        else:
+            super().save(sys.intern(item) if type(item) is str else item)
+
+
+def to_joblib(pipeline: Pipeline) -> bytes:
+    """The scikit-learn reference as a compressed joblib file, always the same for the same fit."""
+    buffer = io.BytesIO()
+    _Pickler(buffer).dump(pipeline)
+    return zlib.compress(buffer.getvalue(), level=9)
+
+
+def to_onnx_model(pipeline: Pipeline, *, name: str) -> bytes:
+    """The served model: float32 ``features`` in, ``label`` and ``probabilities`` out."""
+    with warnings.catch_warnings():
+        # skl2onnx reads two attributes of every SVC that scikit-learn means to remove; they
+        # hold nothing here, for the calibration is a step of its own.
+        warnings.filterwarnings("ignore", "Attribute `prob[AB]_` was deprecated", FutureWarning)
+        model = to_onnx(
+            pipeline,
+            name=name,
+            initial_types=[(INPUT_NAME, FloatTensorType([None, len(FEATURES)]))],
+            options={"zipmap": False},
+            target_opset=OPSET,
+        )
+    # The library lists its operator sets in the order of a set of strings, which changes from
+    # process to process.
+    operator_sets = sorted(model.opset_import, key=lambda operator_set: operator_set.domain)
+    model.ClearField("opset_import")
+    model.opset_import.extend(operator_sets)
+    content: bytes = model.SerializeToString(deterministic=True)
+    return content
+
+
+def open_onnx(content: bytes) -> onnxruntime.InferenceSession:
+    """A session on one thread, as the service runs it."""
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    options.inter_op_num_threads = 1
+    return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+
+
+def approvals(session: onnxruntime.InferenceSession, features: Matrix) -> Probabilities:
+    """The exported model's probability of approval of each row."""
+    probabilities: Probabilities = session.run(["probabilities"], {INPUT_NAME: features})[0]
+    return probabilities[:, 1]
+
+
+def check_parity(
+    name: str, reference: Classifier, session: onnxruntime.InferenceSession, features: Matrix
+) -> Parity:
+    """The largest difference between the two on ``features``.
+
+    Raises ``ParityError`` if it exceeds ``MAX_PROBABILITY_DIFFERENCE`` anywhere or one decision
+    differs.
+    """
+    with threadpool_limits(limits=1):
+        expected = reference.predict_proba(features)[:, 1]
+    served = approvals(session, features)
+    parity = Parity(
+        rows=len(features),
+        # NaN compares as within any limit, so it is made the worst.
+        max_absolute_difference=float(np.nan_to_num(np.abs(expected - served), nan=1.0).max()),
+        label_flips=int(((expected >= THRESHOLD) != (served >= THRESHOLD)).sum()),
+    )
+    if parity.max_absolute_difference > MAX_PROBABILITY_DIFFERENCE or parity.label_flips:
+        raise ParityError(
+            f"{name} differs from its reference after export: by up to"
+            f" {parity.max_absolute_difference:.1e} in probability (allowed:"
+            f" {MAX_PROBABILITY_DIFFERENCE:.0e}) and in {parity.label_flips} decisions of"
+            f" {parity.rows}; nothing was published"
+        )
+    return parity
+
+
+def random_applications(count: int) -> Sequence[Mapping[str, object]]:
+    """Applications from all over what the service accepts: every category, any input missing.
+
+    Quantities are spread evenly on a logarithmic scale; the same ones come at every call.
+    """
+    random = np.random.default_rng(SEED)
+    columns = {
+        rule.name: _random_column(rule, count, random) for rule in FIELD_RULES if rule.scored
+    }
+    return [
+        dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)
+    ]
+
+
+def _random_column(rule: FieldRule, count: int, random: np.random.Generator) -> list[object]:
+    drawn: list[object]
+    if rule.allowed is not None:
+        drawn = [rule.allowed[choice] for choice in random.integers(len(rule.allowed), size=count)]
+    else:
+        highest = UNUSUAL_AMOUNT if rule.maximum is None else rule.maximum
+        drawn = np.exp(random.uniform(0, log(highest), size=count)).tolist()
+    if rule.required:
+        return drawn
+    missing = random.random(count) < _MISSING_RATE
+    return [None if absent else value for value, absent in zip(drawn, missing, strict=True)]

@@ -1,0 +1,46 @@
+"""The distribution of each input in training, which monitoring compares the traffic with."""
+
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+import numpy as np
+
+from services.inference.features import MONITORED_INPUTS, NUMERIC_INPUTS, SCORED_INPUTS
+from services.inference.manifest import CategoricalInput, Input, NumericInput
+from services.inference.rules import FIELD_RULES
+
+BINS: Final = 10
+
+_ALLOWED = {rule.name: rule.allowed or () for rule in FIELD_RULES}
+
+
+def reference_inputs(applications: Sequence[Mapping[str, object]]) -> dict[str, Input]:
+    """Range and distribution of every input of ``applications``, monitored ones included."""
+    inputs: dict[str, Input] = {}
+    for field in (*SCORED_INPUTS, *MONITORED_INPUTS):
+        values = [application[field] for application in applications]
+        known = [value for value in values if value is not None]
+        missing = len(values) - len(known)
+        if field in NUMERIC_INPUTS:
+            inputs[field] = _numeric(np.array(known, dtype=np.float64), missing)
+        else:
+            inputs[field] = CategoricalInput(
+                counts={str(value): known.count(value) for value in _ALLOWED[field]},
+                missing=missing,
+            )
+    return inputs
+
+
+def _numeric(values: np.ndarray[tuple[int], np.dtype[np.float64]], missing: int) -> NumericInput:
+    # Bins of equal counts; where one value is so common that bins would be empty, fewer.
+    edges = np.unique(np.quantile(values, np.linspace(0, 1, BINS + 1), method="inverted_cdf"))
+    if len(edges) == 1:
+        edges = np.repeat(edges, 2)
+    counts, _ = np.histogram(values, bins=edges)
+    return NumericInput(
+        minimum=float(values.min()),
+        maximum=float(values.max()),
+        bin_edges=edges.tolist(),
+        counts=counts.tolist(),
+        missing=missing,
+    )

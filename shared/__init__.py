@@ -1,0 +1,1 @@
+"""What the services share: the wire contract and plumbing without a domain word."""

@@ -1,0 +1,96 @@
+"""The gate before every route: who calls, and how often that caller may.
+
+The outcome is in the request's state: ``client``, and the headers that tell what is left.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from fastapi import Request
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from shared.clients import ApiKey, Client, identify
+from shared.clients import Scope as ClientScope
+from shared.errors import ServiceError
+from shared.http import service_error_response
+from shared.rate_limit import Limits, RateLimits
+
+
+@dataclass(frozen=True)
+class Bucket:
+    """Routes that are limited together, and the limits of anonymous callers there."""
+
+    name: str
+    limits: Limits
+
+
+_UNLIMITED_PATHS: Final = frozenset(
+    {"/livez", "/readyz", "/health", "/docs", "/openapi.json", "/docs/oauth2-redirect"}
+)
+_UNLIMITED_PREFIX: Final = "/static-offline-docs/"
+
+
+def is_unlimited(path: str) -> bool:
+    """Whether anybody may ask for ``path`` as often as they like: health and documentation."""
+    return path in _UNLIMITED_PATHS or path.startswith(_UNLIMITED_PREFIX)
+
+
+class AccessMiddleware:
+    """Refuses unknown keys with 401 and callers over their limit with 429.
+
+    ``bucket_of`` tells from the path which limits apply; None lets the request pass unseen, as
+    health checks and documentation do. A client with limits of its own has one count over all
+    buckets, an anonymous caller one per address and bucket.
+    """
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        keys: Sequence[ApiKey],
+        anonymous: Client,
+        rate_limits: RateLimits,
+        bucket_of: Callable[[str], Bucket | None],
+    ) -> None:
+        self.app = app
+        self._keys = keys
+        self._anonymous = anonymous
+        self._rate_limits = rate_limits
+        self._bucket_of = bucket_of
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        bucket = self._bucket_of(scope["path"]) if scope["type"] == "http" else None
+        if bucket is None:
+            await self.app(scope, receive, send)
+            return
+        try:
+            client = identify(scope, self._keys, self._anonymous)
+            scope["state"]["client"] = client
+            scope["state"]["headers"] += self._count(scope, client, bucket)
+        except ServiceError as error:
+            await service_error_response(scope, error)(scope, receive, send)
+            return
+        await self.app(scope, receive, send)
+
+    def _count(self, scope: Scope, client: Client, bucket: Bucket) -> list[tuple[bytes, bytes]]:
+        if client.limits is not None:
+            return self._rate_limits.hit(client.limits, bucket="key", caller=client.name)
+        address = scope["client"][0] if scope["client"] else "unknown"
+        return self._rate_limits.hit(bucket.limits, bucket=bucket.name, caller=address)
+
+
+def client_of(scope: Scope) -> Client:
+    """The client that the gate let through."""
+    client: Client = scope["state"]["client"]
+    return client
+
+
+def require(client_scope: ClientScope) -> Callable[[Request], None]:
+    """A dependency that lets only clients with ``client_scope`` through."""
+
+    def check(request: Request) -> None:
+        client_of(request.scope).require(client_scope)
+
+    return check

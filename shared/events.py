@@ -1,0 +1,96 @@
+"""The wire contract between the services: a decision, and the event that records it.
+
+The decision that the client is answered with is, byte for byte, the ``decision`` member of the
+event: what is stored is what was said. Within version 1 members may be added but never removed,
+renamed or given another meaning; readers ignore members they do not know.
+"""
+
+from typing import Literal
+from uuid import UUID
+
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
+
+STREAM = "predictions"
+DEAD_LETTER_STREAM = "predictions:dead"
+CONSUMER_GROUP = "history"
+EVENT_FIELD = "event"
+"""The one field of a stream entry; its value is the event as JSON."""
+
+INTERNAL_PREDICTIONS_PATH = "/internal/predictions"
+"""Where the history service takes events as NDJSON when the stream cannot be reached."""
+
+ANONYMOUS = "anonymous"
+
+ModelName = Literal[
+    "random_forest", "logistic_regression", "gradient_boosting", "support_vector_machine"
+]
+Prediction = Literal["Approved", "Rejected"]
+Sex = Literal["Male", "Female"]
+YesNo = Literal["Yes", "No"]
+DependentsBand = Literal["0", "1", "2", "3+"]
+EducationLevel = Literal["Graduate", "Not Graduate"]
+PropertyArea = Literal["Urban", "Semiurban", "Rural"]
+
+
+class _Wire(BaseModel):
+    """Frozen, and tolerant of members that a newer writer added."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore", protected_namespaces=())
+
+
+class Probability(_Wire):
+    """The model's probability of each outcome; the two add up to 1."""
+
+    approved: float = Field(ge=0, le=1)
+    rejected: float = Field(ge=0, le=1)
+
+
+class ModelInfo(_Wire):
+    """Which model decided, from which bundle, and how accurate it was in cross-validation."""
+
+    name: ModelName
+    version: str = Field(description="Version of the bundle the model came from.")
+    accuracy: float = Field(ge=0, le=1, description="Mean accuracy in repeated cross-validation.")
+
+
+class Application(_Wire):
+    """A loan application as the service understood it; null is missing."""
+
+    Loan_ID: str | None = None
+    Gender: Sex | None = None
+    Married: YesNo | None = None
+    Dependents: DependentsBand | None = None
+    Education: EducationLevel | None = None
+    Self_Employed: YesNo | None = None
+    ApplicantIncome: float = Field(description="Per month.")
+    CoapplicantIncome: float | None = Field(default=None, description="Per month.")
+    LoanAmount: float | None = Field(default=None, description="In thousands.")
+    Loan_Amount_Term: float | None = Field(default=None, description="In months.")
+    Credit_History: Literal[0, 1] | None = None
+    Property_Area: PropertyArea | None = None
+
+
+class Decision(_Wire):
+    """One answered application."""
+
+    success: Literal[True] = True
+    prediction_id: UUID = Field(description="UUID of version 7: sorts by time.")
+    prediction: Prediction
+    prediction_code: Literal[0, 1] = Field(description="1 is Approved.")
+    confidence: float = Field(ge=0, le=1, description="Probability of the outcome predicted.")
+    probability: Probability
+    model_info: ModelInfo
+    input_data: Application
+    imputed: list[str] = Field(description="Inputs that were missing and filled in by the model.")
+    warnings: list[str]
+    timestamp: AwareDatetime = Field(description="When it was decided, in UTC.")
+
+
+class PredictionRecorded(_Wire):
+    """A decision was made and must be stored exactly once, under ``decision.prediction_id``."""
+
+    type: Literal["PredictionRecorded"] = "PredictionRecorded"
+    version: Literal[1] = 1
+    client: str = Field(max_length=64, description="Who asked: a client's name, or anonymous.")
+    request_id: str = Field(max_length=128)
+    decision: Decision

@@ -1,0 +1,336 @@
+"""What both APIs do alike: problem documents, request ids, access log, health routes."""
+
+import asyncio
+import logging
+import re
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from http import HTTPStatus
+from secrets import token_hex
+from time import perf_counter
+from typing import Any, Final, Literal
+
+from fastapi import APIRouter, FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from pydantic import BaseModel, ConfigDict, Field
+from pydantic_core import to_json
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from shared.errors import Fault, InvalidInput, ServiceError
+
+PROBLEM_MEDIA_TYPE: Final = "application/problem+json"
+REQUEST_ID_HEADER: Final = b"x-request-id"
+CHECK_TIMEOUT_S: Final = 1.0
+
+_CLIENT_CLOSED_REQUEST: Final = 499
+"""What the access log shows for a client that left; no such status is ever sent."""
+_SCHEMA_REFERENCE: Final = "#/components/schemas/{model}"
+_ACCEPTED_REQUEST_ID = re.compile(rb"[A-Za-z0-9._~:=+/-]{1,128}")
+_access = logging.getLogger("loan_predictor.access")
+_log = logging.getLogger(__name__)
+
+
+class Problem(BaseModel):
+    """A problem document (RFC 9457); ``code`` is stable, ``detail`` says what to do."""
+
+    model_config = ConfigDict(extra="allow")
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    instance: str = Field(description="Path of the request.")
+    code: str = Field(description="Machine-readable name of the error.")
+    request_id: str
+
+
+class InvalidInputProblem(Problem):
+    """A problem document that lists every fault of the input at once."""
+
+    error: str
+    validation_errors: list[Fault]
+
+
+def problem_docs(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """The OpenAPI ``responses`` entries of these statuses, each a problem document."""
+    return {status: _problem_doc(status) for status in statuses}
+
+
+def _problem_doc(status: int) -> dict[str, Any]:
+    model = InvalidInputProblem if status == HTTPStatus.BAD_REQUEST else Problem
+    schema = {"$ref": _SCHEMA_REFERENCE.format(model=model.__name__)}
+    return {
+        "description": HTTPStatus(status).phrase,
+        "content": {PROBLEM_MEDIA_TYPE: {"schema": schema}},
+    }
+
+
+def request_id_of(scope: Scope) -> str:
+    """The id under which this request is logged and answered."""
+    request_id: str = scope["state"]["request_id"]
+    return request_id
+
+
+def problem_response(
+    scope: Scope,
+    *,
+    status: int,
+    code: str,
+    title: str,
+    detail: str,
+    members: Mapping[str, object] | None = None,
+    headers: Mapping[str, str] | None = None,
+) -> Response:
+    """The one form in which an error leaves a service."""
+    document = {
+        "type": f"urn:loan-predictor:problem:{code}",
+        "title": title,
+        "status": status,
+        "detail": detail,
+        "instance": scope["path"],
+        "code": code,
+        "request_id": request_id_of(scope),
+        **(members or {}),
+    }
+    return Response(to_json(document), status, headers, media_type=PROBLEM_MEDIA_TYPE)
+
+
+def service_error_response(scope: Scope, error: ServiceError) -> Response:
+    """The problem document of one of our own errors."""
+    return problem_response(
+        scope,
+        status=error.status,
+        code=type(error).__name__,
+        title=error.title,
+        detail=error.detail,
+        members=error.members(),
+        headers=error.headers(),
+    )
+
+
+async def _on_service_error(request: Request, error: Exception) -> Response:
+    if not isinstance(error, ServiceError):
+        raise error
+    return service_error_response(request.scope, error)
+
+
+async def _on_request_validation_error(request: Request, error: Exception) -> Response:
+    if not isinstance(error, RequestValidationError):
+        raise error
+    faults = [
+        Fault(
+            field=".".join(str(part) for part in fault["loc"][1:]) or str(fault["loc"][0]),
+            message=fault["msg"],
+            value=fault["input"],
+        )
+        for fault in error.errors()
+    ]
+    return service_error_response(request.scope, InvalidInput(faults))
+
+
+async def _on_http_exception(request: Request, error: Exception) -> Response:
+    if not isinstance(error, HTTPException):
+        raise error
+    status = HTTPStatus(error.status_code)
+    details = {
+        HTTPStatus.NOT_FOUND: f"There is nothing at {request.url.path}; see /docs.",
+        HTTPStatus.METHOD_NOT_ALLOWED: f"{request.method} is not possible here; see /docs.",
+    }
+    return problem_response(
+        request.scope,
+        status=status,
+        code="".join(word.capitalize() for word in status.phrase.split()),
+        title=status.phrase,
+        detail=details.get(status, str(error.detail)),
+        headers=error.headers,
+    )
+
+
+def install_problem_handlers(app: FastAPI) -> None:
+    """Answer every error of the app, the framework's own included, as a problem document.
+
+    An unexpected exception is answered by ``RequestContextMiddleware``, which this adds.
+    """
+
+    def openapi() -> dict[str, Any]:
+        if app.openapi_schema is None:
+            _describe_problems(FastAPI.openapi(app))
+        return FastAPI.openapi(app)
+
+    app.openapi = openapi  # type: ignore[method-assign]  # the documented way to extend it
+    app.add_exception_handler(ServiceError, _on_service_error)
+    app.add_exception_handler(RequestValidationError, _on_request_validation_error)
+    app.add_exception_handler(HTTPException, _on_http_exception)
+    app.add_middleware(RequestContextMiddleware)
+
+
+def _describe_problems(document: dict[str, Any]) -> None:
+    """Say that bad input is answered with 400 where the framework would have said 422."""
+    for operations in document["paths"].values():
+        for operation in operations.values():
+            if operation["responses"].pop("422", None):
+                operation["responses"].setdefault("400", _problem_doc(HTTPStatus.BAD_REQUEST))
+    schemas = document.setdefault("components", {}).setdefault("schemas", {})
+    for unused in ("HTTPValidationError", "ValidationError"):
+        schemas.pop(unused, None)
+    for model in (Problem, InvalidInputProblem, Fault):
+        schema = model.model_json_schema(ref_template=_SCHEMA_REFERENCE)
+        schema.pop("$defs", None)
+        schemas[model.__name__] = schema
+
+
+class RequestContextMiddleware:
+    """Gives each request an id, logs it once, and answers what nobody else caught with a 500.
+
+    A caller's own ``X-Request-ID`` is taken over if it is 1 to 128 plain characters; the id is
+    always returned. Pure ASGI, because it stands on every request's path.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        started_s = perf_counter()
+        request_id = _accepted_request_id(scope) or token_hex(16).encode()
+        state = scope.setdefault("state", {})
+        state["request_id"] = request_id.decode()
+        state["headers"] = [(REQUEST_ID_HEADER, request_id)]
+        status = 0
+
+        async def send_with_request_id(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                # Other layers leave what they have to add here, so that only one wraps send.
+                message["headers"] = [*message["headers"], *state["headers"]]
+            await send(message)
+
+        try:
+            await self.app(scope, receive, send_with_request_id)
+        except ClientDisconnect:
+            # Nobody is left to answer.
+            status = _CLIENT_CLOSED_REQUEST
+        except Exception:
+            _log.exception("unexpected error in request %s", state["request_id"])
+            if status:
+                # Half an answer is out already: only cutting the connection tells the client.
+                raise
+            await _unexpected_error_response(scope)(scope, receive, send_with_request_id)
+        finally:
+            _access.info(
+                "%s %s %d %.1f ms %s",
+                scope["method"],
+                scope["path"],
+                status,
+                (perf_counter() - started_s) * 1000,
+                state["request_id"],
+            )
+
+
+def _accepted_request_id(scope: Scope) -> bytes | None:
+    for name, value in scope["headers"]:
+        if name == REQUEST_ID_HEADER:
+            return value if _ACCEPTED_REQUEST_ID.fullmatch(value) else None
+    return None
+
+
+def _unexpected_error_response(scope: Scope) -> Response:
+    return problem_response(
+        scope,
+        status=500,
+        code="InternalServerError",
+        title="Internal error",
+        detail="The service failed on this request; its log tells more under the request_id.",
+    )
+
+
+@dataclass(frozen=True)
+class Check:
+    """One thing the service depends on; ``ping`` raises when it is not usable."""
+
+    name: str
+    ping: Callable[[], Awaitable[object]]
+    required: bool = True
+    """Whether the service cannot do its work at all without it."""
+
+
+class CheckResult(BaseModel):
+    """What one check found."""
+
+    status: Literal["up", "down"]
+    required: bool
+    detail: Any = None
+
+
+class Health(BaseModel):
+    """How the service is: ``degraded`` works, with something optional down."""
+
+    status: Literal["ok", "degraded", "down"]
+    service: str
+    version: str
+    checks: dict[str, CheckResult]
+
+
+class Live(BaseModel):
+    """The process answers."""
+
+    status: Literal["alive"] = "alive"
+
+
+async def _run(check: Check) -> CheckResult:
+    try:
+        async with asyncio.timeout(CHECK_TIMEOUT_S):
+            detail = await check.ping()
+    except Exception as error:  # noqa: BLE001  whatever a driver raises, it means: not usable
+        reason = str(error) or type(error).__name__
+        return CheckResult(status="down", required=check.required, detail=reason)
+    return CheckResult(status="up", required=check.required, detail=detail)
+
+
+async def examine(service: str, version: str, checks: Sequence[Check]) -> Health:
+    """Run all checks at once, each for at most ``CHECK_TIMEOUT_S``."""
+    results = dict(
+        zip(
+            (check.name for check in checks),
+            await asyncio.gather(*(_run(check) for check in checks)),
+            strict=True,
+        )
+    )
+    down = [result for result in results.values() if result.status == "down"]
+    status: Literal["ok", "degraded", "down"] = "ok"
+    if down:
+        status = "down" if any(result.required for result in down) else "degraded"
+    return Health(status=status, service=service, version=version, checks=results)
+
+
+def health_router(
+    *, service: str, version: str, checks: Callable[[Request], Sequence[Check]]
+) -> APIRouter:
+    """The routes /livez (the process answers), /readyz (it can work) and /health (what it sees)."""
+    router = APIRouter(tags=["health"])
+
+    @router.get("/livez")
+    async def livez() -> Live:
+        """Say that the process answers, whatever it depends on."""
+        return Live()
+
+    @router.get("/readyz", responses={503: {"model": Health}})
+    async def readyz(request: Request, response: Response) -> Health:
+        """Say whether the service can do its work: 200 if so, 503 if not."""
+        health = await examine(service, version, checks(request))
+        if health.status == "down":
+            response.status_code = HTTPStatus.SERVICE_UNAVAILABLE
+        return health
+
+    @router.get("/health")
+    async def health(request: Request) -> Health:
+        """Tell the state of everything the service depends on; always 200 while it answers."""
+        return await examine(service, version, checks(request))
+
+    return router

@@ -1,0 +1,49 @@
+"""Settings that every process reads, from environment variables of the same names."""
+
+from typing import Annotated
+
+from pydantic import BeforeValidator, Field
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from shared.clients import ApiKey, parse_keys
+from shared.rate_limit import Limits, parse_limits
+
+
+def _keys(value: object) -> object:
+    return parse_keys(value) if isinstance(value, str) else value
+
+
+def _limits(value: object) -> object:
+    return parse_limits(value) if isinstance(value, str) else value
+
+
+# pydantic-settings would read both as JSON; they have a form of their own.
+ApiKeys = Annotated[tuple[ApiKey, ...], NoDecode, BeforeValidator(_keys)]
+RateLimit = Annotated[Limits, NoDecode, BeforeValidator(_limits)]
+
+
+class CommonSettings(BaseSettings):
+    """The base of each process's settings; an unusable value stops the start with its name."""
+
+    model_config = SettingsConfigDict(
+        frozen=True,
+        extra="ignore",
+        protected_namespaces=(),
+        arbitrary_types_allowed=True,
+        hide_input_in_errors=True,
+        validate_default=True,
+    )
+
+    redis_url: str = Field(
+        default="redis://127.0.0.1:6379/0",
+        description="Hand-over stream, cache and rate-limit counters; redis:// or unix://.",
+    )
+    log_level: str = Field(default="INFO", pattern="^(DEBUG|INFO|WARNING|ERROR)$")
+    api_keys: ApiKeys = Field(
+        default=(),
+        description="Entries name:limits:sha256:scope,scope between spaces, as make key prints.",
+    )
+    rate_limit_other: RateLimit = Field(
+        default=parse_limits("200/hour;1000/day"),
+        description="Per address, for anonymous callers, where nothing else is said.",
+    )

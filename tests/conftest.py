@@ -1,0 +1,156 @@
+"""Real servers for every test that needs one, and the applications to send."""
+
+import csv
+import os
+import random
+from collections.abc import Iterator
+from contextlib import closing
+from itertools import count
+from pathlib import Path
+from shutil import rmtree
+from tempfile import mkdtemp
+
+import pytest
+from redis import Redis
+
+from services.local import servers, services
+from services.local.servers import Server
+from tests.applications import random_application
+from tests.harness import System, running_system
+
+_REAL_APPLICATIONS = "loans_unlabelled.csv"
+_GENERATED = 367
+_number = count(1)
+
+
+def pytest_report_header() -> str:
+    """Say which applications the tests run on."""
+    path = _real_applications()
+    return f"loan applications: {'generated; LOAN_DATA_DIR has none' if path is None else path}"
+
+
+@pytest.fixture(scope="session")
+def server_folder() -> Iterator[Path]:
+    """A folder for servers, which their unprivileged user can pass through."""
+    folder = Path(mkdtemp(prefix="loan-tests-"))
+    folder.chmod(0o711)
+    yield folder
+    rmtree(folder)
+
+
+@pytest.fixture(scope="session")
+def postgres_server(server_folder: Path) -> Iterator[Server]:
+    """One PostgreSQL for the whole run; tests take ``database_url`` or ``own_postgres``."""
+    data = server_folder / "postgres"
+    with closing(servers.postgres(data, logs=server_folder, durable=False)) as server:
+        server.process.start()
+        yield server
+
+
+@pytest.fixture(scope="session")
+def redis_server(server_folder: Path) -> Iterator[Server]:
+    """One Redis for the whole run; tests take ``redis_url`` or ``own_redis``."""
+    with closing(servers.redis(server_folder / "redis", logs=server_folder)) as server:
+        server.process.start()
+        yield server
+
+
+@pytest.fixture
+def server_data(server_folder: Path) -> Path:
+    """A folder of the test's own, in which its user can run a PostgreSQL."""
+    folder = server_folder / str(next(_number))
+    folder.mkdir(mode=0o711)
+    return folder
+
+
+@pytest.fixture
+def own_postgres(server_data: Path) -> Iterator[Server]:
+    """A PostgreSQL of the test's own, to kill, freeze and start again; migrated."""
+    data = server_data / "postgres"
+    with closing(servers.postgres(data, logs=server_data, durable=False)) as server:
+        server.process.start()
+        _migrate(server.url)
+        yield server
+        server.process.resume()
+
+
+@pytest.fixture
+def own_redis(tmp_path: Path) -> Iterator[Server]:
+    """A Redis of the test's own, to kill, freeze and start again."""
+    with closing(servers.redis(tmp_path / "redis", logs=tmp_path)) as server:
+        server.process.start()
+        yield server
+        server.process.resume()
+
+
+@pytest.fixture
+def empty_database_url(postgres_server: Server) -> Iterator[str]:
+    """A new database without any table."""
+    yield from _new_database(postgres_server, template="template1")
+
+
+@pytest.fixture
+def database_url(postgres_server: Server, migrated_database: str) -> Iterator[str]:
+    """A new database at the newest schema, without any row."""
+    yield from _new_database(postgres_server, template=migrated_database)
+
+
+@pytest.fixture(scope="session")
+def migrated_database(postgres_server: Server) -> str:
+    """The database at the newest schema that each test's own is copied from."""
+    servers.run_sql(postgres_server.url, "CREATE DATABASE migrated")
+    _migrate(_url_of(postgres_server, "migrated"))
+    return "migrated"
+
+
+@pytest.fixture
+def redis_url(redis_server: Server) -> str:
+    """An empty Redis."""
+    with Redis.from_url(redis_server.url) as client:
+        client.flushall()
+    return redis_server.url
+
+
+@pytest.fixture
+def system(database_url: str, redis_url: str, tmp_path: Path) -> Iterator[System]:
+    """The shipped services and the consumer as processes, ready, on empty servers."""
+    with running_system(
+        database_url=database_url, redis_url=redis_url, logs=tmp_path / "logs"
+    ) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def loan_applications() -> list[dict[str, object]]:
+    """367 applications as bodies of requests: real ones where there are, else generated."""
+    path = _real_applications()
+    if path is None:
+        rng = random.Random(_GENERATED)  # noqa: S311 - test data, not a secret
+        return [
+            random_application(rng) | {"Loan_ID": f"LP{number:06d}"} for number in range(_GENERATED)
+        ]
+    with path.open(encoding="utf-8", newline="") as file:
+        return [
+            {name: value or None for name, value in row.items()} for row in csv.DictReader(file)
+        ]
+
+
+def _real_applications() -> Path | None:
+    folder = os.environ.get("LOAN_DATA_DIR")
+    path = Path(folder or ".") / _REAL_APPLICATIONS
+    return path if folder and path.is_file() else None
+
+
+def _new_database(server: Server, *, template: str) -> Iterator[str]:
+    name = f"test_{next(_number)}"
+    servers.run_sql(server.url, f"CREATE DATABASE {name} TEMPLATE {template}")
+    yield _url_of(server, name)
+    servers.run_sql(server.url, f"DROP DATABASE {name} WITH (FORCE)")
+
+
+def _url_of(server: Server, database: str) -> str:
+    return server.url.replace("/postgres?", f"/{database}?")
+
+
+def _migrate(url: str) -> None:
+    services.migrate(os.environ | {"DATABASE_URL": url})

@@ -1,0 +1,1 @@
+"""Tests that hold both services to the events between them."""

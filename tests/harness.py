@@ -1,0 +1,64 @@
+"""The shipped processes, started for a test and stopped after it."""
+
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from services.local import services
+from services.local.processes import Process
+from tests import keys
+
+HOST = "127.0.0.1"
+
+
+@dataclass(frozen=True)
+class System:
+    """Both services and the consumer, on ports of their own, and a key without any limit."""
+
+    api_key: str
+    inference: Process
+    inference_url: str
+    history: Process
+    history_url: str
+    consumer: Process
+
+
+@contextmanager
+def running_system(*, database_url: str, redis_url: str, logs: Path) -> Iterator[System]:
+    """The whole system, ready, on the servers given; a failing test shows the logs' ends."""
+    history_port, inference_port = free_port(), free_port()
+    history_url = f"http://{HOST}:{history_port}"
+    env = services.environment(
+        database_url=database_url,
+        redis_url=redis_url,
+        history_url=history_url,
+        api_key=keys.SECRET,
+    )
+    system = System(
+        api_key=keys.SECRET,
+        inference=services.inference(env, host=HOST, port=inference_port, logs=logs),
+        inference_url=f"http://{HOST}:{inference_port}",
+        history=services.history(env, host=HOST, port=history_port, logs=logs),
+        history_url=history_url,
+        consumer=services.consumer(env, logs=logs),
+    )
+    processes = (system.history, system.consumer, system.inference)
+    try:
+        for process in processes:
+            process.spawn()
+        for process in processes:
+            process.wait_ready()
+        yield system
+    finally:
+        for process in reversed(processes):
+            process.stop()
+            print(process.log_tail())
+
+
+def free_port() -> int:
+    """A port that nothing listened on a moment ago."""
+    with socket.create_server((HOST, 0)) as listener:
+        port: int = listener.getsockname()[1]
+        return port

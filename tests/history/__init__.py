@@ -1,0 +1,1 @@
+"""Tests of the history service, on real PostgreSQL and Redis servers."""

@@ -1,0 +1,61 @@
+"""Random events, as the inference service would publish them."""
+
+import random
+from datetime import UTC, datetime, timedelta
+from typing import Any, get_args
+from uuid import uuid4
+
+from shared.events import (
+    Application,
+    Decision,
+    ModelInfo,
+    ModelName,
+    PredictionRecorded,
+    Probability,
+)
+from shared.ids import uuid7
+from tests.applications import random_application
+
+MODELS: tuple[ModelName, ...] = get_args(ModelName)
+_WARNINGS = (
+    "ApplicantIncome is below 1000 per month.",
+    "LoanAmount is above 5 times the annual income.",
+    'Credit_History is 0: a "bad" one, with a \\ and a comma, too.',
+)
+
+
+def random_event(
+    rng: random.Random, *, decided_at: datetime | None = None, **changes: Any
+) -> PredictionRecorded:
+    """One event about a random application; ``changes`` replace members of its decision."""
+    decided_at = decided_at or datetime.now(UTC) - timedelta(seconds=rng.uniform(0, 3000))
+    application = Application.model_validate(random_application(rng))
+    approved = rng.random()
+    decision = Decision(
+        prediction_id=uuid7(int(decided_at.timestamp() * 1000)),
+        prediction="Approved" if approved >= 0.5 else "Rejected",
+        prediction_code=1 if approved >= 0.5 else 0,
+        confidence=max(approved, 1 - approved),
+        probability=Probability(approved=approved, rejected=1 - approved),
+        model_info=ModelInfo(name=rng.choice(MODELS), version="2026.1", accuracy=0.8093),
+        input_data=application,
+        imputed=[name for name, value in application if value is None and name != "Loan_ID"],
+        warnings=rng.sample(_WARNINGS, rng.choices((0, 1, 2, 3), (70, 20, 8, 2))[0]),
+        timestamp=decided_at,
+    )
+    return PredictionRecorded(
+        client="anonymous",
+        request_id=uuid4().hex,
+        decision=decision.model_copy(update=changes),
+    )
+
+
+def random_events(count: int, *, seed: int, **changes: Any) -> list[PredictionRecorded]:
+    """``count`` random events; one seed, one set of applications."""
+    rng = random.Random(seed)  # noqa: S311 - test data, not a secret
+    return [random_event(rng, **changes) for _ in range(count)]
+
+
+def body_of(event: PredictionRecorded) -> bytes:
+    """The event as it stands in the stream."""
+    return event.model_dump_json().encode()

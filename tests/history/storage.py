@@ -1,0 +1,106 @@
+"""Looks into the database and the stream, to compare with what was sent."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable
+from typing import Any
+from uuid import UUID
+
+import pytest
+from redis.asyncio import Redis
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from services.history.tables import HISTOGRAM_BUCKETS
+from shared.events import CONSUMER_GROUP, EVENT_FIELD, STREAM, PredictionRecorded
+from tests.history.events import body_of
+
+_RECOUNT_BY_MODEL = f"""
+SELECT period, starts_at, model, bundle_version, prediction, count(*) AS predictions,
+    count(*) FILTER (WHERE warnings <> '{{}}') AS with_warnings,
+    sum(confidence) AS confidence_sum,
+    ARRAY(
+        SELECT count(*) FILTER (WHERE bucket = least(floor(c * {HISTOGRAM_BUCKETS}), 19))
+        FROM generate_series(0, {HISTOGRAM_BUCKETS - 1}) AS bucket,
+            unnest(array_agg(confidence)) AS c
+        GROUP BY bucket ORDER BY bucket
+    ) AS confidence_histogram
+FROM predictions CROSS JOIN LATERAL (
+    VALUES ('hour', date_trunc('hour', decided_at, 'UTC')),
+        ('day', date_trunc('day', decided_at, 'UTC')), ('all', timestamptz 'epoch')
+) AS span (period, starts_at)
+GROUP BY period, starts_at, model, bundle_version, prediction
+"""  # noqa: S608 - a number of the product's own
+_RECOUNT_BY_APPLICANT = """
+SELECT coalesce(property_area, 'missing') AS property_area,
+    coalesce(credit_history::text, 'missing') AS credit_history,
+    prediction, count(*) AS predictions, sum(confidence) AS confidence_sum
+FROM predictions GROUP BY 1, 2, 3
+"""
+
+
+async def publish(redis: Redis, events: Iterable[PredictionRecorded]) -> None:
+    """Add the events to the stream, as the inference service does."""
+    async with redis.pipeline(transaction=False) as pipeline:
+        for event in events:
+            pipeline.xadd(STREAM, {EVENT_FIELD: body_of(event)})
+        await pipeline.execute()
+
+
+def ids_of(events: Iterable[PredictionRecorded]) -> list[UUID]:
+    """The ids of the decisions, in order."""
+    return sorted(event.decision.prediction_id for event in events)
+
+
+async def stored_ids(engine: AsyncEngine) -> list[UUID]:
+    """The ids of all rows, in order."""
+    async with engine.connect() as connection:
+        found = await connection.execute(text("SELECT id FROM predictions ORDER BY id"))
+        return list(found.scalars())
+
+
+def stored(engine: AsyncEngine, count: int) -> Callable[[], Awaitable[bool]]:
+    """A check that holds once ``count`` decisions are stored."""
+
+    async def check() -> bool:
+        async with engine.connect() as connection:
+            found = await connection.execute(text("SELECT count(*) FROM predictions"))
+            return int(found.scalar_one()) >= count
+
+    return check
+
+
+async def assert_rollups_equal_a_recount(engine: AsyncEngine) -> None:
+    """Every roll-up row says what counting the rows again says, and there is no other."""
+    async with engine.connect() as connection:
+        for table, recount in (
+            ("prediction_rollup", _RECOUNT_BY_MODEL),
+            ("applicant_rollup", _RECOUNT_BY_APPLICANT),
+        ):
+            kept = await connection.execute(text(f"SELECT * FROM {table}"))  # noqa: S608 - as above
+            counted = await connection.execute(text(recount))
+            assert _by_key(kept.mappings()) == _by_key(counted.mappings()), table
+
+
+def _by_key(rows: Iterable[Any]) -> dict[tuple[Any, ...], Any]:
+    values = ("predictions", "with_warnings", "confidence_sum", "confidence_histogram")
+    return {
+        tuple(value for name, value in row.items() if name not in values): [
+            pytest.approx(row[name]) if name == "confidence_sum" else row[name]
+            for name in values
+            if name in row
+        ]
+        for row in map(dict, rows)
+    }
+
+
+async def assert_stream_is_finished(redis: Redis) -> None:
+    """Nothing waits on the stream, and nothing is in any consumer's hands."""
+    assert await redis.xlen(STREAM) == 0
+    assert (await redis.xpending(STREAM, CONSUMER_GROUP))["pending"] == 0
+
+
+async def eventually(check: Callable[[], Awaitable[bool]], *, timeout_s: float = 20) -> None:
+    """Return once ``check`` holds; fails when it does not in time."""
+    async with asyncio.timeout(timeout_s):
+        while not await check():  # noqa: ASYNC110 - the servers send no event for what is awaited
+            await asyncio.sleep(0.02)

@@ -1,0 +1,116 @@
+"""Storing: what goes in comes out again, once, and the roll-ups count it."""
+
+import asyncio
+import json
+import random
+
+import pytest
+from hypothesis import HealthCheck, given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from services.history import queries
+from services.history.database import is_data_error, is_outage
+from services.history.recorder import Undecodable, decode, store
+from services.history.records import record_of, row_of
+from services.history.tables import predictions
+from tests.history.events import body_of, random_event, random_events
+from tests.history.storage import assert_rollups_equal_a_recount, ids_of, stored_ids
+
+_TEXT = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=20)
+
+
+async def test_stored_decision_is_given_back_as_it_was_answered(engine: AsyncEngine) -> None:
+    """Every member of the decision comes back from the columns with the same value."""
+    events = random_events(300, seed=21)
+    assert await store(engine, [row_of(event) for event in events]) == 300
+    async with engine.connect() as connection:
+        for event in events:
+            row = await queries.read_one(connection, event.decision.prediction_id)
+            assert row is not None
+            record = json.loads(record_of(row).model_dump_json())
+            assert record.pop("client") == event.client
+            assert record.pop("request_id") == event.request_id
+            assert record.pop("recorded_at")
+            assert record == json.loads(event.decision.model_dump_json())
+
+
+@hypothesis_settings(
+    deadline=None,
+    max_examples=50,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+@given(texts=st.lists(_TEXT, max_size=4), probability=st.floats(0, 1), seed=st.integers())
+async def test_any_text_and_any_probability_survive_storing(
+    engine: AsyncEngine, texts: list[str], probability: float, seed: int
+) -> None:
+    """Quotes, backslashes, commas, empty texts and every digit of a float come back unchanged."""
+    event = random_event(random.Random(seed), warnings=texts, confidence=probability)  # noqa: S311 - test data
+    await store(engine, [decode(body_of(event))])
+    async with engine.connect() as connection:
+        row = await queries.read_one(connection, event.decision.prediction_id)
+    assert row is not None
+    assert record_of(row).warnings == texts
+    assert record_of(row).confidence == probability
+
+
+async def test_storing_again_adds_nothing(engine: AsyncEngine) -> None:
+    """A row stored before, or twice in one call, is counted once."""
+    rows = [row_of(event) for event in random_events(100, seed=22)]
+    assert await store(engine, rows[:60] + rows[:30]) == 60
+    assert await store(engine, rows) == 40
+    assert await store(engine, rows) == 0
+    await assert_rollups_equal_a_recount(engine)
+
+
+async def test_writers_that_overlap_neither_deadlock_nor_double(engine: AsyncEngine) -> None:
+    """Three writers with the same rows in different orders end with each row counted once."""
+    rng = random.Random(23)  # noqa: S311 - test data, not a secret
+    events = random_events(2000, seed=23)
+    rows = [row_of(event) for event in events]
+
+    async def write() -> int:
+        mine = rng.sample(rows, len(rows))
+        batches = [mine[start : start + 200] for start in range(0, len(mine), 200)]
+        return sum([await store(engine, batch) for batch in batches])
+
+    assert sum(await asyncio.gather(write(), write(), write())) == 2000
+    assert await stored_ids(engine) == ids_of(events)
+    await assert_rollups_equal_a_recount(engine)
+
+
+async def test_refused_row_leaves_nothing_of_its_batch(engine: AsyncEngine) -> None:
+    """A batch is stored whole or not at all, and the error says that the values are at fault."""
+    rows = [row_of(event) for event in random_events(10, seed=24)]
+    position = list(predictions.columns.keys()).index("client")
+    bad = (*rows[5][:position], "a\0b", *rows[5][position + 1 :])
+    with pytest.raises(DBAPIError) as caught:
+        await store(engine, [*rows[:5], bad, *rows[6:]])
+    assert is_data_error(caught.value)
+    assert not is_outage(caught.value)
+    assert await stored_ids(engine) == []
+    await assert_rollups_equal_a_recount(engine)
+
+
+def test_row_has_the_columns_of_the_table() -> None:
+    """A row has one value per column, in the table's order."""
+    event = random_events(1, seed=25)[0]
+    row = dict(zip(predictions.columns.keys(), row_of(event), strict=True))
+    assert row["id"] == event.decision.prediction_id
+    assert row["recorded_at"] is None
+    assert row["property_area"] == event.decision.input_data.Property_Area
+    assert row["warnings"] == event.decision.warnings
+
+
+def test_undecodable_event_names_every_fault_without_its_value() -> None:
+    """The reason names the members at fault; the values, a person's own, stay out of it."""
+    event = json.loads(body_of(random_events(1, seed=26)[0]))
+    event["decision"]["input_data"]["ApplicantIncome"] = "secret"
+    del event["client"]
+    with pytest.raises(Undecodable) as caught:
+        decode(json.dumps(event).encode())
+    assert "client" in str(caught.value)
+    assert "decision.input_data.ApplicantIncome" in str(caught.value)
+    assert "secret" not in str(caught.value)

@@ -1,0 +1,106 @@
+"""What the service tells of its models, its rules and itself."""
+
+import re
+
+import httpx
+import pytest
+
+from services.inference.registry import Bundle
+from services.inference.rules import FIELD_RULES
+from services.inference.schemas import LoanApplication
+from shared.version import VERSION
+
+_DOCUMENTS = (
+    "/models",
+    "/models/compare",
+    "/models/random_forest",
+    "/model-info",
+    "/validation-rules",
+)
+
+
+@pytest.mark.parametrize("path", _DOCUMENTS)
+async def test_document_is_cacheable_and_revalidates_by_etag(
+    client: httpx.AsyncClient, path: str
+) -> None:
+    """A strong ETag and an hour of freshness; a client that has the document gets 304."""
+    first = await client.get(path)
+    assert first.status_code == 200
+    assert first.headers["cache-control"] == "max-age=3600"
+    assert re.fullmatch(r'"[0-9a-f]{32}"', first.headers["etag"])
+    again = await client.get(path, headers={"if-none-match": f'"other", {first.headers["etag"]}'})
+    assert again.status_code == 304
+    assert again.content == b""
+    assert again.headers["etag"] == first.headers["etag"]
+    changed = await client.get(path, headers={"if-none-match": '"other"'})
+    assert changed.content == first.content
+
+
+async def test_figures_are_the_manifests_with_intervals_and_baselines(
+    client: httpx.AsyncClient, bundle: Bundle
+) -> None:
+    """The comparison shows each model's interval beside the rules that need no model."""
+    manifest = bundle.manifest
+    comparison = (await client.get("/models/compare")).json()
+    assert comparison["champion"] == manifest.champion
+    assert set(comparison["baselines"]) == {"majority_class", "credit_history_rule"}
+    for name, model in manifest.models.items():
+        accuracy = comparison["models"][name]["cross_validation"]["accuracy"]
+        assert accuracy == model.cross_validation.accuracy.model_dump()
+        assert accuracy["low"] < accuracy["mean"] < accuracy["high"]
+
+
+async def test_list_names_the_champion(client: httpx.AsyncClient, bundle: Bundle) -> None:
+    """One of the listed models is the one that decides."""
+    listed = (await client.get("/models")).json()
+    assert [m["name"] for m in listed["models"] if m["champion"]] == [bundle.manifest.champion]
+    info = (await client.get("/model-info")).json()
+    assert info["name"] == bundle.manifest.champion
+    assert info["data"]["sha256"] == bundle.manifest.data.sha256
+
+
+async def test_unknown_model_has_no_description(client: httpx.AsyncClient) -> None:
+    """404 as a problem that lists the models there are."""
+    response = await client.get("/models/xgboost")
+    assert response.status_code == 404
+    assert "random_forest" in response.json()["detail"]
+
+
+async def test_validation_rules_cover_every_field(client: httpx.AsyncClient) -> None:
+    """The rules as data and the schema that enforces them speak of the same fields."""
+    rules = (await client.get("/validation-rules")).json()
+    assert {rule["name"] for rule in rules["fields"]} == set(LoanApplication.model_fields)
+    for rule in FIELD_RULES:
+        field = LoanApplication.model_fields[rule.name]
+        assert rule.required == field.is_required()
+
+
+async def test_index_says_what_this_is(client: httpx.AsyncClient, bundle: Bundle) -> None:
+    """The root names service, version, bundle and routes."""
+    index = (await client.get("/")).json()
+    assert index["version"] == VERSION
+    assert index["bundle"] == bundle.manifest.version
+
+
+async def test_documentation_is_served_without_any_cdn(client: httpx.AsyncClient) -> None:
+    """Swagger UI and all it loads come from this very service."""
+    page = await client.get("/docs")
+    assert page.status_code == 200
+    sources = re.findall(r'(?:src|href)="([^"]+)"', page.text)
+    assert any("swagger-ui" in source for source in sources)
+    for source in sources:
+        assert source.startswith("/")
+        assert (await client.get(source)).status_code == 200
+
+
+async def test_openapi_describes_the_direct_routes_fully(client: httpx.AsyncClient) -> None:
+    """A route served without the framework's detours is documented like any other."""
+    paths = (await client.get("/openapi.json")).json()["paths"]
+    operation = paths["/predict"]["post"]
+    body = operation["requestBody"]["content"]["application/json"]["schema"]
+    assert set(body["properties"]) == set(LoanApplication.model_fields)
+    answer = operation["responses"]["200"]["content"]["application/json"]["schema"]
+    assert answer["$ref"].endswith("/Decision")
+    assert list(operation["responses"]["400"]["content"]) == ["application/problem+json"]
+    [parameter] = paths["/predict/{model}"]["post"]["parameters"]
+    assert parameter["name"] == "model"

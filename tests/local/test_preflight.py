@@ -1,0 +1,87 @@
+"""Before anything starts: one run per folder, no leftovers, free ports."""
+
+import socket
+from pathlib import Path
+
+import pytest
+
+from services.local.preflight import check_ports, clear_leftovers, only_run_in
+from services.local.processes import CannotStart, Process
+from services.local.settings import LocalSettings
+from tests.harness import HOST, free_port
+
+
+def test_second_run_in_the_same_folder_is_refused_until_the_first_ends(tmp_path: Path) -> None:
+    """The sentence names the running process and the way out."""
+    with only_run_in(tmp_path), pytest.raises(CannotStart) as caught, only_run_in(tmp_path):
+        pass
+    assert "is running already (process " in str(caught.value)
+    assert "set LOCAL_DATA to another folder" in str(caught.value)
+    with only_run_in(tmp_path):
+        pass
+
+
+def test_unusable_folder_is_named_with_its_variable(tmp_path: Path) -> None:
+    """A file cannot hold the data."""
+    file = tmp_path / "file"
+    file.touch()
+    with pytest.raises(CannotStart, match=r"\(LOCAL_DATA\) cannot be used"), only_run_in(file):
+        pass
+
+
+@pytest.mark.parametrize("variable", ["INFERENCE_PORT", "HISTORY_PORT"])
+@pytest.mark.parametrize("address", [HOST, "0.0.0.0"])  # noqa: S104 - the case under test
+def test_taken_port_is_named_with_its_variable(
+    variable: str, address: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also when what listens there listens on every address."""
+    for name in ("INFERENCE_PORT", "HISTORY_PORT"):
+        monkeypatch.setenv(name, str(free_port()))
+    with socket.create_server((address, 0)) as listener:
+        port = listener.getsockname()[1]
+        monkeypatch.setenv(variable, str(port))
+        with pytest.raises(CannotStart) as caught:
+            check_ports(LocalSettings())
+    assert str(caught.value) == (
+        f"Port {port} on {HOST} is taken: stop what listens there, "
+        f"or choose another with {variable}."
+    )
+
+
+def test_address_of_another_machine_is_refused() -> None:
+    """Where this machine cannot listen, the sentence names LOCAL_HOST (RFC 5737 address)."""
+    settings = LocalSettings(
+        local_host="192.0.2.1", inference_port=free_port(), history_port=free_port()
+    )
+    with pytest.raises(CannotStart, match=r"cannot be used \(.*another address with LOCAL_HOST"):
+        check_ports(settings)
+
+
+def test_same_port_twice_is_refused() -> None:
+    """Only one of the two could listen."""
+    with pytest.raises(CannotStart, match="INFERENCE_PORT and HISTORY_PORT are both 8000"):
+        check_ports(LocalSettings(history_port=8000))
+
+
+def test_free_ports_pass() -> None:
+    """And stay free: checking leaves nothing behind."""
+    settings = LocalSettings(inference_port=free_port(), history_port=free_port())
+    check_ports(settings)
+    check_ports(settings)
+
+
+def test_leftovers_are_stopped_and_named_and_former_logs_kept(tmp_path: Path) -> None:
+    """The log of a run that ended badly is worth more than an empty one."""
+    log = tmp_path / "consumer.log"
+    consumer = Process(
+        "consumer",
+        ["sh", "-c", "echo former; exec sleep 60"],
+        folder=tmp_path,
+        ready=lambda _pid: log.read_text() == "former\n",
+    )
+    consumer.start()
+    assert clear_leftovers(tmp_path) == ["consumer"]
+    assert not consumer.running
+    assert not log.exists()
+    assert (tmp_path / "consumer.log.1").read_text() == "former\n"
+    assert clear_leftovers(tmp_path) == []

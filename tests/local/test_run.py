@@ -1,0 +1,219 @@
+"""``python -m services.local``, the program behind ``make run``, as a person uses it."""
+
+import os
+import re
+import shlex
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from services.inference.schemas import EXAMPLE as INFERENCE_EXAMPLE
+from services.local.__main__ import EXAMPLE
+from services.local.processes import Process
+from services.local.servers import Server
+from tests.harness import HOST, free_port
+
+_COMMAND = [sys.executable, "-m", "services.local"]
+_TIMEOUT_S = 60.0
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run in a folder of its own, not started."""
+
+    process: Process
+    env: dict[str, str]
+    data: Path
+
+    @property
+    def said(self) -> str:
+        """What it printed since its last start."""
+        return self.process.log.read_text()
+
+    @property
+    def history_url(self) -> str:
+        """Where its history service listens."""
+        return f"http://{HOST}:{self.env['HISTORY_PORT']}"
+
+    def start(self) -> None:
+        """Start it and wait until it says that everything runs."""
+        self.process.log.unlink(missing_ok=True)
+        self.process.start(_TIMEOUT_S)
+
+    def refuse(self) -> str:
+        """Run it to its end, which must come by itself, and return its complaint."""
+        done = subprocess.run(
+            _COMMAND, env=self.env, capture_output=True, text=True, timeout=_TIMEOUT_S, check=False
+        )
+        assert done.returncode == 1
+        return done.stderr
+
+
+@pytest.fixture
+def run(server_data: Path) -> Iterator[Run]:
+    """A run on embedded servers and free ports, stopped at the test's end."""
+    made = _run_in(server_data)
+    yield made
+    made.process.send(signal.SIGCONT)
+    made.process.stop(_TIMEOUT_S)
+    print(made.said if made.process.log.exists() else "never started")
+
+
+def _run_in(folder: Path, **extra: str) -> Run:
+    env = {
+        key: value for key, value in os.environ.items() if key not in ("DATABASE_URL", "REDIS_URL")
+    }
+    env |= {
+        "LOCAL_DATA": str(folder / "data"),
+        "INFERENCE_PORT": str(free_port()),
+        "HISTORY_PORT": str(free_port()),
+        **extra,
+    }
+    log = folder / "run.log"
+    process = Process(
+        "run",
+        _COMMAND,
+        folder=folder,
+        env=env,
+        ready=lambda _pid: "Ctrl-C stops everything" in log.read_text(),
+        stop_signal=signal.SIGINT,
+    )
+    return Run(process, env, folder / "data")
+
+
+def test_example_shown_is_the_one_that_the_inference_service_documents() -> None:
+    """One example, though neither service may import the other."""
+    assert EXAMPLE == INFERENCE_EXAMPLE
+
+
+def test_decision_by_the_printed_command_is_kept_for_the_next_run(run: Run) -> None:
+    """Start, paste, find it in the history, Ctrl-C, start again: it is still there."""
+    run.start()
+    decision = _paste_curl(run.said)
+    assert decision["prediction"] in ("Approved", "Rejected")
+    _until(lambda: _history(run) == [decision["prediction_id"]])
+    _until(lambda: _paste_curl(run.said, "/statistics")["total_predictions"] == 1)
+
+    run.process.stop(_TIMEOUT_S)
+    assert run.process.exit_code == 0
+    assert "Stopped; the data stays." in run.said
+    assert _all_closed(run)
+
+    run.start()
+    assert _history(run) == [decision["prediction_id"]]
+
+
+def test_second_run_says_that_one_is_running_and_disturbs_nothing(run: Run) -> None:
+    """One sentence, and the first run goes on."""
+    run.start()
+    complaint = run.refuse()
+    assert re.fullmatch(r"loan-predictor is running already \(process \d+, .*\n", complaint)
+    assert httpx.get(f"{run.history_url}/readyz").status_code == 200
+
+
+def test_taken_port_is_one_sentence_and_nothing_is_started(run: Run) -> None:
+    """It names the port and the variable that changes it."""
+    port = int(run.env["INFERENCE_PORT"])
+    with socket.create_server((HOST, port)):
+        complaint = run.refuse()
+    assert complaint.startswith(f"Port {port} on {HOST} is taken: ")
+    assert "INFERENCE_PORT" in complaint
+    assert [path.name for path in run.data.iterdir()] == ["lock"]
+
+
+def test_setting_without_sense_is_named(run: Run) -> None:
+    """No traceback for a slip of the keyboard."""
+    run.env["HISTORY_PORT"] = "eight"
+    assert run.refuse().startswith("HISTORY_PORT: Input should be a valid integer")
+
+
+def test_run_after_a_killed_one_stops_what_that_left_behind(run: Run) -> None:
+    """Also its servers, which would otherwise keep the data to themselves."""
+    run.start()
+    decision = _paste_curl(run.said)
+    _until(lambda: _history(run) == [decision["prediction_id"]])
+    run.process.kill()
+    assert httpx.get(f"{run.history_url}/readyz").status_code == 200
+    run.start()
+    for name in ("inference", "consumer", "history", "redis", "postgres"):
+        assert f"stopped {name}, which a former run had left behind" in run.said
+    assert _history(run) == [decision["prediction_id"]]
+
+
+def test_killed_consumer_is_started_again(run: Run) -> None:
+    """A decision made meanwhile is recorded after all."""
+    run.start()
+    pid = int((run.data / "logs" / "consumer.pid").read_text())
+    os.kill(pid, signal.SIGKILL)
+    decision = _paste_curl(run.said)
+    _until(lambda: _history(run) == [decision["prediction_id"]])
+    assert "consumer ended with -9; starting it again in 0.5 s" in run.said
+
+
+def test_service_that_cannot_start_ends_the_run_with_its_reason(run: Run) -> None:
+    """Everything that had been started is stopped again."""
+    run.env["BUNDLE_VERSION"] = "no-such-bundle"
+    complaint = run.refuse()
+    assert complaint.startswith("inference ended with 1.")
+    assert "no-such-bundle" in complaint
+    assert _all_closed(run)
+
+
+def test_given_servers_replace_the_embedded_ones(
+    server_data: Path, database_url: str, redis_url: str, redis_server: Server
+) -> None:
+    """Nothing is started for what an address is given for, and nothing of it is stopped."""
+    run = _run_in(server_data, DATABASE_URL=database_url, REDIS_URL=redis_url)
+    try:
+        run.start()
+        _paste_curl(run.said)
+    finally:
+        run.process.stop(_TIMEOUT_S)
+    assert sorted(path.name for path in run.data.iterdir()) == ["api-key", "lock", "logs"]
+    assert redis_server.process.is_ready()
+
+
+def _paste_curl(said: str, path: str = "/predict") -> Any:
+    """Do what the printed command for ``path`` does, and return the answer's body."""
+    [line] = re.findall(rf"^  curl -s (\S+{path} .*)$", said, flags=re.MULTILINE)
+    url, *options = shlex.split(line)
+    given = dict(zip(options[::2], options[1::2], strict=True))
+    name, _, value = given.pop("-H").partition(": ")
+    # curl's own content type for -d, which the service must not mind.
+    headers = {name: value, "Content-Type": "application/x-www-form-urlencoded"}
+    body = given.pop("-d", None)
+    assert not given
+    answer = httpx.request(
+        "GET" if body is None else "POST", url, headers=headers, content=body, timeout=20
+    )
+    assert answer.status_code == 200, answer.text
+    return answer.json()
+
+
+def _history(run: Run) -> list[str]:
+    return [record["prediction_id"] for record in _paste_curl(run.said, "/history")["items"]]
+
+
+def _all_closed(run: Run) -> bool:
+    """Whether nothing listens any more where its services did."""
+    for variable in ("INFERENCE_PORT", "HISTORY_PORT"):
+        with socket.socket() as connection:
+            if connection.connect_ex((HOST, int(run.env[variable]))) == 0:
+                return False
+    return True
+
+
+def _until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + _TIMEOUT_S
+    while not condition():
+        assert time.monotonic() < deadline, f"it did not happen within {_TIMEOUT_S:g} s"
+        time.sleep(0.1)

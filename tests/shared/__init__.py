@@ -1,0 +1,1 @@
+"""Tests of the plumbing that the services share."""

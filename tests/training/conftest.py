@@ -1,0 +1,49 @@
+"""One small training run for every test that looks at a bundle."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from services.training.applications import LabelledApplications, read_applications
+from services.training.main import Published, train
+from tests.applications import write_labelled_csv
+
+_REAL_APPLICATIONS = "loans.csv"
+
+
+def train_small(data: Path, output: Path) -> Published:
+    """Train on ``data`` with few folds and few random applications, in this process."""
+    return train(data, output, folds=2, repeats=1, random_rows=500, jobs=1)
+
+
+@pytest.fixture(scope="session")
+def labelled_csv(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The real labelled applications if LOAN_DATA_DIR has them, generated ones if not."""
+    folder = os.environ.get("LOAN_DATA_DIR")
+    if folder and (path := Path(folder) / _REAL_APPLICATIONS).exists():
+        return path
+    print(
+        f"Training tests run on generated applications: LOAN_DATA_DIR has no {_REAL_APPLICATIONS}"
+    )
+    path = tmp_path_factory.mktemp("data") / _REAL_APPLICATIONS
+    write_labelled_csv(path, rows=400, seed=7)
+    return path
+
+
+@pytest.fixture(scope="session")
+def labelled(labelled_csv: Path) -> LabelledApplications:
+    """The labelled applications, read and checked."""
+    return read_applications(labelled_csv)
+
+
+@pytest.fixture(scope="session")
+def bundle_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where ``trained`` is published; tests must not change it."""
+    return tmp_path_factory.mktemp("bundles")
+
+
+@pytest.fixture(scope="session")
+def trained(labelled_csv: Path, bundle_root: Path) -> Published:
+    """A bundle of a small training run."""
+    return train_small(labelled_csv, bundle_root)

@@ -1,0 +1,178 @@
+"""What training accepts, and how it names what it does not."""
+
+import csv
+import hashlib
+import random
+from pathlib import Path
+
+import pytest
+
+from services.training.applications import COLUMNS, DataError, read_applications
+from tests.applications import random_application, write_csv, write_labelled_csv
+
+FILLER = 60
+
+
+def filler_rows() -> list[dict[str, object]]:
+    """Valid labelled applications, both labels often enough."""
+    rng = random.Random(3)  # noqa: S311 - test data, not a secret
+    return [
+        {**random_application(rng), "Loan_ID": f"F{number}", "Loan_Status": "YN"[number % 2]}
+        for number in range(FILLER)
+    ]
+
+
+def faults_of(path: Path) -> list[str]:
+    """The faults that reading ``path`` names."""
+    with pytest.raises(DataError) as caught:
+        read_applications(path)
+    return caught.value.faults
+
+
+def test_every_value_is_understood(tmp_path: Path) -> None:
+    """Numbers become float, categories keep their type, an empty cell is None."""
+    row: dict[str, object] = {
+        "Loan_ID": "LP1",
+        "Gender": None,
+        "Married": "No",
+        "Dependents": "3+",
+        "Education": "Not Graduate",
+        "Self_Employed": "Yes",
+        "ApplicantIncome": 4583,
+        "CoapplicantIncome": "1508.5",
+        "LoanAmount": None,
+        "Loan_Amount_Term": "360",
+        "Credit_History": "1.0",
+        "Property_Area": "Rural",
+        "Loan_Status": "Y",
+    }
+    path = tmp_path / "loans.csv"
+    write_csv(path, [*filler_rows(), row])
+    data = read_applications(path)
+    assert data.applications[-1] == {
+        "Loan_ID": "LP1",
+        "Gender": None,
+        "Married": "No",
+        "Dependents": "3+",
+        "Education": "Not Graduate",
+        "Self_Employed": "Yes",
+        "ApplicantIncome": 4583.0,
+        "CoapplicantIncome": 1508.5,
+        "LoanAmount": None,
+        "Loan_Amount_Term": 360.0,
+        "Credit_History": 1,
+        "Property_Area": "Rural",
+    }
+    assert data.approved.tolist() == [1, 0] * (FILLER // 2) + [1]
+    assert data.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def test_bom_and_windows_line_ends_are_accepted(tmp_path: Path) -> None:
+    """A CSV as spreadsheets save it is the same data."""
+    plain, saved = tmp_path / "plain.csv", tmp_path / "saved.csv"
+    write_csv(plain, filler_rows())
+    saved.write_bytes(b"\xef\xbb\xbf" + plain.read_bytes().replace(b"\n", b"\r\n"))
+    assert read_applications(saved).applications == read_applications(plain).applications
+
+
+@pytest.mark.parametrize(
+    ("field", "text", "message"),
+    [
+        ("ApplicantIncome", "", "is required, not ''"),
+        ("ApplicantIncome", "0", "must be greater than 0, not '0'"),
+        ("ApplicantIncome", "100001", "must be at most 100000, not '100001'"),
+        ("ApplicantIncome", "nan", "must be a finite number, not 'nan'"),
+        ("CoapplicantIncome", "-1", "must be at least 0, not '-1'"),
+        ("LoanAmount", "lots", "must be a number, not 'lots'"),
+        ("Loan_Amount_Term", "601", "must be at most 600, not '601'"),
+        ("Credit_History", "2", "must be one of: 0, 1, not '2'"),
+        ("Dependents", "4", "must be one of: 0, 1, 2, 3+, not '4'"),
+        ("Education", "graduate", "must be one of: Graduate, Not Graduate, not 'graduate'"),
+        ("Loan_Status", "", "must be Y or N, not ''"),
+    ],
+)
+def test_bad_value_is_named_by_line(tmp_path: Path, field: str, text: str, message: str) -> None:
+    """The fault says the line of the file, the field, what it must be and what it is."""
+    rows = filler_rows()
+    rows[10][field] = text
+    path = tmp_path / "loans.csv"
+    write_csv(path, rows)
+    assert faults_of(path) == [f"line 12: {field} {message}"]
+
+
+def test_all_faults_are_named_at_once(tmp_path: Path) -> None:
+    """Several faults of one row and of several rows come together, in the order of the file."""
+    rows = filler_rows()
+    rows[0] |= {"ApplicantIncome": "x", "Gender": "?", "Loan_Status": "maybe"}
+    rows[5]["Loan_ID"] = "F4"
+    path = tmp_path / "loans.csv"
+    write_csv(path, rows)
+    with path.open("a", encoding="utf-8") as file:
+        file.write("too,short\n")
+    assert [fault.split(":")[0] for fault in faults_of(path)] == [
+        *("line 2",) * 3,
+        "line 7",
+        f"line {FILLER + 2}",
+    ]
+    assert faults_of(path)[-2:] == [
+        "line 7: Loan_ID 'F4' is on line 6 too",
+        f"line {FILLER + 2}: 2 cells where {len(COLUMNS)} are expected",
+    ]
+
+
+def test_wrong_columns_are_named(tmp_path: Path) -> None:
+    """Missing, unknown and doubled columns are all told, before any row is looked at."""
+    path = tmp_path / "loans.csv"
+    header = [*COLUMNS, "Gender", "Age"]
+    header.remove("LoanAmount")
+    with path.open("w", encoding="utf-8", newline="") as file:
+        csv.writer(file).writerows([header, ["?"]])
+    assert faults_of(path) == [
+        "line 1: missing column(s): LoanAmount",
+        "line 1: unknown column(s): Age",
+        "line 1: doubled column(s): Gender",
+    ]
+
+
+def test_empty_file_has_no_columns(tmp_path: Path) -> None:
+    """An empty file is a fault of its first line, not a crash."""
+    path = tmp_path / "loans.csv"
+    path.touch()
+    assert faults_of(path)[0].startswith("line 1: missing column(s): ApplicantIncome")
+
+
+def test_too_few_rows_and_empty_columns_are_faults(tmp_path: Path) -> None:
+    """What cannot be cross-validated or imputed is refused before anything is trained."""
+    rows = [row | {"LoanAmount": None} for row in filler_rows()[:10]]
+    path = tmp_path / "loans.csv"
+    write_csv(path, rows)
+    assert faults_of(path) == [
+        "5 rows have Loan_Status Y; at least 20 are needed",
+        "5 rows have Loan_Status N; at least 20 are needed",
+        "LoanAmount is missing in every row",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, "it cannot be read: No such file or directory"),
+        (b"\xff\xfe\x00", "it is not UTF-8 text: invalid start byte"),
+        (",".join(COLUMNS).encode() + b'\n"open', "line 2: unexpected end of data"),
+    ],
+)
+def test_unreadable_file_is_one_fault(tmp_path: Path, content: bytes | None, message: str) -> None:
+    """A missing file, another encoding and a broken quotation are told in a sentence."""
+    path = tmp_path / "loans.csv"
+    if content is not None:
+        path.write_bytes(content)
+    assert faults_of(path) == [message]
+
+
+def test_one_seed_generates_one_file(tmp_path: Path) -> None:
+    """The generated applications are valid and the same at every call."""
+    first, second = tmp_path / "first.csv", tmp_path / "second.csv"
+    write_labelled_csv(first, rows=200, seed=1)
+    write_labelled_csv(second, rows=200, seed=1)
+    assert first.read_bytes() == second.read_bytes()
+    assert len(read_applications(first).applications) == 200

@@ -1,0 +1,88 @@
+"""The bundle that the product ships."""
+
+import hashlib
+import os
+from pathlib import Path
+
+import joblib
+import pytest
+
+from services.inference.features import FEATURES, feature_matrix
+from services.inference.manifest import (
+    MANIFEST_FILE,
+    MODEL_NAMES,
+    Manifest,
+    check_files,
+    read_current_version,
+    read_manifest,
+)
+from services.inference.settings import BUNDLE_ROOT
+from services.training.card import model_card
+from services.training.export import check_parity, open_onnx, random_applications
+from services.training.main import DEFAULT_OUTPUT
+from services.training.models import PIPELINES, parameters
+
+MIB = 1024 * 1024
+
+
+@pytest.fixture(scope="module")
+def folder() -> Path:
+    """The folder of the bundle that is served by default."""
+    return BUNDLE_ROOT / read_current_version(BUNDLE_ROOT)
+
+
+@pytest.fixture(scope="module")
+def manifest(folder: Path) -> Manifest:
+    """What it says of itself."""
+    return read_manifest(folder / MANIFEST_FILE)
+
+
+def test_training_publishes_where_the_service_looks() -> None:
+    """The default output is the folder that inference serves from."""
+    assert DEFAULT_OUTPUT.resolve() == BUNDLE_ROOT.resolve()
+
+
+def test_shipped_bundle_is_intact_and_of_this_code(folder: Path, manifest: Manifest) -> None:
+    """Checksums, features, parameters and card are those of the code beside it."""
+    check_files(folder, manifest)
+    assert manifest.version == folder.name
+    assert manifest.features == FEATURES
+    assert (folder / "MODEL_CARD.md").read_text(encoding="utf-8") == model_card(manifest)
+    for name in MODEL_NAMES:
+        assert manifest.models[name].parameters == parameters(PIPELINES[name]())
+
+
+def test_shipped_bundle_is_small(folder: Path) -> None:
+    """It lives in the repository: no file of 3 MiB, all together below 5 MiB."""
+    sizes = [path.stat().st_size for path in folder.rglob("*") if path.is_file()]
+    assert max(sizes) < 3 * MIB
+    assert sum(sizes) < 5 * MIB
+
+
+def test_shipped_models_answer_as_their_references(folder: Path) -> None:
+    """The export gate holds for the files as they are shipped."""
+    features = feature_matrix(random_applications(2000))
+    for name in MODEL_NAMES:
+        reference = joblib.load(folder / f"{name}.joblib")
+        check_parity(name, reference, open_onnx((folder / f"{name}.onnx").read_bytes()), features)
+
+
+def test_shipped_figures_are_those_of_ten_by_ten_folds(manifest: Manifest) -> None:
+    """Models and rule are about as accurate as each other, and far above the majority class."""
+    assert (manifest.evaluation.folds, manifest.evaluation.repeats) == (10, 10)
+    rule = manifest.baselines["credit_history_rule"].cross_validation.accuracy.mean
+    majority = manifest.baselines["majority_class"].cross_validation.accuracy.mean
+    for model in manifest.models.values():
+        accuracy = model.cross_validation.accuracy
+        assert accuracy.low < rule < accuracy.high
+        assert accuracy.low > majority
+        assert model.parity.rows == manifest.data.rows + 20_000
+        assert model.holdout.rows == 123
+
+
+def test_shipped_bundle_was_trained_on_the_real_data(manifest: Manifest) -> None:
+    """Where the data set is at hand, its SHA-256 is the manifest's."""
+    data = Path(os.environ.get("LOAN_DATA_DIR", "")) / "loans.csv"
+    if not data.is_file():
+        pytest.skip("LOAN_DATA_DIR has no loans.csv to compare with")
+    assert hashlib.sha256(data.read_bytes()).hexdigest() == manifest.data.sha256

@@ -1,0 +1,74 @@
+"""The model card tells the manifest, and nothing that is not in it."""
+
+import re
+
+from services.inference.features import MONITORED_INPUTS
+from services.inference.manifest import MODEL_CARD_FILE, Manifest, Timing
+from services.training.card import accuracy_table, model_card
+from services.training.main import Published
+
+
+def with_gender_ratio(manifest: Manifest, ratio: float | None) -> Manifest:
+    """The manifest with another selection-rate ratio of one model."""
+    model = manifest.models["random_forest"]
+    gender = model.fairness["Gender"].model_copy(update={"selection_rate_ratio": ratio})
+    changed = model.model_copy(update={"fairness": model.fairness | {"Gender": gender}})
+    return manifest.model_copy(update={"models": manifest.models | {"random_forest": changed}})
+
+
+def test_published_card_is_made_from_the_published_manifest(trained: Published) -> None:
+    """Whoever has the manifest can make the card again."""
+    published = (trained.folder / MODEL_CARD_FILE).read_text(encoding="utf-8")
+    assert published == model_card(trained.manifest)
+
+
+def test_every_picture_of_the_card_is_in_the_bundle(trained: Published) -> None:
+    """No broken link, and no picture that is not shown."""
+    shown = set(re.findall(r"\]\((.+?)\)", model_card(trained.manifest)))
+    assert shown == {name for name in trained.manifest.files if name.endswith(".png")}
+    for name in shown:
+        assert (trained.folder / name).read_bytes().startswith(b"\x89PNG")
+
+
+def test_card_says_what_every_model_is_worth(trained: Published) -> None:
+    """All verdicts and the reason for the champion are in it word by word."""
+    card = model_card(trained.manifest)
+    assert trained.manifest.champion_reason in card
+    for model in trained.manifest.models.values():
+        assert all(sentence in card for sentence in model.verdict)
+
+
+def test_accuracy_table_has_the_baselines_beside_the_models(trained: Published) -> None:
+    """Six rows, each mean with its interval."""
+    table = accuracy_table(trained.manifest)
+    assert len(table.splitlines()) == 2 + 4 + 2
+    rule = trained.manifest.baselines["credit_history_rule"].cross_validation.accuracy
+    assert f"| Credit_History rule | {rule.mean:.3f} ({rule.low:.3f} to {rule.high:.3f}) |" in table
+    assert "(champion)" in table
+
+
+def test_only_the_last_section_depends_on_the_clock(trained: Published) -> None:
+    """With other timings everything before the section Times stays the same."""
+    slow = Timing(training_time_s=99, prediction_time_per_row_ms=88)
+    slower = trained.manifest.model_copy(
+        update={"timings": dict.fromkeys(trained.manifest.timings, slow)}
+    )
+    before, times = model_card(trained.manifest).split("## Times")
+    slower_before, slower_times = model_card(slower).split("## Times")
+    assert before == slower_before
+    assert times != slower_times
+
+
+def test_card_names_who_falls_below_four_fifths(trained: Published) -> None:
+    """A low selection-rate ratio is said in words; one that cannot be measured is n/a."""
+    finding = "Below the four-fifths rule's 0.8: Random forest by Gender"
+    assert finding in model_card(with_gender_ratio(trained.manifest, 0.79))
+    assert finding not in model_card(with_gender_ratio(trained.manifest, 0.8))
+    assert "| n/a |" in model_card(with_gender_ratio(trained.manifest, None))
+
+
+def test_card_says_what_is_never_scored(trained: Published) -> None:
+    """Gender and Married are named, with the law that forbids scoring them."""
+    card = model_card(trained.manifest)
+    assert " and ".join(MONITORED_INPUTS) in card
+    assert "Equal" in card.split("**Never scored:**")[1].split("\n")[0]

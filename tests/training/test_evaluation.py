@@ -1,0 +1,149 @@
+"""Figures that can be trusted."""
+
+from math import sqrt
+
+import numpy as np
+import pytest
+from sklearn.model_selection import RepeatedStratifiedKFold, cross_val_score
+
+from services.inference.features import SCORED_INPUTS, feature_matrix
+from services.inference.manifest import MODEL_NAMES
+from services.training.applications import LabelledApplications
+from services.training.evaluation import (
+    CANDIDATES,
+    CandidateName,
+    HoldoutResult,
+    OutOfFold,
+    cross_validate,
+    difference,
+    figures,
+    hold_out,
+    interval,
+)
+from services.training.models import PIPELINES, SEED
+
+
+@pytest.fixture(scope="module")
+def held_out(labelled: LabelledApplications) -> dict[CandidateName, HoldoutResult]:
+    """Every candidate on the holdout."""
+    return hold_out(labelled)
+
+
+@pytest.fixture(scope="module")
+def out_of_fold(labelled: LabelledApplications) -> OutOfFold:
+    """Every candidate on three folds, twice."""
+    return cross_validate(
+        feature_matrix(labelled.applications), labelled.approved, folds=3, repeats=2
+    )
+
+
+def test_interval_has_the_correction_for_shared_training_rows() -> None:
+    """Four folds by hand: t(0.975, 3) = 3.182446, variance factor 1/4 + 1/1 for two folds."""
+    found = interval(np.array([0.7, 0.8, 0.8, 0.9]), folds=2)
+    margin = 3.182446 * sqrt((1 / 4 + 1) * (0.02 / 3))
+    assert found.mean == pytest.approx(0.8)
+    assert (found.low, found.high) == pytest.approx((0.8 - margin, 0.8 + margin), abs=1e-6)
+
+
+def test_scores_are_those_of_an_independent_cross_validation(
+    labelled: LabelledApplications, out_of_fold: OutOfFold
+) -> None:
+    """The library's own cross-validation of one pipeline finds the same in every fold."""
+    expected = cross_val_score(
+        PIPELINES["logistic_regression"](),
+        feature_matrix(labelled.applications),
+        labelled.approved,
+        cv=RepeatedStratifiedKFold(n_splits=3, n_repeats=2, random_state=SEED),
+        scoring="neg_log_loss",
+    )
+    assert out_of_fold.scores["logistic_regression"]["log_loss"] == pytest.approx(-expected)
+
+
+def test_every_row_is_answered_in_every_repeat(
+    labelled: LabelledApplications, out_of_fold: OutOfFold
+) -> None:
+    """Out-of-fold probabilities are complete, within 0 and 1, and differ between repeats."""
+    for name in CANDIDATES:
+        approvals = out_of_fold.approvals[name]
+        assert approvals.shape == (2, len(labelled.approved))
+        assert ((approvals >= 0) & (approvals <= 1)).all()
+    first, second = out_of_fold.approvals["random_forest"]
+    assert (first != second).any()
+
+
+def test_result_does_not_depend_on_the_number_of_processes(
+    labelled: LabelledApplications,
+) -> None:
+    """Two processes give bit for bit what one gives, and each fold is reported once."""
+    features = feature_matrix(labelled.applications)
+    ticks: list[None] = []
+    alone, together = (
+        cross_validate(
+            features,
+            labelled.approved,
+            folds=2,
+            repeats=1,
+            jobs=jobs,
+            tick=lambda: ticks.append(None),
+        )
+        for jobs in (1, 2)
+    )
+    assert len(ticks) == 4
+    for name in CANDIDATES:
+        assert alone.approvals[name].tobytes() == together.approvals[name].tobytes()
+
+
+def test_shuffled_labels_cannot_be_predicted(labelled: LabelledApplications) -> None:
+    """No label leaks into the features: where there is nothing to learn, nothing is found."""
+    shuffled = np.random.default_rng(5).permutation(labelled.approved)
+    found = cross_validate(feature_matrix(labelled.applications), shuffled, folds=3, repeats=1)
+    for name in MODEL_NAMES:
+        assert 0.35 < figures(found, name).auc.mean < 0.65
+
+
+def test_baselines_stand_where_they_must(
+    labelled: LabelledApplications, out_of_fold: OutOfFold
+) -> None:
+    """The majority class has the commoner label's share and no AUC; the rule beats it."""
+    majority = figures(out_of_fold, "majority_class")
+    assert majority.accuracy.mean == pytest.approx(labelled.approved.mean(), abs=0.002)
+    assert majority.auc.mean == 0.5
+    assert difference(out_of_fold, "accuracy", "credit_history_rule", "majority_class").low > 0
+
+
+def test_difference_to_itself_is_zero(out_of_fold: OutOfFold) -> None:
+    """A paired comparison of a model with itself is exactly zero and cannot tell it apart."""
+    same = difference(out_of_fold, "log_loss", "random_forest", "random_forest")
+    assert (same.low, same.mean, same.high) == (0, 0, 0)
+    assert same.contains_zero
+
+
+def test_holdout_is_a_stratified_fifth(
+    labelled: LabelledApplications, held_out: dict[CandidateName, HoldoutResult]
+) -> None:
+    """20 % of the rows, the confusion matrix adding up, all figures following from it."""
+    assert set(held_out) == set(CANDIDATES)
+    for result in held_out.values():
+        holdout = result.figures
+        matrix = holdout.confusion_matrix
+        assert holdout.rows == -(-len(labelled.approved) // 5)
+        assert sum(matrix.model_dump().values()) == holdout.rows
+        right = matrix.true_positive + matrix.true_negative
+        assert holdout.accuracy == pytest.approx(right / holdout.rows, abs=1e-6)
+        assert holdout.recall == pytest.approx(
+            matrix.true_positive / (matrix.true_positive + matrix.false_negative), abs=1e-6
+        )
+        positives = (matrix.true_positive + matrix.false_negative) / holdout.rows
+        assert positives == pytest.approx(labelled.approved.mean(), abs=0.01)
+        assert result.training_time_s > 0
+
+
+def test_credit_history_is_the_most_important_input(
+    held_out: dict[CandidateName, HoldoutResult],
+) -> None:
+    """Every model leans on it most; each scored input has an importance, a baseline has none."""
+    for name in MODEL_NAMES:
+        importances = held_out[name].importances
+        assert tuple(importances) == SCORED_INPUTS
+        assert max(importances, key=lambda field: importances[field]) == "Credit_History"
+    assert held_out["majority_class"].importances == {}

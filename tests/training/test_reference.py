@@ -1,0 +1,46 @@
+"""The reference distribution that monitoring compares the traffic with."""
+
+from services.inference.features import MONITORED_INPUTS, SCORED_INPUTS
+from services.inference.manifest import CategoricalInput, NumericInput
+from services.training.applications import LabelledApplications
+from services.training.reference import BINS, reference_inputs
+from tests.training.test_applications import filler_rows
+
+
+def test_every_application_is_counted_once_for_every_input(
+    labelled: LabelledApplications,
+) -> None:
+    """Counts and missing values add up to the rows; monitored inputs are there too."""
+    inputs = reference_inputs(labelled.applications)
+    assert tuple(inputs) == (*SCORED_INPUTS, *MONITORED_INPUTS)
+    for field, reference in inputs.items():
+        counts = (
+            reference.counts.values()
+            if isinstance(reference, CategoricalInput)
+            else reference.counts
+        )
+        assert sum(counts) + reference.missing == len(labelled.applications)
+        assert reference.missing == [row[field] for row in labelled.applications].count(None)
+
+
+def test_quantities_have_their_range_and_bins_of_like_size(
+    labelled: LabelledApplications,
+) -> None:
+    """The bins run from the smallest to the largest value, and none holds far too much."""
+    income = reference_inputs(labelled.applications)["ApplicantIncome"]
+    assert isinstance(income, NumericInput)
+    values = [float(str(row["ApplicantIncome"])) for row in labelled.applications]
+    assert (income.minimum, income.maximum) == (min(values), max(values))
+    assert (income.bin_edges[0], income.bin_edges[-1]) == (income.minimum, income.maximum)
+    assert len(income.counts) == BINS
+    assert max(income.counts) < 2 * len(values) / BINS
+
+
+def test_one_value_alone_is_one_bin() -> None:
+    """An input that is the same in every row still has a distribution."""
+    term = reference_inputs([{**row, "Loan_Amount_Term": 360.0} for row in filler_rows()])[
+        "Loan_Amount_Term"
+    ]
+    assert isinstance(term, NumericInput)
+    assert term.bin_edges == [360, 360]
+    assert term.counts == [len(filler_rows())]

@@ -1,0 +1,13 @@
+"""Waiting for something to come true."""
+
+import asyncio
+from collections.abc import Callable
+
+_POLL_S = 0.01
+
+
+async def eventually(condition: Callable[[], bool], *, timeout_s: float = 20) -> None:
+    """Return once ``condition`` holds; raises ``TimeoutError`` when it does not in time."""
+    async with asyncio.timeout(timeout_s):
+        while not condition():  # noqa: ASYNC110  the condition is of any kind, it cannot notify
+            await asyncio.sleep(_POLL_S)
