@@ -35,7 +35,9 @@ PropertyArea = Literal["Urban", "Semiurban", "Rural"]
 class _Wire(BaseModel):
     """Frozen, and tolerant of members that a newer writer added."""
 
-    model_config = ConfigDict(frozen=True, extra="ignore", protected_namespaces=())
+    model_config = ConfigDict(
+        frozen=True, extra="ignore", allow_inf_nan=False, protected_namespaces=()
+    )
 
 
 class Probability(_Wire):

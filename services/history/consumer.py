@@ -27,6 +27,7 @@ from services.history.recorder import DecodedRow, Undecodable, decode, store
 from services.history.settings import CACHE_PREFIX, HistorySettings
 from services.history.stream import Entry
 from shared.cache import Cache
+from shared.events import DEAD_LETTER_STREAM
 from shared.redis import COMMAND_TIMEOUT_S, connect
 from shared.telemetry import configure_logging
 
@@ -199,7 +200,8 @@ class Consumer:
             _log.warning("entry %s cannot be stored (delivery %d)", entry.id.decode(), delivered)
             return
         await stream.put_aside(self._redis, entry, error=reason, delivered=delivered)
-        _log.error("entry %s was put aside: %s", entry.id.decode(), reason)
+        # The reason stands beside the entry; it may quote values, which do not belong in a log.
+        _log.error("entry %s was put aside to %s", entry.id.decode(), DEAD_LETTER_STREAM)
 
     async def _keep_house(self, *, last: bool) -> None:
         """Take over what other consumers left, and let the caches go, each now and then."""

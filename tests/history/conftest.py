@@ -13,12 +13,19 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from services.history.consumer import Consumer
 from services.history.database import open_engine
 from services.history.main import create_app
+from services.history.recorder import store
+from services.history.records import row_of
 from services.history.settings import HistorySettings
 from shared.cache import Cache
 from shared.clients import parse_keys
+from shared.events import PredictionRecorded
 from shared.redis import connect
 from tests import keys
+from tests.history.events import random_events
 from tests.serving import served
+
+STORED_EVENTS = 250
+
 
 @pytest.fixture
 def settings(database_url: str, redis_url: str) -> HistorySettings:
@@ -73,6 +80,14 @@ async def client(settings: HistorySettings) -> AsyncIterator[httpx.AsyncClient]:
     """A client of the API."""
     async with served(create_app(settings), headers=keys.HEADERS) as client:
         yield client
+
+
+@pytest_asyncio.fixture
+async def events(engine: AsyncEngine) -> list[PredictionRecorded]:
+    """Events that are stored, the newest first."""
+    events = random_events(STORED_EVENTS, seed=31)
+    await store(engine, [row_of(event) for event in events])
+    return sorted(events, key=lambda event: event.decision.prediction_id, reverse=True)
 
 
 @asynccontextmanager

@@ -4,13 +4,12 @@ import csv
 import io
 import json
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Any
 from uuid import uuid4
 
 import httpx
 import pytest
-import pytest_asyncio
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from services.history.main import create_app
@@ -21,20 +20,11 @@ from services.local.servers import Server
 from shared.events import PredictionRecorded
 from tests import keys
 from tests.harness import HOST, free_port
-from tests.history.conftest import quick_settings
+from tests.history.conftest import STORED_EVENTS, quick_settings
 from tests.history.events import MODELS, random_events
 from tests.serving import served
 
 PROBLEM = "application/problem+json"
-COUNT = 250
-
-
-@pytest_asyncio.fixture
-async def events(engine: AsyncEngine) -> list[PredictionRecorded]:
-    """Events that are stored, the newest first."""
-    events = random_events(COUNT, seed=31)
-    await store(engine, [row_of(event) for event in events])
-    return sorted(events, key=lambda event: event.decision.prediction_id, reverse=True)
 
 
 def ids(records: list[dict[str, Any]]) -> list[str]:
@@ -100,7 +90,7 @@ async def test_filters_leave_what_passes_them_all(
 ) -> None:
     """Each filter narrows what the others leave, across pages."""
     expected = ids_where(events, keep)
-    assert 0 < len(expected) < COUNT
+    assert 0 < len(expected) < STORED_EVENTS
     assert ids(await all_pages(client, limit=7, **parameters)) == expected
 
 
@@ -121,7 +111,7 @@ async def test_since_is_inclusive_and_until_is_not(
         events[number].decision.timestamp.replace(microsecond=0) for number in (200, 50)
     )
     expected = ids_where(events, lambda e: since <= e.decision.timestamp < until)
-    assert 0 < len(expected) < COUNT
+    assert 0 < len(expected) < STORED_EVENTS
     zone = {"since": since.isoformat(), "until": until.isoformat().replace("+00:00", "Z")}
     assert ids(await all_pages(client, limit=100, **zone)) == expected
     assert await all_pages(client, since=since.isoformat(), until=since.isoformat()) == []
@@ -246,94 +236,6 @@ async def test_empty_export_is_the_header_alone(client: httpx.AsyncClient) -> No
     assert (await client.get("/history/export?format=csv")).text.count("\n") == 1
     assert (await client.get("/history/export")).text == ""
     assert (await client.get("/history/export?format=xml")).status_code == 400
-
-
-async def test_statistics_count_what_was_stored(
-    client: httpx.AsyncClient, events: list[PredictionRecorded]
-) -> None:
-    """Totals, rates and averages agree with the events, overall and for each model."""
-    statistics = (await client.get("/statistics")).json()
-    by_model = statistics.pop("by_model")
-    _assert_summary(statistics, events)
-    assert set(by_model) == set(MODELS)
-    for model, summary in by_model.items():
-        _assert_summary(summary, [e for e in events if e.decision.model_info.name == model])
-
-
-async def test_statistics_of_nothing_have_no_average(client: httpx.AsyncClient) -> None:
-    """Without decisions the counts are 0 and the averages null."""
-    assert (await client.get("/statistics")).json() == {
-        "total_predictions": 0,
-        "approved": 0,
-        "rejected": 0,
-        "approval_rate": None,
-        "average_confidence": None,
-        "by_model": {},
-    }
-    analytics = (await client.get("/analytics")).json()
-    assert analytics["daily_trend"] == []
-    assert sum(bucket["predictions"] for bucket in analytics["confidence_histogram"]) == 0
-
-
-async def test_analytics_count_what_was_stored(
-    client: httpx.AsyncClient, events: list[PredictionRecorded], engine: AsyncEngine
-) -> None:
-    """Every part of the analytics agrees with the events it is about."""
-    now = datetime.now(UTC)
-    last_week = random_events(30, seed=34, decided_at=now - timedelta(days=7))
-    last_year = random_events(10, seed=35, decided_at=now - timedelta(days=365))
-    await store(engine, [row_of(event) for event in last_week + last_year])
-    everything = events + last_week + last_year
-
-    analytics = (await client.get("/analytics")).json()
-    _assert_summary(analytics["overall"], everything)
-    _assert_summary(analytics["last_24_hours"], events)
-
-    recent = events + last_week
-    assert [day["date"] for day in analytics["daily_trend"]] == sorted(
-        {event.decision.timestamp.date().isoformat() for event in recent}
-    )
-    for day in analytics["daily_trend"]:
-        _assert_summary(
-            {name: value for name, value in day.items() if name != "date"},
-            [e for e in recent if e.decision.timestamp.date().isoformat() == day["date"]],
-        )
-
-    confidences = [event.decision.confidence for event in everything]
-    for bucket in analytics["confidence_histogram"]:
-        expected = [c for c in confidences if bucket["at_least"] <= c < bucket["below"]]
-        assert bucket["predictions"] == len(expected)
-    analysis = analytics["confidence_analysis"]
-    assert analysis["low"] == sum(c < 0.6 for c in confidences)
-    assert analysis["medium"] == sum(0.6 <= c < 0.8 for c in confidences)
-    assert analysis["high"] == sum(c >= 0.8 for c in confidences)
-    rejected = [e.decision.confidence for e in everything if e.decision.prediction == "Rejected"]
-    assert analysis["average_rejected"] == pytest.approx(sum(rejected) / len(rejected))
-
-    for area, summary in analytics["by_property_area"].items():
-        wanted = None if area == "missing" else area
-        _assert_summary(
-            summary, [e for e in everything if e.decision.input_data.Property_Area == wanted]
-        )
-    for history, summary in analytics["by_credit_history"].items():
-        number = None if history == "missing" else int(history)
-        _assert_summary(
-            summary, [e for e in everything if e.decision.input_data.Credit_History == number]
-        )
-    assert set(analytics["by_credit_history"]) == {"0", "1", "missing"}
-
-
-def _assert_summary(summary: dict[str, Any], events: list[PredictionRecorded]) -> None:
-    approved = sum(event.decision.prediction == "Approved" for event in events)
-    assert summary == {
-        "total_predictions": len(events),
-        "approved": approved,
-        "rejected": len(events) - approved,
-        "approval_rate": pytest.approx(approved / len(events)),
-        "average_confidence": pytest.approx(
-            sum(event.decision.confidence for event in events) / len(events)
-        ),
-    }
 
 
 @pytest.mark.parametrize(
