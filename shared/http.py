@@ -19,6 +19,7 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from shared.errors import Fault, InvalidInput, ServiceError
+from shared.telemetry import LogAccess
 
 PROBLEM_MEDIA_TYPE: Final = "application/problem+json"
 REQUEST_ID_HEADER: Final = b"x-request-id"
@@ -28,7 +29,6 @@ _CLIENT_CLOSED_REQUEST: Final = 499
 """What the access log shows for a client that left; no such status is ever sent."""
 _SCHEMA_REFERENCE: Final = "#/components/schemas/{model}"
 _ACCEPTED_REQUEST_ID = re.compile(rb"[A-Za-z0-9._~:=+/-]{1,128}")
-_access = logging.getLogger("loan_predictor.access")
 _log = logging.getLogger(__name__)
 
 
@@ -148,7 +148,7 @@ async def _on_http_exception(request: Request, error: Exception) -> Response:
     )
 
 
-def install_problem_handlers(app: FastAPI) -> None:
+def install_problem_handlers(app: FastAPI, log_access: LogAccess) -> None:
     """Answer every error of the app, the framework's own included, as a problem document.
 
     An unexpected exception is answered by ``RequestContextMiddleware``, which this adds.
@@ -163,7 +163,7 @@ def install_problem_handlers(app: FastAPI) -> None:
     app.add_exception_handler(ServiceError, _on_service_error)
     app.add_exception_handler(RequestValidationError, _on_request_validation_error)
     app.add_exception_handler(HTTPException, _on_http_exception)
-    app.add_middleware(RequestContextMiddleware)
+    app.add_middleware(RequestContextMiddleware, log_access=log_access)
 
 
 def _describe_problems(document: dict[str, Any]) -> None:
@@ -188,8 +188,9 @@ class RequestContextMiddleware:
     always returned. Pure ASGI, because it stands on every request's path.
     """
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, *, log_access: LogAccess) -> None:
         self.app = app
+        self._log_access = log_access
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
@@ -223,13 +224,10 @@ class RequestContextMiddleware:
                 raise
             await _unexpected_error_response(scope)(scope, receive, send_with_request_id)
         finally:
-            _access.info(
-                "%s %s %d %.1f ms %s",
-                scope["method"],
-                scope["path"],
-                status,
-                (perf_counter() - started_s) * 1000,
-                state["request_id"],
+            elapsed_ms = (perf_counter() - started_s) * 1000
+            self._log_access(
+                f"{scope['method']} {scope['path']} {status} {elapsed_ms:.1f} ms"
+                f" {state['request_id']}"
             )
 
 

@@ -21,7 +21,7 @@ from shared.direct import DirectMiddleware
 from shared.http import Check, health_router, install_problem_handlers
 from shared.rate_limit import RateLimits
 from shared.redis import connect
-from shared.telemetry import configure_logging
+from shared.telemetry import NO_TELEMETRY, configure_logging
 from shared.version import VERSION
 
 TITLE = "Loan predictor: history"
@@ -35,7 +35,7 @@ grow with the history.
 def create_app(settings: HistorySettings | None = None) -> FastAPI:
     """The service; it starts whether or not its servers run, and is ready once they do."""
     settings = settings or HistorySettings()
-    configure_logging(settings.log_level)
+    log_access = configure_logging(settings.log_level)
 
     rate_limits = RateLimits()
 
@@ -56,6 +56,7 @@ def create_app(settings: HistorySettings | None = None) -> FastAPI:
         version=VERSION,
         lifespan=lifespan,
         redoc_url=None,
+        telemetry=NO_TELEMETRY,
     )
     routers = (routes.records, routes.reports, routes.about, routes.internal)
     for router in routers:
@@ -72,7 +73,7 @@ def create_app(settings: HistorySettings | None = None) -> FastAPI:
         rate_limits=rate_limits,
         bucket_of=lambda path: None if is_unlimited(path) else other,
     )
-    install_problem_handlers(app)
+    install_problem_handlers(app, log_access)
     return app
 
 

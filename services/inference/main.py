@@ -24,7 +24,7 @@ from shared.direct import DirectMiddleware
 from shared.http import Check, health_router, install_problem_handlers
 from shared.rate_limit import RateLimits
 from shared.redis import connect
-from shared.telemetry import configure_logging
+from shared.telemetry import NO_TELEMETRY, configure_logging
 from shared.version import VERSION
 
 TITLE = "Loan predictor: inference"
@@ -41,7 +41,7 @@ def create_app(settings: InferenceSettings | None = None) -> FastAPI:
     Raises ``SystemExit`` with one line when the bundle cannot be used.
     """
     settings = settings or InferenceSettings()
-    configure_logging(settings.log_level)
+    log_access = configure_logging(settings.log_level)
     try:
         bundle = load_bundle(settings.bundle_root, settings.bundle_version)
     except BundleError as error:
@@ -77,6 +77,7 @@ def create_app(settings: InferenceSettings | None = None) -> FastAPI:
         version=VERSION,
         lifespan=lifespan,
         redoc_url=None,
+        telemetry=NO_TELEMETRY,
     )
     routers = (routes.decisions, routes.models, routes.about)
     for router in routers:
@@ -91,7 +92,7 @@ def create_app(settings: InferenceSettings | None = None) -> FastAPI:
         rate_limits=rate_limits,
         bucket_of=_buckets(settings),
     )
-    install_problem_handlers(app)
+    install_problem_handlers(app, log_access)
     return app
 
 

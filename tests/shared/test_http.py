@@ -1,7 +1,7 @@
 """Problem documents, request ids and health, on a small app served for real."""
 
 import asyncio
-import logging
+import re
 from collections.abc import AsyncIterator, Sequence
 from typing import Annotated
 
@@ -13,6 +13,7 @@ from fastapi.responses import StreamingResponse
 
 from shared.errors import Fault, InvalidInput, NotFound, NotRecorded
 from shared.http import Check, health_router, install_problem_handlers
+from shared.telemetry import LogAccess
 from tests.serving import served
 
 pytestmark = pytest.mark.filterwarnings("error")
@@ -30,9 +31,9 @@ async def _stuck() -> None:
     await asyncio.sleep(60)
 
 
-def _app(*checks: Check) -> FastAPI:
+def _app(*checks: Check, log_access: LogAccess = lambda _: None) -> FastAPI:
     app = FastAPI()
-    install_problem_handlers(app)
+    install_problem_handlers(app, log_access)
 
     def checks_of(_: Request) -> Sequence[Check]:
         return checks
@@ -148,14 +149,13 @@ async def test_request_id_is_taken_over_when_it_is_plain(
     assert (response.headers["x-request-id"] == sent) is accepted
 
 
-async def test_each_request_is_logged_once_with_its_id(
-    client: httpx.AsyncClient, caplog: pytest.LogCaptureFixture
-) -> None:
+async def test_each_request_is_logged_once_with_its_id() -> None:
     """Method, path, status and id stand in one line."""
-    with caplog.at_level(logging.INFO, "loan_predictor.access"):
+    lines: list[str] = []
+    async with served(_app(log_access=lines.append)) as client:
         await client.get("/absent", headers={"x-request-id": "find-me"})
-    [line] = [r.getMessage() for r in caplog.records if "find-me" in r.getMessage()]
-    assert line.startswith("GET /absent 404 ")
+    [line] = lines
+    assert re.fullmatch(r"GET /absent 404 \d+\.\d ms find-me", line)
 
 
 async def test_health_is_degraded_without_an_optional_dependency() -> None:

@@ -1,0 +1,41 @@
+"""The inference service writes what the contract says, and history reads it."""
+
+import json
+from pathlib import Path
+
+from pydantic_core import to_json
+
+from services.history.recorder import decode
+from services.inference.predict import decide, recorded_event
+from services.inference.registry import load_bundle
+from services.inference.schemas import EXAMPLE, understand
+from services.inference.settings import BUNDLE_ROOT
+
+_SAMPLE = Path(__file__).with_name("prediction_recorded_v1.json")
+
+
+def _shape(value: object) -> object:
+    """Names and kinds of members, without their values."""
+    if isinstance(value, dict):
+        return {name: _shape(member) for name, member in value.items()}
+    return type(value).__name__
+
+
+def test_written_event_has_the_frozen_shape() -> None:
+    """Every member of version 1 is there under its name and in its place, and none besides."""
+    bundle = load_bundle(BUNDLE_ROOT, None)
+    sample = json.loads(_SAMPLE.read_bytes())
+    application = understand(to_json(sample["decision"]["input_data"]))
+    decision = decide(application, model=bundle.champion, bundle=bundle)
+    event = json.loads(recorded_event(decision, client="broker", request_id="order-66"))
+    assert _shape(event) == _shape(sample)
+
+
+def test_history_reads_what_inference_writes() -> None:
+    """The very bytes of the hand-over decode to a row of the history."""
+    bundle = load_bundle(BUNDLE_ROOT, None)
+    decision = decide(understand(to_json(EXAMPLE)), model=bundle.champion, bundle=bundle)
+    row = decode(recorded_event(decision, client="broker", request_id="order-66"))
+    answered = json.loads(decision)
+    assert str(row[0]) == answered["prediction_id"]
+    assert {"broker", "order-66", answered["model_info"]["version"]} <= set(map(str, row))
