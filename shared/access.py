@@ -14,6 +14,7 @@ from shared.clients import ApiKey, Client, identify
 from shared.clients import Scope as ClientScope
 from shared.errors import ServiceError
 from shared.http import service_error_response
+from shared.metrics import PATH as METRICS_PATH
 from shared.rate_limit import Limits, RateLimits
 
 
@@ -26,13 +27,16 @@ class Bucket:
 
 
 _UNLIMITED_PATHS: Final = frozenset(
-    {"/livez", "/readyz", "/health", "/docs", "/openapi.json", "/docs/oauth2-redirect"}
+    {
+        *("/livez", "/readyz", "/health", METRICS_PATH),
+        *("/docs", "/docs/oauth2-redirect", "/openapi.json"),
+    }
 )
 _UNLIMITED_PREFIX: Final = "/static-offline-docs/"
 
 
 def is_unlimited(path: str) -> bool:
-    """Whether anybody may ask for ``path`` as often as they like: health and documentation."""
+    """Whether ``path`` is free for all: health, metrics and documentation."""
     return path in _UNLIMITED_PATHS or path.startswith(_UNLIMITED_PREFIX)
 
 

@@ -43,8 +43,8 @@ class DirectMiddleware:
 
     def __init__(self, app: ASGIApp, *, routers: Iterable[APIRouter]) -> None:
         self.app = app
-        self._endpoints = {
-            (method, route.path): route.endpoint
+        self._routes = {
+            (method, route.path): route
             for router in routers
             for route in router.routes
             if isinstance(route, DirectRoute) and not route.param_convertors
@@ -56,12 +56,13 @@ class DirectMiddleware:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        endpoint = self._endpoints.get((scope["method"], scope["path"]))
-        if endpoint is None:
+        route = self._routes.get((scope["method"], scope["path"]))
+        if route is None:
             await self.app(scope, receive, send)
             return
+        scope["route"] = route
         try:
-            response = await endpoint(Request(scope, receive))
+            response = await route.endpoint(Request(scope, receive))
         except ServiceError as error:
             response = service_error_response(scope, error)
         await response(scope, receive, send)

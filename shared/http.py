@@ -19,6 +19,8 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from shared.errors import Fault, InvalidInput, ServiceError
+from shared.metrics import PATH as METRICS_PATH
+from shared.metrics import UNKNOWN_ROUTE, Metrics
 from shared.telemetry import LogAccess
 
 PROBLEM_MEDIA_TYPE: Final = "application/problem+json"
@@ -148,8 +150,11 @@ async def _on_http_exception(request: Request, error: Exception) -> Response:
     )
 
 
-def install_problem_handlers(app: FastAPI, log_access: LogAccess) -> None:
-    """Answer every error of the app, the framework's own included, as a problem document.
+def install_conventions(app: FastAPI, *, log_access: LogAccess, metrics: Metrics) -> None:
+    """Give the app what both services do alike, on every request and on every error.
+
+    Every error, the framework's own included, is answered as a problem document; every request has
+    an id, a line in the access log and its place in the metrics, which are at /metrics.
 
     An unexpected exception is answered by ``RequestContextMiddleware``, which this adds.
     """
@@ -163,7 +168,8 @@ def install_problem_handlers(app: FastAPI, log_access: LogAccess) -> None:
     app.add_exception_handler(ServiceError, _on_service_error)
     app.add_exception_handler(RequestValidationError, _on_request_validation_error)
     app.add_exception_handler(HTTPException, _on_http_exception)
-    app.add_middleware(RequestContextMiddleware, log_access=log_access)
+    app.add_route(METRICS_PATH, metrics.respond, include_in_schema=False)
+    app.add_middleware(RequestContextMiddleware, log_access=log_access, metrics=metrics)
 
 
 def _describe_problems(document: dict[str, Any]) -> None:
@@ -182,15 +188,16 @@ def _describe_problems(document: dict[str, Any]) -> None:
 
 
 class RequestContextMiddleware:
-    """Gives each request an id, logs it once, and answers what nobody else caught with a 500.
+    """Gives each request an id, logs and measures it, and answers what nobody else caught.
 
     A caller's own ``X-Request-ID`` is taken over if it is 1 to 128 plain characters; the id is
     always returned. Pure ASGI, because it stands on every request's path.
     """
 
-    def __init__(self, app: ASGIApp, *, log_access: LogAccess) -> None:
+    def __init__(self, app: ASGIApp, *, log_access: LogAccess, metrics: Metrics) -> None:
         self.app = app
         self._log_access = log_access
+        self._metrics = metrics
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
@@ -224,9 +231,15 @@ class RequestContextMiddleware:
                 raise
             await _unexpected_error_response(scope)(scope, receive, send_with_request_id)
         finally:
-            elapsed_ms = (perf_counter() - started_s) * 1000
+            duration_s = perf_counter() - started_s
+            self._metrics.observe_request(
+                method=scope["method"],
+                route=getattr(scope.get("route"), "path", UNKNOWN_ROUTE),
+                status=status,
+                duration_s=duration_s,
+            )
             self._log_access(
-                f"{scope['method']} {scope['path']} {status} {elapsed_ms:.1f} ms"
+                f"{scope['method']} {scope['path']} {status} {duration_s * 1000:.1f} ms"
                 f" {state['request_id']}"
             )
 

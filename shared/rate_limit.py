@@ -26,6 +26,7 @@ from slowapi import Limiter
 from slowapi.util import get_remote_address
 
 from shared.errors import ServiceError
+from shared.metrics import Reading
 
 EXCHANGE_INTERVAL_S: Final = 0.075
 STORAGE_URI: Final = "shared-memory://"
@@ -190,6 +191,22 @@ class RateLimits:
         finally:
             exchanging.cancel()
             await asyncio.wait([exchanging])
+
+    def readings(self) -> tuple[Reading, ...]:
+        """What is to be known of the limits from outside."""
+        return (
+            Reading(
+                "rate_limit_rejections",
+                "Requests refused because their caller was over a limit.",
+                lambda: self.rejections,
+            ),
+            Reading(
+                "rate_limit_degraded",
+                "1 while limits are not shared with other processes, for Redis is away.",
+                lambda: self.storage.degraded,
+                counts_up=False,
+            ),
+        )
 
     def hit(self, limits: Limits, *, bucket: str, caller: str) -> list[tuple[bytes, bytes]]:
         """Count a request of ``caller`` to ``bucket``; returns the headers that tell what is left.

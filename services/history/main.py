@@ -18,7 +18,8 @@ from shared.access import AccessMiddleware, Bucket, is_unlimited
 from shared.cache import Cache
 from shared.clients import anonymous
 from shared.direct import DirectMiddleware
-from shared.http import Check, health_router, install_problem_handlers
+from shared.http import Check, health_router, install_conventions
+from shared.metrics import Metrics
 from shared.rate_limit import RateLimits
 from shared.redis import connect
 from shared.telemetry import NO_TELEMETRY, configure_logging
@@ -38,6 +39,8 @@ def create_app(settings: HistorySettings | None = None) -> FastAPI:
     log_access = configure_logging(settings.log_level)
 
     rate_limits = RateLimits()
+    metrics = Metrics()
+    metrics.read_from(rate_limits.readings())
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[dict[str, Resources]]:
@@ -73,7 +76,7 @@ def create_app(settings: HistorySettings | None = None) -> FastAPI:
         rate_limits=rate_limits,
         bucket_of=lambda path: None if is_unlimited(path) else other,
     )
-    install_problem_handlers(app, log_access)
+    install_conventions(app, log_access=log_access, metrics=metrics)
     return app
 
 

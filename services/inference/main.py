@@ -21,7 +21,8 @@ from services.inference.settings import InferenceSettings
 from shared.access import AccessMiddleware, Bucket, is_unlimited
 from shared.clients import anonymous
 from shared.direct import DirectMiddleware
-from shared.http import Check, health_router, install_problem_handlers
+from shared.http import Check, health_router, install_conventions
+from shared.metrics import Metrics
 from shared.rate_limit import RateLimits
 from shared.redis import connect
 from shared.telemetry import NO_TELEMETRY, configure_logging
@@ -48,6 +49,8 @@ def create_app(settings: InferenceSettings | None = None) -> FastAPI:
         raise SystemExit(f"The inference service does not start: {error}") from None
 
     rate_limits = RateLimits()
+    metrics = Metrics()
+    metrics.read_from(rate_limits.readings())
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[dict[str, Resources]]:
@@ -61,6 +64,7 @@ def create_app(settings: InferenceSettings | None = None) -> FastAPI:
             rate_limits.shared_through(redis),
         ):
             publisher = _build_publisher(settings, stream, history)
+            metrics.read_from(publisher.readings())
             yield {
                 "resources": Resources(
                     bundle=bundle,
@@ -92,7 +96,7 @@ def create_app(settings: InferenceSettings | None = None) -> FastAPI:
         rate_limits=rate_limits,
         bucket_of=_buckets(settings),
     )
-    install_problem_handlers(app, log_access)
+    install_conventions(app, log_access=log_access, metrics=metrics)
     return app
 
 

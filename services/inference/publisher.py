@@ -12,6 +12,7 @@ from redis.exceptions import RedisError
 
 from shared.errors import NotRecorded
 from shared.events import EVENT_FIELD, INTERNAL_PREDICTIONS_PATH, STREAM
+from shared.metrics import Reading
 
 MAX_GROUP: Final = 256
 """Most events in one command, so that one group never holds Redis up for long."""
@@ -78,6 +79,27 @@ class Publisher:
         self.groups = 0
         self.fallbacks = 0
         self.refused = 0
+
+    def readings(self) -> tuple[Reading, ...]:
+        """What is to be known of the hand-over from outside."""
+        return (
+            Reading("publish_decisions", "Decisions handed over.", lambda: self.published),
+            Reading(
+                "publish_groups",
+                "Groups sent; decisions per group tell of the load.",
+                lambda: self.groups,
+            ),
+            Reading(
+                "publish_fallback_decisions",
+                "Decisions handed over by HTTP.",
+                lambda: self.fallbacks,
+            ),
+            Reading(
+                "publish_refused_decisions",
+                "Decisions not given, for none could be recorded.",
+                lambda: self.refused,
+            ),
+        )
 
     async def publish(self, event: bytes) -> None:
         """Return once ``event`` is durable. Raises ``NotRecorded`` if no road took it in time."""

@@ -7,7 +7,7 @@ import pytest
 
 from services.inference.registry import Bundle
 from services.inference.rules import FIELD_RULES
-from services.inference.schemas import LoanApplication
+from services.inference.schemas import EXAMPLE, LoanApplication
 from shared.version import VERSION
 
 _DOCUMENTS = (
@@ -104,3 +104,16 @@ async def test_openapi_describes_the_direct_routes_fully(client: httpx.AsyncClie
     assert list(operation["responses"]["400"]["content"]) == ["application/problem+json"]
     [parameter] = paths["/predict/{model}"]["post"]["parameters"]
     assert parameter["name"] == "model"
+
+
+async def test_metrics_tell_of_requests_and_hand_over(client: httpx.AsyncClient) -> None:
+    """Operators see what was asked, how long it took and what became of it."""
+    await client.post("/predict", json=EXAMPLE)
+    await client.post("/predict/random_forest", json=EXAMPLE)
+    text = (await client.get("/metrics")).text
+    count = 'http_request_duration_seconds_count{method="POST",route="%s",status="200"} 1.0'
+    assert count % "/predict" in text
+    assert count % "/predict/{model}" in text
+    assert "\npublish_decisions_total 2.0\n" in text
+    assert "\npublish_refused_decisions_total 0.0\n" in text
+    assert "\nrate_limit_degraded 0.0\n" in text

@@ -12,7 +12,8 @@ from fastapi import FastAPI, Query, Request
 from fastapi.responses import StreamingResponse
 
 from shared.errors import Fault, InvalidInput, NotFound, NotRecorded
-from shared.http import Check, health_router, install_problem_handlers
+from shared.http import Check, health_router, install_conventions
+from shared.metrics import Metrics
 from shared.telemetry import LogAccess
 from tests.serving import served
 
@@ -33,7 +34,7 @@ async def _stuck() -> None:
 
 def _app(*checks: Check, log_access: LogAccess = lambda _: None) -> FastAPI:
     app = FastAPI()
-    install_problem_handlers(app, log_access)
+    install_conventions(app, log_access=log_access, metrics=Metrics())
 
     def checks_of(_: Request) -> Sequence[Check]:
         return checks
@@ -174,3 +175,15 @@ async def test_not_ready_without_a_required_dependency() -> None:
         assert (await client.get("/readyz")).status_code == 503
         assert (await client.get("/health")).json()["status"] == "down"
         assert (await client.get("/livez")).status_code == 200
+
+
+async def test_requests_are_measured_under_their_route(client: httpx.AsyncClient) -> None:
+    """Each template is one series; whatever is no route shares one, so that none can be made up."""
+    await client.get("/absent")
+    await client.get("/wp-admin")
+    await client.get("/wp-login")
+    text = (await client.get("/metrics")).text
+    series = 'http_request_duration_seconds_count{method="GET",route="%s",status="404"} %s'
+    assert series % ("/absent", "1.0") in text
+    assert series % ("unknown", "2.0") in text
+    assert "wp-" not in text
