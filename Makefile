@@ -3,16 +3,20 @@
 
 PYTHON ?= python3
 DATA ?=
+ARGS ?=
 
 PY := .venv/bin/python
 INSTALLED := .venv/.installed
 
+# The builds use BuildKit's caches, which older engines have to be asked for.
+export DOCKER_BUILDKIT := 1
+export COMPOSE_DOCKER_CLI_BUILD := 1
 # Compose v2 where there is one, else docker-compose.
 COMPOSE = $(shell docker compose version >/dev/null 2>&1 && echo docker compose || echo docker-compose)
 # Fresh secrets are made inside the image: with Docker nothing else has to be installed.
 KEYS = docker run --rm -i --network none --read-only loan-predictor-history python -m shared.keys
 
-.PHONY: help run test check train format lock clean env up down logs ps key history-image compose-test
+.PHONY: help run test check train format lock clean env up down logs ps key history-image compose-test bench load ladder
 .DEFAULT_GOAL := help
 
 help: ## Show this list
@@ -75,7 +79,16 @@ history-image:
 	@docker build --quiet --file Dockerfile.history --tag loan-predictor-history . > /dev/null
 
 compose-test: $(INSTALLED) ## Prove the containers: build, start, kill, restart, upgrade; needs Docker
-	$(PY) -m pytest -s --timeout 600 tests/compose/stack.py
+	$(PY) -m pytest -s --timeout 600 tests/compose/images.py tests/compose/stack.py
+
+bench: $(INSTALLED) ## Measure every promise about speed; needs wrk: make bench ARGS="--quick"
+	@$(PY) -m tests.load.bench $(ARGS)
+
+load: $(INSTALLED) ## Load the running system: make load ARGS="--rate 500 --seconds 60 --prove"
+	@$(PY) -m tests.load.load $(ARGS)
+
+ladder: $(INSTALLED) ## Raise the load on the running system until it no longer keeps up
+	@$(PY) -m tests.load.ladder $(ARGS)
 
 clean: ## Remove the environment and all caches; .local with its data stays
 	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis .coverage*

@@ -1,1 +1,7 @@
 """The processes of the loan predictor; each subpackage is one of them."""
+
+import os
+
+# ONNX Runtime reports its use to its maker unless it is told not to before it is first imported,
+# and a decision service tells nobody. This runs before any service's module does.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")

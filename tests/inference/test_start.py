@@ -28,6 +28,15 @@ def _start(root: Path, code: str = _LOAD) -> subprocess.CompletedProcess[str]:
     )
 
 
+def test_model_runtime_reports_to_nobody() -> None:
+    """The runtime's telemetry is off before the runtime is loaded, without anybody's doing."""
+    finished = _start(
+        BUNDLE_ROOT,
+        "import services.inference.registry, os; print(os.environ['ORT_DISABLE_TELEMETRY'])",
+    )
+    assert finished.stdout.strip() == "1", finished.stderr
+
+
 @pytest.fixture
 def copied_root(tmp_path: Path) -> Path:
     """A copy of the shipped bundle, to be spoiled."""

@@ -1,0 +1,64 @@
+"""Fresh secrets: an API key for a client, or all that a new installation needs.
+
+``python -m shared.keys mint NAME SCOPES [LIMITS]`` prints a secret, to be shown once, and its
+entry for ``API_KEYS``. ``python -m shared.keys env <.env.example >.env`` fills a template in.
+"""
+
+import argparse
+import re
+import secrets
+import sys
+from collections.abc import Sequence
+from typing import Final, get_args
+
+from shared.clients import Scope, mint_key
+from shared.rate_limit import UNLIMITED
+
+_OPERATOR_SCOPES: Final = [scope for scope in get_args(Scope) if scope != "internal"]
+
+
+def fill(template: str) -> str:
+    """``template`` with a fresh value for each secret that it leaves empty (``NAME=``).
+
+    Passwords are plain letters and digits, so that they need no escaping in a URL.
+    Raises ``ValueError`` when the template has no line for one of them.
+    """
+    api_key, operator = mint_key("operator", _OPERATOR_SCOPES)
+    internal_key, internal = mint_key("internal", ["internal"])
+    values = {
+        "POSTGRES_PASSWORD": secrets.token_hex(24),
+        "REDIS_PASSWORD": secrets.token_hex(24),
+        "API_KEY": api_key,
+        "INTERNAL_API_KEY": internal_key,
+        "API_KEYS": f'"{operator} {internal}"',
+    }
+    for name, value in values.items():
+        template, found = re.subn(rf"^{name}=$", f"{name}={value}", template, flags=re.MULTILINE)
+        if found != 1:
+            raise ValueError(f"the template must have one line {name}=, it has {found}")
+    return template
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one of the two commands; the exit code is 0, or 2 with a reason on standard error."""
+    parser = argparse.ArgumentParser(prog="python -m shared.keys", description="Make secrets.")
+    commands = parser.add_subparsers(dest="command", required=True)
+    mint = commands.add_parser("mint", help="a key for one client")
+    mint.add_argument("name", help="letters, digits and hyphens")
+    mint.add_argument("scopes", help=f"some of {','.join(get_args(Scope))}")
+    mint.add_argument("limits", nargs="?", default=UNLIMITED, help="e.g. 1000/hour;5000/day")
+    commands.add_parser("env", help="fill in the template on standard input")
+    asked = parser.parse_args(arguments)
+    try:
+        if asked.command == "env":
+            print(fill(sys.stdin.read()), end="")
+        else:
+            secret, entry = mint_key(asked.name, asked.scopes.split(","), asked.limits)
+            print(f"secret, shown only now:  {secret}\nentry for API_KEYS:      {entry}")
+    except ValueError as error:
+        parser.error(str(error))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

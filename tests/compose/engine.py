@@ -1,0 +1,121 @@
+"""The stack of docker-compose.yml, unmodified, under a project name and a port of its own."""
+
+import json
+import os
+import re
+import subprocess
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from shared import keys
+from shared.clients import mint_key
+from tests.harness import free_port
+
+ROOT: Final = Path(__file__).parents[2]
+HEALTHY_WITHIN_S: Final = 120.0
+LIMITED_TO: Final = 60
+"""What the key ``limited_key`` may ask in an hour."""
+ANONYMOUS_LIMITED_TO: Final = 5
+"""What one address may ask without a key in an hour."""
+
+_POLL_S: Final = 0.5
+_COMMAND_TIMEOUT_S: Final = 900
+# Beside a stack that may be running here.
+_PROJECT: Final = "loan-predictor-test"
+_SUBNET: Final = "10.213.78.0/24"
+
+
+def run(*command: str, env: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+    """Run a command at the root of the repository, whatever it comes to."""
+    return subprocess.run(
+        command,
+        cwd=ROOT,
+        env=os.environ | (env or {}),
+        text=True,
+        capture_output=True,
+        timeout=_COMMAND_TIMEOUT_S,
+        check=False,
+    )
+
+
+def output_of(*command: str, env: Mapping[str, str] | None = None) -> str:
+    """What a command that must succeed says."""
+    done = run(*command, env=env)
+    assert done.returncode == 0, f"{' '.join(command)}\n{done.stdout[-4000:]}{done.stderr[-4000:]}"
+    return done.stdout
+
+
+def compose_command() -> tuple[str, ...]:
+    """Compose v2 where there is one, else docker-compose."""
+    v2 = ("docker", "compose")
+    return v2 if run(*v2, "version").returncode == 0 else ("docker-compose",)
+
+
+class Stack:
+    """Containers, and the keys of those who may call them."""
+
+    def __init__(self, folder: Path) -> None:
+        self.env_file = folder / ".env"
+        self._compose = compose_command()
+        port = free_port()
+        self.url = f"http://127.0.0.1:{port}"
+        self.limited_key, limited = mint_key("limited", ["predict"], f"{LIMITED_TO}/hour")
+        text = keys.fill((ROOT / ".env.example").read_text())
+        text = text.replace('API_KEYS="', f'API_KEYS="{limited} ')
+        text = text.replace(
+            "COMPOSE_PROJECT_NAME=loan-predictor", f"COMPOSE_PROJECT_NAME={_PROJECT}"
+        )
+        text += f"GATEWAY_PORT={port}\nGATEWAY_SUBNET={_SUBNET}\n"
+        text += f"RATE_LIMIT_PREDICT={ANONYMOUS_LIMITED_TO}/hour\n"
+        self.env_file.touch(mode=0o600)
+        self.env_file.write_text(text)
+        found = re.search("^API_KEY=(.+)$", text, re.MULTILINE)
+        assert found
+        self.api_key = found[1]
+
+    def compose(
+        self, *arguments: str, override: str | None = None, env: Mapping[str, str] | None = None
+    ) -> str:
+        """Run a compose command, with one more file over the shipped one where ``override``."""
+        files = ["-f", "docker-compose.yml", *(("-f", override) if override else ())]
+        command = [*self._compose, "--env-file", str(self.env_file), *files, *arguments]
+        return output_of(*command, env=env)
+
+    def destroy(self) -> None:
+        """Remove the containers and their data."""
+        self.compose("down", "--volumes", "--remove-orphans")
+
+    def containers(self, service: str) -> list[str]:
+        """The ids of all replicas of a service."""
+        return self.compose("ps", "-a", "-q", service).split()
+
+    def all_containers(self) -> dict[str, dict[str, Any]]:
+        """What the engine knows of each container, by service; of one replica where are more."""
+        ids = self.compose("ps", "-a", "-q").split()
+        found = json.loads(output_of("docker", "inspect", *ids))
+        return {each["Config"]["Labels"]["com.docker.compose.service"]: each for each in found}
+
+    def wait_healthy(self) -> None:
+        """Return once every container that has a health check passes it."""
+        give_up_at_s = time.monotonic() + HEALTHY_WITHIN_S
+        ids = self.compose("ps", "-a", "-q").split()
+        while ailing := _ailing(ids):
+            assert time.monotonic() < give_up_at_s, f"not healthy in time: {ailing}"
+            time.sleep(_POLL_S)
+
+    def network(self, name: str) -> str:
+        """The engine's name of one of the stack's networks."""
+        return f"{_PROJECT}_{name}"
+
+
+def _ailing(ids: Sequence[str]) -> list[str]:
+    form = "{{.Name}} {{.State.Status}} {{if .State.Health}}{{.State.Health.Status}}{{end}}"
+    states = [
+        line.split() for line in output_of("docker", "inspect", "--format", form, *ids).splitlines()
+    ]
+    # Only the migration has no health check; it has ended.
+    return [
+        " ".join(state) for state in states if state[1:] not in (["running", "healthy"], ["exited"])
+    ]

@@ -1,0 +1,353 @@
+"""The whole stack, through its gateway, while things are killed. `make test` passes it by.
+
+The tests run in this order on one stack: each leaves it whole, the later ones find more data.
+"""
+
+import asyncio
+import json
+import re
+import time
+from collections import Counter
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from alembic.config import Config
+from alembic.script import ScriptDirectory
+
+from tests.compose.engine import (
+    ANONYMOUS_LIMITED_TO,
+    LIMITED_TO,
+    ROOT,
+    Stack,
+    compose_command,
+    output_of,
+    run,
+)
+from tests.compose.load import Ledger, Verdict, drained, hold_against, records_since, steady_load
+
+_APPLICATION = {"ApplicantIncome": 5849, "LoanAmount": 128, "Credit_History": 1}
+_REPLICAS = 3
+_FAULTS = (
+    *(("kill", service) for service in ("history-consumer", "history", "inference")),
+    *(("kill", service) for service in ("redis", "postgres")),
+    ("stop", "inference"),
+)
+_LOAD_BEFORE_S = 2.0
+_DOWN_S = 3.0
+_LOAD_AFTER_S = 2.0
+_OVERSHOOT = 15
+"""Each replica may let through what it has not heard of yet from the others."""
+
+
+def test_without_env_file_compose_stops_with_a_sentence(tmp_path: Path) -> None:
+    """It says what to do."""
+    empty = tmp_path / "empty.env"
+    empty.touch()
+    done = run(*compose_command(), "--env-file", str(empty), "config")
+    assert done.returncode != 0
+    assert "run make env first" in done.stderr
+
+
+def test_gateway_is_published_on_8080_unless_said_otherwise(stack: Stack, tmp_path: Path) -> None:
+    """With what make env writes, and nothing else set."""
+    plain = tmp_path / "plain.env"
+    env = stack.env_file.read_text()
+    plain.write_text(re.sub("^GATEWAY_PORT=.*$", "", env, flags=re.MULTILINE))
+    said = output_of(*compose_command(), "--env-file", str(plain), "config")
+    assert re.search(r"published: \"?8080\"?$", said, re.MULTILINE)
+
+
+def test_only_the_gateway_is_reachable_from_outside(stack: Stack) -> None:
+    """No other container publishes a port."""
+    published = {
+        service: [port for port, hosts in found["NetworkSettings"]["Ports"].items() if hosts]
+        for service, found in stack.all_containers().items()
+    }
+    assert {service for service, ports in published.items() if ports} == {"gateway"}
+    assert published["gateway"] == ["8080/tcp"]
+
+
+def test_containers_have_no_privileges(stack: Stack) -> None:
+    """Read-only, no capability, no new ones, and bounded in memory and log."""
+    for service, found in stack.all_containers().items():
+        host = found["HostConfig"]
+        assert host["ReadonlyRootfs"], service
+        assert host["CapDrop"] == ["ALL"], service
+        assert host["SecurityOpt"] == ["no-new-privileges:true"], service
+        assert host["Memory"] > 0, service
+        assert host["LogConfig"]["Config"] == {"max-size": "10m", "max-file": "3"}, service
+        if service != "postgres":
+            assert found["Config"]["User"] not in {"", "0", "root"}, service
+
+
+def test_servers_refuse_whoever_has_no_password(stack: Stack) -> None:
+    """On the inner network, too."""
+    ping = ("exec", "-T", "redis", "env", "REDISCLI_AUTH=", "redis-cli", "ping")
+    assert "NOAUTH" in stack.compose(*ping)
+    psql = ("psql", "-h", "postgres", "-U", "loan", "-w", "-c", "SELECT 1")
+    (postgres,) = stack.containers("postgres")
+    done = run("docker", "exec", "-e", "PGPASSWORD=wrong", postgres, *psql)
+    assert done.returncode != 0
+    assert "password authentication failed" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("path", "service"),
+    [
+        ("/", "inference"),
+        ("/models", "inference"),
+        ("/model-info", "inference"),
+        ("/validation-rules", "inference"),
+        ("/docs", "inference"),
+        ("/openapi.json", "inference"),
+        ("/health", "inference"),
+        ("/readyz", "inference"),
+        ("/history", "history"),
+        ("/statistics", "history"),
+        ("/analytics", "history"),
+        ("/docs/history", "history"),
+        ("/openapi/history.json", "history"),
+        ("/health/history", "history"),
+        ("/readyz/history", "history"),
+        ("/livez/gateway", "gateway"),
+    ],
+)
+async def test_each_path_leads_to_its_service(
+    stack: Stack, http: httpx.AsyncClient, path: str, service: str
+) -> None:
+    """The request's id, which the gateway passes on and gets back, is in that service's log."""
+    request_id = f"route-{time.monotonic_ns()}"
+    response = await http.get(path, headers={"x-request-id": request_id})
+    assert response.status_code == 200, response.text
+    if service == "gateway":
+        return
+    assert response.headers["x-request-id"] == request_id
+    (container,) = stack.containers(service)
+    await asyncio.sleep(0.1)
+    assert request_id in _log(container)
+
+
+@pytest.mark.parametrize(
+    "path", ["/internal/predictions", "/history/../internal/predictions", "/metrics"]
+)
+async def test_inner_routes_are_not_reachable(stack: Stack, path: str) -> None:
+    """Not even with a key, nor by a way round; asked by hand, for clients tidy paths up."""
+    port = httpx.URL(stack.url).port
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(f"POST {path} HTTP/1.0\r\nX-API-Key: {stack.api_key}\r\n\r\n".encode())
+    answer = (await reader.read()).decode()
+    writer.close()
+    await writer.wait_closed()
+    head, _, body = answer.partition("\r\n\r\n")
+    assert "application/problem+json" in head
+    assert json.loads(body)["status"] == 404
+
+
+async def test_decision_is_found_in_history_exactly_once(http: httpx.AsyncClient) -> None:
+    """As it was answered."""
+    since = _now()
+    answer = await http.post("/predict", json=_APPLICATION | {"Loan_ID": "once"})
+    assert answer.status_code == 200, answer.text
+    decision = answer.json()
+    await drained(http)
+    (record,) = await records_since(http, since)
+    assert {member: record[member] for member in decision} == decision
+    assert record["client"] == "operator"
+    alone = await http.get(f"/history/{decision['prediction_id']}")
+    assert alone.json() == record
+
+
+async def test_anonymous_callers_are_told_apart_by_their_real_address(stack: Stack) -> None:
+    """Whatever a caller claims to be; another address has an allowance of its own."""
+    async with httpx.AsyncClient(base_url=stack.url, timeout=30) as nobody:
+        statuses = []
+        for number in range(ANONYMOUS_LIMITED_TO + 3):
+            claimed = {"x-forwarded-for": f"10.1.2.{number}", "forwarded": f"for=10.1.3.{number}"}
+            response = await nobody.post("/predict", json=_APPLICATION, headers=claimed)
+            statuses.append(response.status_code)
+        assert statuses == [200] * ANONYMOUS_LIMITED_TO + [429] * 3
+        assert (await nobody.get("/history")).status_code == 401
+    elsewhere = """
+import json, urllib.request
+body = json.dumps({"ApplicantIncome": 5849}).encode()
+headers = {"content-type": "application/json"}
+asked = urllib.request.Request("http://gateway:8080/predict", body, headers)
+print(urllib.request.urlopen(asked).status)
+"""
+    command = ("docker", "run", "--rm", "--network", stack.network("edge"))
+    assert output_of(*command, "loan-predictor-history", "python", "-c", elsewhere) == "200\n"
+
+
+def test_model_runtime_reports_to_nobody(stack: Stack) -> None:
+    """ONNX Runtime's telemetry, which is on by default and speaks up on a read-only system."""
+    (container,) = stack.containers("inference")
+    assert "startup complete" in _log(container)
+    assert "telemetry" not in _log(container)
+
+
+async def test_replicas_share_the_requests_and_one_rate_limit(
+    stack: Stack, http: httpx.AsyncClient, notes: list[str]
+) -> None:
+    """Three of them, found by name while the gateway runs on."""
+    scaled = ("up", "--detach", "--scale", f"inference={_REPLICAS}")
+    await asyncio.to_thread(stack.compose, *scaled)
+    await asyncio.to_thread(stack.wait_healthy)
+    await asyncio.sleep(2)
+
+    requests = 90
+    for number in range(requests):
+        headers = {"x-request-id": f"spread-{number}"}
+        response = await http.post("/predict", json=_APPLICATION, headers=headers)
+        assert response.status_code == 200, response.text
+    served = [
+        len(set(re.findall(r"spread-\d+", _log(container))))
+        for container in stack.containers("inference")
+    ]
+    notes.append(f"{requests} requests over {_REPLICAS} replicas: {served}")
+    assert sum(served) == requests
+    assert min(served) >= requests // _REPLICAS // 2
+
+    statuses: Counter[int] = Counter()
+    for _ in range(2 * LIMITED_TO):
+        response = await http.post(
+            "/predict", json=_APPLICATION, headers={"x-api-key": stack.limited_key}
+        )
+        statuses[response.status_code] += 1
+        await asyncio.sleep(0.02)
+    notes.append(
+        f"a key limited to {LIMITED_TO} an hour, over {_REPLICAS} replicas: {dict(statuses)}"
+    )
+    assert set(statuses) == {200, 429}
+    assert LIMITED_TO <= statuses[200] <= LIMITED_TO + _OVERSHOOT
+
+
+@pytest.mark.parametrize(("how", "service"), _FAULTS)
+async def test_gone_under_load_loses_and_doubles_no_answered_decision(
+    stack: Stack, http: httpx.AsyncClient, verdicts: list[Verdict], how: str, service: str
+) -> None:
+    """Killed by -9, or stopped as for an update; the decisions answered are the rows stored."""
+    since = _now()
+    ledger = Ledger(prefix=f"{service}-{time.time_ns()}")
+    stop = asyncio.Event()
+    load = asyncio.create_task(steady_load(http, ledger, stop))
+    try:
+        await asyncio.sleep(_LOAD_BEFORE_S)
+        container = stack.containers(service)[0]
+        await asyncio.to_thread(output_of, "docker", how, container)
+        await asyncio.sleep(_DOWN_S)
+        await asyncio.to_thread(output_of, "docker", "start", container)
+        await asyncio.to_thread(stack.wait_healthy)
+        await asyncio.sleep(_LOAD_AFTER_S)
+    finally:
+        stop.set()
+        await load
+    await drained(http)
+    verdict = hold_against(ledger, await records_since(http, since), fault=f"{how} {service}")
+    verdicts.append(verdict)
+    assert (verdict.missing, verdict.doubled) == (0, 0)
+    assert verdict.stored - verdict.unanswered == verdict.answered
+    assert verdict.unanswered <= sum(ledger.failures.values())
+    assert verdict.answered > 100
+    if (how, service) not in {("kill", "inference"), ("kill", "redis")}:
+        # What decisions do not need can be away without a client noticing.
+        assert not ledger.failures
+
+
+async def test_what_the_gateway_reaches_nobody_for_is_a_problem_document(
+    stack: Stack, http: httpx.AsyncClient
+) -> None:
+    """With the time to come back, and the caller's own request id."""
+    for service, path in (("inference", "/models"), ("history", "/history")):
+        containers = stack.containers(service)
+        await asyncio.to_thread(output_of, "docker", "stop", *containers)
+        response = await http.get(path, headers={"x-request-id": "gone"})
+        assert response.status_code in {502, 504}
+        assert response.headers["content-type"] == "application/problem+json"
+        assert response.headers["retry-after"] == "1"
+        assert response.headers["x-request-id"] == "gone"
+        problem = response.json()
+        assert (problem["status"], problem["instance"]) == (response.status_code, path)
+        assert problem["request_id"] == "gone"
+        await asyncio.to_thread(output_of, "docker", "start", *containers)
+        await asyncio.to_thread(stack.wait_healthy)
+
+
+async def test_down_and_up_keeps_the_data(
+    stack: Stack, http: httpx.AsyncClient, notes: list[str]
+) -> None:
+    """Rows, statistics and the schema; and the statistics are those of the rows."""
+    before = await _statistics(http)
+    await asyncio.to_thread(stack.compose, "down")
+    started_s = time.monotonic()
+    await asyncio.to_thread(stack.compose, "up", "--detach")
+    await asyncio.to_thread(stack.wait_healthy)
+    notes.append(f"up again and healthy in {time.monotonic() - started_s:.0f} s")
+    assert await _statistics(http) == before
+    assert before["total_predictions"] == _rows(stack) > 0
+    notes.append(f"rows in PostgreSQL, all of them counted: {before['total_predictions']}")
+
+
+async def test_second_up_with_a_newer_migration_upgrades_the_schema(
+    stack: Stack, http: httpx.AsyncClient, tmp_path: Path
+) -> None:
+    """While the services run, without losing a row."""
+    before = _rows(stack)
+    newer = tmp_path / "newer.py"
+    newer.write_text(_NEWER_MIGRATION.format(head=_head()))
+    newer.chmod(0o644)
+    await asyncio.to_thread(
+        stack.compose,
+        *("up", "--detach"),
+        override="tests/compose/newer-migration.yml",
+        env={"NEWER_MIGRATION": str(newer)},
+    )
+    await asyncio.to_thread(stack.wait_healthy)
+    health = (await http.get("/health/history")).json()
+    assert health["checks"]["postgres"]["detail"] == "schema 9999"
+    assert _rows(stack) == before
+    assert (await http.post("/predict", json=_APPLICATION)).status_code == 200
+
+
+_NEWER_MIGRATION = '''
+"""A migration that the image does not know."""
+from alembic import op
+
+revision, down_revision = "9999", "{head}"
+branch_labels = depends_on = None
+
+
+def upgrade():
+    op.execute("CREATE TABLE newer (id int)")
+'''
+
+
+def _head() -> str:
+    config = Config()
+    config.set_main_option("script_location", str(ROOT / "services" / "history" / "migrations"))
+    head = ScriptDirectory.from_config(config).get_current_head()
+    assert head
+    return head
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat()
+
+
+def _log(container: str) -> str:
+    done = run("docker", "logs", container)
+    return done.stdout + done.stderr
+
+
+def _rows(stack: Stack) -> int:
+    query = "SELECT count(*) FROM predictions"
+    psql = ("psql", "-h", "/var/run/postgresql", "-U", "loan", "-d", "loan", "-tAc", query)
+    return int(stack.compose("exec", "-T", "postgres", *psql))
+
+
+async def _statistics(http: httpx.AsyncClient) -> Any:
+    response = await http.get("/statistics")
+    assert response.status_code == 200, response.text
+    return response.json()

@@ -1,0 +1,191 @@
+"""How fast the consumer empties the stream into committed rows and roll-ups."""
+
+import asyncio
+import random
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from statistics import median
+from typing import Any, Final
+from uuid import uuid4
+
+import asyncpg
+from pydantic_core import to_json
+from redis import Redis
+from tqdm import tqdm
+
+from services.history.recorder import decode
+from services.history.tables import predictions
+from services.inference.predict import decide, recorded_event
+from services.inference.registry import load_bundle
+from services.inference.schemas import understand
+from services.inference.settings import BUNDLE_ROOT
+from shared.events import ANONYMOUS, CONSUMER_GROUP, EVENT_FIELD, STREAM
+from tests.applications import random_application
+from tests.load import stack
+from tests.load.decision_figures import decision_route, rate_of
+from tests.load.figure import Figure, at_least, interleave, ratio
+from tests.load.stack import Bench
+from tests.load.wrk import NotMeasured
+
+DRAINED: Final = "drained"
+"""The database that the consumers fill."""
+
+_STAGED: Final = "bench:staged"
+_MOST_CONSUMERS: Final = 3
+_POLL_S: Final = 0.005
+_GIVE_UP_S: Final = 300.0
+_PER_COMMAND: Final = 1000
+
+# One command adds them all, so that the clock starts with a full stream and waiting consumers.
+_ADD_STAGED: Final = f"""
+local events = redis.call('LRANGE', KEYS[1], 0, -1)
+for i = 1, #events do redis.call('XADD', KEYS[2], '*', '{EVENT_FIELD}', events[i]) end
+return #events
+"""
+
+
+def drain(bench: Bench) -> list[Figure]:
+    """From a full stream to committed rows with roll-ups, against COPY of the same rows alone."""
+    events = real_events(bench.events)
+    bench.create_database(DRAINED)
+    with decision_route(bench) as route, staged(bench, events):
+        results = interleave(
+            bench,
+            {
+                "published": partial(rate_of, route, bench),
+                "COPY": partial(copy_rate, bench, events),
+                **{
+                    f"drained by {count}": partial(drain_rate, bench, consumers=count)
+                    for count in range(1, _MOST_CONSUMERS + 1)
+                },
+            },
+            show=lambda rate: f"{rate:,.0f}/s",
+        )
+    drained = results["drained by 1"]
+
+    def compared(name: str, ours: list[float], theirs: list[float], least: float | None) -> Figure:
+        return ratio(
+            name,
+            ours,
+            theirs,
+            bound=None if least is None else at_least(least),
+            detail=f"{median(ours):,.0f} against {median(theirs):,.0f} a second,"
+            f" {len(events):,} events",
+        )
+
+    return [
+        compared(
+            "Consumer, from stream to committed rows with roll-ups, against asyncpg COPY",
+            drained,
+            results["COPY"],
+            0.4,
+        ),
+        compared(
+            "The same against what one inference worker publishes", drained, results["published"], 5
+        ),
+        *(
+            compared(
+                f"{count} consumers against one", results[f"drained by {count}"], drained, None
+            )
+            for count in range(2, _MOST_CONSUMERS + 1)
+        ),
+    ]
+
+
+def real_events(count: int) -> list[bytes]:
+    """Events as the inference service makes them: each a decision on an application of its own."""
+    bundle = load_bundle(BUNDLE_ROOT, None)
+    rng = random.Random(count)  # noqa: S311 - test data, not a secret
+    return [
+        recorded_event(
+            decide(
+                understand(to_json(random_application(rng))), model=bundle.champion, bundle=bundle
+            ),
+            client=ANONYMOUS,
+            request_id=uuid4().hex,
+        )
+        for _ in tqdm(range(count), desc="  deciding", leave=False)
+    ]
+
+
+def rows_of(events: Sequence[bytes]) -> tuple[list[str], list[tuple[Any, ...]]]:
+    """The columns of ``predictions`` but ``recorded_at``, and their values for each event."""
+    names = [column.name for column in predictions.columns]
+    filled_in = names.index("recorded_at")
+    del names[filled_in]
+    rows = (decode(event) for event in events)
+    return names, [(*row[:filled_in], *row[filled_in + 1 :]) for row in rows]
+
+
+@contextmanager
+def staged(bench: Bench, events: Sequence[bytes]) -> Iterator[None]:
+    """The events beside the stream, to be added to it by one command."""
+    with Redis.from_url(bench.redis.url) as redis:
+        for first in range(0, len(events), _PER_COMMAND):
+            redis.rpush(_STAGED, *events[first : first + _PER_COMMAND])
+        yield
+        redis.unlink(_STAGED)
+
+
+def copy_rate(bench: Bench, events: Sequence[bytes]) -> float:
+    """Rows per second of one COPY into a table of the same columns and indexes."""
+    names, rows = rows_of(events)
+
+    async def copy() -> float:
+        connection = await asyncpg.connect(bench.database_url(DRAINED))
+        try:
+            await connection.execute("DROP TABLE IF EXISTS copied")
+            await connection.execute("CREATE TABLE copied (LIKE predictions INCLUDING ALL)")
+            await connection.execute("CHECKPOINT")
+            began = time.monotonic()
+            await connection.copy_records_to_table("copied", records=rows, columns=names)
+            return len(rows) / (time.monotonic() - began)
+        finally:
+            await connection.close()
+
+    return asyncio.run(copy())
+
+
+def drain_rate(bench: Bench, *, consumers: int) -> float:
+    """Events per second from a full stream to an empty one, with everything committed."""
+    asyncio.run(_empty_tables(bench))
+    bench.clear_stream()
+    with Redis.from_url(bench.redis.url) as redis:
+        redis.xgroup_create(STREAM, CONSUMER_GROUP, id="0", mkstream=True)
+        with stack.consumers(bench, database=DRAINED, count=consumers):
+            _wait_until(lambda: len(redis.xinfo_consumers(STREAM, CONSUMER_GROUP)) == consumers)
+            added = int(redis.eval(_ADD_STAGED, 2, _STAGED, STREAM))
+            began = time.monotonic()
+            _wait_until(lambda: redis.xlen(STREAM) == 0)
+            elapsed_s = time.monotonic() - began
+    stored = asyncio.run(_count(bench))
+    if stored != added:
+        raise NotMeasured(f"{added} events were added and {stored} rows stored")
+    return added / elapsed_s
+
+
+def _wait_until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + _GIVE_UP_S
+    while not condition():
+        if time.monotonic() > deadline:
+            raise NotMeasured(f"the consumers did not finish within {_GIVE_UP_S:.0f} s")
+        time.sleep(_POLL_S)
+
+
+async def _empty_tables(bench: Bench) -> None:
+    connection = await asyncpg.connect(bench.database_url(DRAINED))
+    try:
+        await connection.execute("TRUNCATE predictions, prediction_rollup, applicant_rollup")
+        await connection.execute("CHECKPOINT")
+    finally:
+        await connection.close()
+
+
+async def _count(bench: Bench) -> int:
+    connection = await asyncpg.connect(bench.database_url(DRAINED))
+    try:
+        return int(await connection.fetchval("SELECT count(*) FROM predictions"))
+    finally:
+        await connection.close()

@@ -1,0 +1,272 @@
+"""What a decision costs, beside the same framework doing less and doing it as tutorials do."""
+
+import random
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from statistics import median
+from typing import Final
+
+from pydantic_core import to_json
+from redis import Redis
+
+from tests.applications import random_application
+from tests.harness import HOST, free_port
+from tests.load import stack, wrk
+from tests.load.figure import Figure, at_least, at_most, figure, interleave, ratio
+from tests.load.stack import Bench
+from tests.load.wrk import Measurement, Target
+
+LOADED: Final = 32
+"""Connections of a loaded service."""
+
+_APPLICATIONS: Final = 2000
+_WARM_UP_S: Final = 1.0
+_TUTORIAL_S: Final = 5.0
+"""A contender that answers a few dozen requests a second needs time to answer enough of them."""
+
+_STARTS: Final = 5
+_BYTES_PER_MIB: Final = 2**20
+_SEED: Final = 20240607
+
+
+def against_limit(bench: Bench) -> list[Figure]:
+    """The durable decision under load, against the limit route; and how commits are grouped."""
+    with (
+        decision_route(bench) as ours,
+        _limit_route(bench) as limit,
+        Redis.from_url(bench.redis.url) as redis,
+    ):
+        redis.config_resetstat()
+        results = interleave(
+            bench,
+            {"/predict": _loaded(ours, bench), "limit": _loaded(limit, bench)},
+            show=_rate,
+        )
+        calls = redis.info("commandstats")
+    found = [
+        ratio(
+            "POST /predict, durable, one worker, 32 connections: rate against the limit route",
+            _rates(results["/predict"]),
+            _rates(results["limit"]),
+            bound=at_least(0.8),
+            detail=_compare(_rates(results["/predict"]), _rates(results["limit"])),
+        )
+    ]
+    if "cmdstat_evalsha" in calls:
+        # A group is one call of a script that adds each of its events.
+        groups = calls["cmdstat_evalsha"]["calls"]
+        found.append(
+            figure(
+                "Events in one group commit under that load",
+                [calls["cmdstat_xadd"]["calls"] / groups],
+                unit="events",
+                bound=None,
+                detail=f"mean of {groups:,} groups",
+            )
+        )
+    return found
+
+
+def against_tutorial(bench: Bench) -> list[Figure]:
+    """The durable decision under load, against pandas and scikit-learn on every request."""
+    with decision_route(bench) as ours, _baseline_route(bench, "tutorial") as tutorial:
+        results = interleave(
+            bench,
+            {
+                "/predict": _loaded(ours, bench),
+                "tutorial": partial(
+                    tutorial.run, connections=LOADED, seconds=max(bench.seconds, _TUTORIAL_S)
+                ),
+            },
+            show=_rate,
+        )
+    ours_rates, tutorials = _rates(results["/predict"]), _rates(results["tutorial"])
+    return [
+        ratio(
+            "The same against FastAPI with pandas and scikit-learn",
+            ours_rates,
+            tutorials,
+            bound=at_least(60),
+            detail=_compare(ours_rates, tutorials),
+        )
+    ]
+
+
+def unloaded(bench: Bench) -> list[Figure]:
+    """The median time of a durable decision when nothing else is asked."""
+    with decision_route(bench) as ours, _limit_route(bench) as limit:
+        results = interleave(
+            bench,
+            {
+                "/predict": partial(ours.run, connections=1, seconds=bench.seconds),
+                "limit": partial(limit.run, connections=1, seconds=bench.seconds),
+            },
+            show=lambda result: f"{result.p50_s * 1000:.3f} ms",
+        )
+    mine, theirs = ([run.p50_s for run in results[name]] for name in ("/predict", "limit"))
+    return [
+        ratio(
+            "p50 of POST /predict unloaded, durable, against the limit route",
+            mine,
+            theirs,
+            bound=at_most(2.5),
+            detail=f"{median(mine) * 1000:.3f} ms against {median(theirs) * 1000:.3f} ms",
+        )
+    ]
+
+
+def benchmark_route(bench: Bench) -> list[Figure]:
+    """All four models on one application, against the champion's durable decision."""
+    with stack.inference(bench) as url:
+        four = _target(bench, url, "/models/benchmark")
+        one = _target(bench, url, "/predict")
+        results = interleave(
+            bench,
+            {"/models/benchmark": _loaded(four, bench), "/predict": _loaded(one, bench)},
+            show=_rate,
+        )
+    fours, ones = _rates(results["/models/benchmark"]), _rates(results["/predict"])
+    return [
+        ratio(
+            "POST /models/benchmark (four models) against POST /predict",
+            fours,
+            ones,
+            bound=at_least(0.6),
+            detail=_compare(fours, ones),
+        )
+    ]
+
+
+def two_workers(bench: Bench) -> list[Figure]:
+    """What a second worker brings, against what it brings to the limit route."""
+    with (
+        decision_route(bench) as one,
+        decision_route(bench, workers=2) as two,
+        _limit_route(bench) as limit_one,
+        _limit_route(bench, workers=2) as limit_two,
+    ):
+        results = interleave(
+            bench,
+            {
+                "one": _loaded(one, bench),
+                "two": _loaded(two, bench),
+                "limit with one": _loaded(limit_one, bench),
+                "limit with two": _loaded(limit_two, bench),
+            },
+            show=_rate,
+        )
+    rates = {name: _rates(found) for name, found in results.items()}
+    ours = [b / a for a, b in zip(rates["one"], rates["two"], strict=True)]
+    limits = [b / a for a, b in zip(rates["limit with one"], rates["limit with two"], strict=True)]
+    return [
+        ratio(
+            "Two workers against one on this machine, as a multiple of how the limit route scales",
+            ours,
+            limits,
+            bound=at_least(1.0),
+            detail=f"{median(ours):.2f} times the rate against {median(limits):.2f} times",
+        )
+    ]
+
+
+def start_and_memory(bench: Bench) -> list[Figure]:
+    """From the command to ready, and what a worker that has worked then occupies."""
+    starts, sizes = [], []
+    for number in range(1, _STARTS + 1):
+        port = free_port()
+        process = stack.inference_process(bench, port=port)
+        began = time.monotonic()
+        process.start()
+        starts.append(time.monotonic() - began)
+        try:
+            route = _target(bench, f"http://{HOST}:{port}", "/predict")
+            route.run(connections=LOADED, seconds=_WARM_UP_S)
+            sizes.append(resident_bytes(process.pid) / _BYTES_PER_MIB)
+        finally:
+            process.stop()
+        bench.say(f"  start {number} of {_STARTS}: {starts[-1]:.2f} s, {sizes[-1]:.0f} MiB")
+    bench.clear_stream()
+    return [
+        figure(
+            "Cold start of inference to ready",
+            starts,
+            unit="s",
+            bound=at_most(1.5),
+            detail=f"{_STARTS} starts, every checksum verified and every model warmed",
+        ),
+        figure(
+            "Memory of an inference worker, resident, after load",
+            sizes,
+            unit="MiB",
+            bound=at_most(130),
+            detail=f"{_STARTS} workers, each after {_WARM_UP_S:g} s of 32 connections",
+        ),
+    ]
+
+
+@contextmanager
+def decision_route(bench: Bench, *, workers: int = 1) -> Iterator[Target]:
+    """The product's ``POST /predict``, warm."""
+    with stack.inference(bench, workers=workers) as url:
+        yield _target(bench, url, "/predict")
+
+
+def rate_of(target: Target, bench: Bench) -> float:
+    """Requests per second that a loaded route answers."""
+    return target.run(connections=LOADED, seconds=bench.seconds).rate
+
+
+def resident_bytes(pid: int) -> int:
+    """The resident memory of a process."""
+    status = Path(f"/proc/{pid}/status")
+    if status.exists():
+        line = next(line for line in status.read_text().splitlines() if line.startswith("VmRSS"))
+        return int(line.split()[1]) * 1024
+    said = subprocess.run(
+        ["ps", "-o", "rss=", "-p", str(pid)],  # noqa: S607 - the system's own, wherever it is
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return int(said.stdout) * 1024
+
+
+@contextmanager
+def _limit_route(bench: Bench, *, workers: int = 1) -> Iterator[Target]:
+    with _baseline_route(bench, "limit", workers=workers) as target:
+        yield target
+
+
+@contextmanager
+def _baseline_route(bench: Bench, name: stack.Baseline, *, workers: int = 1) -> Iterator[Target]:
+    with stack.baseline(name, bench.folder, workers=workers) as url:
+        yield _target(bench, url, "/predict")
+
+
+def _target(bench: Bench, url: str, path: str) -> Target:
+    """A route that takes applications, each unlike the others, the same ones for everybody."""
+    rng = random.Random(_SEED)  # noqa: S311 - test data, not a secret
+    bodies = [to_json(random_application(rng)).decode() for _ in range(_APPLICATIONS)]
+    target = wrk.target(bench.folder, url, path, headers=bench.headers, bodies=bodies)
+    target.run(connections=LOADED, seconds=_WARM_UP_S)
+    return target
+
+
+def _loaded(target: Target, bench: Bench) -> partial[Measurement]:
+    return partial(target.run, connections=LOADED, seconds=bench.seconds)
+
+
+def _rates(results: list[Measurement]) -> list[float]:
+    return [result.rate for result in results]
+
+
+def _rate(result: Measurement) -> str:
+    return f"{result.rate:,.0f}/s"
+
+
+def _compare(ours: list[float], theirs: list[float]) -> str:
+    return f"{median(ours):,.0f} against {median(theirs):,.0f} requests/s"

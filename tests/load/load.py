@@ -1,0 +1,164 @@
+"""``python -m tests.load.load``: a steady load on a running system, and what it did with it."""
+
+import argparse
+import json
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Final
+
+from services.local.processes import CannotStart
+from tests.load import picture, proof, results, sender, stack
+from tests.load.results import Results, Summary, summarise
+from tests.load.schedule import Schedule
+from tests.load.sender import Plan
+
+_FOLDER: Final = Path(".local/load")
+_KEY_FILE: Final = Path(".local/api-key")
+"""Where ``make run`` keeps the key it made for this machine."""
+
+_SAFE_SHARE: Final = 0.7
+"""Above this share of its own ceiling, the tool measures itself as well."""
+
+_OVERRUN_S: Final = 2.0
+_DRAINED_WITHIN_S: Final = 60.0
+_CLOCK_SLACK: Final = timedelta(seconds=5)
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A finished run of load."""
+
+    schedule: Schedule
+    results: Results
+    summary: Summary
+    began_at: datetime
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Load, show and keep the outcome.
+
+    1 when nothing was answered, or what was to be proved is not so; 2 when it cannot be told.
+    """
+    options = _options(arguments)
+    plan = plan_of(options, wants_ids=options.prove)
+    try:
+        say_ceiling(own_ceiling(plan), rate=options.rate)
+        loaded = load(plan, rate=options.rate, seconds=options.seconds)
+        print(results.describe(loaded.summary))
+        proved = None
+        if options.prove:
+            proved = proof.prove(
+                loaded.results.ids,
+                history_url=options.history_url,
+                key=plan.key,
+                since=loaded.began_at - _CLOCK_SLACK,
+                drained_within_s=options.drained_within,
+            )
+            print(proof.describe(proved))
+    except (proof.NotProved, CannotStart) as error:
+        print(error, file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return 130
+    _keep(options.folder, loaded, plan, rate=options.rate, proved=proved)
+    return 0 if loaded.summary.answered and (proved is None or proved.holds) else 1
+
+
+def load(plan: Plan, *, rate: float, seconds: float, show: bool = True) -> Loaded:
+    """Load for so long, and sum up."""
+    began_at = datetime.now(UTC)
+    schedule, found = sender.run(plan, rate=rate, duration_s=seconds, show=show)
+    summary = summarise(found, scheduled=schedule.requests, starts_at_s=schedule.starts_at_s)
+    return Loaded(schedule, found, summary, began_at)
+
+
+def own_ceiling(plan: Plan) -> float:
+    """What this tool can send per second, from these processes to an empty route beside them."""
+    with (
+        tempfile.TemporaryDirectory(prefix="loan-load-") as folder,
+        stack.baseline("empty", Path(folder)) as url,
+    ):
+        return sender.ceiling(replace(plan, url=url, overrun_s=0.0, wants_ids=False))
+
+
+def say_ceiling(ceiling: float, *, rate: float) -> None:
+    """Tell what the tool can do, and whether the wanted rate is too near to it."""
+    print(f"This tool's own ceiling here is {ceiling:,.0f} requests a second.")
+    if rate > ceiling * _SAFE_SHARE:
+        print(
+            f"At {rate:,.0f} a second the times below are partly its own: "
+            f"stay under {ceiling * _SAFE_SHARE:,.0f}, or use more processes on more cores."
+        )
+
+
+def add_common_options(parser: argparse.ArgumentParser) -> None:
+    """The options that say where to send, and from how many processes."""
+    parser.add_argument("--url", default="http://127.0.0.1:8000", help="the inference service")
+    parser.add_argument("--key", help=f"API key (the one that make run keeps in {_KEY_FILE})")
+    parser.add_argument("--processes", type=int, default=2)
+    parser.add_argument("--in-flight", type=int, default=64, help="open requests per process")
+
+
+def plan_of(options: argparse.Namespace, *, wants_ids: bool) -> Plan:
+    """What the options ask for; the seed is new each time, so that no application comes twice."""
+    key: str | None = options.key
+    if key is None:
+        with suppress(OSError):
+            key = _KEY_FILE.read_text().strip()
+    return Plan(
+        url=options.url.rstrip("/") + "/predict",
+        key=key,
+        processes=options.processes,
+        in_flight=options.in_flight,
+        overrun_s=_OVERRUN_S,
+        wants_ids=wants_ids,
+        seed=time.time_ns(),
+    )
+
+
+def _keep(
+    folder: Path, loaded: Loaded, plan: Plan, *, rate: float, proved: proof.Proof | None
+) -> None:
+    """Write the outcome and its picture, named by the moment it began."""
+    path = folder / f"{loaded.began_at:%Y%m%dT%H%M%SZ}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    kept = {
+        "began_at": loaded.began_at.isoformat(),
+        "url": plan.url,
+        "rate": rate,
+        "seconds": loaded.schedule.duration_s,
+        "processes": plan.processes,
+        "summary": asdict(loaded.summary),
+        "proof": None if proved is None else asdict(proved),
+    }
+    path.write_text(json.dumps(kept, indent=2) + "\n")
+    title = f"{rate:,.0f} scheduled requests a second, {loaded.began_at:%Y-%m-%d %H:%M} UTC"
+    image = path.with_suffix(".svg")
+    picture.draw(image, loaded.results, starts_at_s=loaded.schedule.starts_at_s, title=title)
+    print(f"Kept in {path} and {image}.")
+
+
+def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m tests.load.load", description=__doc__)
+    add_common_options(parser)
+    parser.add_argument("--rate", type=float, default=200.0, help="requests a second, in all")
+    parser.add_argument("--seconds", type=float, default=30.0)
+    parser.add_argument(
+        "--prove", action="store_true", help="find each acknowledged decision in the history, once"
+    )
+    parser.add_argument("--history-url", default="http://127.0.0.1:8001")
+    parser.add_argument("--folder", type=Path, default=_FOLDER, help="for the outcome")
+    parser.add_argument(
+        "--drained-within", type=float, default=_DRAINED_WITHIN_S, help="seconds, for --prove"
+    )
+    return parser.parse_args(arguments)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,187 @@
+"""The servers and services of a benchmark, started as the product starts them."""
+
+import os
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, closing, contextmanager
+from dataclasses import dataclass
+from http.client import HTTPConnection, HTTPException
+from pathlib import Path
+from typing import Final, Literal
+
+from redis import Redis
+
+from services.local import servers, services
+from services.local.processes import Process
+from services.local.servers import Server
+from shared.events import STREAM
+from tests import keys
+from tests.harness import HOST, free_port
+
+Baseline = Literal["empty", "limit", "tutorial"]
+_INFERENCE_APP: Final = "services.inference.main:create_app"
+_STARTED: Final = "Application startup complete"
+
+
+@dataclass(frozen=True)
+class Bench:
+    """Both servers, running and durable, and how much to measure.
+
+    ``rounds`` of ``seconds`` each; ``rows`` in the large history and ``events`` on the stream.
+    """
+
+    folder: Path
+    rounds: int
+    seconds: float
+    rows: int
+    events: int
+    say: Callable[[str], None]
+    postgres: Server
+    redis: Server
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """What each request bears, whoever answers it."""
+        return {"Content-Type": "application/json", "X-API-Key": keys.SECRET}
+
+    def environment(self, *, database: str = "postgres", redis_number: int = 0) -> dict[str, str]:
+        """What a service is told: a database of the server, and a keyspace of Redis."""
+        return services.environment(
+            database_url=self.database_url(database),
+            redis_url=self.redis.url.replace("db=0", f"db={redis_number}"),
+            history_url=f"http://{HOST}:{free_port()}",
+            api_key=keys.SECRET,
+        )
+
+    def database_url(self, database: str) -> str:
+        """The address of one database of the server."""
+        return self.postgres.url.replace("/postgres?", f"/{database}?")
+
+    def create_database(self, name: str) -> None:
+        """A new database at the newest schema."""
+        servers.run_sql(self.postgres.url, f"CREATE DATABASE {name}")
+        services.migrate(self.environment(database=name))
+
+    def clear_stream(self) -> None:
+        """Forget what was published."""
+        with Redis.from_url(self.redis.url) as redis:
+            redis.unlink(STREAM)
+
+
+@contextmanager
+def open_bench(
+    folder: Path,
+    *,
+    rounds: int,
+    seconds: float,
+    rows: int,
+    events: int,
+    say: Callable[[str], None],
+) -> Iterator[Bench]:
+    """A bench in ``folder``, which is emptied before and removed after."""
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(mode=0o711, parents=True)
+    try:
+        with (
+            closing(servers.postgres(folder / "postgres", logs=folder)) as postgres,
+            closing(servers.redis(folder / "redis", logs=folder)) as redis,
+        ):
+            postgres.process.start()
+            redis.process.start()
+            yield Bench(
+                folder=folder,
+                rounds=rounds,
+                seconds=seconds,
+                rows=rows,
+                events=events,
+                say=say,
+                postgres=postgres,
+                redis=redis,
+            )
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def inference(bench: Bench, *, workers: int = 1) -> Iterator[str]:
+    """The address of the inference service, ready; what it published is forgotten after."""
+    port = free_port()
+    shipped = inference_process(bench, port=port)
+    with _serving(
+        shipped.command, bench.folder, bench.environment(), port=port, workers=workers
+    ) as url:
+        yield url
+    bench.clear_stream()
+
+
+def inference_process(bench: Bench, *, port: int) -> Process:
+    """The inference service as ``make run`` starts it; not started."""
+    return services.inference(bench.environment(), host=HOST, port=port, logs=bench.folder)
+
+
+@contextmanager
+def history(bench: Bench, *, database: str, redis_number: int = 0) -> Iterator[str]:
+    """The address of the history service over one database, ready."""
+    port = free_port()
+    env = bench.environment(database=database, redis_number=redis_number)
+    shipped = services.history(env, host=HOST, port=port, logs=bench.folder)
+    with _serving(shipped.command, bench.folder, env, port=port, workers=1) as url:
+        yield url
+
+
+@contextmanager
+def baseline(name: Baseline, folder: Path, *, workers: int = 1) -> Iterator[str]:
+    """The address of a baseline, served by the very command that serves the product."""
+    port = free_port()
+    shipped = services.inference({}, host=HOST, port=port, logs=folder)
+    app = f"tests.load.baselines:create_{name}_app"
+    command = [app if part == _INFERENCE_APP else part for part in shipped.command]
+    with _serving(command, folder, os.environ, port=port, workers=workers) as url:
+        yield url
+
+
+@contextmanager
+def consumers(bench: Bench, *, database: str, count: int) -> Iterator[None]:
+    """So many consumers of the stream, spawned; each with a folder for its own log."""
+    with ExitStack() as stack:
+        for number in range(count):
+            env = bench.environment(database=database) | {"CONSUMER_NAME": f"bench-{number}"}
+            process = services.consumer(env, logs=bench.folder / f"consumer-{number}")
+            process.spawn()
+            stack.callback(process.stop)
+        yield
+
+
+@contextmanager
+def _serving(
+    command: list[str], folder: Path, env: Mapping[str, str], *, port: int, workers: int
+) -> Iterator[str]:
+    """Serve with so many workers, and wait until every one of them has started."""
+    process = Process(
+        f"serving-{port}",
+        [*command, *(("--workers", str(workers)) if workers > 1 else ())],
+        folder=folder,
+        env=env,
+        ready=lambda _pid: _started(process) >= workers and _answers(port),
+    )
+    try:
+        process.start()
+        yield f"http://{HOST}:{port}"
+    finally:
+        process.stop()
+
+
+def _started(process: Process) -> int:
+    return process.log.read_text(errors="replace").count(_STARTED)
+
+
+def _answers(port: int) -> bool:
+    """Whether it answers ready; a baseline has no such route, and answers 404 once it is."""
+    connection = HTTPConnection(HOST, port, timeout=1)
+    try:
+        connection.request("GET", "/readyz")
+        return connection.getresponse().status in (200, 404)
+    except (OSError, HTTPException):
+        return False
+    finally:
+        connection.close()

@@ -1,0 +1,226 @@
+"""The benchmark's tools: what they read, compare, fill and print."""
+
+import json
+import shutil
+from pathlib import Path
+
+import httpx
+import pytest
+from fastapi import FastAPI
+from pydantic import TypeAdapter
+from sqlalchemy import func, select
+
+from services.history.database import open_engine
+from services.history.settings import parse_database_url
+from services.history.tables import predictions
+from services.inference.schemas import EXAMPLE
+from services.local.servers import Server
+from shared.events import Decision
+from tests.history.storage import assert_rollups_equal_a_recount
+from tests.load import baselines, bench, consumer_figures, filling, report, stack, wrk
+from tests.load.figure import Figure, at_least, at_most, figure, ratio
+from tests.load.stack import Bench
+from tests.load.wrk import NotMeasured, parse
+
+needs_wrk = pytest.mark.skipif(shutil.which("wrk") is None, reason="wrk is not installed here")
+
+_REPORT = {
+    "requests": 5000,
+    "duration_us": 2_000_000,
+    "p50_us": 1500,
+    "p99_us": 4000,
+    "errors": {"connect": 0, "read": 0, "write": 0, "status": 0, "timeout": 0},
+}
+
+
+def _output(**changes: object) -> str:
+    return f"Running 2s test @ http://host\n  1 threads\n{json.dumps(_REPORT | changes)}\n"
+
+
+def test_wrk_output_is_read() -> None:
+    """The rate comes from the requests and the real duration."""
+    found = parse(_output(), what="a route")
+    assert (found.rate, found.p50_s, found.p99_s) == (2500.0, 0.0015, 0.004)
+
+
+@pytest.mark.parametrize("kind", ["connect", "read", "write", "status", "timeout"])
+def test_one_failed_request_fails_the_run(kind: str) -> None:
+    """Fast refusals must never pass for fast answers."""
+    errors = _REPORT["errors"] | {kind: 1}  # type: ignore[operator]  # it is a dict
+    with pytest.raises(NotMeasured, match=f"1 {kind} errors"):
+        parse(_output(errors=errors), what="a route")
+
+
+def test_run_without_a_report_or_an_answer_is_not_measured() -> None:
+    """Neither output without the report nor a report of nothing counts."""
+    for output in ("unable to connect", _output(requests=0)):
+        with pytest.raises(NotMeasured, match="a route"):
+            parse(output, what="a route")
+
+
+@needs_wrk
+def test_wrk_sends_the_given_bodies_and_counts_refusals(tmp_path: Path) -> None:
+    """A real run on the limit route; bodies that it refuses fail the run, or are seen before."""
+    good, bad = json.dumps(EXAMPLE), '{"ApplicantIncome": "none"}'
+    with stack.baseline("limit", tmp_path) as url:
+
+        def target(*bodies: str) -> wrk.Target:
+            headers = {"Content-Type": "application/json"}
+            return wrk.target(tmp_path, url, "/predict", headers=headers, bodies=bodies)
+
+        assert target(good, good).run(connections=2, seconds=1).requests > 0
+        with pytest.raises(NotMeasured, match="status errors"):
+            target(good, bad).run(connections=2, seconds=1)
+        with pytest.raises(NotMeasured, match="answers 422"):
+            target(bad)
+
+
+def test_missing_wrk_is_one_sentence(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It says what is missing and how to get it, and starts nothing."""
+    monkeypatch.setenv("PATH", "")
+    assert bench.main(["limit"]) == 2
+    assert capsys.readouterr().err.strip() == wrk.NOT_INSTALLED
+
+
+def test_unknown_figure_is_refused_with_the_known_ones(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Before anything is started."""
+    with pytest.raises(SystemExit):
+        bench.main(["speed"])
+    assert "tutorial" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("create", [baselines.create_limit_app, baselines.create_tutorial_app])
+async def test_baselines_answer_the_products_decision(create: type[FastAPI]) -> None:
+    """Same body, same answer: only then is comparing them fair."""
+    transport = httpx.ASGITransport(app=create())
+    async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+        answer = await client.post("/predict", json=EXAMPLE)
+        decision = TypeAdapter(Decision).validate_json(answer.content)
+        refused = await client.post("/predict", json={"ApplicantIncome": -1})
+    assert decision.input_data.Loan_ID == EXAMPLE["Loan_ID"]
+    assert refused.status_code == 422
+
+
+async def test_empty_baseline_reads_and_writes() -> None:
+    """Both answer at once."""
+    transport = httpx.ASGITransport(app=baselines.create_empty_app())
+    async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+        assert (await client.get("/")).status_code == (await client.post("/")).status_code == 200
+
+
+async def test_filled_history_has_distinct_rows_and_the_rollups_of_a_recount(
+    database_url: str,
+) -> None:
+    """More rows than the sample has would make duplicates if anything were merely copied."""
+    rows = 3_000
+    await filling.fill(database_url, rows=rows)
+    engine = open_engine(
+        parse_database_url(database_url),
+        name="test",
+        pool_size=1,
+        connect_timeout_s=5,
+        command_timeout_s=30,
+    )
+    async with engine.connect() as connection:
+        columns = predictions.c
+        counted = await connection.execute(
+            select(
+                func.count(),
+                func.count(columns.loan_id.distinct()) - func.count(columns.loan_id),
+                func.count(columns.decided_at.distinct()),
+            )
+        )
+    assert counted.one() == (rows, 0, rows)
+    await assert_rollups_equal_a_recount(engine)
+    await engine.dispose()
+
+
+def test_events_are_drained_and_copied(
+    postgres_server: Server, redis_server: Server, redis_url: str, tmp_path: Path
+) -> None:
+    """By the shipped consumer, all of them; how fast is not this test's matter."""
+    assert redis_url == redis_server.url
+    small = Bench(
+        folder=tmp_path,
+        rounds=1,
+        seconds=1,
+        rows=0,
+        events=1000,
+        say=print,
+        postgres=postgres_server,
+        redis=redis_server,
+    )
+    small.create_database(consumer_figures.DRAINED)
+    events = consumer_figures.real_events(small.events)
+    with consumer_figures.staged(small, events):
+        assert consumer_figures.drain_rate(small, consumers=1) > 0
+    assert consumer_figures.copy_rate(small, events) > 0
+
+
+def test_ratio_is_taken_round_by_round() -> None:
+    """A round in which everything was slow changes nothing."""
+    found = ratio("r", [50, 5, 60], [100, 10, 100], bound=at_least(0.5), detail="")
+    assert (found.median, found.lowest, found.highest) == (0.5, 0.5, 0.6)
+    assert found.met
+
+
+def _figures() -> list[Figure]:
+    return [
+        figure("kept", [1.0, 2.0, 3.0], unit="x", bound=at_least(2), detail="a"),
+        figure("missed", [131.0], unit="MiB", bound=at_most(130), detail="b"),
+        figure("reported", [432.1], unit="bytes", bound=None, detail="c"),
+    ]
+
+
+def test_table_shows_each_figure_its_bound_and_whether_it_is_met() -> None:
+    """With the spread where there is one."""
+    lines = report.summary(_figures()).splitlines()[2:]
+    assert [line.split() for line in lines] == [
+        ["kept", "2x", "(1-3)", "≥", "2x", "yes"],
+        ["missed", "131", "MiB", "≤", "130", "MiB", "NO"],
+        ["reported", "432", "bytes", "report"],
+    ]
+    assert [found.name for found in report.missed(_figures())] == ["missed"]
+
+
+def test_section_is_replaced_and_the_rest_of_the_document_stays(tmp_path: Path) -> None:
+    """Twice gives the same document as once."""
+    document = tmp_path / "performance.md"
+    document.write_text(f"# Before\n{report.BEGIN}\nold\n{report.END}\nafter\n")
+    measured_under = report.conditions(rounds=3, seconds=2, rows=10, events=5)
+    report.write_section(document, _figures(), measured_under)
+    once = document.read_text()
+    report.write_section(document, _figures(), measured_under)
+    assert document.read_text() == once
+    assert once.startswith(f"# Before\n{report.BEGIN}\nMeasured")
+    assert once.endswith(f"{report.END}\nafter\n")
+    assert "| missed | 131 MiB | ≤ 130 MiB | NO | b |" in once
+    assert "old" not in once
+
+
+def test_document_without_the_section_is_refused(tmp_path: Path) -> None:
+    """Rather than losing the table or the document."""
+    document = tmp_path / "other.md"
+    document.write_text("# Other\n")
+    with pytest.raises(ValueError, match="no section"):
+        report.write_section(
+            document, _figures(), report.conditions(rounds=3, seconds=2, rows=1, events=1)
+        )
+    assert document.read_text() == "# Other\n"
+
+
+def test_json_keeps_figures_and_conditions(tmp_path: Path) -> None:
+    """For programs that follow the figures over time."""
+    path = tmp_path / "new" / "bench.json"
+    report.write_json(path, _figures(), report.conditions(rounds=3, seconds=2, rows=1, events=1))
+    kept = json.loads(path.read_text())
+    assert [(found["name"], found["met"]) for found in kept["figures"]] == [
+        ("kept", True),
+        ("missed", False),
+        ("reported", None),
+    ]
+    assert kept["conditions"]["cores"] > 0

@@ -1,0 +1,154 @@
+"""The load tools on a small real run, and the proof that nothing acknowledged was lost."""
+
+import asyncio
+import json
+import time
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import httpx
+import pytest
+from fastapi import FastAPI
+from fastapi.responses import JSONResponse
+
+from services.local import servers
+from tests.harness import System, free_port
+from tests.load import ladder, load, sender, stack
+from tests.load.proof import compare, describe, prove
+from tests.load.results import Results
+from tests.load.schedule import Schedule
+from tests.load.sender import NEVER_SENT, Plan
+from tests.serving import served
+
+
+def test_acknowledged_and_stored_once_is_proved() -> None:
+    """More in the history than this run acknowledged does no harm."""
+    proof = compare(["a", "b"], ["b", "c", "a"])
+    assert proof.holds
+    assert describe(proof) == ("PROVED: 2 acknowledged, 3 stored meanwhile, 0 missing, 0 doubled")
+
+
+def test_missing_and_doubled_decisions_are_named() -> None:
+    """Missing from the history, stored twice, or acknowledged to two requests."""
+    proof = compare(["a", "b", "c", "c"], ["a", "a", "c"])
+    assert not proof.holds
+    assert (proof.missing, proof.doubled) == (("b",), ("a", "c"))
+    assert "missing b" in describe(proof)
+
+
+def test_run_is_proved_against_the_history_and_a_removed_record_is_missed(
+    system: System, database_url: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """200 decisions through the shipped processes; then one record is taken away."""
+    arguments = [
+        *("--url", system.inference_url, "--history-url", system.history_url),
+        *("--key", system.api_key, "--rate", "200", "--seconds", "1", "--prove"),
+        *("--folder", str(tmp_path / "load")),
+    ]
+    assert load.main(arguments) == 0
+    printed = capsys.readouterr().out
+    assert "own ceiling" in printed
+    assert "PROVED: 200 acknowledged, 200 stored meanwhile, 0 missing, 0 doubled" in printed
+    (kept,) = (tmp_path / "load").glob("*.json")
+    outcome = json.loads(kept.read_text())
+    assert outcome["summary"]["answered"] == outcome["proof"]["acknowledged"] == 200
+    assert kept.with_suffix(".svg").read_text().startswith("<?xml")
+
+    page = httpx.get(
+        f"{system.history_url}/history",
+        params={"limit": 2},
+        headers={"x-api-key": system.api_key},
+        timeout=30,
+    )
+    lost, stored = (record["prediction_id"] for record in page.json()["items"])
+    servers.run_sql(database_url, f"DELETE FROM predictions WHERE id = '{lost}'")  # noqa: S608 - an id
+    found = prove(
+        [lost, stored],
+        history_url=system.history_url,
+        key=system.api_key,
+        since=datetime.now(UTC) - timedelta(hours=1),
+        drained_within_s=30,
+    )
+    assert (found.acknowledged, found.stored) == (2, 199)
+    assert (found.missing, found.doubled) == ((lost,), ())
+
+
+async def test_errors_are_counted_by_kind_and_every_request_accounted_for() -> None:
+    """Refusals by their status; none of them is an answer."""
+    app = FastAPI()
+    answers = iter([200, 503, 429, 503, 200])
+
+    @app.post("/predict")
+    async def predict() -> JSONResponse:
+        return JSONResponse({"prediction_id": "x"}, status_code=next(answers))
+
+    async with served(app) as client:
+        results = await _send(_plan(f"{client.base_url}/predict"), requests=5)
+    assert (len(results.samples), results.ids) == (2, ["x", "x"])
+    assert results.errors == {"status 503": 2, "status 429": 1}
+
+
+async def test_unreachable_service_is_an_error_by_name() -> None:
+    """Nothing is answered, and nothing hangs."""
+    results = await _send(_plan(f"http://127.0.0.1:{free_port()}/predict"), requests=3)
+    assert results.errors == {"ConnectError": 3}
+
+
+async def test_stalled_service_keeps_the_open_requests_bounded_and_the_rest_unsent() -> None:
+    """One slot, held until the schedule has ended: the others were due, and were not sent."""
+    app = FastAPI()
+    asked = []
+    release = asyncio.Event()
+
+    @app.post("/predict")
+    async def predict() -> dict[str, str]:
+        asked.append(1)
+        await release.wait()
+        return {"prediction_id": "x"}
+
+    async with served(app) as client:
+        plan = _plan(f"{client.base_url}/predict", in_flight=1, overrun_s=0)
+        running = asyncio.create_task(_send(plan, requests=5))
+        await asyncio.sleep(0.8)
+        release.set()
+        results = await running
+    assert len(asked) == len(results.samples) == 1
+    assert results.errors == {NEVER_SENT: 4}
+
+
+def test_ladder_names_the_last_rate_that_held(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """On the limit route, with a step that no machine climbs twice."""
+    with stack.baseline("limit", tmp_path) as url:
+        arguments = ["--url", url, "--start", "20", "--step", "10000", "--seconds", "1"]
+        assert ladder.main([*arguments, "--p99-ms", "30000", "--processes", "1"]) == 0
+    assert "The knee is at 20 requests a second." in capsys.readouterr().out
+
+
+def _plan(
+    url: str,
+    *,
+    key: str | None = None,
+    processes: int = 1,
+    in_flight: int = 16,
+    overrun_s: float = 30.0,
+) -> Plan:
+    return Plan(
+        url=url,
+        key=key,
+        processes=processes,
+        in_flight=in_flight,
+        overrun_s=overrun_s,
+        wants_ids=True,
+        seed=1,
+    )
+
+
+async def _send(plan: Plan, *, requests: int) -> Results:
+    """What this process finds when it sends so many requests within half a second."""
+    found = Results()
+
+    schedule = Schedule(time.monotonic(), rate=requests / 0.5, duration_s=0.5)
+    await sender.send(plan, schedule, process=0, report=found.add)
+    return found
