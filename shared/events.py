@@ -5,7 +5,7 @@ event: what is stored is what was said. Within version 1 members may be added bu
 renamed or given another meaning; readers ignore members they do not know.
 """
 
-from typing import Literal
+from typing import Final, Literal
 from uuid import UUID
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
@@ -20,6 +20,22 @@ INTERNAL_PREDICTIONS_PATH = "/internal/predictions"
 """Where the history service takes events as NDJSON when the stream cannot be reached."""
 
 ANONYMOUS = "anonymous"
+
+EXAMPLE: Final[dict[str, str | int]] = {
+    "Loan_ID": "LP001003",
+    "Gender": "Male",
+    "Married": "Yes",
+    "Dependents": "1",
+    "Education": "Graduate",
+    "Self_Employed": "No",
+    "ApplicantIncome": 4583,
+    "CoapplicantIncome": 1508,
+    "LoanAmount": 128,
+    "Loan_Amount_Term": 360,
+    "Credit_History": 1,
+    "Property_Area": "Rural",
+}
+"""The documented example."""
 
 ModelName = Literal[
     "random_forest", "logistic_regression", "gradient_boosting", "support_vector_machine"

@@ -18,8 +18,8 @@ from services.inference.manifest import (
     read_manifest,
 )
 from services.inference.rules import TrainingRanges
-from services.inference.schemas import EXAMPLE, LoanApplication
-from shared.events import ModelName
+from services.inference.schemas import LoanApplication
+from shared.events import EXAMPLE, ModelName
 
 _WARM_UP_RUNS: Final = 20
 

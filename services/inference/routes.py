@@ -20,7 +20,6 @@ from services.inference.predict import benchmark, decide, recorded_event
 from services.inference.registry import ServedModel
 from services.inference.rules import warnings_for
 from services.inference.schemas import (
-    EXAMPLE,
     Benchmark,
     LoanApplication,
     ValidationReport,
@@ -29,10 +28,11 @@ from services.inference.schemas import (
 from shared.access import client_of
 from shared.direct import DirectRoute, describe, read_body
 from shared.errors import InvalidInput
-from shared.events import Decision, ModelName
+from shared.events import EXAMPLE, Decision, ModelName
 from shared.http import problem_docs, request_id_of
 
 JSON: Final = "application/json"
+_EXAMPLE_BODY: Final = to_json(EXAMPLE)
 _APPLICATION_BODY: Final = describe(body=LoanApplication)
 
 decisions = APIRouter(tags=["decisions"], route_class=DirectRoute)
@@ -90,9 +90,6 @@ async def benchmark_models(request: Request) -> Response:
     application = understand(_EXAMPLE_BODY if body.strip() == b"{}" else body)
     answer = benchmark(application, resources_of(request.scope).bundle)
     return Response(to_json(answer), media_type=JSON)
-
-
-_EXAMPLE_BODY: Final = to_json(EXAMPLE)
 
 
 @decisions.post(

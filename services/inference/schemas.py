@@ -23,6 +23,7 @@ from services.inference.rules import (
 )
 from shared.errors import Fault, InvalidInput
 from shared.events import (
+    EXAMPLE,
     Application,
     DependentsBand,
     EducationLevel,
@@ -84,22 +85,6 @@ _read_dependents = _category("0", "1", "2", "3+", numbers={0: "0", 1: "1", 2: "2
 _CREDIT_HISTORY = _category(0, 1, numbers={0: 0, 1: 1}, booleans={False: 0, True: 1})
 
 _YesNo = Annotated[YesNo, BeforeValidator(_YES_NO)]
-
-EXAMPLE: Final[dict[str, str | int]] = {
-    "Loan_ID": "LP001003",
-    "Gender": "Male",
-    "Married": "Yes",
-    "Dependents": "1",
-    "Education": "Graduate",
-    "Self_Employed": "No",
-    "ApplicantIncome": 4583,
-    "CoapplicantIncome": 1508,
-    "LoanAmount": 128,
-    "Loan_Amount_Term": 360,
-    "Credit_History": 1,
-    "Property_Area": "Rural",
-}
-"""The documented example."""
 
 
 class LoanApplication(BaseModel):

@@ -20,22 +20,7 @@ from services.local.servers import Server
 from services.local.settings import LocalSettings
 from services.local.supervisor import Supervisor
 from shared.clients import SCOPES, mint_key
-
-EXAMPLE: Final = {
-    "Loan_ID": "LP001003",
-    "Gender": "Male",
-    "Married": "Yes",
-    "Dependents": "1",
-    "Education": "Graduate",
-    "Self_Employed": "No",
-    "ApplicantIncome": 4583,
-    "CoapplicantIncome": 1508,
-    "LoanAmount": 128,
-    "Loan_Amount_Term": 360,
-    "Credit_History": 1,
-    "Property_Area": "Rural",
-}
-"""The application shown; a test holds it to the one that the inference service documents."""
+from shared.events import EXAMPLE
 
 _STOP_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 

@@ -8,8 +8,9 @@ from pydantic_core import to_json
 from services.history.recorder import decode
 from services.inference.predict import decide, recorded_event
 from services.inference.registry import load_bundle
-from services.inference.schemas import EXAMPLE, understand
+from services.inference.schemas import understand
 from services.inference.settings import BUNDLE_ROOT
+from shared.events import EXAMPLE
 
 _SAMPLE = Path(__file__).with_name("prediction_recorded_v1.json")
 

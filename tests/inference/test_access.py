@@ -5,9 +5,8 @@ import pytest
 from redis.asyncio import Redis
 
 from services.inference.main import create_app
-from services.inference.schemas import EXAMPLE
 from services.inference.settings import InferenceSettings
-from shared.events import PredictionRecorded
+from shared.events import EXAMPLE, PredictionRecorded
 from shared.rate_limit import parse_limits
 from tests import keys
 from tests.serving import served

@@ -18,9 +18,9 @@ from services.inference.features import (
     feature_row,
 )
 from services.inference.rules import MAX_INCOME, MAX_TERM_MONTHS
-from services.inference.schemas import EXAMPLE, understand
+from services.inference.schemas import understand
 from services.training.applications import read_applications
-from shared.events import DependentsBand, EducationLevel, PropertyArea, Sex, YesNo
+from shared.events import EXAMPLE, DependentsBand, EducationLevel, PropertyArea, Sex, YesNo
 from tests.applications import write_csv
 from tests.training.test_applications import filler_rows
 

@@ -7,7 +7,8 @@ import pytest
 
 from services.inference.registry import Bundle
 from services.inference.rules import FIELD_RULES
-from services.inference.schemas import EXAMPLE, LoanApplication
+from services.inference.schemas import LoanApplication
+from shared.events import EXAMPLE
 from shared.version import VERSION
 
 _DOCUMENTS = (

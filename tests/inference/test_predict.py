@@ -7,8 +7,7 @@ import pytest
 from redis.asyncio import Redis
 
 from services.inference.registry import Bundle
-from services.inference.schemas import EXAMPLE
-from shared.events import Decision, PredictionRecorded
+from shared.events import EXAMPLE, Decision, PredictionRecorded
 from tests.stream import recorded_events
 
 MODELS = ("random_forest", "logistic_regression", "gradient_boosting", "support_vector_machine")

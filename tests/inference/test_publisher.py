@@ -13,12 +13,11 @@ from redis.asyncio import Redis
 
 from services.inference.main import create_app
 from services.inference.publisher import MAX_GROUP, Publisher, Road, redis_road
-from services.inference.schemas import EXAMPLE
 from services.inference.settings import InferenceSettings
 from services.local.servers import Server
 from shared.clients import parse_keys
 from shared.errors import NotRecorded
-from shared.events import INTERNAL_PREDICTIONS_PATH
+from shared.events import EXAMPLE, INTERNAL_PREDICTIONS_PATH
 from tests import keys
 from tests.harness import HOST, free_port
 from tests.serving import served

@@ -9,9 +9,9 @@ from fastapi import FastAPI
 
 from services.inference.features import FEATURES, feature_row
 from services.inference.manifest import read_current_version
-from services.inference.schemas import EXAMPLE, LoanApplication
+from services.inference.schemas import LoanApplication
 from services.inference.settings import BUNDLE_ROOT
-from shared.events import Application, Decision, ModelInfo, Probability
+from shared.events import EXAMPLE, Application, Decision, ModelInfo, Probability
 from shared.ids import uuid7
 
 

@@ -13,9 +13,8 @@ from sqlalchemy import func, select
 from services.history.database import open_engine
 from services.history.settings import parse_database_url
 from services.history.tables import predictions
-from services.inference.schemas import EXAMPLE
 from services.local.servers import Server
-from shared.events import Decision
+from shared.events import EXAMPLE, Decision
 from tests.history.storage import assert_rollups_equal_a_recount
 from tests.load import baselines, bench, consumer_figures, filling, report, stack, wrk
 from tests.load.figure import Figure, at_least, at_most, figure, ratio

@@ -16,8 +16,6 @@ from typing import Any
 import httpx
 import pytest
 
-from services.inference.schemas import EXAMPLE as INFERENCE_EXAMPLE
-from services.local.__main__ import EXAMPLE
 from services.local.processes import Process
 from services.local.servers import Server
 from tests.harness import HOST, free_port
@@ -88,11 +86,6 @@ def _run_in(folder: Path, **extra: str) -> Run:
         stop_signal=signal.SIGINT,
     )
     return Run(process, env, folder / "data")
-
-
-def test_example_shown_is_the_one_that_the_inference_service_documents() -> None:
-    """One example, though neither service may import the other."""
-    assert EXAMPLE == INFERENCE_EXAMPLE
 
 
 def test_decision_by_the_printed_command_is_kept_for_the_next_run(run: Run) -> None:
