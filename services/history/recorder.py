@@ -1,20 +1,21 @@
 """Store decisions exactly once: the one way in, for the stream and for the HTTP fallback."""
 
-from collections.abc import Sequence
-from typing import Any, Final
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from operator import itemgetter
+from typing import Any, Final, TypeAlias
 
-from pydantic import TypeAdapter, ValidationError
-from sqlalchemy import text
+import asyncpg
+from pydantic import ValidationError
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from services.history.records import row_of
-from services.history.tables import HISTOGRAM_BUCKETS, MISSING, predictions
-from shared.events import PredictionRecorded
+from services.history.records import EVENT, row_of
+from services.history.rollups import add_up
+from services.history.tables import predictions
 
-DecodedRow = tuple[Any, ...]
+DecodedRow: TypeAlias = tuple[Any, ...]
 """One decision as ``records.row_of`` makes it."""
-
-_EVENT: Final = TypeAdapter(PredictionRecorded)
 
 
 class Undecodable(ValueError):
@@ -24,7 +25,7 @@ class Undecodable(ValueError):
 def decode(payload: bytes) -> DecodedRow:
     """The row that the JSON of one ``PredictionRecorded`` event makes; raises ``Undecodable``."""
     try:
-        return row_of(_EVENT.validate_json(payload))
+        return row_of(EVENT.validate_json(payload))
     except ValidationError as error:
         faults = (
             f"{'.'.join(map(str, fault['loc'])) or 'event'}: {fault['msg']}"
@@ -40,63 +41,87 @@ async def store(engine: AsyncEngine, rows: Sequence[DecodedRow]) -> int:
     what the database raises (``database.DATABASE_ERRORS``); nothing is stored then.
     """
     # In one order everywhere: transactions that meet on a row wait for each other, not in a ring.
-    parameters = {"rows": sorted(rows, key=lambda row: row[0].int)}
-    async with engine.connect() as connection:
-        stored: int = (await connection.execute(_STORE, parameters)).scalar_one()
-    return stored
+    by_id = {row[0].int: row for row in rows}
+    new = [by_id[number] for number in sorted(by_id)]
+    async with _driver(engine) as connection:
+        while new:
+            try:
+                await _insert(connection, new)
+            except asyncpg.UniqueViolationError:
+                # Only an event that was handed over twice leads here. By the time of the refusal
+                # whoever stored it has committed, so it is found now and left out.
+                stored = await _stored(connection, new)
+                new = [row for row in new if row[0] not in stored]
+            else:
+                break
+    return len(new)
 
 
-_NAMES = ", ".join(column.name for column in predictions.columns if column.name != "recorded_at")
-_HISTOGRAM = ", ".join(
-    f"count(*) FILTER (WHERE bucket = {bucket})" for bucket in range(1, HISTOGRAM_BUCKETS + 1)
-)
+# The database fills in when the row was recorded.
+_GIVEN: Final = [
+    (index, column.name)
+    for index, column in enumerate(predictions.columns)
+    if column.name != "recorded_at"
+]
+_NAMES: Final = [name for _, name in _GIVEN]
+_given: Final = itemgetter(*(index for index, _ in _GIVEN))
 
-# The batch goes as one array of rows of the table's own type: it takes the driver half the time
-# that an array per column takes, and needs no list of types beside the table's.
-# One statement, hence one transaction and one round trip. The roll-ups are made from what was
-# really inserted, and their rows are taken in key order by every writer.
-_STORE: Final = text(
-    f"""
-WITH stored AS (
-    INSERT INTO predictions ({_NAMES})
-    SELECT {_NAMES} FROM unnest(CAST(:rows AS predictions[]))
-    ON CONFLICT (id) DO NOTHING
-    RETURNING decided_at, model, bundle_version, prediction, confidence, warnings,
-        coalesce(property_area, '{MISSING}') AS property_area,
-        coalesce(CAST(credit_history AS TEXT), '{MISSING}') AS credit_history,
-        least(width_bucket(confidence, 0, 1, {HISTOGRAM_BUCKETS}), {HISTOGRAM_BUCKETS}) AS bucket
-), by_model AS (
-    INSERT INTO prediction_rollup AS total
-    SELECT period, starts_at, model, bundle_version, prediction,
-        count(*), count(*) FILTER (WHERE cardinality(warnings) > 0), sum(confidence),
-        ARRAY[{_HISTOGRAM}]
-    FROM stored CROSS JOIN LATERAL (
-        VALUES ('hour', date_trunc('hour', decided_at, 'UTC')),
-            ('day', date_trunc('day', decided_at, 'UTC')),
-            ('all', CAST('epoch' AS TIMESTAMPTZ))
-    ) AS span (period, starts_at)
-    GROUP BY period, starts_at, model, bundle_version, prediction
-    ORDER BY period, starts_at, model, bundle_version, prediction
-    ON CONFLICT (period, starts_at, model, bundle_version, prediction) DO UPDATE SET
-        predictions = total.predictions + excluded.predictions,
-        with_warnings = total.with_warnings + excluded.with_warnings,
-        confidence_sum = total.confidence_sum + excluded.confidence_sum,
-        confidence_histogram = ARRAY(
-            SELECT old + new
-            FROM unnest(total.confidence_histogram, excluded.confidence_histogram)
-                WITH ORDINALITY AS pair (old, new, bucket)
-            ORDER BY bucket
+_FIND: Final = "SELECT id FROM predictions WHERE id = ANY($1)"
+_ADD_BY_MODEL: Final = """
+INSERT INTO prediction_rollup AS total
+SELECT * FROM unnest(CAST($1 AS prediction_rollup[]))
+ON CONFLICT (period, starts_at, model, bundle_version, prediction) DO UPDATE SET
+    predictions = total.predictions + excluded.predictions,
+    with_warnings = total.with_warnings + excluded.with_warnings,
+    confidence_sum = total.confidence_sum + excluded.confidence_sum,
+    confidence_histogram = ARRAY(
+        SELECT old + new
+        FROM unnest(total.confidence_histogram, excluded.confidence_histogram)
+            WITH ORDINALITY AS pair (old, new, bucket)
+        ORDER BY bucket
+    )
+"""
+_ADD_BY_APPLICANT: Final = """
+INSERT INTO applicant_rollup AS total
+SELECT * FROM unnest(CAST($1 AS applicant_rollup[]))
+ON CONFLICT (property_area, credit_history, prediction) DO UPDATE SET
+    predictions = total.predictions + excluded.predictions,
+    confidence_sum = total.confidence_sum + excluded.confidence_sum
+"""
+
+
+async def _insert(connection: asyncpg.Connection, rows: Sequence[DecodedRow]) -> None:
+    """One transaction; raises ``UniqueViolationError``, with nothing stored, if a row exists.
+
+    COPY, the cheapest way in for both sides, cannot skip a row that is there. That is the rare
+    case, so it is tried first.
+    """
+    by_model, by_applicant = add_up(rows)
+    async with connection.transaction():
+        await connection.copy_records_to_table(
+            predictions.name, records=map(_given, rows), columns=_NAMES
         )
-), by_applicant AS (
-    INSERT INTO applicant_rollup AS total
-    SELECT property_area, credit_history, prediction, count(*), sum(confidence)
-    FROM stored
-    GROUP BY property_area, credit_history, prediction
-    ORDER BY property_area, credit_history, prediction
-    ON CONFLICT (property_area, credit_history, prediction) DO UPDATE SET
-        predictions = total.predictions + excluded.predictions,
-        confidence_sum = total.confidence_sum + excluded.confidence_sum
-)
-SELECT count(*) FROM stored
-"""  # noqa: S608 - put together from this package's own column names alone
-)
+        # The counts come last: the rows that every writer updates are locked the shortest.
+        await connection.execute(_ADD_BY_MODEL, by_model)
+        await connection.execute(_ADD_BY_APPLICANT, by_applicant)
+
+
+async def _stored(connection: asyncpg.Connection, rows: Sequence[DecodedRow]) -> set[Any]:
+    return {found["id"] for found in await connection.fetch(_FIND, [row[0] for row in rows])}
+
+
+@asynccontextmanager
+async def _driver(engine: AsyncEngine) -> AsyncIterator[asyncpg.Connection]:
+    """The driver's own connection, for COPY is not known to SQLAlchemy; raises its errors."""
+    async with engine.connect() as connection:
+        opened: Any = (await connection.get_raw_connection()).driver_connection
+        try:
+            yield opened
+        except BaseException as error:
+            refused = isinstance(error, asyncpg.PostgresError)
+            if opened.is_closed() or not refused:
+                # What a cut off transaction left behind must not be the next one's beginning.
+                await connection.invalidate()
+            if refused or isinstance(error, asyncpg.InterfaceError):
+                raise DBAPIError(None, None, error) from error
+            raise

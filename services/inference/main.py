@@ -4,12 +4,13 @@
 """
 
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 
 import httpx
 from fastapi import FastAPI, Request
 from fastapi_offline import FastAPIOffline
 from redis.asyncio import Redis
+from redis.exceptions import RedisError
 
 from services.inference import routes
 from services.inference.catalogue import build_catalogue
@@ -63,6 +64,9 @@ def create_app(settings: InferenceSettings | None = None) -> FastAPI:
             ) as stream,
             rate_limits.shared_through(redis),
         ):
+            with suppress(RedisError, OSError):
+                # Dialled now, so that the first decision does not wait for it within its deadline.
+                await stream.ping()
             publisher = _build_publisher(settings, stream, history)
             metrics.read_from(publisher.readings())
             yield {

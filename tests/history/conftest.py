@@ -14,14 +14,13 @@ from services.history.consumer import Consumer
 from services.history.database import open_engine
 from services.history.main import create_app
 from services.history.recorder import store
-from services.history.records import row_of
 from services.history.settings import HistorySettings
 from shared.cache import Cache
 from shared.clients import parse_keys
 from shared.events import PredictionRecorded
 from shared.redis import connect
 from tests import keys
-from tests.history.events import random_events
+from tests.history.events import random_events, row_of
 from tests.serving import served
 
 STORED_EVENTS = 250

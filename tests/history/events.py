@@ -5,6 +5,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, get_args
 from uuid import uuid4
 
+from services.history.recorder import DecodedRow, decode
 from shared.events import (
     Application,
     Decision,
@@ -59,3 +60,8 @@ def random_events(count: int, *, seed: int, **changes: Any) -> list[PredictionRe
 def body_of(event: PredictionRecorded) -> bytes:
     """The event as it stands in the stream."""
     return event.model_dump_json().encode()
+
+
+def row_of(event: PredictionRecorded) -> DecodedRow:
+    """The row of ``event``, by way of its JSON, as it comes from the stream."""
+    return decode(event.model_dump_json().encode())

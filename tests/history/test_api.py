@@ -14,14 +14,13 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from services.history.main import create_app
 from services.history.recorder import store
-from services.history.records import row_of
 from services.history.schemas import encode_cursor
 from services.local.servers import Server
 from shared.events import PredictionRecorded
 from tests import keys
 from tests.harness import HOST, free_port
 from tests.history.conftest import STORED_EVENTS, quick_settings
-from tests.history.events import MODELS, random_events
+from tests.history.events import MODELS, random_events, row_of
 from tests.serving import served
 
 PROBLEM = "application/problem+json"

@@ -14,9 +14,9 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from services.history import queries
 from services.history.database import is_data_error, is_outage
 from services.history.recorder import Undecodable, decode, store
-from services.history.records import record_of, row_of
+from services.history.records import record_of
 from services.history.tables import predictions
-from tests.history.events import body_of, random_event, random_events
+from tests.history.events import body_of, random_event, random_events, row_of
 from tests.history.storage import assert_rollups_equal_a_recount, ids_of, stored_ids
 
 _TEXT = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=20)

@@ -8,9 +8,8 @@ import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from services.history.recorder import store
-from services.history.records import row_of
 from shared.events import PredictionRecorded
-from tests.history.events import MODELS, random_events
+from tests.history.events import MODELS, random_events, row_of
 
 
 async def test_statistics_count_what_was_stored(

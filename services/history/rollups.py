@@ -1,0 +1,108 @@
+"""What a batch of decisions adds to the roll-ups.
+
+Adding up takes place here, where the rows are at hand, at a quarter of what PostgreSQL takes for
+it; what is left to PostgreSQL are some dozens of rows per batch.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from datetime import UTC, date, datetime, time
+from operator import itemgetter
+from typing import Any, Final, NamedTuple, TypeAlias
+
+from services.history.tables import HISTOGRAM_BUCKETS, MISSING, predictions
+
+_COUNTED: Final = (
+    "decided_at",
+    "model",
+    "bundle_version",
+    "prediction",
+    "confidence",
+    "warnings",
+    "property_area",
+    "credit_history",
+)
+_counted: Final = itemgetter(*map(predictions.columns.keys().index, _COUNTED))
+
+_Hour: TypeAlias = tuple[date, int, str, str, str]
+"""A UTC hour with the model, its version and the decision."""
+
+_Span: TypeAlias = tuple[str, datetime, str, str, str]
+"""The key of ``prediction_rollup``."""
+
+_Applicant: TypeAlias = tuple[str, str, str]
+"""The key of ``applicant_rollup``."""
+
+_EPOCH: Final = datetime.fromtimestamp(0, UTC)
+
+
+class Rollups(NamedTuple):
+    """Rows to add to ``prediction_rollup`` and to ``applicant_rollup``, in the order of the keys.
+
+    With one order everywhere, writers that meet on a row wait for each other, not in a ring.
+    """
+
+    by_model: list[tuple[Any, ...]]
+    by_applicant: list[tuple[Any, ...]]
+
+
+class _Total(NamedTuple):
+    predictions: int = 0
+    with_warnings: int = 0
+    confidence_sum: float = 0.0
+    confidence_histogram: Sequence[int] = (0,) * HISTOGRAM_BUCKETS
+
+    def and_(self, other: "_Total") -> "_Total":
+        pairs = zip(self.confidence_histogram, other.confidence_histogram, strict=True)
+        return _Total(
+            self.predictions + other.predictions,
+            self.with_warnings + other.with_warnings,
+            self.confidence_sum + other.confidence_sum,
+            [ours + theirs for ours, theirs in pairs],
+        )
+
+
+def add_up(rows: Iterable[Sequence[Any]]) -> Rollups:
+    """The roll-ups of ``rows``, which have the columns of ``predictions`` in the table's order.
+
+    ``decided_at`` must be in UTC, for it is UTC's hours and days that are counted.
+    """
+    by_hour: defaultdict[_Hour, list[tuple[float, list[str]]]] = defaultdict(list)
+    by_applicant: defaultdict[_Applicant, list[float]] = defaultdict(list)
+    for decided_at, model, version, prediction, confidence, warnings, area, history in map(
+        _counted, rows
+    ):
+        # A date and a number make a key at a fifth of the cost of a time cut down to the hour.
+        decided_in = (decided_at.date(), decided_at.hour, model, version, prediction)
+        by_hour[decided_in].append((confidence, warnings))
+        applicant = (area or MISSING, MISSING if history is None else str(history), prediction)
+        by_applicant[applicant].append(confidence)
+
+    by_span: defaultdict[_Span, _Total] = defaultdict(_Total)
+    for (day, hour, model, version, prediction), counted in by_hour.items():
+        total = _total(counted)
+        for period, starts_at in (
+            ("hour", datetime.combine(day, time(hour), UTC)),
+            ("day", datetime.combine(day, time(), UTC)),
+            ("all", _EPOCH),
+        ):
+            key = (period, starts_at, model, version, prediction)
+            by_span[key] = by_span[key].and_(total)
+    return Rollups(
+        by_model=[(*key, *by_span[key]) for key in sorted(by_span)],
+        by_applicant=[
+            (*key, len(by_applicant[key]), sum(by_applicant[key])) for key in sorted(by_applicant)
+        ],
+    )
+
+
+def _total(counted: Sequence[tuple[float, list[str]]]) -> _Total:
+    histogram = [0] * HISTOGRAM_BUCKETS
+    for confidence, _ in counted:
+        histogram[min(int(confidence * HISTOGRAM_BUCKETS), HISTOGRAM_BUCKETS - 1)] += 1
+    return _Total(
+        len(counted),
+        sum(1 for _, warnings in counted if warnings),
+        sum(confidence for confidence, _ in counted),
+        histogram,
+    )
