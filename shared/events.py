@@ -14,7 +14,7 @@ STREAM = "predictions"
 DEAD_LETTER_STREAM = "predictions:dead"
 CONSUMER_GROUP = "history"
 EVENT_FIELD = "event"
-"""The one field of a stream entry; its value is the event as JSON."""
+"""The one field of a stream entry; its value is one event as JSON, or several, one per line."""
 
 INTERNAL_PREDICTIONS_PATH = "/internal/predictions"
 """Where the history service takes events as NDJSON when the stream cannot be reached."""

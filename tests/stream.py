@@ -6,8 +6,8 @@ from shared.events import EVENT_FIELD, STREAM
 
 
 async def recorded_events(redis: Redis) -> list[bytes]:
-    """The events in the stream, oldest first, as the bytes that were added."""
+    """The events in the stream, oldest first, as the bytes that were added, group by group."""
     entries = await redis.xrange(STREAM) or []
-    events = [(fields or {})[EVENT_FIELD.encode()] for _, fields in entries]
-    assert all(isinstance(event, bytes) for event in events)
-    return [bytes(event) for event in events if isinstance(event, bytes)]
+    groups = [(fields or {})[EVENT_FIELD.encode()] for _, fields in entries]
+    assert all(isinstance(group, bytes) for group in groups)
+    return [event for group in groups if isinstance(group, bytes) for event in group.split(b"\n")]

@@ -1,9 +1,9 @@
 """Store what the stream hands over: ``python -m services.history.consumer``.
 
-Guarantee: an entry is acknowledged only after the transaction that holds it has committed, and
-storing it twice is harmless, so whatever dies at whatever moment, each decision ends up stored
-exactly once. An entry that cannot be stored at all is put aside after a number of deliveries
-(counted by Redis, so a restart forgets none) and never holds up the others.
+Guarantee: an entry is acknowledged only after the transactions that hold its events have
+committed, and storing an event twice is harmless, so whatever dies at whatever moment, each
+decision ends up stored exactly once. An event that cannot be stored at all is put aside after a
+number of deliveries (counted by Redis, so a restart forgets none) and never holds up the others.
 """
 
 import asyncio
@@ -13,7 +13,8 @@ import random
 import signal
 import sys
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import count
 from typing import Final, NamedTuple
 
 import uvloop
@@ -32,6 +33,13 @@ from shared.events import DEAD_LETTER_STREAM
 from shared.redis import COMMAND_TIMEOUT_S, connect
 from shared.telemetry import configure_logging
 
+LANES: Final = 4
+"""Batches in hand at a time: while the servers are at work on some, another is decoded. Each has a
+connection of its own; with fewer the process waits for round trips, with more nothing is gained."""
+
+_FIRST_READ: Final = 16
+"""Entries asked for before it is known how many events an entry holds."""
+
 _INVALIDATE_EVERY_S: Final = 1.0
 _FIRST_PAUSE_S: Final = 0.1
 _REDIS_ERRORS: Final = (RedisError, OSError)
@@ -42,28 +50,38 @@ class Unfinished(Exception):
     """The consumer was asked to stop while the database was down; the batch stays on the stream."""
 
 
-class Unusable(NamedTuple):
-    """An entry that cannot be stored, and why."""
+class Usable(NamedTuple):
+    """An event with its row, and the entry it came in."""
 
     entry: Entry
+    event: bytes
+    row: DecodedRow
+
+
+class Unusable(NamedTuple):
+    """An event that cannot be stored, and why."""
+
+    entry: Entry
+    event: bytes
     reason: str
 
 
 class Batch(NamedTuple):
-    """Entries with their rows, and those that make none."""
+    """The events of some entries: those that make rows, and those that make none."""
 
-    usable: list[tuple[Entry, DecodedRow]]
+    usable: list[Usable]
     unusable: list[Unusable]
 
 
 def decode_all(entries: Iterable[Entry]) -> Batch:
-    """Decode each entry by itself: one that is no event costs the others nothing."""
+    """Decode each event by itself: one that is none costs the others nothing."""
     batch = Batch([], [])
     for entry in entries:
-        try:
-            batch.usable.append((entry, decode(entry.payload)))
-        except Undecodable as error:
-            batch.unusable.append(Unusable(entry, str(error)))
+        for event in entry.events:
+            try:
+                batch.usable.append(Usable(entry, event, decode(event)))
+            except Undecodable as error:
+                batch.unusable.append(Unusable(entry, event, str(error)))
     return batch
 
 
@@ -89,108 +107,95 @@ class Consumer:
         self._redis = redis
         self._cache = cache
         self._stopping = asyncio.Event()
-        self._failures = 0
         self._take_over_at_s = 0.0
         self._invalidate_at_s = 0.0
         self._cache_is_stale = False
-        self._finishing: asyncio.Task[None] | None = None
+        self._entries_wanted = _FIRST_READ
 
     def stop(self) -> None:
         """Finish what was read and return from ``run``."""
         self._stopping.set()
 
     async def run(self) -> None:
-        """Store entries until ``stop``; failures of either server are waited out.
-
-        Three batches are in hand at most: while one is stored, the next is read and decoded and
-        the one before is acknowledged.
-        """
-        reading = asyncio.create_task(self._read())
-        try:
-            while True:
-                batch = await reading
-                stopping = self._stopping.is_set()
-                if not stopping:
-                    reading = asyncio.create_task(self._read())
-                if batch.usable or batch.unusable:
-                    await self._handle(batch)
-                if stopping:
-                    break
-                await self._keep_house()
-        except Unfinished:
-            _log.warning("stopped while the database was down; the batch stays on the stream")
-        finally:
-            reading.cancel()
-        await self._finished()
+        """Store entries until ``stop``; failures of either server are waited out."""
+        async with asyncio.TaskGroup() as lanes:
+            for _ in range(LANES):
+                lanes.create_task(self._work())
         if self._cache_is_stale:
             await self._invalidate()
 
-    async def _read(self) -> Batch:
-        settings = self._settings
+    async def _work(self) -> None:
         try:
-            entries = await stream.read_new(
-                self._reader,
-                consumer=settings.consumer_name,
-                count=settings.consumer_batch_size,
-                block_s=settings.consumer_block_s,
-            )
-        except _REDIS_ERRORS as error:
-            await self._recover(error)
-            entries = []
-        else:
-            self._failures = 0
-        return decode_all(entries)
+            while not self._stopping.is_set():
+                await self._handle(await self._read())
+                await self._keep_house()
+        except Unfinished:
+            _log.warning("stopped while the database was down; the batch stays on the stream")
 
-    async def _recover(self, error: Exception) -> None:
-        if not stream.is_missing_group(error):
-            await self._pause("Redis", error)
-            return
+    async def _read(self) -> list[Entry]:
+        settings = self._settings
+        for failures in count():
+            try:
+                return await stream.read_new(
+                    self._reader,
+                    consumer=settings.consumer_name,
+                    count=self._entries_wanted,
+                    block_s=settings.consumer_block_s,
+                )
+            except _REDIS_ERRORS as error:
+                if not (stream.is_missing_group(error) and await self._make_group()):
+                    await self._pause("Redis", error, failures)
+            if self._stopping.is_set():
+                break
+        return []
+
+    async def _make_group(self) -> bool:
         try:
             await stream.create_group(self._redis)
-        except _REDIS_ERRORS as again:
-            await self._pause("Redis", again)
-        else:
-            _log.info("made the consumer group")
+        except _REDIS_ERRORS:
+            return False
+        _log.info("made the consumer group")
+        return True
 
-    async def _handle(self, batch: Batch) -> None:
-        """Store the batch; what is left to do with its entries is done while the next is stored."""
-        refused = await self._store(batch.usable)
-        refused_ids = {entry.id for entry, _ in refused}
-        stored = [entry for entry, _ in batch.usable if entry.id not in refused_ids]
-        if stored:
-            self._cache_is_stale = True
-        await self._finished()
-        self._finishing = asyncio.create_task(self._finish(stored, batch.unusable + refused))
-
-    async def _finish(self, stored: Sequence[Entry], unusable: Sequence[Unusable]) -> None:
-        """Acknowledge what is stored, and deal with the unusable rest after."""
+    async def _handle(self, entries: Sequence[Entry]) -> None:
+        """Store the events, then acknowledge the entries; deal with the unusable rest after."""
+        if not entries:
+            return
+        batch = decode_all(entries)
+        size = self._settings.consumer_batch_size
+        events = len(batch.usable) + len(batch.unusable)
+        # The next read is to bring one batch, whether entries hold one event or many.
+        self._entries_wanted = min(size, max(1, size * len(entries) // events))
+        unusable = batch.unusable
+        for first in range(0, len(batch.usable), size):
+            unusable += await self._store(batch.usable[first : first + size])
+        self._cache_is_stale = True
+        left = {event.entry.id for event in unusable}
+        stored = [entry.id for entry in entries if entry.id not in left]
         try:
             if stored:
                 await stream.finish(self._redis, stored)
-            for entry, reason in unusable:
-                await self._retry_or_put_aside(entry, reason)
+            for entry in entries:
+                if entry.id in left:
+                    await self._retry_or_put_aside(
+                        entry,
+                        {event.event: event.reason for event in unusable if event.entry is entry},
+                    )
         except _REDIS_ERRORS as error:
-            # Stored but perhaps not acknowledged: it will be taken over and found stored.
-            await self._pause("Redis", error)
+            # What is stored but not acknowledged will be taken over and found stored.
+            _log.warning("not acknowledged: %s", _reason(error))
 
-    async def _finished(self) -> None:
-        """Return once the entries of the batch stored last are dealt with."""
-        if self._finishing is not None:
-            await self._finishing
-
-    async def _store(self, usable: Sequence[tuple[Entry, DecodedRow]]) -> list[Unusable]:
+    async def _store(self, usable: Sequence[Usable]) -> list[Unusable]:
         """Commit the rows; those that the database refuses by themselves, with its reason.
 
         A refused batch is halved until the refused rows stand alone, so they cost the others
         nothing but a few more transactions.
         """
-        if not usable:
-            return []
         try:
-            await self._commit([row for _, row in usable])
+            await self._commit([event.row for event in usable])
         except DBAPIError as error:
             if len(usable) == 1:
-                return [Unusable(usable[0][0], str(error.orig))]
+                return [Unusable(usable[0].entry, usable[0].event, str(error.orig))]
             middle = len(usable) // 2
             return await self._store(usable[:middle]) + await self._store(usable[middle:])
         return []
@@ -200,7 +205,7 @@ class Consumer:
 
         Raises ``DBAPIError`` only when it refuses the values, and ``Unfinished``.
         """
-        while True:
+        for failures in count():
             try:
                 await store(self._engine, rows)
             except DATABASE_ERRORS as error:
@@ -208,55 +213,72 @@ class Consumer:
                     raise
                 if self._stopping.is_set():
                     raise Unfinished from error
-                await self._pause("the database", error)
+                await self._pause("the database", error, failures)
             else:
-                self._failures = 0
                 return
 
-    async def _retry_or_put_aside(self, entry: Entry, reason: str) -> None:
+    async def _retry_or_put_aside(self, entry: Entry, unusable: Mapping[bytes, str]) -> None:
         delivered = await stream.deliveries(self._redis, entry)
         if delivered < self._settings.consumer_max_deliveries:
             # A newer consumer may understand it, so it stays pending and comes round again.
-            _log.warning("entry %s cannot be stored (delivery %d)", entry.id.decode(), delivered)
+            _log.warning(
+                "%d events of entry %s cannot be stored (delivery %d)",
+                len(unusable),
+                entry.id.decode(),
+                delivered,
+            )
             return
-        await stream.put_aside(self._redis, entry, error=reason, delivered=delivered)
-        # The reason stands beside the entry; it may quote values, which do not belong in a log.
-        _log.error("entry %s was put aside to %s", entry.id.decode(), DEAD_LETTER_STREAM)
+        await stream.put_aside(self._redis, entry, unusable, delivered=delivered)
+        # The reason stands beside the event; it may quote values, which do not belong in a log.
+        _log.error(
+            "%d events of entry %s were put aside to %s",
+            len(unusable),
+            entry.id.decode(),
+            DEAD_LETTER_STREAM,
+        )
 
     async def _keep_house(self) -> None:
         """Take over what other consumers left, and let the caches go, each now and then."""
-        settings = self._settings
         if time.monotonic() >= self._take_over_at_s:
+            self._take_over_at_s = time.monotonic() + self._settings.consumer_reclaim_idle_s
+            await self._take_over()
+        if self._cache_is_stale and time.monotonic() >= self._invalidate_at_s:
+            await self._invalidate()
+
+    async def _take_over(self) -> None:
+        settings = self._settings
+        full = True
+        while full and not self._stopping.is_set():
+            wanted = self._entries_wanted
             try:
                 taken = await stream.take_over(
                     self._redis,
                     consumer=settings.consumer_name,
-                    count=settings.consumer_batch_size,
+                    count=wanted,
                     idle_s=settings.consumer_reclaim_idle_s,
                 )
             except _REDIS_ERRORS as error:
-                await self._pause("Redis", error)
+                _log.warning("nothing taken over: %s", _reason(error))
                 return
-            if len(taken) < settings.consumer_batch_size:
-                self._take_over_at_s = time.monotonic() + settings.consumer_reclaim_idle_s
-            if taken:
-                await self._handle(decode_all(taken))
-        if self._cache_is_stale and time.monotonic() >= self._invalidate_at_s:
-            await self._invalidate()
+            await self._handle(taken)
+            full = len(taken) == wanted
 
     async def _invalidate(self) -> None:
+        # Noted before the wait, so that what is committed meanwhile is followed up too.
+        self._cache_is_stale = False
+        self._invalidate_at_s = time.monotonic() + _INVALIDATE_EVERY_S
         try:
             await self._cache.invalidate()
         except _REDIS_ERRORS as error:
-            await self._pause("Redis", error)
-        else:
-            self._cache_is_stale = False
-            self._invalidate_at_s = time.monotonic() + _INVALIDATE_EVERY_S
+            self._cache_is_stale = True
+            _log.warning("caches not invalidated: %s", _reason(error))
 
-    async def _pause(self, what: str, error: Exception) -> None:
+    async def _pause(self, what: str, error: Exception, failures: int) -> None:
         """Wait longer after each failure, and at random, so that consumers do not come in step."""
-        longest_s = min(self._settings.consumer_retry_max_s, _FIRST_PAUSE_S * 2**self._failures)
-        self._failures += 1
+        # Hours of failures must not make a number too large for a float.
+        longest_s = min(
+            self._settings.consumer_retry_max_s, _FIRST_PAUSE_S * 2 ** min(failures, 20)
+        )
         pause_s = random.uniform(longest_s / 2, longest_s)  # noqa: S311 - timing, not a secret
         _log.warning("%s: %s; next attempt in %.1f s", what, _reason(error), pause_s)
         try:
@@ -276,7 +298,7 @@ async def consume(settings: HistorySettings) -> None:
     engine = open_engine(
         settings.database_url,
         name="history-consumer",
-        pool_size=1,
+        pool_size=LANES,
         connect_timeout_s=settings.database_connect_timeout_s,
         command_timeout_s=settings.database_command_timeout_s,
         ping_first=False,

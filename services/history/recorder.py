@@ -2,7 +2,6 @@
 
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from operator import itemgetter
 from typing import Any, Final, TypeAlias
 
 import asyncpg
@@ -10,7 +9,8 @@ from pydantic import ValidationError
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from services.history.records import EVENT, row_of
+from services.history.database import is_data_error
+from services.history.records import COLUMNS, EVENT, row_of
 from services.history.rollups import add_up
 from services.history.tables import predictions
 
@@ -57,15 +57,6 @@ async def store(engine: AsyncEngine, rows: Sequence[DecodedRow]) -> int:
     return len(new)
 
 
-# The database fills in when the row was recorded.
-_GIVEN: Final = [
-    (index, column.name)
-    for index, column in enumerate(predictions.columns)
-    if column.name != "recorded_at"
-]
-_NAMES: Final = [name for _, name in _GIVEN]
-_given: Final = itemgetter(*(index for index, _ in _GIVEN))
-
 _FIND: Final = "SELECT id FROM predictions WHERE id = ANY($1)"
 _ADD_BY_MODEL: Final = """
 INSERT INTO prediction_rollup AS total
@@ -98,12 +89,18 @@ async def _insert(connection: asyncpg.Connection, rows: Sequence[DecodedRow]) ->
     """
     by_model, by_applicant = add_up(rows)
     async with connection.transaction():
-        await connection.copy_records_to_table(
-            predictions.name, records=map(_given, rows), columns=_NAMES
-        )
+        await connection.copy_records_to_table(predictions.name, records=rows, columns=COLUMNS)
         # The counts come last: the rows that every writer updates are locked the shortest.
         await connection.execute(_ADD_BY_MODEL, by_model)
         await connection.execute(_ADD_BY_APPLICANT, by_applicant)
+
+
+# The last is what the driver says when it is asked to go on after a connection broke.
+_DRIVER_ERRORS: Final = (
+    asyncpg.PostgresError,
+    asyncpg.InterfaceError,
+    asyncpg.InternalClientError,
+)
 
 
 async def _stored(connection: asyncpg.Connection, rows: Sequence[DecodedRow]) -> set[Any]:
@@ -118,10 +115,10 @@ async def _driver(engine: AsyncEngine) -> AsyncIterator[asyncpg.Connection]:
         try:
             yield opened
         except BaseException as error:
-            refused = isinstance(error, asyncpg.PostgresError)
-            if opened.is_closed() or not refused:
-                # What a cut off transaction left behind must not be the next one's beginning.
+            failed = DBAPIError(None, None, error) if isinstance(error, _DRIVER_ERRORS) else None
+            if failed is None or not is_data_error(failed):
+                # Nobody knows what the connection is in the middle of.
                 await connection.invalidate()
-            if refused or isinstance(error, asyncpg.InterfaceError):
-                raise DBAPIError(None, None, error) from error
-            raise
+            if failed is None:
+                raise
+            raise failed from error

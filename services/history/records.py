@@ -11,7 +11,7 @@ from typing import Annotated, Any, Final, TypeGuard
 from pydantic import BaseModel, Field, TypeAdapter, with_config
 from typing_extensions import TypedDict
 
-from services.history.tables import AnyRow
+from services.history.tables import AnyRow, predictions
 from shared.events import Application, Decision, ModelInfo, PredictionRecorded, Probability
 
 
@@ -44,11 +44,13 @@ EVENT: Final = TypeAdapter(_dicts_of(PredictionRecorded))
 """Reads a ``PredictionRecorded`` event as dicts of its members."""
 
 
-def row_of(event: Mapping[str, Any]) -> tuple[Any, ...]:
-    """The values of the columns of ``predictions``, in the table's order, of what ``EVENT`` read.
+COLUMNS: Final = tuple(column.name for column in predictions.columns if not column.server_default)
+"""The columns of ``predictions`` that an event fills, in the table's order; the database fills the
+rest."""
 
-    ``recorded_at`` is None: the database fills it in.
-    """
+
+def row_of(event: Mapping[str, Any]) -> tuple[Any, ...]:
+    """The values of ``COLUMNS`` in what ``EVENT`` read."""
     decision = event["decision"]
     probability = decision["probability"]
     model = decision["model_info"]
@@ -56,7 +58,6 @@ def row_of(event: Mapping[str, Any]) -> tuple[Any, ...]:
     return (
         decision["prediction_id"],
         decision["timestamp"].astimezone(UTC),
-        None,
         decision["confidence"],
         probability["approved"],
         probability["rejected"],

@@ -10,7 +10,8 @@ from datetime import UTC, date, datetime, time
 from operator import itemgetter
 from typing import Any, Final, NamedTuple, TypeAlias
 
-from services.history.tables import HISTOGRAM_BUCKETS, MISSING, predictions
+from services.history.records import COLUMNS
+from services.history.tables import HISTOGRAM_BUCKETS, MISSING
 
 _COUNTED: Final = (
     "decided_at",
@@ -22,7 +23,7 @@ _COUNTED: Final = (
     "property_area",
     "credit_history",
 )
-_counted: Final = itemgetter(*map(predictions.columns.keys().index, _COUNTED))
+_counted: Final = itemgetter(*map(COLUMNS.index, _COUNTED))
 
 _Hour: TypeAlias = tuple[date, int, str, str, str]
 """A UTC hour with the model, its version and the decision."""
@@ -63,7 +64,7 @@ class _Total(NamedTuple):
 
 
 def add_up(rows: Iterable[Sequence[Any]]) -> Rollups:
-    """The roll-ups of ``rows``, which have the columns of ``predictions`` in the table's order.
+    """The roll-ups of ``rows``, each the values of ``records.COLUMNS``.
 
     ``decided_at`` must be in UTC, for it is UTC's hours and days that are counted.
     """

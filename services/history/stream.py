@@ -19,9 +19,9 @@ class Entry(NamedTuple):
     fields: Mapping[bytes, bytes]
 
     @property
-    def payload(self) -> bytes:
-        """The event's JSON; empty when the entry has none."""
-        return self.fields.get(_FIELD, b"")
+    def events(self) -> list[bytes]:
+        """The JSON of each of its events; a single empty one when the entry has none."""
+        return self.fields.get(_FIELD, b"").split(b"\n")
 
 
 async def create_group(redis: Redis) -> None:
@@ -46,7 +46,7 @@ async def read_new(redis: Redis, *, consumer: str, count: int, block_s: float) -
     answer: Any = await redis.xreadgroup(
         CONSUMER_GROUP, consumer, {STREAM: ">"}, count=count, block=round(block_s * 1000)
     )
-    return [Entry(*entry) for _, entries in answer or () for entry in entries]
+    return [Entry._make(entry) for _, entries in answer or () for entry in entries]
 
 
 async def take_over(redis: Redis, *, consumer: str, count: int, idle_s: float) -> list[Entry]:
@@ -63,7 +63,7 @@ async def take_over(redis: Redis, *, consumer: str, count: int, idle_s: float) -
             count=count - len(taken),
         )
         # Before version 7 an entry that was deleted meanwhile is handed over as nothing.
-        taken += [Entry(*entry) for entry in entries if entry[1] is not None]
+        taken += [Entry._make(entry) for entry in entries if entry[1] is not None]
         if start in (b"0-0", "0-0"):
             break
     return taken
@@ -75,25 +75,32 @@ async def deliveries(redis: Redis, entry: Entry) -> int:
     return int(found[0]["times_delivered"]) if found else 0
 
 
-async def finish(redis: Redis, entries: Sequence[Entry]) -> None:
-    """Acknowledge the entries and take them off the stream, both or neither."""
-    ids = [entry.id for entry in entries]
+async def finish(redis: Redis, ids: Sequence[bytes]) -> None:
+    """Acknowledge the entries of these ids and take them off the stream, both or neither."""
     async with redis.pipeline(transaction=True) as pipeline:
         pipeline.xack(STREAM, CONSUMER_GROUP, *ids)
         pipeline.xdel(STREAM, *ids)
         await pipeline.execute()
 
 
-async def put_aside(redis: Redis, entry: Entry, *, error: str, delivered: int) -> None:
-    """Move the entry, as it came, to the dead-letter stream beside the reason; both or neither."""
-    moved: dict[Any, Any] = {
-        **entry.fields,
-        b"error": error,
-        b"entry_id": entry.id,
-        b"deliveries": delivered,
-    }
+async def put_aside(
+    redis: Redis, entry: Entry, unusable: Mapping[bytes, str], *, delivered: int
+) -> None:
+    """Move the entry's unusable events to the dead-letter stream; all of it or nothing.
+
+    ``unusable`` maps each event, as it came, to the reason that will stand beside it. The entry's
+    other events must have been stored: it is taken off the stream.
+    """
     async with redis.pipeline(transaction=True) as pipeline:
-        pipeline.xadd(DEAD_LETTER_STREAM, moved)
+        for event, reason in unusable.items():
+            moved: dict[Any, Any] = {
+                **entry.fields,
+                **({_FIELD: event} if event else {}),
+                b"error": reason,
+                b"entry_id": entry.id,
+                b"deliveries": delivered,
+            }
+            pipeline.xadd(DEAD_LETTER_STREAM, moved)
         pipeline.xack(STREAM, CONSUMER_GROUP, entry.id)
         pipeline.xdel(STREAM, entry.id)
         await pipeline.execute()
@@ -102,7 +109,8 @@ async def put_aside(redis: Redis, entry: Entry, *, error: str, delivered: int) -
 async def state(redis: Redis) -> dict[str, int | float | None]:
     """How much waits on the stream, how much was put aside, and when a consumer last came by.
 
-    ``waiting`` counts entries not stored yet, ``in_hand`` those of them that a consumer holds.
+    ``waiting`` counts entries not stored yet, each of one event or of a group that was handed over
+    together; ``in_hand`` those of them that a consumer holds.
     ``consumer_seen_s_ago`` is None when none ever came. Redis knows it from the reads that
     consumers make at least once a second, so no process has to report itself.
     """

@@ -8,18 +8,17 @@ from uuid import UUID
 import pytest
 
 from services.history.recorder import Undecodable, decode
-from services.history.tables import predictions
+from services.history.records import COLUMNS
 
 SAMPLE = Path(__file__).with_name("prediction_recorded_v1.json").read_bytes()
 
 
 def test_history_reads_the_frozen_sample_of_version_1() -> None:
     """Each column gets the value that the event has held since version 1 was published."""
-    row = dict(zip(predictions.columns.keys(), decode(SAMPLE), strict=True))
+    row = dict(zip(COLUMNS, decode(SAMPLE), strict=True))
     assert row == {
         "id": UUID("0198c6d0-9711-7b92-8f26-d0c4a1b35e68"),
         "decided_at": datetime(2025, 8, 20, 9, 30, 15, 697123, tzinfo=UTC),
-        "recorded_at": None,
         "confidence": 0.8342710137367249,
         "probability_approved": 0.8342710137367249,
         "probability_rejected": 0.16572898626327515,

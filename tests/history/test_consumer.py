@@ -29,12 +29,13 @@ from tests.history.storage import (
 )
 
 
+@pytest.mark.parametrize("group", [1, 7, 64])
 async def test_every_event_is_stored_once_and_taken_off_the_stream(
-    settings: HistorySettings, engine: AsyncEngine, redis: Redis
+    settings: HistorySettings, engine: AsyncEngine, redis: Redis, group: int
 ) -> None:
-    """Events added before the group existed are stored too, in batches, with their roll-ups."""
+    """Events added before the group existed are stored too, however many an entry holds."""
     events = random_events(1200, seed=1)
-    await publish(redis, events)
+    await publish(redis, events, group=group)
     async with consuming(settings):
         await eventually(stored(engine, 1200))
     assert await stored_ids(engine) == ids_of(events)
@@ -135,6 +136,29 @@ async def test_rows_that_the_database_refuses_never_block_their_batch(
     assert await stored_ids(engine) == ids_of(kept)
     dead = {fields[EVENT_FIELD.encode()] for fields in await _dead_letters(redis)}
     assert dead == {body_of(events[number]) for number in refused}
+    await assert_stream_is_finished(redis)
+    await assert_rollups_equal_a_recount(engine)
+
+
+async def test_unusable_events_of_an_entry_are_put_aside_without_the_others(
+    settings: HistorySettings, engine: AsyncEngine, redis: Redis
+) -> None:
+    """Of a group that was handed over together, only what cannot be stored is a dead letter."""
+    events = random_events(30, seed=16)
+    object.__setattr__(events[4].decision.input_data, "Loan_ID", "LP\0001")
+    bodies = [body_of(event) for event in events]
+    bodies[12] = b'{"no": "event"}'
+    await publish(redis, random_events(5, seed=17))
+    mixed = await redis.xadd(STREAM, {EVENT_FIELD: b"\n".join(bodies)})
+    async with consuming(settings):
+        await eventually(lambda: _has_dead_letters(redis, 2))
+    letters = await _dead_letters(redis)
+    assert {letter[EVENT_FIELD.encode()] for letter in letters} == {bodies[4], bodies[12]}
+    assert {letter[b"entry_id"] for letter in letters} == {mixed}
+    assert all(letter[b"error"] for letter in letters)
+    kept = [event for number, event in enumerate(events) if number not in (4, 12)]
+    assert set(ids_of(kept)) < set(await stored_ids(engine))
+    assert len(await stored_ids(engine)) == 33
     await assert_stream_is_finished(redis)
     await assert_rollups_equal_a_recount(engine)
 

@@ -6,8 +6,10 @@ from typing import Final
 import asyncpg
 from tqdm import tqdm
 
+from services.history.recorder import decode
+from services.history.records import COLUMNS
 from services.history.tables import HISTOGRAM_BUCKETS, MISSING, predictions
-from tests.load.consumer_figures import real_events, rows_of
+from tests.load.consumer_figures import real_events
 
 _SAMPLE: Final = 2_000
 _PER_STATEMENT: Final = 100_000
@@ -75,8 +77,8 @@ async def fill(url: str, *, rows: int) -> None:
 
 
 async def _stage(connection: asyncpg.Connection, events: Sequence[bytes]) -> None:
-    names, rows = rows_of(events)
+    rows = [decode(event) for event in events]
     await connection.execute("CREATE TABLE sample (LIKE predictions INCLUDING DEFAULTS)")
-    await connection.copy_records_to_table("sample", records=rows, columns=names)
+    await connection.copy_records_to_table("sample", records=rows, columns=COLUMNS)
     await connection.execute("ALTER TABLE sample ADD COLUMN number bigserial")
     await connection.execute("UPDATE sample SET number = number - 1")
