@@ -16,7 +16,7 @@ COMPOSE = $(shell docker compose version >/dev/null 2>&1 && echo docker compose 
 # Fresh secrets are made inside the image: with Docker nothing else has to be installed.
 KEYS = docker run --rm -i --network none --read-only loan-predictor-history python -m shared.keys
 
-.PHONY: help run test check train format lock clean env up down logs ps key history-image compose-test bench load ladder
+.PHONY: help run test check train format lock clean env up down logs ps key history-image compose-test bench flame load ladder
 .DEFAULT_GOAL := help
 
 help: ## Show this list
@@ -83,6 +83,9 @@ compose-test: $(INSTALLED) ## Prove the containers: build, start, kill, restart,
 
 bench: $(INSTALLED) ## Measure every promise about speed; needs wrk: make bench ARGS="--quick"
 	@$(PY) -m tests.load.bench $(ARGS)
+
+flame: $(INSTALLED) ## Draw where the time of a decision goes, as a flame graph; needs wrk
+	@$(PY) -m tests.load.flame $(ARGS)
 
 load: $(INSTALLED) ## Load the running system: make load ARGS="--rate 500 --seconds 60 --prove"
 	@$(PY) -m tests.load.load $(ARGS)

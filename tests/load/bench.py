@@ -7,7 +7,14 @@ from pathlib import Path
 from typing import Final
 
 from services.local.processes import CannotStart
-from tests.load import consumer_figures, decision_figures, history_figures, report, wrk
+from tests.load import (
+    consumer_figures,
+    decision_figures,
+    history_figures,
+    report,
+    worker_figures,
+    wrk,
+)
 from tests.load.figure import Figure
 from tests.load.stack import Bench, open_bench
 from tests.load.wrk import NotMeasured
@@ -17,7 +24,7 @@ FIGURES: Final[dict[str, Callable[[Bench], list[Figure]]]] = {
     "tutorial": decision_figures.against_tutorial,
     "unloaded": decision_figures.unloaded,
     "benchmark": decision_figures.benchmark_route,
-    "workers": decision_figures.two_workers,
+    "workers": worker_figures.two_workers,
     "consumer": consumer_figures.drain,
     "history": history_figures.uncached_reads,
     "cached": history_figures.cached_statistics,

@@ -37,7 +37,7 @@ def against_limit(bench: Bench) -> list[Figure]:
     """The durable decision under load, against the limit route; and how commits are grouped."""
     with (
         decision_route(bench) as ours,
-        _limit_route(bench) as limit,
+        _baseline_route(bench, "limit") as limit,
         Redis.from_url(bench.redis.url) as redis,
     ):
         redis.config_resetstat()
@@ -97,7 +97,7 @@ def against_tutorial(bench: Bench) -> list[Figure]:
 
 def unloaded(bench: Bench) -> list[Figure]:
     """The median time of a durable decision when nothing else is asked."""
-    with decision_route(bench) as ours, _limit_route(bench) as limit:
+    with decision_route(bench) as ours, _baseline_route(bench, "limit") as limit:
         results = interleave(
             bench,
             {
@@ -120,9 +120,9 @@ def unloaded(bench: Bench) -> list[Figure]:
 
 def benchmark_route(bench: Bench) -> list[Figure]:
     """All four models on one application, against the champion's durable decision."""
-    with stack.inference(bench) as url:
-        four = _target(bench, url, "/models/benchmark")
-        one = _target(bench, url, "/predict")
+    with stack.inference(bench) as serving:
+        four = applications_to(bench, serving.url, "/models/benchmark")
+        one = applications_to(bench, serving.url, "/predict")
         results = interleave(
             bench,
             {"/models/benchmark": _loaded(four, bench), "/predict": _loaded(one, bench)},
@@ -140,38 +140,6 @@ def benchmark_route(bench: Bench) -> list[Figure]:
     ]
 
 
-def two_workers(bench: Bench) -> list[Figure]:
-    """What a second worker brings, against what it brings to the limit route."""
-    with (
-        decision_route(bench) as one,
-        decision_route(bench, workers=2) as two,
-        _limit_route(bench) as limit_one,
-        _limit_route(bench, workers=2) as limit_two,
-    ):
-        results = interleave(
-            bench,
-            {
-                "one": _loaded(one, bench),
-                "two": _loaded(two, bench),
-                "limit with one": _loaded(limit_one, bench),
-                "limit with two": _loaded(limit_two, bench),
-            },
-            show=_rate,
-        )
-    rates = {name: _rates(found) for name, found in results.items()}
-    ours = [b / a for a, b in zip(rates["one"], rates["two"], strict=True)]
-    limits = [b / a for a, b in zip(rates["limit with one"], rates["limit with two"], strict=True)]
-    return [
-        ratio(
-            "Two workers against one on this machine, as a multiple of how the limit route scales",
-            ours,
-            limits,
-            bound=at_least(1.0),
-            detail=f"{median(ours):.2f} times the rate against {median(limits):.2f} times",
-        )
-    ]
-
-
 def start_and_memory(bench: Bench) -> list[Figure]:
     """From the command to ready, and what a worker that has worked then occupies."""
     starts, sizes = [], []
@@ -182,7 +150,7 @@ def start_and_memory(bench: Bench) -> list[Figure]:
         process.start()
         starts.append(time.monotonic() - began)
         try:
-            route = _target(bench, f"http://{HOST}:{port}", "/predict")
+            route = applications_to(bench, f"http://{HOST}:{port}", "/predict")
             route.run(connections=LOADED, seconds=_WARM_UP_S)
             sizes.append(resident_bytes(process.pid) / _BYTES_PER_MIB)
         finally:
@@ -208,10 +176,10 @@ def start_and_memory(bench: Bench) -> list[Figure]:
 
 
 @contextmanager
-def decision_route(bench: Bench, *, workers: int = 1) -> Iterator[Target]:
+def decision_route(bench: Bench) -> Iterator[Target]:
     """The product's ``POST /predict``, warm."""
-    with stack.inference(bench, workers=workers) as url:
-        yield _target(bench, url, "/predict")
+    with stack.inference(bench) as serving:
+        yield applications_to(bench, serving.url, "/predict")
 
 
 def rate_of(target: Target, bench: Bench) -> float:
@@ -235,19 +203,13 @@ def resident_bytes(pid: int) -> int:
 
 
 @contextmanager
-def _limit_route(bench: Bench, *, workers: int = 1) -> Iterator[Target]:
-    with _baseline_route(bench, "limit", workers=workers) as target:
-        yield target
+def _baseline_route(bench: Bench, name: stack.Baseline) -> Iterator[Target]:
+    with stack.baseline(name, bench.folder) as serving:
+        yield applications_to(bench, serving.url, "/predict")
 
 
-@contextmanager
-def _baseline_route(bench: Bench, name: stack.Baseline, *, workers: int = 1) -> Iterator[Target]:
-    with stack.baseline(name, bench.folder, workers=workers) as url:
-        yield _target(bench, url, "/predict")
-
-
-def _target(bench: Bench, url: str, path: str) -> Target:
-    """A route that takes applications, each unlike the others, the same ones for everybody."""
+def applications_to(bench: Bench, url: str, path: str) -> Target:
+    """A warm route that takes applications, no two alike, the same ones for everybody."""
     rng = random.Random(_SEED)  # noqa: S311 - test data, not a secret
     bodies = [to_json(random_application(rng)).decode() for _ in range(_APPLICATIONS)]
     target = wrk.target(bench.folder, url, path, headers=bench.headers, bodies=bodies)

@@ -79,7 +79,7 @@ def cached_statistics(bench: Bench) -> list[Figure]:
     ):
         targets = {
             "/statistics": wrk.target(bench.folder, few.url, "/statistics", headers=few.headers),
-            "empty": wrk.target(bench.folder, empty, "/", headers=few.headers),
+            "empty": wrk.target(bench.folder, empty.url, "/", headers=few.headers),
         }
         for target in targets.values():
             target.run(connections=LOADED, seconds=_WARM_UP_S)
@@ -141,9 +141,9 @@ def _filled(bench: Bench, *, rows: int, redis_number: int) -> Iterator[Rows]:
     database = f"rows_{rows}"
     asyncio.run(_ensure_filled(bench, database, rows=rows))
     cursor, ids, size = asyncio.run(_look(bench.database_url(database), rows=rows))
-    with stack.history(bench, database=database, redis_number=redis_number) as url:
+    with stack.history(bench, database=database, redis_number=redis_number) as serving:
         yield Rows(
-            url=url,
+            url=serving.url,
             redis_url=bench.environment(redis_number=redis_number)["REDIS_URL"],
             headers=bench.headers,
             paths={

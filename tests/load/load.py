@@ -82,9 +82,9 @@ def own_ceiling(plan: Plan) -> float:
     """What this tool can send per second, from these processes to an empty route beside them."""
     with (
         tempfile.TemporaryDirectory(prefix="loan-load-") as folder,
-        stack.baseline("empty", Path(folder)) as url,
+        stack.baseline("empty", Path(folder)) as empty,
     ):
-        return sender.ceiling(replace(plan, url=url, overrun_s=0.0, wants_ids=False))
+        return sender.ceiling(replace(plan, url=empty.url, overrun_s=0.0, wants_ids=False))
 
 
 def say_ceiling(ceiling: float, *, rate: float) -> None:

@@ -7,7 +7,7 @@ from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
-from typing import Final, Literal
+from typing import Final, Literal, NamedTuple
 
 from redis import Redis
 
@@ -68,6 +68,13 @@ class Bench:
             redis.unlink(STREAM)
 
 
+class Serving(NamedTuple):
+    """A service that answers at ``url``; all its processes are in one ``session``."""
+
+    url: str
+    session: int
+
+
 @contextmanager
 def open_bench(
     folder: Path,
@@ -103,14 +110,14 @@ def open_bench(
 
 
 @contextmanager
-def inference(bench: Bench, *, workers: int = 1) -> Iterator[str]:
-    """The address of the inference service, ready; what it published is forgotten after."""
+def inference(bench: Bench, *, workers: int = 1) -> Iterator[Serving]:
+    """The inference service, ready; what it published is forgotten after."""
     port = free_port()
     shipped = inference_process(bench, port=port)
     with _serving(
         shipped.command, bench.folder, bench.environment(), port=port, workers=workers
-    ) as url:
-        yield url
+    ) as serving:
+        yield serving
     bench.clear_stream()
 
 
@@ -120,24 +127,24 @@ def inference_process(bench: Bench, *, port: int) -> Process:
 
 
 @contextmanager
-def history(bench: Bench, *, database: str, redis_number: int = 0) -> Iterator[str]:
-    """The address of the history service over one database, ready."""
+def history(bench: Bench, *, database: str, redis_number: int = 0) -> Iterator[Serving]:
+    """The history service over one database, ready."""
     port = free_port()
     env = bench.environment(database=database, redis_number=redis_number)
     shipped = services.history(env, host=HOST, port=port, logs=bench.folder)
-    with _serving(shipped.command, bench.folder, env, port=port, workers=1) as url:
-        yield url
+    with _serving(shipped.command, bench.folder, env, port=port, workers=1) as serving:
+        yield serving
 
 
 @contextmanager
-def baseline(name: Baseline, folder: Path, *, workers: int = 1) -> Iterator[str]:
-    """The address of a baseline, served by the very command that serves the product."""
+def baseline(name: Baseline, folder: Path, *, workers: int = 1) -> Iterator[Serving]:
+    """A baseline, served by the very command that serves the product."""
     port = free_port()
     shipped = services.inference({}, host=HOST, port=port, logs=folder)
     app = f"tests.load.baselines:create_{name}_app"
     command = [app if part == _INFERENCE_APP else part for part in shipped.command]
-    with _serving(command, folder, os.environ, port=port, workers=workers) as url:
-        yield url
+    with _serving(command, folder, os.environ, port=port, workers=workers) as serving:
+        yield serving
 
 
 @contextmanager
@@ -155,7 +162,7 @@ def consumers(bench: Bench, *, database: str, count: int) -> Iterator[None]:
 @contextmanager
 def _serving(
     command: list[str], folder: Path, env: Mapping[str, str], *, port: int, workers: int
-) -> Iterator[str]:
+) -> Iterator[Serving]:
     """Serve with so many workers, and wait until every one of them has started."""
     process = Process(
         f"serving-{port}",
@@ -166,7 +173,7 @@ def _serving(
     )
     try:
         process.start()
-        yield f"http://{HOST}:{port}"
+        yield Serving(f"http://{HOST}:{port}", process.pid)
     finally:
         process.stop()
 

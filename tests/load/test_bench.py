@@ -61,11 +61,11 @@ def test_run_without_a_report_or_an_answer_is_not_measured() -> None:
 def test_wrk_sends_the_given_bodies_and_counts_refusals(tmp_path: Path) -> None:
     """A real run on the limit route; bodies that it refuses fail the run, or are seen before."""
     good, bad = json.dumps(EXAMPLE), '{"ApplicantIncome": "none"}'
-    with stack.baseline("limit", tmp_path) as url:
+    with stack.baseline("limit", tmp_path) as serving:
 
         def target(*bodies: str) -> wrk.Target:
             headers = {"Content-Type": "application/json"}
-            return wrk.target(tmp_path, url, "/predict", headers=headers, bodies=bodies)
+            return wrk.target(tmp_path, serving.url, "/predict", headers=headers, bodies=bodies)
 
         assert target(good, good).run(connections=2, seconds=1).requests > 0
         with pytest.raises(NotMeasured, match="status errors"):

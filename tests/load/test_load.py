@@ -120,8 +120,8 @@ def test_ladder_names_the_last_rate_that_held(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """On the limit route, with a step that no machine climbs twice."""
-    with stack.baseline("limit", tmp_path) as url:
-        arguments = ["--url", url, "--start", "20", "--step", "10000", "--seconds", "1"]
+    with stack.baseline("limit", tmp_path) as serving:
+        arguments = ["--url", serving.url, "--start", "20", "--step", "10000", "--seconds", "1"]
         assert ladder.main([*arguments, "--p99-ms", "30000", "--processes", "1"]) == 0
     assert "The knee is at 20 requests a second." in capsys.readouterr().out
 

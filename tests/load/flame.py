@@ -1,0 +1,59 @@
+"""``python -m tests.load.flame``: where the time of a decision goes, as a flame graph."""
+
+import argparse
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+from services.local.processes import CannotStart
+from tests.load import stack, wrk
+from tests.load.decision_figures import LOADED, applications_to
+from tests.load.stack import open_bench
+from tests.load.wrk import NotMeasured
+
+_FOLDER: Final = Path(".local/bench")
+_PICTURE: Final = Path(".local/flame.svg")
+_SAMPLES_PER_S: Final = 200
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Load one worker and draw its stacks; 0, or 2 with a sentence when that is not possible."""
+    parser = argparse.ArgumentParser(prog="python -m tests.load.flame", description=__doc__)
+    parser.add_argument("--seconds", type=float, default=10.0)
+    parser.add_argument("--to", type=Path, default=_PICTURE, help=f"the picture ({_PICTURE})")
+    options = parser.parse_args(arguments)
+    options.to.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        wrk.executable()
+        with (
+            open_bench(
+                _FOLDER.resolve(), rounds=1, seconds=options.seconds, rows=0, events=0, say=print
+            ) as bench,
+            stack.inference(bench) as serving,
+        ):
+            route = applications_to(bench, serving.url, "/predict")
+            recording = _record(serving.session, seconds=options.seconds, to=options.to)
+            measured = route.run(connections=LOADED, seconds=options.seconds + 1)
+            if recording.wait() != 0:
+                raise NotMeasured("py-spy was not allowed to look; on some systems only root is.")
+    except (NotMeasured, CannotStart) as error:
+        print(error, file=sys.stderr)
+        return 2
+    print(f"{options.to}: {measured.rate:,.0f} decisions a second while it was recorded")
+    return 0
+
+
+def _record(pid: int, *, seconds: float, to: Path) -> "subprocess.Popen[bytes]":
+    return subprocess.Popen(
+        [
+            *(str(Path(sys.executable).with_name("py-spy")), "record", "--pid", str(pid)),
+            *("--rate", str(_SAMPLES_PER_S), "--duration", f"{seconds:.0f}"),
+            *("--function", "--format", "flamegraph", "--output", str(to)),
+        ]
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())
