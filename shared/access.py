@@ -81,14 +81,18 @@ class AccessMiddleware:
     def _count(self, scope: Scope, client: Client, bucket: Bucket) -> list[tuple[bytes, bytes]]:
         if client.limits is not None:
             return self._rate_limits.hit(client.limits, bucket="key", caller=client.name)
-        address = scope["client"][0] if scope["client"] else "unknown"
-        return self._rate_limits.hit(bucket.limits, bucket=bucket.name, caller=address)
+        return self._rate_limits.hit(bucket.limits, bucket=bucket.name, caller=address_of(scope))
 
 
 def client_of(scope: Scope) -> Client:
     """The client that the gate let through."""
     client: Client = scope["state"]["client"]
     return client
+
+
+def address_of(scope: Scope) -> str:
+    """The address that a request came from: the proxy's word for it, if the proxy is trusted."""
+    return scope["client"][0] if scope["client"] else "unknown"
 
 
 def require(client_scope: ClientScope) -> Callable[[Request], None]:

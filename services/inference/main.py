@@ -15,6 +15,7 @@ from redis.exceptions import RedisError
 from services.inference import routes
 from services.inference.catalogue import build_catalogue
 from services.inference.deps import Resources, resources_of
+from services.inference.idempotency import Idempotency
 from services.inference.manifest import BundleError
 from services.inference.publisher import Publisher, http_road, redis_road
 from services.inference.registry import load_bundle
@@ -25,9 +26,12 @@ from shared.direct import DirectMiddleware
 from shared.http import Check, health_router, install_conventions
 from shared.metrics import Metrics
 from shared.rate_limit import RateLimits
-from shared.redis import connect
+from shared.redis import connect, connect_in_turn
 from shared.telemetry import NO_TELEMETRY, configure_logging
 from shared.version import VERSION
+
+_IDEMPOTENCY_CONNECTIONS = 8
+_PENDING_SLACK_S = 1.0
 
 TITLE = "Loan predictor: inference"
 DESCRIPTION = """
@@ -62,18 +66,30 @@ def create_app(settings: InferenceSettings | None = None) -> FastAPI:
             connect(
                 settings.redis_url, command_timeout_s=settings.publish_redis_deadline_s
             ) as stream,
+            # A repeated request waits for its own turn here, and never in the way of publishing.
+            connect_in_turn(
+                settings.redis_url,
+                command_timeout_s=settings.idempotency_deadline_s,
+                max_connections=_IDEMPOTENCY_CONNECTIONS,
+            ) as answers,
             rate_limits.shared_through(redis),
         ):
             with suppress(RedisError, OSError):
                 # Dialled now, so that the first decision does not wait for it within its deadline.
                 await stream.ping()
             publisher = _build_publisher(settings, stream, history)
-            metrics.read_from(publisher.readings())
+            idempotency = Idempotency(
+                answers,
+                deadline_s=settings.idempotency_deadline_s,
+                pending_s=_pending_s(settings),
+            )
+            metrics.read_from((*publisher.readings(), *idempotency.readings()))
             yield {
                 "resources": Resources(
                     bundle=bundle,
                     catalogue=build_catalogue(bundle.manifest),
                     publisher=publisher,
+                    idempotency=idempotency,
                     redis=redis,
                 )
             }
@@ -117,6 +133,12 @@ def _build_publisher(
             deadline_s=settings.publish_http_deadline_s,
         ),
     )
+
+
+def _pending_s(settings: InferenceSettings) -> float:
+    """How long a decision may take: the group before it fails on both roads, then its own does."""
+    deadlines_s = settings.publish_redis_deadline_s + settings.publish_http_deadline_s
+    return 2 * deadlines_s + _PENDING_SLACK_S
 
 
 def _buckets(settings: InferenceSettings) -> Callable[[str], Bucket | None]:
