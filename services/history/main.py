@@ -1,6 +1,6 @@
 """The history service's API, composed: the one place where its objects are built.
 
-``uvicorn --factory services.history.main:create_app``
+``python -m shared.server services.history.main:create_app``
 """
 
 from collections.abc import AsyncIterator, Sequence
@@ -18,7 +18,8 @@ from shared.access import AccessMiddleware, Bucket, is_unlimited
 from shared.cache import Cache
 from shared.clients import anonymous
 from shared.direct import DirectMiddleware
-from shared.http import Check, health_router, install_conventions
+from shared.health import Check, health_router
+from shared.http import install_conventions
 from shared.metrics import Metrics
 from shared.rate_limit import RateLimits
 from shared.redis import connect

@@ -1,6 +1,6 @@
 """The inference service, composed: the one place where its objects are built.
 
-``uvicorn --factory services.inference.main:create_app``
+``python -m shared.server services.inference.main:create_app``
 """
 
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -23,7 +23,8 @@ from services.inference.settings import InferenceSettings
 from shared.access import AccessMiddleware, Bucket, is_unlimited
 from shared.clients import anonymous
 from shared.direct import DirectMiddleware
-from shared.http import Check, health_router, install_conventions
+from shared.health import Check, health_router
+from shared.http import install_conventions
 from shared.metrics import Metrics
 from shared.rate_limit import RateLimits
 from shared.redis import connect, connect_in_turn
