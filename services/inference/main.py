@@ -20,7 +20,7 @@ from services.inference.manifest import BundleError
 from services.inference.publisher import Publisher, http_road, redis_road
 from services.inference.registry import load_bundle
 from services.inference.settings import InferenceSettings
-from shared.access import AccessMiddleware, Bucket, is_unlimited
+from shared.access import AccessMiddleware, Bucket, document_access, is_unlimited
 from shared.clients import anonymous
 from shared.direct import DirectMiddleware
 from shared.health import Check, health_router
@@ -110,14 +110,16 @@ def create_app(settings: InferenceSettings | None = None) -> FastAPI:
     app.include_router(health_router(service="inference", version=VERSION, checks=_checks))
     # The one added last is the outermost.
     app.add_middleware(DirectMiddleware, routers=routers)
+    nobody = anonymous("predict") if settings.allow_anonymous else anonymous()
     app.add_middleware(
         AccessMiddleware,
-        keys=settings.api_keys,
-        anonymous=anonymous("predict") if settings.allow_anonymous else anonymous(),
+        keys=settings.all_keys,
+        anonymous=nobody,
         rate_limits=rate_limits,
         bucket_of=_buckets(settings),
     )
     install_conventions(app, log_access=log_access, metrics=metrics)
+    document_access(app, anonymous=nobody)
     return app
 
 

@@ -28,7 +28,7 @@ from services.inference.schemas import (
     ValidationReport,
     understand,
 )
-from shared.access import client_of
+from shared.access import client_of, needs
 from shared.direct import DirectRoute, describe, read_body
 from shared.errors import InvalidInput
 from shared.events import EXAMPLE, Decision, ModelName
@@ -36,7 +36,7 @@ from shared.http import problem_docs, request_id_of
 
 JSON: Final = "application/json"
 _EXAMPLE_BODY: Final = to_json(EXAMPLE)
-_APPLICATION_BODY: Final = describe(body=LoanApplication)
+_APPLICATION_BODY: Final = describe(body=LoanApplication) | needs("predict")
 _REPLAYED: Final = {"idempotency-replayed": "true"}
 _REPLAYED_DOC: Final = {
     "Idempotency-Replayed": {
@@ -58,7 +58,7 @@ about = APIRouter(tags=["about"])
     "/predict",
     response_model=Decision,
     responses=_DECIDED,
-    openapi_extra=describe(body=LoanApplication, headers=[HEADER_DOC]),
+    openapi_extra=describe(body=LoanApplication, headers=[HEADER_DOC]) | needs("predict"),
 )
 async def predict(request: Request) -> Response:
     """Decide an application with the champion; the answer is recorded before it is given."""
@@ -72,7 +72,8 @@ async def predict(request: Request) -> Response:
     responses=_DECIDED | problem_docs(404),
     openapi_extra=describe(
         body=LoanApplication, path={"model": list(get_args(ModelName))}, headers=[HEADER_DOC]
-    ),
+    )
+    | needs("predict"),
 )
 async def predict_with(request: Request) -> Response:
     """Decide an application with the model named in the path; recorded like any decision."""
