@@ -61,22 +61,21 @@ _log = logging.getLogger(__name__)
 
 def idempotency_key(scope: Scope) -> bytes | None:
     """The request's Idempotency-Key, None if it bears none; raises ``InvalidInput``."""
-    values = [value for name, value in scope["headers"] if name == _HEADER]
-    if not values:
-        return None
-    if len(values) > 1:
-        raise _fault("must be sent once", ", ".join(map(_text, values)))
-    if not _VISIBLE.fullmatch(values[0]):
-        raise _fault(f"must be 1 to {MAX_KEY_LENGTH} visible ASCII characters", _text(values[0]))
-    return bytes(values[0])
+    key: bytes | None = None
+    # A plain loop: every request goes through it, and hardly one has the header.
+    for name, value in scope["headers"]:
+        if name == _HEADER:
+            if key is not None:
+                raise _fault("must be sent once", value)
+            key = value
+    if key is not None and not _VISIBLE.fullmatch(key):
+        raise _fault(f"must be 1 to {MAX_KEY_LENGTH} visible ASCII characters", key)
+    return key
 
 
-def _fault(message: str, value: str) -> InvalidInput:
-    return InvalidInput([Fault(field="Idempotency-Key", message=message, value=value)])
-
-
-def _text(value: bytes) -> str:
-    return value.decode("latin-1")
+def _fault(message: str, value: bytes) -> InvalidInput:
+    fault = Fault(field="Idempotency-Key", message=message, value=value.decode("latin-1"))
+    return InvalidInput([fault])
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ from uuid import UUID
 from fastapi import APIRouter, Path, Request, Response
 from pydantic import BaseModel
 from pydantic_core import to_json
+from starlette.types import Scope
 
 from services.inference.catalogue import (
     ChampionInfo,
@@ -63,7 +64,7 @@ about = APIRouter(tags=["about"])
 async def predict(request: Request) -> Response:
     """Decide an application with the champion; the answer is recorded before it is given."""
     resources = resources_of(request.scope)
-    return await _decide_and_record(request, resources, resources.bundle.champion)
+    return await _decide_and_record(request, resources.bundle.champion)
 
 
 @decisions.post(
@@ -79,34 +80,37 @@ async def predict_with(request: Request) -> Response:
     """Decide an application with the model named in the path; recorded like any decision."""
     resources = resources_of(request.scope)
     name = request.path_params["model"]
-    return await _decide_and_record(request, resources, _served(resources, name))
+    return await _decide_and_record(request, _served(resources, name))
 
 
-async def _decide_and_record(
-    request: Request, resources: Resources, model: ServedModel
-) -> Response:
+async def _decide_and_record(request: Request, model: ServedModel) -> Response:
     client_of(request.scope).require("predict")
     key = idempotency_key(request.scope)
     body = await read_body(request)
     application = understand(body)
     if key is None:
-        return Response(await _record(request, application, model), media_type=JSON)
+        return Response(await _record(request.scope, application, model), media_type=JSON)
     named = NamedRequest.of(request.scope, key=key, body=body)
-    answer = await resources.idempotency.once(
-        named, lambda: _record(request, application, model, named.prediction_id)
+    return await _record_once(request.scope, application, model, named)
+
+
+async def _record_once(
+    scope: Scope, application: Mapping[str, Any], model: ServedModel, named: NamedRequest
+) -> Response:
+    answer = await resources_of(scope).idempotency.once(
+        named, lambda: _record(scope, application, model, named.prediction_id)
     )
     headers = _REPLAYED if answer.replayed else None
     return Response(answer.body, media_type=JSON, headers=headers)
 
 
 async def _record(
-    request: Request,
+    scope: Scope,
     application: Mapping[str, Any],
     model: ServedModel,
     prediction_id: UUID | None = None,
 ) -> bytes:
     """The decision, once it is durable."""
-    scope = request.scope
     resources = resources_of(scope)
     decision = decide(
         application, model=model, bundle=resources.bundle, prediction_id=prediction_id
