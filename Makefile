@@ -13,8 +13,10 @@ export DOCKER_BUILDKIT := 1
 export COMPOSE_DOCKER_CLI_BUILD := 1
 # Compose v2 where there is one, else docker-compose.
 COMPOSE = $(shell docker compose version >/dev/null 2>&1 && echo docker compose || echo docker-compose)
-# Fresh secrets are made inside the image: with Docker nothing else has to be installed.
+# Fresh secrets are made inside the image: with Docker nothing else has to be installed. Where the
+# environment is installed, or can be for want of Docker, a key is made without it.
 KEYS = docker run --rm -i --network none --read-only loan-predictor-history python -m shared.keys
+KEY_MAKER = $(if $(wildcard $(INSTALLED)),$(INSTALLED),$(if $(shell command -v docker),history-image,$(INSTALLED)))
 
 .PHONY: help run test check train format lock clean env up down logs ps key history-image compose-test bench flame load ladder
 .DEFAULT_GOAL := help
@@ -70,10 +72,10 @@ logs: ## Follow the containers' logs
 ps: ## Show the containers and their health
 	$(COMPOSE) ps
 
-key: history-image ## Make an API key: make key NAME=bank SCOPES=predict LIMITS=1000/hour
+key: $(KEY_MAKER) ## Make an API key: make key NAME=bank SCOPES=predict LIMITS=1000/hour
 	@test -n "$(NAME)" && test -n "$(SCOPES)" || { echo \
 		"Name the client and what it may do: make key NAME=bank SCOPES=predict,history:read" >&2; exit 2; }
-	@$(KEYS) mint "$(NAME)" "$(SCOPES)" "$(or $(LIMITS),unlimited)"
+	@$(if $(filter $(INSTALLED),$(KEY_MAKER)),$(PY) -m shared.keys,$(KEYS)) mint "$(NAME)" "$(SCOPES)" "$(or $(LIMITS),unlimited)"
 
 history-image:
 	@docker build --quiet --file Dockerfile.history --tag loan-predictor-history . > /dev/null

@@ -5,15 +5,17 @@ The outcome is in the request's state: ``client``, and the headers that tell wha
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Final
+from functools import lru_cache
+from ipaddress import IPv6Address, IPv6Network, ip_address
+from typing import Any, Final
 
-from fastapi import Request
+from fastapi import FastAPI, Request
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from shared.clients import ApiKey, Client, identify
 from shared.clients import Scope as ClientScope
 from shared.errors import ServiceError
-from shared.http import service_error_response
+from shared.http import problem_docs, service_error_response
 from shared.metrics import PATH as METRICS_PATH
 from shared.rate_limit import Limits, RateLimits
 
@@ -33,6 +35,12 @@ _UNLIMITED_PATHS: Final = frozenset(
     }
 )
 _UNLIMITED_PREFIX: Final = "/static-offline-docs/"
+_SECURITY_SCHEMES: Final[dict[str, dict[str, str]]] = {
+    "ApiKey": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
+    "Bearer": {"type": "http", "scheme": "bearer", "description": "The same key."},
+}
+_ONE_SUBSCRIBER: Final = 64
+"""Bits of an IPv6 address that a provider assigns; the rest is the subscriber's to choose."""
 
 
 def is_unlimited(path: str) -> bool:
@@ -81,14 +89,33 @@ class AccessMiddleware:
     def _count(self, scope: Scope, client: Client, bucket: Bucket) -> list[tuple[bytes, bytes]]:
         if client.limits is not None:
             return self._rate_limits.hit(client.limits, bucket="key", caller=client.name)
-        address = scope["client"][0] if scope["client"] else "unknown"
-        return self._rate_limits.hit(bucket.limits, bucket=bucket.name, caller=address)
+        caller = subscriber(address_of(scope))
+        return self._rate_limits.hit(bucket.limits, bucket=bucket.name, caller=caller)
 
 
 def client_of(scope: Scope) -> Client:
     """The client that the gate let through."""
     client: Client = scope["state"]["client"]
     return client
+
+
+def address_of(scope: Scope) -> str:
+    """The address that a request came from: the proxy's word for it, if the proxy is trusted."""
+    return scope["client"][0] if scope["client"] else "unknown"
+
+
+@lru_cache(maxsize=4096)
+def subscriber(address: str) -> str:
+    """Who is limited as one: an IPv4 address, or the network of an IPv6 address."""
+    try:
+        parsed = ip_address(address)
+    except ValueError:
+        return address
+    if not isinstance(parsed, IPv6Address):
+        return address
+    if parsed.ipv4_mapped is not None:
+        return str(parsed.ipv4_mapped)
+    return str(IPv6Network((parsed.packed, _ONE_SUBSCRIBER), strict=False))
 
 
 def require(client_scope: ClientScope) -> Callable[[Request], None]:
@@ -98,3 +125,37 @@ def require(client_scope: ClientScope) -> Callable[[Request], None]:
         client_of(request.scope).require(client_scope)
 
     return check
+
+
+def needs(client_scope: ClientScope) -> dict[str, Any]:
+    """The ``openapi_extra`` of a route that lets only clients with ``client_scope`` through."""
+    return {"security": [{scheme: [client_scope]} for scheme in _SECURITY_SCHEMES]}
+
+
+def document_access(app: FastAPI, *, anonymous: Client) -> None:
+    """Have the app's OpenAPI document tell what the gate does: keys, scopes, 401, 403 and 429.
+
+    Where ``anonymous`` callers may do what a route needs, a key is optional.
+    """
+    without_access = app.openapi
+
+    def openapi() -> dict[str, Any]:
+        document = without_access()
+        if "securitySchemes" not in document["components"]:
+            document["components"]["securitySchemes"] = _SECURITY_SCHEMES
+            for path, operations in document["paths"].items():
+                for operation in operations.values():
+                    _describe(operation, anonymous, limited=not is_unlimited(path))
+        return document
+
+    app.openapi = openapi  # type: ignore[method-assign]  # the documented way to extend it
+
+
+def _describe(operation: dict[str, Any], anonymous: Client, *, limited: bool) -> None:
+    statuses = [401, 429] if limited else []
+    if security := operation.get("security"):
+        statuses.append(403)
+        if anonymous.scopes.issuperset(*security[0].values()):
+            security.append({})
+    for status, response in problem_docs(*statuses).items():
+        operation["responses"].setdefault(str(status), response)

@@ -10,6 +10,7 @@ import secrets
 from collections.abc import Iterable
 from dataclasses import dataclass
 from hmac import compare_digest
+from string import hexdigits
 from typing import Final, Literal, cast, get_args
 
 from starlette.types import Scope as AsgiScope
@@ -118,7 +119,7 @@ def _parse_entry(number: int, entry: str) -> ApiKey:
         raise ValueError(f"API key entry {number}: the name must be letters, digits and hyphens")
     if len(name) > _MAX_NAME_LENGTH:
         raise ValueError(f"API key entry {number}: the name has over {_MAX_NAME_LENGTH} characters")
-    if len(digest) != 64:
+    if len(digest) != 64 or not set(digest) <= set(hexdigits):
         raise ValueError(f"API key entry {number} ({name}): the hash must be 64 hex digits")
     client = Client(
         name=name,

@@ -1,6 +1,6 @@
 """Routes that are documented like any other and served without the framework's detours."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
 from fastapi import APIRouter
@@ -86,14 +86,23 @@ async def read_body(request: Request, *, limit_bytes: int = MAX_BODY_BYTES) -> b
             return body
 
 
-def describe(*, body: type[BaseModel], path: dict[str, list[str]] | None = None) -> dict[str, Any]:
-    """The ``openapi_extra`` of a direct route: the model its body holds, its path's parameters.
+def describe(
+    *,
+    body: type[BaseModel],
+    path: dict[str, list[str]] | None = None,
+    headers: Sequence[dict[str, Any]] = (),
+) -> dict[str, Any]:
+    """The ``openapi_extra`` of a direct route: the model its body holds, and its parameters.
 
-    ``path`` names each parameter with the values it may have.
+    ``path`` names each parameter of the path with the values it may have; ``headers`` are
+    parameter objects.
     """
     content = {"application/json": {"schema": body.model_json_schema()}}
     parameters = [
         {"name": name, "in": "path", "required": True, "schema": {"type": "string", "enum": values}}
         for name, values in (path or {}).items()
     ]
-    return {"requestBody": {"required": True, "content": content}, "parameters": parameters}
+    return {
+        "requestBody": {"required": True, "content": content},
+        "parameters": [*parameters, *headers],
+    }

@@ -92,7 +92,10 @@ class Decision(_Wire):
     """One answered application."""
 
     success: Literal[True] = True
-    prediction_id: UUID = Field(description="UUID of version 7: sorts by time.")
+    prediction_id: UUID = Field(
+        description="UUID of version 7, which sorts by time; of version 8 where it is derived from"
+        " an Idempotency-Key."
+    )
     prediction: Prediction
     prediction_code: Literal[0, 1] = Field(description="1 is Approved.")
     confidence: float = Field(ge=0, le=1, description="Probability of the outcome predicted.")

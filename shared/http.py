@@ -1,16 +1,14 @@
-"""What both APIs do alike: problem documents, request ids, access log, health routes."""
+"""What both APIs do alike: problem documents, request ids, access log."""
 
-import asyncio
 import logging
 import re
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
 from http import HTTPStatus
 from secrets import token_hex
 from time import perf_counter
-from typing import Any, Final, Literal
+from typing import Any, Final
 
-from fastapi import APIRouter, FastAPI, Request, Response
+from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic_core import to_json
@@ -25,11 +23,11 @@ from shared.telemetry import LogAccess
 
 PROBLEM_MEDIA_TYPE: Final = "application/problem+json"
 REQUEST_ID_HEADER: Final = b"x-request-id"
-CHECK_TIMEOUT_S: Final = 1.0
 
 _CLIENT_CLOSED_REQUEST: Final = 499
 """What the access log shows for a client that left; no such status is ever sent."""
 _SCHEMA_REFERENCE: Final = "#/components/schemas/{model}"
+_VALIDATION_ERROR: Final = "HTTPValidationError"
 _ACCEPTED_REQUEST_ID = re.compile(rb"[A-Za-z0-9._~:=+/-]{1,128}")
 _log = logging.getLogger(__name__)
 
@@ -176,10 +174,11 @@ def _describe_problems(document: dict[str, Any]) -> None:
     """Say that bad input is answered with 400 where the framework would have said 422."""
     for operations in document["paths"].values():
         for operation in operations.values():
-            if operation["responses"].pop("422", None):
+            if _VALIDATION_ERROR in str(operation["responses"].get("422")):
+                del operation["responses"]["422"]
                 operation["responses"].setdefault("400", _problem_doc(HTTPStatus.BAD_REQUEST))
     schemas = document.setdefault("components", {}).setdefault("schemas", {})
-    for unused in ("HTTPValidationError", "ValidationError"):
+    for unused in (_VALIDATION_ERROR, "ValidationError"):
         schemas.pop(unused, None)
     for model in (Problem, InvalidInputProblem, Fault):
         schema = model.model_json_schema(ref_template=_SCHEMA_REFERENCE)
@@ -259,89 +258,3 @@ def _unexpected_error_response(scope: Scope) -> Response:
         title="Internal error",
         detail="The service failed on this request; its log tells more under the request_id.",
     )
-
-
-@dataclass(frozen=True)
-class Check:
-    """One thing the service depends on; ``ping`` raises when it is not usable."""
-
-    name: str
-    ping: Callable[[], Awaitable[object]]
-    required: bool = True
-    """Whether the service cannot do its work at all without it."""
-
-
-class CheckResult(BaseModel):
-    """What one check found."""
-
-    status: Literal["up", "down"]
-    required: bool
-    detail: Any = None
-
-
-class Health(BaseModel):
-    """How the service is: ``degraded`` works, with something optional down."""
-
-    status: Literal["ok", "degraded", "down"]
-    service: str
-    version: str
-    checks: dict[str, CheckResult]
-
-
-class Live(BaseModel):
-    """The process answers."""
-
-    status: Literal["alive"] = "alive"
-
-
-async def _run(check: Check) -> CheckResult:
-    try:
-        async with asyncio.timeout(CHECK_TIMEOUT_S):
-            detail = await check.ping()
-    except Exception as error:  # noqa: BLE001  whatever a driver raises, it means: not usable
-        reason = str(error) or type(error).__name__
-        return CheckResult(status="down", required=check.required, detail=reason)
-    return CheckResult(status="up", required=check.required, detail=detail)
-
-
-async def examine(service: str, version: str, checks: Sequence[Check]) -> Health:
-    """Run all checks at once, each for at most ``CHECK_TIMEOUT_S``."""
-    results = dict(
-        zip(
-            (check.name for check in checks),
-            await asyncio.gather(*(_run(check) for check in checks)),
-            strict=True,
-        )
-    )
-    down = [result for result in results.values() if result.status == "down"]
-    status: Literal["ok", "degraded", "down"] = "ok"
-    if down:
-        status = "down" if any(result.required for result in down) else "degraded"
-    return Health(status=status, service=service, version=version, checks=results)
-
-
-def health_router(
-    *, service: str, version: str, checks: Callable[[Request], Sequence[Check]]
-) -> APIRouter:
-    """The routes /livez (the process answers), /readyz (it can work) and /health (what it sees)."""
-    router = APIRouter(tags=["health"])
-
-    @router.get("/livez")
-    async def livez() -> Live:
-        """Say that the process answers, whatever it depends on."""
-        return Live()
-
-    @router.get("/readyz", responses={503: {"model": Health}})
-    async def readyz(request: Request, response: Response) -> Health:
-        """Say whether the service can do its work: 200 if so, 503 if not."""
-        health = await examine(service, version, checks(request))
-        if health.status == "down":
-            response.status_code = HTTPStatus.SERVICE_UNAVAILABLE
-        return health
-
-    @router.get("/health")
-    async def health(request: Request) -> Health:
-        """Tell the state of everything the service depends on; always 200 while it answers."""
-        return await examine(service, version, checks(request))
-
-    return router

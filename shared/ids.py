@@ -1,12 +1,14 @@
-"""Identifiers that sort by the time they were made."""
+"""Identifiers: made anew, in order of time, or derived from what they identify."""
 
 import os
 from uuid import UUID
 
 _VERSION_7 = 0x7 << 76
+_VERSION_8 = 0x8 << 76
 _VARIANT = 0b10 << 62
 _RANDOM_A = (1 << 12) - 1
 _RANDOM_B = (1 << 62) - 1
+_NEITHER_VERSION_NOR_VARIANT = ~(0xF << 76 | 0b11 << 62)
 
 
 def uuid7(unix_ms: int) -> UUID:
@@ -22,3 +24,12 @@ def uuid7(unix_ms: int) -> UUID:
         | _VARIANT
         | random_bits & _RANDOM_B
     )
+
+
+def uuid8(digest: bytes) -> UUID:
+    """A UUID of version 8 that holds 122 of the first 128 bits of ``digest``, where they stood.
+
+    Source: RFC 9562, section 5.8, as in its example of a name-based UUID in appendix B.2.
+    """
+    bits = int.from_bytes(digest[:16], "big") & _NEITHER_VERSION_NOR_VARIANT
+    return UUID(int=bits | _VERSION_8 | _VARIANT)

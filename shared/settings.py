@@ -1,5 +1,6 @@
 """Settings that every process reads, from environment variables of the same names."""
 
+from pathlib import Path
 from typing import Annotated
 
 from pydantic import BeforeValidator, Field
@@ -13,12 +14,22 @@ def _keys(value: object) -> object:
     return parse_keys(value) if isinstance(value, str) else value
 
 
+def _keys_in_file(value: object) -> object:
+    if not isinstance(value, str | Path):
+        return value
+    try:
+        return parse_keys(Path(value).read_text(encoding="ascii"))
+    except OSError as error:
+        raise ValueError(f"cannot be read: {error.strerror}") from None
+
+
 def _limits(value: object) -> object:
     return parse_limits(value) if isinstance(value, str) else value
 
 
-# pydantic-settings would read both as JSON; they have a form of their own.
+# pydantic-settings would read them as JSON; they have a form of their own.
 ApiKeys = Annotated[tuple[ApiKey, ...], NoDecode, BeforeValidator(_keys)]
+ApiKeysFile = Annotated[tuple[ApiKey, ...], NoDecode, BeforeValidator(_keys_in_file)]
 RateLimit = Annotated[Limits, NoDecode, BeforeValidator(_limits)]
 
 
@@ -43,7 +54,15 @@ class CommonSettings(BaseSettings):
         default=(),
         description="Entries name:limits:sha256:scope,scope between spaces, as make key prints.",
     )
+    api_keys_file: ApiKeysFile = Field(
+        default=(), description="Path of a file with more such entries, such as a mounted secret."
+    )
     rate_limit_other: RateLimit = Field(
         default=parse_limits("200/hour;1000/day"),
         description="Per address, for anonymous callers, where nothing else is said.",
     )
+
+    @property
+    def all_keys(self) -> tuple[ApiKey, ...]:
+        """The keys that were given, in the environment and in the file."""
+        return self.api_keys + self.api_keys_file

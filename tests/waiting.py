@@ -1,7 +1,7 @@
 """Waiting for something to come true."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 _POLL_S = 0.01
 
@@ -10,4 +10,11 @@ async def eventually(condition: Callable[[], bool], *, timeout_s: float = 20) ->
     """Return once ``condition`` holds; raises ``TimeoutError`` when it does not in time."""
     async with asyncio.timeout(timeout_s):
         while not condition():  # noqa: ASYNC110  the condition is of any kind, it cannot notify
+            await asyncio.sleep(_POLL_S)
+
+
+async def eventually_said(ask: Callable[[], Awaitable[bool]], *, timeout_s: float = 20) -> None:
+    """Return once asking is answered with yes; raises ``TimeoutError`` when it is not in time."""
+    async with asyncio.timeout(timeout_s):
+        while not await ask():  # noqa: ASYNC110  whoever is asked cannot notify
             await asyncio.sleep(_POLL_S)

@@ -1,6 +1,6 @@
 """The history service's API, composed: the one place where its objects are built.
 
-``uvicorn --factory services.history.main:create_app``
+``python -m shared.server services.history.main:create_app``
 """
 
 from collections.abc import AsyncIterator, Sequence
@@ -14,11 +14,12 @@ from services.history import routes, stream
 from services.history.database import open_engine, ping
 from services.history.deps import Resources, resources_of
 from services.history.settings import CACHE_PREFIX, HistorySettings
-from shared.access import AccessMiddleware, Bucket, is_unlimited
+from shared.access import AccessMiddleware, Bucket, document_access, is_unlimited
 from shared.cache import Cache
 from shared.clients import anonymous
 from shared.direct import DirectMiddleware
-from shared.http import Check, health_router, install_conventions
+from shared.health import Check, health_router
+from shared.http import install_conventions
 from shared.metrics import Metrics
 from shared.rate_limit import RateLimits
 from shared.redis import connect
@@ -71,12 +72,13 @@ def create_app(settings: HistorySettings | None = None) -> FastAPI:
     other = Bucket("other", settings.rate_limit_other)
     app.add_middleware(
         AccessMiddleware,
-        keys=settings.api_keys,
+        keys=settings.all_keys,
         anonymous=anonymous(),
         rate_limits=rate_limits,
         bucket_of=lambda path: None if is_unlimited(path) else other,
     )
     install_conventions(app, log_access=log_access, metrics=metrics)
+    document_access(app, anonymous=anonymous())
     return app
 
 

@@ -29,7 +29,7 @@ from services.history.schemas import (
     Statistics,
     encode_cursor,
 )
-from shared.access import client_of, require
+from shared.access import client_of, needs, require
 from shared.direct import DirectRoute, read_body
 from shared.errors import NotFound
 from shared.events import INTERNAL_PREDICTIONS_PATH
@@ -51,6 +51,7 @@ _CACHED: Final[dict[int | str, dict[str, Any]]] = {
 }
 
 _FAILURES: Final = problem_docs(400, 401, 403, 429, 503)
+_READS: Final = needs("history:read")
 
 records = APIRouter(tags=["history"], dependencies=[Depends(require("history:read"))])
 reports = APIRouter(tags=["statistics"], route_class=DirectRoute)
@@ -58,7 +59,7 @@ about = APIRouter(tags=["about"], route_class=DirectRoute)
 internal = APIRouter(tags=["internal"], route_class=DirectRoute)
 
 
-@records.get("/history", response_model=Page, responses=_CACHED | _FAILURES)
+@records.get("/history", response_model=Page, responses=_CACHED | _FAILURES, openapi_extra=_READS)
 async def list_history(request: Request, query: Annotated[PageQuery, Query()]) -> Response:
     """List recorded decisions, the newest first, a page at a time."""
     resources = resources_of(request.scope)
@@ -85,6 +86,7 @@ async def list_history(request: Request, query: Annotated[PageQuery, Query()]) -
     response_class=StreamingResponse,
     responses=_FAILURES
     | {200: {"content": {media_type.partition(";")[0]: {} for media_type in MEDIA_TYPES.values()}}},
+    openapi_extra=_READS,
 )
 async def export_history(
     request: Request, query: Annotated[ExportQuery, Query()]
@@ -110,6 +112,7 @@ async def export_history(
     "/history/{prediction_id}",
     response_model=Record,
     responses=_CACHED | _FAILURES | problem_docs(404),
+    openapi_extra=_READS,
 )
 async def get_record(request: Request, prediction_id: UUID) -> Response:
     """Give back one decision as it was answered, with who asked and when it was stored."""
@@ -132,6 +135,7 @@ async def get_record(request: Request, prediction_id: UUID) -> Response:
     "/statistics",
     response_model=Statistics,
     responses=_CACHED | _FAILURES,
+    openapi_extra=_READS,
 )
 async def statistics(request: Request) -> Response:
     """Tell how all recorded decisions came out, overall and by model."""
@@ -150,6 +154,7 @@ async def statistics(request: Request) -> Response:
     "/analytics",
     response_model=Analytics,
     responses=_CACHED | _FAILURES,
+    openapi_extra=_READS,
 )
 async def analytics(request: Request) -> Response:
     """Tell how decisions came out over time, by confidence and by applicant."""
@@ -191,7 +196,8 @@ async def root(request: Request) -> Response:
     responses=problem_docs(400, 401, 403, 413, 503),
     openapi_extra={
         "requestBody": {"required": True, "content": {NDJSON: {"schema": {"type": "string"}}}}
-    },
+    }
+    | needs("internal"),
 )
 async def record_predictions(request: Request) -> Response:
     """Store events, one per line, when the stream cannot take them; all of them or none."""

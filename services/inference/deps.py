@@ -6,6 +6,7 @@ from redis.asyncio import Redis
 from starlette.types import Scope
 
 from services.inference.catalogue import Catalogue
+from services.inference.idempotency import Idempotency
 from services.inference.publisher import Publisher
 from services.inference.registry import Bundle
 
@@ -17,6 +18,7 @@ class Resources:
     bundle: Bundle
     catalogue: Catalogue
     publisher: Publisher
+    idempotency: Idempotency
     redis: Redis
 
 

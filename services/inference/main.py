@@ -1,6 +1,6 @@
 """The inference service, composed: the one place where its objects are built.
 
-``uvicorn --factory services.inference.main:create_app``
+``python -m shared.server services.inference.main:create_app``
 """
 
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -15,19 +15,24 @@ from redis.exceptions import RedisError
 from services.inference import routes
 from services.inference.catalogue import build_catalogue
 from services.inference.deps import Resources, resources_of
+from services.inference.idempotency import Idempotency
 from services.inference.manifest import BundleError
 from services.inference.publisher import Publisher, http_road, redis_road
 from services.inference.registry import load_bundle
 from services.inference.settings import InferenceSettings
-from shared.access import AccessMiddleware, Bucket, is_unlimited
+from shared.access import AccessMiddleware, Bucket, document_access, is_unlimited
 from shared.clients import anonymous
 from shared.direct import DirectMiddleware
-from shared.http import Check, health_router, install_conventions
+from shared.health import Check, health_router
+from shared.http import install_conventions
 from shared.metrics import Metrics
 from shared.rate_limit import RateLimits
-from shared.redis import connect
+from shared.redis import connect, connect_in_turn
 from shared.telemetry import NO_TELEMETRY, configure_logging
 from shared.version import VERSION
+
+_IDEMPOTENCY_CONNECTIONS = 8
+_PENDING_SLACK_S = 1.0
 
 TITLE = "Loan predictor: inference"
 DESCRIPTION = """
@@ -62,18 +67,30 @@ def create_app(settings: InferenceSettings | None = None) -> FastAPI:
             connect(
                 settings.redis_url, command_timeout_s=settings.publish_redis_deadline_s
             ) as stream,
+            # A repeated request waits for its own turn here, and never in the way of publishing.
+            connect_in_turn(
+                settings.redis_url,
+                command_timeout_s=settings.idempotency_deadline_s,
+                max_connections=_IDEMPOTENCY_CONNECTIONS,
+            ) as answers,
             rate_limits.shared_through(redis),
         ):
             with suppress(RedisError, OSError):
                 # Dialled now, so that the first decision does not wait for it within its deadline.
                 await stream.ping()
             publisher = _build_publisher(settings, stream, history)
-            metrics.read_from(publisher.readings())
+            idempotency = Idempotency(
+                answers,
+                deadline_s=settings.idempotency_deadline_s,
+                pending_s=_pending_s(settings),
+            )
+            metrics.read_from((*publisher.readings(), *idempotency.readings()))
             yield {
                 "resources": Resources(
                     bundle=bundle,
                     catalogue=build_catalogue(bundle.manifest),
                     publisher=publisher,
+                    idempotency=idempotency,
                     redis=redis,
                 )
             }
@@ -93,14 +110,16 @@ def create_app(settings: InferenceSettings | None = None) -> FastAPI:
     app.include_router(health_router(service="inference", version=VERSION, checks=_checks))
     # The one added last is the outermost.
     app.add_middleware(DirectMiddleware, routers=routers)
+    nobody = anonymous("predict") if settings.allow_anonymous else anonymous()
     app.add_middleware(
         AccessMiddleware,
-        keys=settings.api_keys,
-        anonymous=anonymous("predict") if settings.allow_anonymous else anonymous(),
+        keys=settings.all_keys,
+        anonymous=nobody,
         rate_limits=rate_limits,
         bucket_of=_buckets(settings),
     )
     install_conventions(app, log_access=log_access, metrics=metrics)
+    document_access(app, anonymous=nobody)
     return app
 
 
@@ -117,6 +136,12 @@ def _build_publisher(
             deadline_s=settings.publish_http_deadline_s,
         ),
     )
+
+
+def _pending_s(settings: InferenceSettings) -> float:
+    """How long a decision may take: the group before it fails on both roads, then its own does."""
+    deadlines_s = settings.publish_redis_deadline_s + settings.publish_http_deadline_s
+    return 2 * deadlines_s + _PENDING_SLACK_S
 
 
 def _buckets(settings: InferenceSettings) -> Callable[[str], Bucket | None]:

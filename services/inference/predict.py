@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from time import perf_counter
 from typing import Any, Final
+from uuid import UUID
 
 from pydantic_core import to_json
 
@@ -18,17 +19,24 @@ _PROBABILITY_DIGITS: Final = 6
 _MS_PER_S: Final = 1000
 
 
-def decide(application: Mapping[str, Any], *, model: ServedModel, bundle: Bundle) -> bytes:
+def decide(
+    application: Mapping[str, Any],
+    *,
+    model: ServedModel,
+    bundle: Bundle,
+    prediction_id: UUID | None = None,
+) -> bytes:
     """The decision of ``model`` on an application as understood, as the JSON that is answered.
 
-    The bytes are a ``shared.events.Decision``; they are also what the record is made of.
+    The bytes are a ``shared.events.Decision``; they are also what the record is made of. Without
+    a ``prediction_id`` it gets a new one, of version 7.
     """
     decided_at = datetime.now(UTC)
     outcome = _outcome(application, model)
     return to_json(
         {
             "success": True,
-            "prediction_id": uuid7(int(decided_at.timestamp() * _MS_PER_S)),
+            "prediction_id": prediction_id or uuid7(int(decided_at.timestamp() * _MS_PER_S)),
             "prediction": outcome["prediction"],
             "prediction_code": int(outcome["prediction"] == "Approved"),
             "confidence": outcome["confidence"],

@@ -1,10 +1,13 @@
 """The HTTP face of the service: parse, one call, answer."""
 
+from collections.abc import Mapping
 from typing import Annotated, Any, Final, get_args
+from uuid import UUID
 
 from fastapi import APIRouter, Path, Request, Response
 from pydantic import BaseModel
 from pydantic_core import to_json
+from starlette.types import Scope
 
 from services.inference.catalogue import (
     ChampionInfo,
@@ -16,6 +19,7 @@ from services.inference.catalogue import (
 )
 from services.inference.deps import Resources, resources_of
 from services.inference.errors import UnknownModel
+from services.inference.idempotency import HEADER_DOC, NamedRequest, idempotency_key
 from services.inference.predict import benchmark, decide, recorded_event
 from services.inference.registry import ServedModel
 from services.inference.rules import warnings_for
@@ -25,7 +29,7 @@ from services.inference.schemas import (
     ValidationReport,
     understand,
 )
-from shared.access import client_of
+from shared.access import client_of, needs
 from shared.direct import DirectRoute, describe, read_body
 from shared.errors import InvalidInput
 from shared.events import EXAMPLE, Decision, ModelName
@@ -33,7 +37,18 @@ from shared.http import problem_docs, request_id_of
 
 JSON: Final = "application/json"
 _EXAMPLE_BODY: Final = to_json(EXAMPLE)
-_APPLICATION_BODY: Final = describe(body=LoanApplication)
+_APPLICATION_BODY: Final = describe(body=LoanApplication) | needs("predict")
+_REPLAYED: Final = {"idempotency-replayed": "true"}
+_REPLAYED_DOC: Final = {
+    "Idempotency-Replayed": {
+        "description": "Present if this is the answer given to an earlier request.",
+        "schema": {"type": "string", "enum": ["true"]},
+    }
+}
+_DECIDED: Final[dict[int | str, dict[str, Any]]] = {
+    200: {"headers": _REPLAYED_DOC},
+    **problem_docs(400, 401, 403, 409, 410, 413, 422, 429, 503),
+}
 
 decisions = APIRouter(tags=["decisions"], route_class=DirectRoute)
 models = APIRouter(tags=["models"])
@@ -43,38 +58,66 @@ about = APIRouter(tags=["about"])
 @decisions.post(
     "/predict",
     response_model=Decision,
-    responses=problem_docs(400, 401, 403, 413, 429, 503),
-    openapi_extra=_APPLICATION_BODY,
+    responses=_DECIDED,
+    openapi_extra=describe(body=LoanApplication, headers=[HEADER_DOC]) | needs("predict"),
 )
 async def predict(request: Request) -> Response:
     """Decide an application with the champion; the answer is recorded before it is given."""
     resources = resources_of(request.scope)
-    return await _decide_and_record(request, resources, resources.bundle.champion)
+    return await _decide_and_record(request, resources.bundle.champion)
 
 
 @decisions.post(
     "/predict/{model}",
     response_model=Decision,
-    responses=problem_docs(400, 401, 403, 404, 413, 429, 503),
-    openapi_extra=describe(body=LoanApplication, path={"model": list(get_args(ModelName))}),
+    responses=_DECIDED | problem_docs(404),
+    openapi_extra=describe(
+        body=LoanApplication, path={"model": list(get_args(ModelName))}, headers=[HEADER_DOC]
+    )
+    | needs("predict"),
 )
 async def predict_with(request: Request) -> Response:
     """Decide an application with the model named in the path; recorded like any decision."""
     resources = resources_of(request.scope)
     name = request.path_params["model"]
-    return await _decide_and_record(request, resources, _served(resources, name))
+    return await _decide_and_record(request, _served(resources, name))
 
 
-async def _decide_and_record(
-    request: Request, resources: Resources, model: ServedModel
+async def _decide_and_record(request: Request, model: ServedModel) -> Response:
+    client_of(request.scope).require("predict")
+    key = idempotency_key(request.scope)
+    body = await read_body(request)
+    application = understand(body)
+    if key is None:
+        return Response(await _record(request.scope, application, model), media_type=JSON)
+    named = NamedRequest.of(request.scope, key=key, body=body)
+    return await _record_once(request.scope, application, model, named)
+
+
+async def _record_once(
+    scope: Scope, application: Mapping[str, Any], model: ServedModel, named: NamedRequest
 ) -> Response:
-    client = client_of(request.scope)
-    client.require("predict")
-    application = understand(await read_body(request))
-    decision = decide(application, model=model, bundle=resources.bundle)
-    event = recorded_event(decision, client=client.name, request_id=request_id_of(request.scope))
+    answer = await resources_of(scope).idempotency.once(
+        named, lambda: _record(scope, application, model, named.prediction_id)
+    )
+    headers = _REPLAYED if answer.replayed else None
+    return Response(answer.body, media_type=JSON, headers=headers)
+
+
+async def _record(
+    scope: Scope,
+    application: Mapping[str, Any],
+    model: ServedModel,
+    prediction_id: UUID | None = None,
+) -> bytes:
+    """The decision, once it is durable."""
+    resources = resources_of(scope)
+    decision = decide(
+        application, model=model, bundle=resources.bundle, prediction_id=prediction_id
+    )
+    event = recorded_event(decision, client=client_of(scope).name, request_id=request_id_of(scope))
     await resources.publisher.publish(event)
-    return Response(decision, media_type=JSON)
+    return decision
 
 
 @decisions.post(

@@ -22,6 +22,9 @@ class InferenceSettings(CommonSettings):
     )
     publish_redis_deadline_s: float = Field(default=0.5, gt=0)
     publish_http_deadline_s: float = Field(default=2.0, gt=0)
+    idempotency_deadline_s: float = Field(
+        default=0.5, gt=0, description="For each question to Redis about an Idempotency-Key."
+    )
     internal_api_key: SecretStr | None = Field(
         default=None, description="Key with the scope internal, for hand-over by HTTP."
     )

@@ -31,6 +31,7 @@ def environment(
         "HISTORY_URL": history_url,
         "INTERNAL_API_KEY": internal_key,
         "API_KEYS": " ".join(entries),
+        "SHUTDOWN_GRACE_S": str(_FINISH_REQUESTS_S),
     }
 
 
@@ -62,10 +63,8 @@ def reachable_host(host: str) -> str:
 
 def _api(name: str, environment: Mapping[str, str], *, host: str, port: int, logs: Path) -> Process:
     command = [
-        *(sys.executable, "-m", "uvicorn", "--factory", f"services.{name}.main:create_app"),
+        *(sys.executable, "-m", "shared.server", f"services.{name}.main:create_app"),
         *("--host", host, "--port", str(port)),
-        *("--timeout-graceful-shutdown", str(_FINISH_REQUESTS_S)),
-        "--no-access-log",  # the services write their own
     ]
     return Process(
         name,

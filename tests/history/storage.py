@@ -1,6 +1,5 @@
 """Looks into the database and the stream, to compare with what was sent."""
 
-import asyncio
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Any
 from uuid import UUID
@@ -98,10 +97,3 @@ async def assert_stream_is_finished(redis: Redis) -> None:
     """Nothing waits on the stream, and nothing is in any consumer's hands."""
     assert await redis.xlen(STREAM) == 0
     assert (await redis.xpending(STREAM, CONSUMER_GROUP))["pending"] == 0
-
-
-async def eventually(check: Callable[[], Awaitable[bool]], *, timeout_s: float = 20) -> None:
-    """Return once ``check`` holds; fails when it does not in time."""
-    async with asyncio.timeout(timeout_s):
-        while not await check():  # noqa: ASYNC110 - the servers send no event for what is awaited
-            await asyncio.sleep(0.02)

@@ -21,12 +21,12 @@ from tests.history.events import body_of, random_events
 from tests.history.storage import (
     assert_rollups_equal_a_recount,
     assert_stream_is_finished,
-    eventually,
     ids_of,
     publish,
     stored,
     stored_ids,
 )
+from tests.waiting import eventually_said as eventually
 
 
 @pytest.mark.parametrize("group", [1, 7, 64])

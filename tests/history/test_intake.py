@@ -15,13 +15,13 @@ from tests.history.conftest import consuming, quick_settings
 from tests.history.events import body_of, random_events
 from tests.history.storage import (
     assert_rollups_equal_a_recount,
-    eventually,
     ids_of,
     publish,
     stored,
     stored_ids,
 )
 from tests.serving import served
+from tests.waiting import eventually_said as eventually
 
 NDJSON = {"content-type": "application/x-ndjson"}
 

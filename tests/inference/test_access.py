@@ -9,6 +9,7 @@ from services.inference.settings import InferenceSettings
 from shared.events import EXAMPLE, PredictionRecorded
 from shared.rate_limit import parse_limits
 from tests import keys
+from tests.access import assert_access_is_as_documented
 from tests.serving import served
 from tests.stream import recorded_events
 
@@ -69,3 +70,13 @@ async def test_anonymous_callers_can_be_shut_out(
         assert (await client.post(path, json=EXAMPLE, headers=keys.HEADERS)).status_code == 200
         assert (await client.get("/models")).status_code == 200
     assert len(await recorded_events(redis)) == path.startswith("/predict")
+
+
+@pytest.mark.parametrize("allow_anonymous", [True, False])
+async def test_access_is_as_documented(settings: InferenceSettings, allow_anonymous: bool) -> None:
+    """Every operation: who may ask with which scope, and whether a key is needed at all."""
+    await assert_access_is_as_documented(
+        lambda api_keys: create_app(
+            settings.model_copy(update={"api_keys": api_keys, "allow_anonymous": allow_anonymous})
+        )
+    )

@@ -103,8 +103,12 @@ async def test_openapi_describes_the_direct_routes_fully(client: httpx.AsyncClie
     answer = operation["responses"]["200"]["content"]["application/json"]["schema"]
     assert answer["$ref"].endswith("/Decision")
     assert list(operation["responses"]["400"]["content"]) == ["application/problem+json"]
-    [parameter] = paths["/predict/{model}"]["post"]["parameters"]
+    [parameter, header] = paths["/predict/{model}"]["post"]["parameters"]
     assert parameter["name"] == "model"
+    assert (header["in"], header["name"]) == ("header", "Idempotency-Key")
+    assert operation["parameters"] == [header]
+    for status in ("409", "410", "422"):
+        assert list(operation["responses"][status]["content"]) == ["application/problem+json"]
 
 
 async def test_metrics_tell_of_requests_and_hand_over(client: httpx.AsyncClient) -> None:

@@ -71,6 +71,7 @@ def test_scope_is_required_of_known_clients_and_a_key_of_unknown_ones() -> None:
         ("broker", "must be name:limits:sha256:scope"),
         (f"broker:unlimited:{'0' * 64}:fly", "unknown scopes"),
         (f"broker:unlimited:{'0' * 63}:predict", "64 hex digits"),
+        (f"broker:unlimited:{'z' * 64}:predict", "broker.*64 hex digits"),
         (f"bro ker:unlimited:{'0' * 64}:predict", "must be name"),
         (f"bro_ker:unlimited:{'0' * 64}:predict", "letters, digits and hyphens"),
         (f"anonymous:unlimited:{'0' * 64}:predict", "letters, digits and hyphens"),

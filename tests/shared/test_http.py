@@ -1,6 +1,5 @@
-"""Problem documents, request ids and health, on a small app served for real."""
+"""Problem documents and request ids, on a small app served for real."""
 
-import asyncio
 import re
 from collections.abc import AsyncIterator, Sequence
 from typing import Annotated
@@ -12,7 +11,8 @@ from fastapi import FastAPI, Query, Request
 from fastapi.responses import StreamingResponse
 
 from shared.errors import Fault, InvalidInput, NotFound, NotRecorded
-from shared.http import Check, health_router, install_conventions
+from shared.health import Check, health_router
+from shared.http import install_conventions
 from shared.metrics import Metrics
 from shared.telemetry import LogAccess
 from tests.serving import served
@@ -22,14 +22,6 @@ pytestmark = pytest.mark.filterwarnings("error")
 
 async def _up() -> str:
     return "fine"
-
-
-async def _down() -> None:
-    raise ConnectionRefusedError(111, "refused")
-
-
-async def _stuck() -> None:
-    await asyncio.sleep(60)
 
 
 def _app(*checks: Check, log_access: LogAccess = lambda _: None) -> FastAPI:
@@ -157,24 +149,6 @@ async def test_each_request_is_logged_once_with_its_id() -> None:
         await client.get("/absent", headers={"x-request-id": "find-me"})
     [line] = lines
     assert re.fullmatch(r"GET /absent 404 \d+\.\d ms find-me", line)
-
-
-async def test_health_is_degraded_without_an_optional_dependency() -> None:
-    """The service stays ready, and says what is missing."""
-    async with served(_app(Check("a", _up), Check("b", _down, required=False))) as client:
-        health = (await client.get("/health")).json()
-        assert health["status"] == "degraded"
-        assert health["checks"]["a"] == {"status": "up", "required": True, "detail": "fine"}
-        assert health["checks"]["b"]["status"] == "down"
-        assert (await client.get("/readyz")).status_code == 200
-
-
-async def test_not_ready_without_a_required_dependency() -> None:
-    """A stuck dependency is one that is down; the process itself lives."""
-    async with served(_app(Check("a", _stuck))) as client:
-        assert (await client.get("/readyz")).status_code == 503
-        assert (await client.get("/health")).json()["status"] == "down"
-        assert (await client.get("/livez")).status_code == 200
 
 
 async def test_requests_are_measured_under_their_route(client: httpx.AsyncClient) -> None:

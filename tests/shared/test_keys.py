@@ -2,6 +2,8 @@
 
 import io
 import re
+import subprocess
+import sys
 from hashlib import sha256
 from pathlib import Path
 
@@ -10,7 +12,8 @@ import pytest
 from shared import keys
 from shared.clients import Client, parse_keys
 
-_TEMPLATE = (Path(__file__).parents[2] / ".env.example").read_text()
+_ROOT = Path(__file__).parents[2]
+_TEMPLATE = (_ROOT / ".env.example").read_text()
 
 
 def _values(text: str) -> dict[str, str]:
@@ -77,3 +80,24 @@ def test_mint_command_says_what_is_wrong_with_a_scope(capsys: pytest.CaptureFixt
         keys.main(["mint", "bank", "everything"])
     assert stopped.value.code == 2
     assert "unknown scopes ['everything']" in capsys.readouterr().err
+
+
+def test_make_key_needs_nothing_but_the_environment(tmp_path: Path) -> None:
+    """Where the project is installed a key is made without Docker."""
+    installed = tmp_path / "installed"
+    installed.touch()
+    made = subprocess.run(
+        [
+            *("make", "--no-print-directory", "key", "NAME=bank", "SCOPES=predict,history:read"),
+            *("LIMITS=10/hour", f"INSTALLED={installed}", f"PY={sys.executable}"),
+        ],
+        cwd=_ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    secret, entry = (line.split()[-1] for line in made.stdout.splitlines())
+    assert _digest(secret) in entry
+    [bank] = _clients(entry).values()
+    assert bank.name == "bank"
+    assert bank.scopes == {"predict", "history:read"}

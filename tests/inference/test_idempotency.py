@@ -1,0 +1,349 @@
+"""A request that is sent again gets the answer it got before, and is recorded once."""
+
+import asyncio
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable
+
+import httpx
+import pytest
+import pytest_asyncio
+from hypothesis import given
+from hypothesis import strategies as st
+from redis.asyncio import Redis
+
+from services.inference.idempotency import KEEP_S, Idempotency, NamedRequest
+from services.inference.main import create_app
+from services.inference.settings import InferenceSettings
+from services.local.servers import Server
+from shared.clients import mint_key, parse_keys
+from shared.errors import NotRecorded
+from shared.events import EXAMPLE, STREAM, PredictionRecorded
+from shared.idempotency import answer_key
+from shared.redis import connect_in_turn
+from tests import keys
+from tests.harness import HOST, free_port
+from tests.serving import served
+from tests.stream import recorded_events
+from tests.waiting import eventually_said
+
+_OTHER_BODY = EXAMPLE | {"ApplicantIncome": 5000}
+_PATIENT_S = 20.0
+"""A deadline that a busy machine keeps too, for tests in which Redis is there."""
+
+pytestmark = pytest.mark.filterwarnings("error")
+
+
+@pytest.fixture
+def settings(settings: InferenceSettings) -> InferenceSettings:
+    """Settings whose deadlines a busy machine does not miss."""
+    return settings.model_copy(
+        update={"idempotency_deadline_s": _PATIENT_S, "publish_redis_deadline_s": _PATIENT_S}
+    )
+
+
+@pytest_asyncio.fixture
+async def client(settings: InferenceSettings) -> AsyncIterator[httpx.AsyncClient]:
+    """A client with a key of its own and no limit."""
+    async with served(create_app(settings), headers=keys.HEADERS) as client:
+        yield client
+
+
+async def _ask(
+    client: httpx.AsyncClient,
+    key: str,
+    *,
+    path: str = "/predict",
+    body: object = EXAMPLE,
+    headers: dict[str, str] | None = None,
+) -> httpx.Response:
+    named = {"idempotency-key": key, **(headers or {})}
+    return await client.post(path, json=body, headers=named)
+
+
+async def _recorded(redis: Redis) -> list[PredictionRecorded]:
+    return [PredictionRecorded.model_validate_json(event) for event in await recorded_events(redis)]
+
+
+async def test_repeated_request_is_answered_byte_for_byte_and_recorded_once(
+    client: httpx.AsyncClient, redis: Redis
+) -> None:
+    """The second answer is the first one, and says so; the record's id is of version 8."""
+    first, second = [await _ask(client, "order-66") for _ in range(2)]
+    assert (first.status_code, second.status_code) == (200, 200)
+    assert first.content == second.content
+    assert "idempotency-replayed" not in first.headers
+    assert second.headers["idempotency-replayed"] == "true"
+    [event] = await _recorded(redis)
+    assert str(event.decision.prediction_id) == first.json()["prediction_id"]
+    assert event.decision.prediction_id.version == 8
+
+
+async def test_request_without_the_header_is_decided_each_time(
+    client: httpx.AsyncClient, redis: Redis
+) -> None:
+    """Nothing is remembered of it, and its id is in order of time."""
+    for _ in range(2):
+        await client.post("/predict", json=EXAMPLE)
+    ids = {event.decision.prediction_id for event in await _recorded(redis)}
+    assert [identifier.version for identifier in ids] == [7, 7]
+    assert await redis.keys("idempotency:*") == []
+
+
+async def test_twenty_identical_requests_at_once_are_one_decision(
+    client: httpx.AsyncClient, redis: Redis
+) -> None:
+    """Each is answered with the one decision, or told with 409 that it is being made."""
+    responses = await asyncio.gather(*(_ask(client, "once") for _ in range(20)))
+    statuses = Counter(response.status_code for response in responses)
+    assert set(statuses) <= {200, 409}
+    assert statuses[200] >= 1
+    assert len({response.content for response in responses if response.status_code == 200}) == 1
+    for response in responses:
+        if response.status_code == 409:
+            assert response.json()["code"] == "StillInProgress"
+            assert response.headers["retry-after"] == "1"
+    assert len(await _recorded(redis)) == 1
+    assert (await _ask(client, "once")).headers["idempotency-replayed"] == "true"
+
+
+async def test_key_with_another_body_is_refused(client: httpx.AsyncClient, redis: Redis) -> None:
+    """A client that confuses its keys is told, instead of being given another's decision."""
+    await _ask(client, "order-66")
+    response = await _ask(client, "order-66", body=_OTHER_BODY)
+    assert response.status_code == 422
+    assert response.json()["code"] == "IdempotencyKeyReused"
+    assert len(await _recorded(redis)) == 1
+
+
+async def test_callers_and_paths_have_keys_of_their_own(
+    settings: InferenceSettings, redis: Redis
+) -> None:
+    """Two clients, an anonymous one and two paths may use one key without meeting."""
+    secret, entry = mint_key("other", ["predict"])
+    two = settings.model_copy(update={"api_keys": parse_keys(f"{keys.ENTRY} {entry}")})
+    async with served(create_app(two)) as client:
+        answers = [
+            await _ask(client, "k", headers=keys.HEADERS),
+            await _ask(client, "k", headers={"x-api-key": secret}),
+            await _ask(client, "k"),
+            await _ask(client, "k", path="/predict/random_forest"),
+        ]
+    assert all("idempotency-replayed" not in answer.headers for answer in answers)
+    assert len({answer.json()["prediction_id"] for answer in answers}) == 4
+    assert len(await _recorded(redis)) == 4
+
+
+async def test_invalid_application_leaves_its_key_free(client: httpx.AsyncClient) -> None:
+    """What was never decided can be mended and sent under the same key."""
+    assert (await _ask(client, "k", body={"ApplicantIncome": -1})).status_code == 400
+    assert (await _ask(client, "k")).status_code == 200
+
+
+async def test_refused_decision_leaves_its_key_free(
+    settings: InferenceSettings, redis: Redis
+) -> None:
+    """After a 503 the same request is decided, not held up by a mark of the refused one."""
+    async with served(create_app(settings), headers=keys.HEADERS) as client:
+        await redis.set(STREAM, "no stream, so nothing can be added")
+        assert (await _ask(client, "k")).status_code == 503
+        await redis.delete(STREAM)
+        assert await redis.keys("idempotency:*") == []
+
+
+async def test_answer_is_kept_for_a_day(client: httpx.AsyncClient, redis: Redis) -> None:
+    """The mark and the answer, which is where other services expect it."""
+    answer = await _ask(client, "k")
+    [event] = await _recorded(redis)
+    kept = answer_key(event.decision.prediction_id)
+    assert await redis.get(kept) == answer.content
+    names = await redis.keys("idempotency:*")
+    assert len(names) == 2
+    for name in names:
+        assert KEEP_S - 60 < await redis.ttl(name) <= KEEP_S
+
+
+async def test_erased_answer_is_gone_and_not_decided_again(
+    client: httpx.AsyncClient, redis: Redis
+) -> None:
+    """410 as long as the request is remembered: repeating must not bring back what was erased."""
+    await _ask(client, "k")
+    [event] = await _recorded(redis)
+    await redis.delete(answer_key(event.decision.prediction_id))
+    response = await _ask(client, "k")
+    assert response.status_code == 410
+    assert response.json()["code"] == "AnswerErased"
+    assert len(await _recorded(redis)) == 1
+
+
+async def test_redis_that_forgot_makes_the_same_id_again(
+    client: httpx.AsyncClient, redis: Redis
+) -> None:
+    """PostgreSQL has the last word: it stores one decision per id."""
+    first = await _ask(client, "k")
+    await redis.flushall()
+    second = await _ask(client, "k")
+    assert "idempotency-replayed" not in second.headers
+    assert first.json()["prediction_id"] == second.json()["prediction_id"]
+
+
+@pytest.mark.parametrize(
+    "values",
+    [[b""], [b"two words"], [b"k" * 256], ["schlüssel".encode()], [b"a\tb"], [b"one", b"two"]],
+)
+async def test_unusable_key_is_named(client: httpx.AsyncClient, values: list[bytes]) -> None:
+    """One key of 1 to 255 visible ASCII characters, or a fault like any other."""
+    headers = [(b"idempotency-key", value) for value in values]
+    response = await client.post("/predict", json=EXAMPLE, headers=headers)
+    assert response.status_code == 400
+    [fault] = response.json()["validation_errors"]
+    assert fault["field"] == "Idempotency-Key"
+
+
+@pytest.mark.parametrize("key", ["k", "k" * 255, '"a-quoted-one"', "!~"])
+async def test_visible_characters_are_a_key(client: httpx.AsyncClient, key: str) -> None:
+    """Whatever a client makes its keys of."""
+    assert (await _ask(client, key)).status_code == 200
+
+
+async def test_without_redis_requests_are_decided_under_the_same_id(own_redis: Server) -> None:
+    """It fails open, counted and at once: only the byte-for-byte answer is lost."""
+    settings = InferenceSettings(
+        redis_url=own_redis.url,
+        history_url=f"http://{HOST}:{free_port()}",
+        api_keys=parse_keys(keys.ENTRY),
+    )
+    async with served(create_app(settings), headers=keys.HEADERS) as client:
+        first = await _ask(client, "k")
+        own_redis.process.kill()
+        # Nobody takes the decision now; that it was made is told by the refusal.
+        assert (await _ask(client, "k")).status_code == 503
+        text = (await client.get("/metrics")).text
+        own_redis.process.start()
+        async with Redis.from_url(own_redis.url) as redis:
+            await redis.flushall()
+
+        async def decided() -> bool:
+            return (await _ask(client, "k")).status_code == 200
+
+        await eventually_said(decided)
+        again = await _ask(client, "k")
+    assert "\nidempotency_unprotected_decisions_total 1.0\n" in text
+    assert first.json()["prediction_id"] == again.json()["prediction_id"]
+
+
+async def test_frozen_redis_costs_one_deadline_and_mixes_no_answers_up(own_redis: Server) -> None:
+    """While it stands still nobody is replayed; after it everybody gets an answer of their own."""
+    async with connect_in_turn(own_redis.url, command_timeout_s=0.2, max_connections=2) as redis:
+        idempotency = Idempotency(redis, deadline_s=0.2, pending_s=_PATIENT_S)
+        requests = [_named(key=b"%d" % number) for number in range(6)]
+        for request in requests[:3]:
+            await idempotency.once(request, _deciding(request))
+        own_redis.process.pause()
+        stuck = await asyncio.gather(
+            *(idempotency.once(request, _deciding(request)) for request in requests)
+        )
+        own_redis.process.resume()
+        assert not any(answer.replayed for answer in stuck)
+        assert idempotency.unprotected == len(requests)
+        idempotency._rest_until_s = 0  # noqa: SLF001  rather than waiting for it
+        after = [await idempotency.once(request, _deciding(request)) for request in requests[:3]]
+    assert [answer.body for answer in after] == [request.key for request in requests[:3]]
+    assert all(answer.replayed for answer in after)
+
+
+async def test_pending_mark_of_a_killed_worker_expires(redis: Redis, redis_url: str) -> None:
+    """Whoever dies while deciding holds its key for moments only."""
+    async with connect_in_turn(redis_url, command_timeout_s=9, max_connections=2) as own:
+        idempotency = Idempotency(own, deadline_s=9, pending_s=0.2)
+        request = _named()
+
+        async def marked() -> bool:
+            return bool(await redis.exists(request.mark_key))
+
+        async def unmarked() -> bool:
+            return not await marked()
+
+        dying = asyncio.create_task(idempotency.once(request, _never))
+        await eventually_said(marked)
+        dying.cancel()
+        await asyncio.wait([dying])
+        assert 0 < await redis.pttl(request.mark_key) <= 200
+        await eventually_said(unmarked)
+        answer = await idempotency.once(request, _deciding(request))
+    assert answer == (b"k", False)
+
+
+async def test_late_failure_leaves_the_mark_of_its_successor(redis: Redis, redis_url: str) -> None:
+    """Who took over after an expired mark is not disturbed by the failure of the one before."""
+    async with connect_in_turn(redis_url, command_timeout_s=9, max_connections=2) as own:
+        idempotency = Idempotency(own, deadline_s=9, pending_s=60)
+        request = _named()
+
+        async def overtaken() -> bytes:
+            await redis.set(request.mark_key, "pending of another")
+            raise NotRecorded("too late")
+
+        with pytest.raises(NotRecorded):
+            await idempotency.once(request, overtaken)
+    assert await redis.get(request.mark_key) == b"pending of another"
+
+
+def _named(
+    *,
+    caller: tuple[str, str] = ("client", "bank"),
+    path: str = "/predict",
+    key: bytes = b"k",
+    body_digest: bytes = b"d" * 32,
+) -> NamedRequest:
+    return NamedRequest(caller, path, key, body_digest)
+
+
+async def _never() -> bytes:
+    await asyncio.Event().wait()
+    return b""
+
+
+def _deciding(request: NamedRequest) -> Callable[[], Awaitable[bytes]]:
+    """A decision that is its request's key."""
+
+    async def decide() -> bytes:
+        return request.key
+
+    return decide
+
+
+_text = st.text(max_size=12)
+_named_requests = st.builds(
+    NamedRequest,
+    caller=st.tuples(st.sampled_from(["client", "at"]), _text),
+    path=_text,
+    key=st.binary(max_size=12),
+    body_digest=st.binary(min_size=32, max_size=32),
+)
+
+
+@given(_named_requests, _named_requests)
+def test_only_the_same_request_has_the_same_id(one: NamedRequest, other: NamedRequest) -> None:
+    """Derived alone from who asked, where, under which key and what: a UUID of version 8."""
+    same_name = (one.caller, one.path, one.key) == (other.caller, other.path, other.key)
+    assert (one.prediction_id == other.prediction_id) is (one == other)
+    assert (one.mark_key == other.mark_key) is same_name
+    assert one.prediction_id.version == 8
+    assert one.prediction_id.variant == "specified in RFC 4122"
+    again = NamedRequest(one.caller, one.path, one.key, one.body_digest)
+    assert again.prediction_id == one.prediction_id
+
+
+@given(st.lists(st.text(), min_size=4, max_size=4), st.integers(0, 2), st.integers(1, 9))
+def test_moving_characters_between_parts_makes_another_request(
+    parts: list[str], index: int, count: int
+) -> None:
+    """No two requests run together: a client "ab" on "c" is not a client "a" on "bc"."""
+    moved = list(parts)
+    moved[index + 1] = parts[index][-count:] + parts[index + 1]
+    moved[index] = parts[index][:-count]
+    one, other = (
+        _named(caller=(kind, name), path=path, key=key.encode())
+        for kind, name, path, key in (parts, moved)
+    )
+    assert (one.mark_key == other.mark_key) is (parts == moved)
