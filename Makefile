@@ -16,7 +16,7 @@ COMPOSE = $(shell docker compose version >/dev/null 2>&1 && echo docker compose 
 # Fresh secrets are made inside the image: with Docker nothing else has to be installed.
 KEYS = docker run --rm -i --network none --read-only loan-predictor-history python -m shared.keys
 
-.PHONY: help run test check train format lock clean env up down logs ps key history-image compose-test bench load ladder
+.PHONY: help run test check train format lock clean env up down logs ps key history-image compose-test bench load ladder verify-audit
 .DEFAULT_GOAL := help
 
 help: ## Show this list
@@ -89,6 +89,9 @@ load: $(INSTALLED) ## Load the running system: make load ARGS="--rate 500 --seco
 
 ladder: $(INSTALLED) ## Raise the load on the running system until it no longer keeps up
 	@$(PY) -m tests.load.ladder $(ARGS)
+
+verify-audit: $(INSTALLED) ## Check the audit log against later changes: make verify-audit HEAD=12:9f86...
+	@$(PY) -m services.local.attach services.history.audit $(HEAD)
 
 clean: ## Remove the environment and all caches; .local with its data stays
 	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis .coverage*

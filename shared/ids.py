@@ -1,12 +1,19 @@
 """Identifiers that sort by the time they were made."""
 
 import os
+from datetime import UTC, datetime, timedelta
+from typing import Final
 from uuid import UUID
 
 _VERSION_7 = 0x7 << 76
 _VARIANT = 0b10 << 62
 _RANDOM_A = (1 << 12) - 1
 _RANDOM_B = (1 << 62) - 1
+_VERSION_AND_VARIANT = 0xF << 76 | 0b11 << 62
+_TIME_SHIFT = 80
+_TIME_LIMIT = 1 << 48
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_MILLISECOND: Final = timedelta(milliseconds=1)
 
 
 def uuid7(unix_ms: int) -> UUID:
@@ -22,3 +29,23 @@ def uuid7(unix_ms: int) -> UUID:
         | _VARIANT
         | random_bits & _RANDOM_B
     )
+
+
+def is_uuid7(identifier: UUID) -> bool:
+    """Whether it is of version 7, and so sorts by the time it was made."""
+    return identifier.int & _VERSION_AND_VARIANT == _VERSION_7 | _VARIANT
+
+
+def first_uuid7_at(moment: datetime) -> UUID:
+    """The lowest UUID of version 7 made at ``moment`` or later, to the millisecond."""
+    milliseconds = max(0, min((moment - _EPOCH) // _MILLISECOND, _TIME_LIMIT - 1))
+    return UUID(int=milliseconds << _TIME_SHIFT)
+
+
+def uuid7_from(moment: datetime, other: UUID) -> UUID:
+    """The UUID of version 7 of ``moment`` with the bits of ``other`` for its random ones.
+
+    The same two always make the same one.
+    """
+    bits = other.int & (_RANDOM_A << 64 | _RANDOM_B)
+    return UUID(int=first_uuid7_at(moment).int | _VERSION_7 | _VARIANT | bits)

@@ -13,6 +13,7 @@ from starlette_compress import CompressMiddleware
 from services.history import routes, stream
 from services.history.database import open_engine, ping
 from services.history.deps import Resources, resources_of
+from services.history.retention import Retention
 from services.history.settings import CACHE_PREFIX, HistorySettings
 from shared.access import AccessMiddleware, Bucket, is_unlimited
 from shared.cache import Cache
@@ -39,14 +40,19 @@ def create_app(settings: HistorySettings | None = None) -> FastAPI:
     log_access = configure_logging(settings.log_level)
 
     rate_limits = RateLimits()
+    retention = Retention()
     metrics = Metrics()
     metrics.read_from(rate_limits.readings())
+    metrics.read_from(retention.readings())
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[dict[str, Resources]]:
         resources = _build_resources(settings)
         try:
-            async with rate_limits.shared_through(resources.redis):
+            async with (
+                rate_limits.shared_through(resources.redis),
+                retention.enforced(resources.stores, settings),
+            ):
                 yield {"resources": resources}
         finally:
             await resources.cache.aclose()
@@ -61,7 +67,7 @@ def create_app(settings: HistorySettings | None = None) -> FastAPI:
         redoc_url=None,
         telemetry=NO_TELEMETRY,
     )
-    routers = (routes.records, routes.reports, routes.about, routes.internal)
+    routers = (routes.records, routes.erasure, routes.reports, routes.about, routes.internal)
     for router in routers:
         app.include_router(router)
     app.include_router(health_router(service="history", version=VERSION, checks=_checks))

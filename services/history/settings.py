@@ -66,6 +66,16 @@ class HistorySettings(CommonSettings):
     list_ttl_s: int = Field(default=30, ge=1)
     record_ttl_s: int = Field(default=300, ge=1)
 
+    retention_days: int | None = Field(
+        default=None,
+        ge=1,
+        le=36_500,
+        description="Decisions that are older are erased; without it they are kept for ever.",
+    )
+    retention_pause_s: float = Field(
+        default=3600.0, gt=0, description="Between two searches for decisions that are too old."
+    )
+
     consumer_name: str = Field(
         default_factory=socket.gethostname,
         min_length=1,

@@ -27,7 +27,7 @@ async def test_migrations_lead_to_the_tables_even_when_run_at_once(
     engine = engine_of(settings)
     async with engine.connect() as connection:
         assert await connection.run_sync(_differences) == []
-    assert await ping(engine) == "schema 0001"
+    assert await ping(engine) == "schema 0002"
     await engine.dispose()
 
 
