@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from redis.asyncio import Redis
+from redis.asyncio import BlockingConnectionPool, Redis
 
 COMMAND_TIMEOUT_S: Final = 1.0
 
@@ -26,3 +26,20 @@ def connect(
         retry=None,
         decode_responses=False,
     )
+
+
+def connect_in_turn(url: str, *, command_timeout_s: float, max_connections: int) -> Redis:
+    """A client like ``connect``'s, whose callers wait for a connection while all are in use.
+
+    The wait is at most ``command_timeout_s``; whoever wants one deadline over wait and command
+    sets it around both. Raises what ``connect``'s client raises.
+    """
+    pool = BlockingConnectionPool.from_url(
+        url,
+        timeout=command_timeout_s,
+        socket_timeout=command_timeout_s,
+        socket_connect_timeout=command_timeout_s,
+        max_connections=max_connections,
+        retry=None,
+    )
+    return Redis.from_pool(pool)

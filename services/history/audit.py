@@ -173,7 +173,8 @@ def main(arguments: Sequence[str]) -> int:
     except ValueError as error:
         print(error, file=sys.stderr)
     except (*DATABASE_ERRORS, StoreUnavailable) as error:
-        print(f"Cannot read the audit log of {settings.database_url!r}: {error}", file=sys.stderr)
+        said = getattr(error, "orig", error)  # without the statement around it
+        print(f"Cannot read the audit log of {settings.database_url!r}: {said}", file=sys.stderr)
     else:
         held = "" if noted is None else ", and the noted one is among them"
         print(f"The audit log is intact: {head.id} rows{held}.\nIts head is {head}")

@@ -1,7 +1,8 @@
 """What the handlers work with: built once in the lifespan, found again on every request."""
 
+import asyncio
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 from fastapi import Request, Response
@@ -26,11 +27,12 @@ class Resources:
     engine: AsyncEngine
     redis: Redis
     cache: Cache
+    erasing: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     @property
     def stores(self) -> Stores:
         """Every place where a person's values are kept."""
-        return Stores(self.engine, self.redis, self.cache)
+        return Stores(self.engine, self.redis, self.cache, self.erasing)
 
 
 def resources_of(scope: Scope) -> Resources:

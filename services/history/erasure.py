@@ -4,10 +4,10 @@ What stays is a tombstone: the decision's id, its time, its outcome and who aske
 roll-ups provable, and an event that comes again after the erasure is still found stored.
 """
 
+import asyncio
 import hashlib
 import secrets
 from collections.abc import Iterable
-from datetime import datetime
 from typing import Any, Final, NamedTuple
 from uuid import UUID
 
@@ -29,6 +29,7 @@ from shared.cache import Cache
 from shared.idempotency import answer_key
 
 _REDIS_ERRORS: Final = (RedisError, OSError)
+_NOTHING_ERASED: Final = "Redis does not answer, so nothing was erased; try again shortly."
 
 # A warning quotes values, and what was imputed tells what was not given. That there was a warning
 # is all that the roll-ups counted.
@@ -47,6 +48,9 @@ class Stores(NamedTuple):
     engine: AsyncEngine
     redis: Redis
     cache: Cache
+    erasing: asyncio.Lock
+    """Held while erasing: erasures come one after the other anyway, and those that wait must not
+    hold the connections that readers need."""
 
 
 class Reason(NamedTuple):
@@ -98,30 +102,31 @@ async def erase(
     whose stored answers are removed even if they were erased before. Raises ``StoreUnavailable``
     and ``NotErased``; erasing again is always safe, and completes what was cut off.
     """
-    # Asked first, so that nothing is begun that Redis would not let finish.
-    await _forget(stores.cache, "Redis does not answer, so nothing was erased; try again shortly.")
-    async with transaction(stores.engine) as opened:
-        turn = await audit.take_turn(opened)
-        erased = await opened.execute(
-            update(predictions)
-            .where(condition, predictions.c.erased_at.is_(None))
-            .values(erased_at=turn.occurred_at, **_BLANK)
-            .returning(predictions.c.derived_id)
-        )
-        derived_ids = list(erased.scalars())
-        # Before the commit, for afterwards a loan's decisions are not to be found again.
-        await _remove_answers(stores.redis, {*answers, *filter(None, derived_ids)})
-        head = await audit.append(
-            opened, turn, **reason._asdict(), details={"erased": len(derived_ids)}
-        )
-    # Whoever read a row before the commit keeps it under a generation that ends here.
-    await _forget(stores.cache, "Copies may be left in the cache; send the same request again.")
-    return _erasure(len(derived_ids), turn.occurred_at, head)
-
-
-def _erasure(erased: int, erased_at: datetime, head: audit.Head) -> Erasure:
-    entry = AuditEntry(id=head.id, hash=head.hash.hex())
-    return Erasure(erased=erased, erased_at=erased_at, audit=entry, salt=None)
+    async with stores.erasing:
+        # Asked first, so that nothing is begun that Redis would not let finish.
+        await _forget(stores.cache, _NOTHING_ERASED)
+        async with transaction(stores.engine) as opened:
+            turn = await audit.take_turn(opened)
+            erased = await opened.execute(
+                update(predictions)
+                .where(condition, predictions.c.erased_at.is_(None))
+                .values(erased_at=turn.occurred_at, **_BLANK)
+                .returning(predictions.c.derived_id)
+            )
+            derived_ids = list(erased.scalars())
+            # Before the commit, for afterwards a loan's decisions are not to be found again.
+            await _remove_answers(stores.redis, {*answers, *filter(None, derived_ids)})
+            head = await audit.append(
+                opened, turn, **reason._asdict(), details={"erased": len(derived_ids)}
+            )
+        # Whoever read a row before the commit keeps it under a generation that ends here.
+        await _forget(stores.cache, "Copies may be left in the cache; send the same request again.")
+    return Erasure(
+        erased=len(derived_ids),
+        erased_at=turn.occurred_at,
+        audit=AuditEntry(id=head.id, hash=head.hash.hex()),
+        salt=None,
+    )
 
 
 async def _forget(cache: Cache, otherwise: str) -> None:
@@ -139,4 +144,4 @@ async def _remove_answers(redis: Redis, prediction_ids: Iterable[UUID]) -> None:
     try:
         await redis.unlink(*keys)
     except _REDIS_ERRORS as error:
-        raise NotErased("Redis does not answer; nothing was erased; try again shortly.") from error
+        raise NotErased(_NOTHING_ERASED) from error

@@ -5,6 +5,7 @@
 
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from typing import Final
 
 from fastapi import FastAPI, Request
 from fastapi_offline import FastAPIOffline
@@ -22,10 +23,11 @@ from shared.direct import DirectMiddleware
 from shared.http import Check, health_router, install_conventions
 from shared.metrics import Metrics
 from shared.rate_limit import RateLimits
-from shared.redis import connect
+from shared.redis import connect, connect_in_turn
 from shared.telemetry import NO_TELEMETRY, configure_logging
 from shared.version import VERSION
 
+_CACHE_CONNECTIONS: Final = 16
 TITLE = "Loan predictor: history"
 DESCRIPTION = """
 Every decision of the inference service, stored exactly once, and statistics over all of them.
@@ -98,7 +100,13 @@ def _build_resources(settings: HistorySettings) -> Resources:
         ),
         redis=connect(settings.redis_url),
         cache=Cache(
-            connect(settings.redis_url, command_timeout_s=settings.cache_deadline_s),
+            # Reads with different parameters come by the dozen: one that waits a moment for a
+            # connection is no reason to let the cache rest.
+            connect_in_turn(
+                settings.redis_url,
+                command_timeout_s=settings.cache_deadline_s,
+                max_connections=_CACHE_CONNECTIONS,
+            ),
             prefix=CACHE_PREFIX,
         ),
     )

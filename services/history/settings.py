@@ -59,7 +59,9 @@ class HistorySettings(CommonSettings):
     database_command_timeout_s: float = Field(default=30.0, gt=0)
 
     cache_deadline_s: float = Field(
-        default=0.1, gt=0, description="Longer than this, a request never waits for the cache."
+        default=0.1,
+        gt=0,
+        description="Longest wait for a connection to the cache, and then for its answer.",
     )
     statistics_ttl_s: int = Field(default=60, ge=1)
     analytics_ttl_s: int = Field(default=120, ge=1)
