@@ -75,7 +75,7 @@ class HistorySettings(CommonSettings):
         description="Decisions that are older are erased; without it they are kept for ever.",
     )
     retention_pause_s: float = Field(
-        default=3600.0, gt=0, description="Between two searches for decisions that are too old."
+        default=21_600.0, gt=0, description="Between two searches for decisions that are too old."
     )
 
     consumer_name: str = Field(
