@@ -72,3 +72,15 @@ def derived_id(name: str) -> UUID:
     """An id like those that are derived from an idempotency key: of version 8, in no order."""
     digest = int.from_bytes(hashlib.sha256(name.encode()).digest()[:16], "big")
     return UUID(int=digest & ~(0xF << 76 | 0b11 << 62) | 0x8 << 76 | 0b10 << 62)
+
+
+def with_loan_id(event: PredictionRecorded, loan_id: str) -> PredictionRecorded:
+    """The event about another application."""
+    application = event.decision.input_data.model_copy(update={"Loan_ID": loan_id})
+    decision = event.decision.model_copy(update={"input_data": application})
+    return event.model_copy(update={"decision": decision})
+
+
+def path_of(event: PredictionRecorded) -> str:
+    """Where the record of the event's decision is."""
+    return f"/history/{event.decision.prediction_id}"

@@ -15,17 +15,17 @@ from services.history import retention
 from services.history.audit import verify
 from services.history.database import alone
 from services.history.main import create_app
-from services.history.recorder import store
 from services.history.settings import HistorySettings
 from services.local.servers import Server
 from shared.events import PredictionRecorded
 from tests import keys
 from tests.history.conftest import engine_of, quick_settings
-from tests.history.events import derived_id, random_events, row_of
+from tests.history.events import derived_id, random_events
 from tests.history.storage import (
     assert_rollup_by_model_equals_a_recount,
     assert_rollups_equal_a_recount,
     eventually,
+    store_all,
 )
 from tests.serving import served
 
@@ -43,11 +43,6 @@ def made_days_ago(
     """Events about decisions of that age."""
     decided_at = datetime.now(UTC) - timedelta(days=days)
     return random_events(count, seed=seed, decided_at=decided_at, timestamp=decided_at, **changes)
-
-
-async def store_all(engine: AsyncEngine, events: list[PredictionRecorded]) -> int:
-    """Store the events as the consumer does."""
-    return await store(engine, [row_of(event) for event in events])
 
 
 def erased(engine: AsyncEngine, count: int) -> Callable[[], Awaitable[bool]]:
