@@ -54,15 +54,15 @@ class Cache:
         *,
         ttl_s: int,
         unchanging: bool = False,
-        erasable: bool = False,
+        erasable: bool = True,
     ) -> Cached:
         """The bytes under ``key``, from the cache or else from ``compute``, kept for ``ttl_s``.
 
         Within this process one key is looked up and computed once at a time; whoever asks
         meanwhile gets the same answer. ``invalidate`` ends the life of every answer that is not
-        ``unchanging``, ``forget`` that of every answer. Who asks for an ``erasable`` answer after
-        ``forget`` returned, in whichever process, gets none that was begun before; without Redis
-        nobody shares such an answer. Raises what ``compute`` raises, and stores nothing then.
+        ``unchanging``, ``forget`` that of every answer. Who asks after ``forget`` returned, in
+        whichever process, gets no ``erasable`` answer that was begun before; such an answer is
+        looked up by everybody for themselves and, without Redis, shared by nobody. Raises what ``compute`` raises, and stores nothing then.
         """
         generation_key = self._unchanging_key if unchanging else self._generation_key
 

@@ -47,7 +47,7 @@ async def cached_response(
     *,
     ttl_s: int,
     unchanging: bool = False,
-    erasable: bool = False,
+    erasable: bool = True,
 ) -> Response:
     """The JSON that ``compute`` makes, kept under the request's path and parameters.
 

@@ -87,9 +87,7 @@ async def list_history(request: Request, query: Annotated[PageQuery, Query()]) -
         )
         return page.model_dump_json().encode()
 
-    return await cached_response(
-        request, compute, ttl_s=resources.settings.list_ttl_s, erasable=True
-    )
+    return await cached_response(request, compute, ttl_s=resources.settings.list_ttl_s)
 
 
 @records.get(
@@ -151,7 +149,6 @@ async def get_record(request: Request, prediction_id: UUID) -> Response:
         compute,
         ttl_s=resources.settings.record_ttl_s,
         unchanging=True,
-        erasable=True,
     )
 
 
@@ -202,7 +199,9 @@ async def statistics(request: Request) -> Response:
         async with connection(resources.engine) as opened:
             return (await read_statistics(opened)).model_dump_json().encode()
 
-    return await cached_response(request, compute, ttl_s=resources.settings.statistics_ttl_s)
+    return await cached_response(
+        request, compute, ttl_s=resources.settings.statistics_ttl_s, erasable=False
+    )
 
 
 @reports.get(
@@ -220,7 +219,9 @@ async def analytics(request: Request) -> Response:
         async with connection(resources.engine) as opened:
             return (await read_analytics(opened)).model_dump_json().encode()
 
-    return await cached_response(request, compute, ttl_s=resources.settings.analytics_ttl_s)
+    return await cached_response(
+        request, compute, ttl_s=resources.settings.analytics_ttl_s, erasable=False
+    )
 
 
 @about.get("/", response_model=About)

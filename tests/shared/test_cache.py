@@ -48,7 +48,9 @@ async def test_second_answer_comes_from_the_cache(cache: Cache) -> None:
 async def test_all_who_ask_at_once_share_one_computation(cache: Cache) -> None:
     """A hundred requests for one key cost one computation."""
     compute = Counter()
-    answers = await asyncio.gather(*(cache.get("k", compute, ttl_s=60) for _ in range(100)))
+    answers = await asyncio.gather(
+        *(cache.get("k", compute, ttl_s=60, erasable=False) for _ in range(100))
+    )
     assert {answer.body for answer in answers} == {b"answer 1"}
     assert compute.calls == 1
 
@@ -109,10 +111,10 @@ async def test_answer_that_an_invalidation_overtakes_is_not_served_again(cache: 
 async def test_forgetting_ends_every_answer(cache: Cache, unchanging: bool) -> None:
     """After it nothing that was computed before is served, be it unchanging."""
     compute = Counter()
-    await cache.get("k", compute, ttl_s=60, unchanging=unchanging, erasable=True)
-    assert (await cache.get("k", compute, ttl_s=60, unchanging=unchanging, erasable=True)).hit
+    await cache.get("k", compute, ttl_s=60, unchanging=unchanging)
+    assert (await cache.get("k", compute, ttl_s=60, unchanging=unchanging)).hit
     await cache.forget()
-    answer = await cache.get("k", compute, ttl_s=60, unchanging=unchanging, erasable=True)
+    answer = await cache.get("k", compute, ttl_s=60, unchanging=unchanging)
     assert answer == (b"answer 2", False)
 
 
@@ -129,7 +131,7 @@ async def test_who_asks_after_forgetting_does_not_join_who_asked_before(
         return b"erased since"
 
     async def ask(compute: Callable[[], Awaitable[bytes]]) -> bytes:
-        answer = await cache.get("k", compute, ttl_s=60, unchanging=unchanging, erasable=True)
+        answer = await cache.get("k", compute, ttl_s=60, unchanging=unchanging)
         return answer.body
 
     before = asyncio.create_task(ask(slow))
@@ -149,7 +151,7 @@ async def test_erasable_answers_are_not_shared_without_redis(own_redis: Server) 
     cache = Cache(connect(own_redis.url, command_timeout_s=DEADLINE_S), prefix="test")
     own_redis.process.kill()
     compute = Counter()
-    answers = [cache.get("k", compute, ttl_s=60, erasable=True) for _ in range(3)]
+    answers = [cache.get("k", compute, ttl_s=60) for _ in range(3)]
     assert {answer.body for answer in await asyncio.gather(*answers)} == {
         *(b"answer 1", b"answer 2", b"answer 3")
     }
