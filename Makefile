@@ -18,7 +18,7 @@ COMPOSE = $(shell docker compose version >/dev/null 2>&1 && echo docker compose 
 KEYS = docker run --rm -i --network none --read-only loan-predictor-history python -m shared.keys
 KEY_MAKER = $(if $(wildcard $(INSTALLED)),$(INSTALLED),$(if $(shell command -v docker),history-image,$(INSTALLED)))
 
-.PHONY: help run test check train format lock clean env up down logs ps key history-image compose-test bench flame load ladder
+.PHONY: help run test check train format lock clean env up down logs ps key history-image compose-test bench flame load ladder verify-audit
 .DEFAULT_GOAL := help
 
 help: ## Show this list
@@ -94,6 +94,9 @@ load: $(INSTALLED) ## Load the running system: make load ARGS="--rate 500 --seco
 
 ladder: $(INSTALLED) ## Raise the load on the running system until it no longer keeps up
 	@$(PY) -m tests.load.ladder $(ARGS)
+
+verify-audit: $(INSTALLED) ## Check the audit log against later changes: make verify-audit HEAD=12:9f86...
+	@$(PY) -m services.local.attach services.history.audit $(HEAD)
 
 clean: ## Remove the environment and all caches; .local with its data stays
 	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis .coverage*

@@ -3,14 +3,13 @@
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, Final, NamedTuple
 
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 _REST_AFTER_FAILURE_S: Final = 1.0
-_UNCHANGING: Final = b"-"
 _log = logging.getLogger(__name__)
 
 
@@ -19,6 +18,16 @@ class Cached(NamedTuple):
 
     body: bytes
     hit: bool
+
+
+class _Found(NamedTuple):
+    """The generation that an answer computed now belongs to, and the answer kept from it, if any.
+
+    There is no generation when Redis does not tell it.
+    """
+
+    generation: bytes | None
+    body: bytes | None
 
 
 class Cache:
@@ -32,6 +41,7 @@ class Cache:
         self._redis = redis
         self._prefix = prefix
         self._generation_key = f"{prefix}:generation"
+        self._unchanging_key = f"{prefix}:generation:unchanging"
         self._flights: dict[str, asyncio.Task[Cached]] = {}
         self._rest_until_s = 0.0
         self.failures = 0
@@ -44,20 +54,33 @@ class Cache:
         *,
         ttl_s: int,
         unchanging: bool = False,
+        erasable: bool = True,
     ) -> Cached:
         """The bytes under ``key``, from the cache or else from ``compute``, kept for ``ttl_s``.
 
         Within this process one key is looked up and computed once at a time; whoever asks
         meanwhile gets the same answer. ``invalidate`` ends the life of every answer that is not
-        ``unchanging``. Raises what ``compute`` raises, and stores nothing then.
+        ``unchanging``, ``forget`` that of every answer. Who asks after ``forget`` returned, in
+        whichever process, gets no ``erasable`` answer that was begun before; such an answer is
+        looked up by everybody for themselves and, without Redis, shared by nobody. Raises what
+        ``compute`` raises, and stores nothing then.
         """
-        flight = self._flights.get(key)
-        if flight is None:
-            flight = asyncio.create_task(self._look_up(key, compute, ttl_s, unchanging))
-            self._flights[key] = flight
-            flight.add_done_callback(lambda done: self._land(key, done))
-        # The flight belongs to all who wait for it: one who leaves must not end it.
-        return await asyncio.shield(flight)
+        generation_key = self._unchanging_key if unchanging else self._generation_key
+
+        async def look_up() -> Cached:
+            found = await self._find(key, generation_key)
+            return await self._complete(key, found, compute, ttl_s)
+
+        if not erasable:
+            return await self._share(key, look_up)
+        # Everybody reads the generation before joining another's computation, for that may have
+        # begun before the values were erased.
+        found = await self._find(key, generation_key)
+        if found.body is not None or found.generation is None:
+            return await self._complete(key, found, compute, ttl_s)
+        return await self._share(
+            f"{found.generation!r} {key}", lambda: self._complete(key, found, compute, ttl_s)
+        )
 
     async def invalidate(self) -> None:
         """Let no answer that was computed before now be served again, except unchanging ones.
@@ -66,40 +89,66 @@ class Cache:
         """
         await self._redis.incr(self._generation_key)
 
+    async def forget(self) -> None:
+        """Let no answer that was computed before now be served again, without exception.
+
+        Raises what the client raises; what was computed before may be served on then.
+        """
+        async with self._redis.pipeline(transaction=True) as pipeline:
+            pipeline.incr(self._generation_key)
+            pipeline.incr(self._unchanging_key)
+            await pipeline.execute()
+
     async def aclose(self) -> None:
         """Close the client."""
         await self._redis.aclose()
 
-    def _land(self, key: str, flight: asyncio.Task[Cached]) -> None:
-        del self._flights[key]
+    async def _share(
+        self, flight_key: str, fly: Callable[[], Coroutine[Any, Any, Cached]]
+    ) -> Cached:
+        flight = self._flights.get(flight_key)
+        if flight is None:
+            flight = asyncio.create_task(fly())
+            self._flights[flight_key] = flight
+            flight.add_done_callback(lambda done: self._land(flight_key, done))
+        # The flight belongs to all who wait for it: one who leaves must not end it.
+        return await asyncio.shield(flight)
+
+    def _land(self, flight_key: str, flight: asyncio.Task[Cached]) -> None:
+        del self._flights[flight_key]
         if not flight.cancelled():
             flight.exception()  # every waiter may have left: then nobody else asks for it
 
-    async def _look_up(
-        self, key: str, compute: Callable[[], Awaitable[bytes]], ttl_s: int, unchanging: bool
-    ) -> Cached:
+    async def _find(self, key: str, generation_key: str) -> _Found:
         if time.monotonic() < self._rest_until_s:
-            return Cached(await compute(), hit=False)
-        stored_key = f"{self._prefix}:{key}"
+            return _Found(None, None)
         try:
-            found: list[Any] = await self._redis.mget(self._generation_key, stored_key)
+            found: list[Any] = await self._redis.mget(generation_key, f"{self._prefix}:{key}")
         except (RedisError, OSError) as error:
             self._rest(error)
-            return Cached(await compute(), hit=False)
-        generation: bytes | None = found[0]
+            return _Found(None, None)
+        generation: bytes = found[0] or b"0"
         stored: bytes | None = found[1]
-        # The generation that was current before computing: an answer that an invalidation
-        # overtakes is stale the moment it is stored.
-        mark = _UNCHANGING if unchanging else generation or b"0"
         if stored is not None:
-            stored_mark, _, body = stored.partition(b"\n")
-            if stored_mark == mark:
-                return Cached(body, hit=True)
+            stored_generation, _, body = stored.partition(b"\n")
+            if stored_generation == generation:
+                return _Found(generation, body)
+        return _Found(generation, None)
+
+    async def _complete(
+        self, key: str, found: _Found, compute: Callable[[], Awaitable[bytes]], ttl_s: int
+    ) -> Cached:
+        if found.body is not None:
+            return Cached(found.body, hit=True)
         body = await compute()
-        try:
-            await self._redis.set(stored_key, mark + b"\n" + body, ex=ttl_s)
-        except (RedisError, OSError) as error:
-            self._rest(error)
+        if found.generation is not None:
+            # The generation that was current before computing: an answer that an invalidation
+            # overtakes is stale the moment it is stored.
+            marked = found.generation + b"\n" + body
+            try:
+                await self._redis.set(f"{self._prefix}:{key}", marked, ex=ttl_s)
+            except (RedisError, OSError) as error:
+                self._rest(error)
         return Cached(body, hit=False)
 
     def _rest(self, error: Exception) -> None:

@@ -1,6 +1,8 @@
 """Identifiers: made anew, in order of time, or derived from what they identify."""
 
 import os
+from datetime import UTC, datetime, timedelta
+from typing import Final
 from uuid import UUID
 
 _VERSION_7 = 0x7 << 76
@@ -8,7 +10,11 @@ _VERSION_8 = 0x8 << 76
 _VARIANT = 0b10 << 62
 _RANDOM_A = (1 << 12) - 1
 _RANDOM_B = (1 << 62) - 1
-_NEITHER_VERSION_NOR_VARIANT = ~(0xF << 76 | 0b11 << 62)
+_VERSION_AND_VARIANT = 0xF << 76 | 0b11 << 62
+_TIME_SHIFT = 80
+_TIME_LIMIT = 1 << 48
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_MILLISECOND: Final = timedelta(milliseconds=1)
 
 
 def uuid7(unix_ms: int) -> UUID:
@@ -31,5 +37,25 @@ def uuid8(digest: bytes) -> UUID:
 
     Source: RFC 9562, section 5.8, as in its example of a name-based UUID in appendix B.2.
     """
-    bits = int.from_bytes(digest[:16], "big") & _NEITHER_VERSION_NOR_VARIANT
+    bits = int.from_bytes(digest[:16], "big") & ~_VERSION_AND_VARIANT
     return UUID(int=bits | _VERSION_8 | _VARIANT)
+
+
+def is_uuid7(identifier: UUID) -> bool:
+    """Whether it is of version 7, and so sorts by the time it was made."""
+    return identifier.int & _VERSION_AND_VARIANT == _VERSION_7 | _VARIANT
+
+
+def first_uuid7_at(moment: datetime) -> UUID:
+    """The lowest UUID of version 7 made at ``moment`` or later, to the millisecond."""
+    milliseconds = max(0, min((moment - _EPOCH) // _MILLISECOND, _TIME_LIMIT - 1))
+    return UUID(int=milliseconds << _TIME_SHIFT)
+
+
+def uuid7_from(moment: datetime, other: UUID) -> UUID:
+    """The UUID of version 7 of ``moment`` with the bits of ``other`` for its random ones.
+
+    The same two always make the same one.
+    """
+    bits = other.int & (_RANDOM_A << 64 | _RANDOM_B)
+    return UUID(int=first_uuid7_at(moment).int | _VERSION_7 | _VARIANT | bits)

@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Final
 
-from sqlalchemy import URL, text
+from sqlalchemy import URL, func, select, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
@@ -85,6 +85,33 @@ async def connection(engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
         if not is_outage(error):
             raise
         raise StoreUnavailable("The database does not answer; try again shortly.") from error
+
+
+@asynccontextmanager
+async def transaction(engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
+    """A connection in a transaction, which is committed at the end unless something is raised.
+
+    Raises ``StoreUnavailable`` when there is none to be had; it may be committed all the same if
+    the connection broke at the very end.
+    """
+    async with connection(engine) as opened:
+        await opened.execution_options(isolation_level="READ COMMITTED")
+        async with opened.begin():
+            yield opened
+
+
+@asynccontextmanager
+async def alone(engine: AsyncEngine, lock_key: int) -> AsyncIterator[bool]:
+    """Whether no other session holds the lock ``lock_key``; if so, this one holds it to the end.
+
+    Raises ``DATABASE_ERRORS``.
+    """
+    async with engine.connect() as opened:
+        try:
+            yield (await opened.execute(select(func.pg_try_advisory_lock(lock_key)))).scalar_one()
+        finally:
+            # The lock ends with the session, in whatever state that is.
+            await opened.invalidate()
 
 
 async def ping(engine: AsyncEngine) -> str:

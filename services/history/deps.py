@@ -1,7 +1,8 @@
 """What the handlers work with: built once in the lifespan, found again on every request."""
 
+import asyncio
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 from fastapi import Request, Response
@@ -9,6 +10,7 @@ from redis.asyncio import Redis
 from sqlalchemy.ext.asyncio import AsyncEngine
 from starlette.types import Scope
 
+from services.history.erasure import Stores
 from services.history.schemas import unknown_parameter
 from services.history.settings import HistorySettings
 from shared.cache import Cache
@@ -25,6 +27,12 @@ class Resources:
     engine: AsyncEngine
     redis: Redis
     cache: Cache
+    erasing: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+    @property
+    def stores(self) -> Stores:
+        """Every place where a person's values are kept."""
+        return Stores(self.engine, self.redis, self.cache, self.erasing)
 
 
 def resources_of(scope: Scope) -> Resources:
@@ -39,8 +47,11 @@ async def cached_response(
     *,
     ttl_s: int,
     unchanging: bool = False,
+    erasable: bool = True,
 ) -> Response:
     """The JSON that ``compute`` makes, kept under the request's path and parameters.
+
+    ``unchanging`` and ``erasable`` are those of ``Cache.get``.
 
     The parameters are put in order first, so that the order a client wrote them in is no
     difference.
@@ -49,7 +60,7 @@ async def cached_response(
     if request.scope["query_string"]:
         key += repr(sorted(request.query_params.multi_items()))
     cache = resources_of(request.scope).cache
-    body, hit = await cache.get(key, compute, ttl_s=ttl_s, unchanging=unchanging)
+    body, hit = await cache.get(key, compute, ttl_s=ttl_s, unchanging=unchanging, erasable=erasable)
     return Response(body, media_type=JSON, headers={"x-cache": "HIT" if hit else "MISS"})
 
 

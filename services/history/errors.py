@@ -1,17 +1,48 @@
 """The errors of the history service that a caller can be told about."""
 
+from datetime import datetime
 from typing import ClassVar
+from uuid import UUID
 
-from shared.errors import ServiceError
+from shared.errors import NotFound, ServiceError
 
 
-class StoreUnavailable(ServiceError):
-    """The database cannot be reached or does not take part just now; asking again may help."""
-
+class _TryAgain(ServiceError):
     status = 503
-    title = "Records unavailable"
     retry_after_s: ClassVar[int] = 1
 
     def headers(self) -> dict[str, str]:
         """Say when to try again."""
         return {"retry-after": str(self.retry_after_s)}
+
+
+class StoreUnavailable(_TryAgain):
+    """The database cannot be reached or does not take part just now; asking again may help."""
+
+    title = "Records unavailable"
+
+
+class NotErased(_TryAgain):
+    """It is not certain that every copy is gone; the same request again, and it will be."""
+
+    title = "Not erased"
+
+
+def unknown(prediction_id: UUID) -> NotFound:
+    """The error for a decision that is not stored; it may still be on its way."""
+    return NotFound(f"No decision {prediction_id} is recorded here (yet).")
+
+
+class Erased(ServiceError):
+    """The decision was recorded here, and its values were erased since."""
+
+    status = 410
+    title = "Erased"
+
+    def __init__(self, prediction_id: UUID, erased_at: datetime) -> None:
+        super().__init__(f"The values of decision {prediction_id} were erased.")
+        self.erased_at = erased_at
+
+    def members(self) -> dict[str, object]:
+        """Say when."""
+        return {"erased_at": self.erased_at}

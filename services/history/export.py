@@ -21,11 +21,17 @@ MEDIA_TYPES: Final[dict[Format, str]] = {
     "ndjson": "application/x-ndjson",
 }
 _ROWS_AT_ONCE: Final = 1000
-_COLUMNS: Final = [column.name for column in predictions.columns]
+_COLUMNS: Final = [
+    column.name for column in predictions.columns if column.name not in ("derived_id", "erased_at")
+]
 
 
-async def export(engine: AsyncEngine, filters: Filters, format_: Format) -> AsyncIterator[bytes]:
+async def export(
+    engine: AsyncEngine, filters: Filters, format_: Format, *, since: datetime | None
+) -> AsyncIterator[bytes]:
     """The records, the newest first, a page at a time; at least one piece, if only the header.
+
+    Those decided before ``since`` are left out, and so are those erased meanwhile.
 
     Read page by page through the key rather than through one cursor: however slowly the client
     takes them, no connection and no open transaction waits for it. Raises ``StoreUnavailable``.
@@ -34,7 +40,7 @@ async def export(engine: AsyncEngine, filters: Filters, format_: Format) -> Asyn
     last: UUID | None = None
     while True:
         async with connection(engine) as opened:
-            rows = await read_page(opened, filters, before=last, limit=_ROWS_AT_ONCE)
+            rows = await read_page(opened, filters, since=since, before=last, limit=_ROWS_AT_ONCE)
         yield header + (_csv(map(_cells, rows)) if format_ == "csv" else _ndjson(rows))
         if len(rows) < _ROWS_AT_ONCE:
             return
@@ -52,7 +58,7 @@ def _csv(lines: Iterable[Iterable[object]]) -> bytes:
 
 
 def _cells(row: AnyRow) -> list[object]:
-    return [_cell(value) for value in row]
+    return [_cell(row.derived_id or row.id), *(_cell(getattr(row, name)) for name in _COLUMNS[1:])]
 
 
 def _cell(value: object) -> object:

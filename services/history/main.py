@@ -5,6 +5,7 @@
 
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from typing import Final
 
 from fastapi import FastAPI, Request
 from fastapi_offline import FastAPIOffline
@@ -13,6 +14,7 @@ from starlette_compress import CompressMiddleware
 from services.history import routes, stream
 from services.history.database import open_engine, ping
 from services.history.deps import Resources, resources_of
+from services.history.retention import Retention
 from services.history.settings import CACHE_PREFIX, HistorySettings
 from shared.access import AccessMiddleware, Bucket, document_access, is_unlimited
 from shared.cache import Cache
@@ -22,10 +24,11 @@ from shared.health import Check, health_router
 from shared.http import install_conventions
 from shared.metrics import Metrics
 from shared.rate_limit import RateLimits
-from shared.redis import connect
+from shared.redis import connect, connect_in_turn
 from shared.telemetry import NO_TELEMETRY, configure_logging
 from shared.version import VERSION
 
+_CACHE_CONNECTIONS: Final = 16
 TITLE = "Loan predictor: history"
 DESCRIPTION = """
 Every decision of the inference service, stored exactly once, and statistics over all of them.
@@ -40,14 +43,19 @@ def create_app(settings: HistorySettings | None = None) -> FastAPI:
     log_access = configure_logging(settings.log_level)
 
     rate_limits = RateLimits()
+    retention = Retention()
     metrics = Metrics()
     metrics.read_from(rate_limits.readings())
+    metrics.read_from(retention.readings())
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[dict[str, Resources]]:
         resources = _build_resources(settings)
         try:
-            async with rate_limits.shared_through(resources.redis):
+            async with (
+                rate_limits.shared_through(resources.redis),
+                retention.enforced(resources.stores, settings),
+            ):
                 yield {"resources": resources}
         finally:
             await resources.cache.aclose()
@@ -62,7 +70,7 @@ def create_app(settings: HistorySettings | None = None) -> FastAPI:
         redoc_url=None,
         telemetry=NO_TELEMETRY,
     )
-    routers = (routes.records, routes.reports, routes.about, routes.internal)
+    routers = (routes.records, routes.erasure, routes.reports, routes.about, routes.internal)
     for router in routers:
         app.include_router(router)
     app.include_router(health_router(service="history", version=VERSION, checks=_checks))
@@ -94,7 +102,13 @@ def _build_resources(settings: HistorySettings) -> Resources:
         ),
         redis=connect(settings.redis_url),
         cache=Cache(
-            connect(settings.redis_url, command_timeout_s=settings.cache_deadline_s),
+            # Reads with different parameters come by the dozen: one that waits a moment for a
+            # connection is no reason to let the cache rest.
+            connect_in_turn(
+                settings.redis_url,
+                command_timeout_s=settings.cache_deadline_s,
+                max_connections=_CACHE_CONNECTIONS,
+            ),
             prefix=CACHE_PREFIX,
         ),
     )

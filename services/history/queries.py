@@ -1,11 +1,11 @@
 """The SQL of every reading route; none of it scans the predictions."""
 
 from collections.abc import Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Final
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, func, select
+from sqlalchemy import ColumnElement, and_, func, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services.history.schemas import Filters
@@ -17,23 +17,29 @@ from services.history.tables import (
     prediction_rollup,
     predictions,
 )
+from shared.ids import first_uuid7_at, is_uuid7
 
 TREND_DAYS: Final = 30
-_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
-_MILLISECOND: Final = timedelta(milliseconds=1)
-_UUID_TIME_SHIFT: Final = 80
-_UUID_TIME_LIMIT: Final = 1 << 48
 
 
 async def read_page(
-    connection: AsyncConnection, filters: Filters, *, before: UUID | None, limit: int
+    connection: AsyncConnection,
+    filters: Filters,
+    *,
+    since: datetime | None,
+    before: UUID | None,
+    limit: int,
 ) -> Sequence[AnyRow]:
     """Up to ``limit`` rows of ``predictions`` that pass the filters, the newest first.
 
-    The page begins after the row ``before``, found through the primary key, so the ten
-    thousandth page costs what the first does.
+    Erased rows are left out, and so is what was decided before ``since``: retention has erased
+    that or is about to, and a search does not end in walking past all of it. The page begins
+    after the row ``before``, found through the primary key, so the ten thousandth page costs what
+    the first does.
     """
-    statement = select(predictions).where(*_conditions(filters))
+    statement = select(predictions).where(predictions.c.erased_at.is_(None), *_conditions(filters))
+    if since is not None:
+        statement = statement.where(predictions.c.id >= first_uuid7_at(since))
     if before is not None:
         statement = statement.where(predictions.c.id < before)
     statement = statement.order_by(predictions.c.id.desc()).limit(limit)
@@ -41,9 +47,20 @@ async def read_page(
 
 
 async def read_one(connection: AsyncConnection, prediction_id: UUID) -> AnyRow | None:
-    """The row of one decision."""
-    statement = select(predictions).where(predictions.c.id == prediction_id)
+    """The row of one decision, be it erased."""
+    statement = select(predictions).where(is_decision(prediction_id))
     return (await connection.execute(statement)).one_or_none()
+
+
+def is_decision(prediction_id: UUID) -> ColumnElement[bool]:
+    """The condition that holds for the row of the decision ``prediction_id`` alone.
+
+    A key that was made from a derived id is no decision's id.
+    """
+    table = predictions.c
+    if is_uuid7(prediction_id):
+        return and_(table.id == prediction_id, table.derived_id.is_(None))
+    return table.derived_id == prediction_id
 
 
 async def read_totals(connection: AsyncConnection) -> Sequence[AnyRow]:
@@ -101,9 +118,9 @@ def _conditions(filters: Filters) -> list[ColumnElement[bool]]:
         conditions.append(table.model == filters.model)
     # The id begins with the time of the decision, so its index serves ranges of time too.
     if filters.since is not None:
-        conditions.append(table.id >= first_id_at(filters.since))
+        conditions.append(table.id >= first_uuid7_at(filters.since))
     if filters.until is not None:
-        conditions.append(table.id < first_id_at(filters.until))
+        conditions.append(table.id < first_uuid7_at(filters.until))
     # The thousandths add nothing but their index, which finds what few rows have.
     if filters.min_confidence is not None:
         lowest = int(filters.min_confidence * 1000)
@@ -116,9 +133,3 @@ def _conditions(filters: Filters) -> list[ColumnElement[bool]]:
     if filters.loan_id is not None:
         conditions.append(table.loan_id == filters.loan_id)
     return conditions
-
-
-def first_id_at(moment: datetime) -> UUID:
-    """The lowest UUID of version 7 made at ``moment`` or later, to the millisecond."""
-    milliseconds = max(0, min((moment - _EPOCH) // _MILLISECOND, _UUID_TIME_LIMIT - 1))
-    return UUID(int=milliseconds << _UUID_TIME_SHIFT)

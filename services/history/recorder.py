@@ -37,11 +37,13 @@ def decode(payload: bytes) -> DecodedRow:
 async def store(engine: AsyncEngine, rows: Sequence[DecodedRow]) -> int:
     """Commit the rows and their share of the roll-ups, all or nothing; how many were new.
 
-    A row whose id is stored already changes nothing, so storing again is always safe. Raises
-    what the database raises (``database.DATABASE_ERRORS``); nothing is stored then.
+    A row whose decision is stored already changes nothing, so storing again is always safe; of
+    several rows of one decision the first is stored. Raises what the database raises
+    (``database.DATABASE_ERRORS``); nothing is stored then.
     """
     # In one order everywhere: transactions that meet on a row wait for each other, not in a ring.
-    by_id = {row[0].int: row for row in rows}
+    # They meet on the decision's own id: one that is derived may come with two times, so two keys.
+    by_id = {(row[_DERIVED_ID] or row[0]).int: row for row in reversed(rows)}
     new = [by_id[number] for number in sorted(by_id)]
     async with _driver(engine) as connection:
         while new:
@@ -51,13 +53,19 @@ async def store(engine: AsyncEngine, rows: Sequence[DecodedRow]) -> int:
                 # Only an event that was handed over twice leads here. By the time of the refusal
                 # whoever stored it has committed, so it is found now and left out.
                 stored = await _stored(connection, new)
-                new = [row for row in new if row[0] not in stored]
+                if not stored:
+                    raise  # the rows refuse each other; only a forged id can lead here
+                new = [row for row in new if not stored.intersection((row[0], row[_DERIVED_ID]))]
             else:
                 break
     return len(new)
 
 
-_FIND: Final = "SELECT id FROM predictions WHERE id = ANY($1)"
+_DERIVED_ID: Final = COLUMNS.index("derived_id")
+
+_FIND: Final = """
+SELECT id, derived_id FROM predictions WHERE id = ANY($1) OR derived_id = ANY($2)
+"""
 _ADD_BY_MODEL: Final = """
 INSERT INTO prediction_rollup AS total
 SELECT * FROM unnest(CAST($1 AS prediction_rollup[]))
@@ -104,7 +112,11 @@ _DRIVER_ERRORS: Final = (
 
 
 async def _stored(connection: asyncpg.Connection, rows: Sequence[DecodedRow]) -> set[Any]:
-    return {found["id"] for found in await connection.fetch(_FIND, [row[0] for row in rows])}
+    """The keys, and the derived ids, by which any of the rows is stored already."""
+    ids = [row[0] for row in rows]
+    derived_ids = [row[_DERIVED_ID] for row in rows if row[_DERIVED_ID] is not None]
+    found = await connection.fetch(_FIND, ids, derived_ids)
+    return {identifier for row in found for identifier in row if identifier is not None}
 
 
 @asynccontextmanager

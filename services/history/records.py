@@ -13,6 +13,7 @@ from typing_extensions import TypedDict
 
 from services.history.tables import AnyRow, predictions
 from shared.events import Application, Decision, ModelInfo, PredictionRecorded, Probability
+from shared.ids import is_uuid7, uuid7_from
 
 
 class Record(Decision):
@@ -44,20 +45,30 @@ EVENT: Final = TypeAdapter(_dicts_of(PredictionRecorded))
 """Reads a ``PredictionRecorded`` event as dicts of its members."""
 
 
-COLUMNS: Final = tuple(column.name for column in predictions.columns if not column.server_default)
-"""The columns of ``predictions`` that an event fills, in the table's order; the database fills the
-rest."""
+_NOT_OF_THE_EVENT: Final = ("recorded_at", "erased_at")
+
+COLUMNS: Final = tuple(
+    column.name for column in predictions.columns if column.name not in _NOT_OF_THE_EVENT
+)
+"""The columns of ``predictions`` that an event fills, in the table's order."""
 
 
 def row_of(event: Mapping[str, Any]) -> tuple[Any, ...]:
-    """The values of ``COLUMNS`` in what ``EVENT`` read."""
+    """The values of ``COLUMNS`` in what ``EVENT`` read.
+
+    The key must sort by time, so a decision whose id does not gets one made from that and its
+    time.
+    """
     decision = event["decision"]
+    prediction_id = decision["prediction_id"]
+    decided_at = decision["timestamp"].astimezone(UTC)
+    sorts_by_time = is_uuid7(prediction_id)
     probability = decision["probability"]
     model = decision["model_info"]
     applicant = decision["input_data"]
     return (
-        decision["prediction_id"],
-        decision["timestamp"].astimezone(UTC),
+        prediction_id if sorts_by_time else uuid7_from(decided_at, prediction_id),
+        decided_at,
         decision["confidence"],
         probability["approved"],
         probability["rejected"],
@@ -81,13 +92,14 @@ def row_of(event: Mapping[str, Any]) -> tuple[Any, ...]:
         applicant["Property_Area"],
         decision["imputed"],
         decision["warnings"],
+        None if sorts_by_time else prediction_id,
     )
 
 
 def record_of(row: AnyRow) -> Record:
     """The decision that ``row``, with every column of ``predictions``, was made from."""
     return Record(
-        prediction_id=row.id,
+        prediction_id=row.derived_id or row.id,
         prediction=row.prediction,
         prediction_code=1 if row.prediction == "Approved" else 0,
         confidence=row.confidence,

@@ -16,13 +16,18 @@ from services.history.deps import (
     refuse_parameters,
     resources_of,
 )
+from services.history.erasure import erase_decision, erase_loan
+from services.history.errors import Erased, unknown
 from services.history.export import MEDIA_TYPES, export
 from services.history.intake import take_in
 from services.history.records import Record, record_of
 from services.history.reports import read_analytics, read_statistics
+from services.history.retention import kept_since
 from services.history.schemas import (
     About,
     Analytics,
+    Erasure,
+    ErasureQuery,
     ExportQuery,
     Page,
     PageQuery,
@@ -31,7 +36,7 @@ from services.history.schemas import (
 )
 from shared.access import client_of, needs, require
 from shared.direct import DirectRoute, read_body
-from shared.errors import NotFound
+from shared.errors import Fault, InvalidInput
 from shared.events import INTERNAL_PREDICTIONS_PATH
 from shared.http import problem_docs
 from shared.version import VERSION
@@ -52,8 +57,10 @@ _CACHED: Final[dict[int | str, dict[str, Any]]] = {
 
 _FAILURES: Final = problem_docs(400, 401, 403, 429, 503)
 _READS: Final = needs("history:read")
+_ERASES: Final = needs("history:erase")
 
 records = APIRouter(tags=["history"], dependencies=[Depends(require("history:read"))])
+erasure = APIRouter(tags=["erasure"], dependencies=[Depends(require("history:erase"))])
 reports = APIRouter(tags=["statistics"], route_class=DirectRoute)
 about = APIRouter(tags=["about"], route_class=DirectRoute)
 internal = APIRouter(tags=["internal"], route_class=DirectRoute)
@@ -68,7 +75,11 @@ async def list_history(request: Request, query: Annotated[PageQuery, Query()]) -
         async with connection(resources.engine) as opened:
             # One row more than asked for tells whether there is a next page.
             rows = await queries.read_page(
-                opened, query, before=query.cursor, limit=query.limit + 1
+                opened,
+                query,
+                since=kept_since(resources.settings.retention_days),
+                before=query.cursor,
+                limit=query.limit + 1,
             )
         shown = rows[: query.limit]
         more = len(rows) > len(shown)
@@ -92,7 +103,13 @@ async def export_history(
     request: Request, query: Annotated[ExportQuery, Query()]
 ) -> StreamingResponse:
     """Download recorded decisions, the newest first: CSV, or one JSON record per line."""
-    pieces = export(resources_of(request.scope).engine, query, query.format)
+    resources = resources_of(request.scope)
+    pieces = export(
+        resources.engine,
+        query,
+        query.format,
+        since=kept_since(resources.settings.retention_days),
+    )
     # The first piece is awaited here, so that an unreachable database is still a proper answer.
     first = await anext(pieces)
 
@@ -111,11 +128,14 @@ async def export_history(
 @records.get(
     "/history/{prediction_id}",
     response_model=Record,
-    responses=_CACHED | _FAILURES | problem_docs(404),
+    responses=_CACHED | _FAILURES | problem_docs(404, 410),
     openapi_extra=_READS,
 )
 async def get_record(request: Request, prediction_id: UUID) -> Response:
-    """Give back one decision as it was answered, with who asked and when it was stored."""
+    """Give back one decision as it was answered, with who asked and when it was stored.
+
+    410 says that it was recorded and has been erased, and when.
+    """
     refuse_parameters(request)
     resources = resources_of(request.scope)
 
@@ -123,12 +143,52 @@ async def get_record(request: Request, prediction_id: UUID) -> Response:
         async with connection(resources.engine) as opened:
             row = await queries.read_one(opened, prediction_id)
         if row is None:
-            raise NotFound(f"No decision {prediction_id} is recorded here (yet).")
+            raise unknown(prediction_id)
+        if row.erased_at is not None:
+            raise Erased(prediction_id, row.erased_at)
         return record_of(row).model_dump_json().encode()
 
     return await cached_response(
-        request, compute, ttl_s=resources.settings.record_ttl_s, unchanging=True
+        request,
+        compute,
+        ttl_s=resources.settings.record_ttl_s,
+        unchanging=True,
     )
+
+
+@erasure.delete(
+    "/history/{prediction_id}",
+    response_model=Erasure,
+    responses=_FAILURES | problem_docs(404),
+    openapi_extra=_ERASES,
+)
+async def erase_record(request: Request, prediction_id: UUID) -> Response:
+    """Erase the applicant's values from one decision; needs the scope `history:erase`.
+
+    The decision's time and outcome stay, and so do the statistics. Once answered, nobody is shown
+    the values again. Erasing again is harmless. 404 also for a decision still on its way to the
+    record: ask again shortly.
+    """
+    refuse_parameters(request)
+    done = await erase_decision(
+        resources_of(request.scope).stores, prediction_id, actor=client_of(request.scope).name
+    )
+    return Response(done.model_dump_json(), media_type=JSON)
+
+
+@erasure.delete("/history", response_model=Erasure, responses=_FAILURES, openapi_extra=_ERASES)
+async def erase_records(request: Request, query: Annotated[ErasureQuery, Query()]) -> Response:
+    """Erase the applicant's values from every decision about one application.
+
+    Needs the scope `history:erase`. All of them or, if it fails, none; 0 if none is recorded. A
+    decision still on its way to the record is not counted and not erased: ask again shortly.
+    """
+    if len(request.query_params.multi_items()) > 1:
+        raise InvalidInput([Fault(field="loan_id", message="was given twice; name one at a time")])
+    done = await erase_loan(
+        resources_of(request.scope).stores, query.loan_id, actor=client_of(request.scope).name
+    )
+    return Response(done.model_dump_json(), media_type=JSON)
 
 
 @reports.get(
@@ -147,7 +207,9 @@ async def statistics(request: Request) -> Response:
         async with connection(resources.engine) as opened:
             return (await read_statistics(opened)).model_dump_json().encode()
 
-    return await cached_response(request, compute, ttl_s=resources.settings.statistics_ttl_s)
+    return await cached_response(
+        request, compute, ttl_s=resources.settings.statistics_ttl_s, erasable=False
+    )
 
 
 @reports.get(
@@ -166,7 +228,9 @@ async def analytics(request: Request) -> Response:
         async with connection(resources.engine) as opened:
             return (await read_analytics(opened)).model_dump_json().encode()
 
-    return await cached_response(request, compute, ttl_s=resources.settings.analytics_ttl_s)
+    return await cached_response(
+        request, compute, ttl_s=resources.settings.analytics_ttl_s, erasable=False
+    )
 
 
 @about.get("/", response_model=About)

@@ -97,6 +97,10 @@ class _Parameters(BaseModel):
             ) from None
 
 
+LoanId = Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[^\s\p{C}]+$")]
+"""What an application's own number may be: whatever the inference service takes."""
+
+
 class Filters(_Parameters):
     """Which records; each filter narrows what the others leave."""
 
@@ -107,7 +111,7 @@ class Filters(_Parameters):
     min_confidence: float | None = Field(default=None, ge=0, le=1)
     max_confidence: float | None = Field(default=None, ge=0, le=1)
     had_warnings: bool | None = None
-    loan_id: str | None = Field(default=None, min_length=1, max_length=64, pattern=r"^[!-~]+$")
+    loan_id: LoanId | None = None
 
     @model_validator(mode="after")
     def _ranges_run_forwards(self) -> Self:
@@ -130,6 +134,33 @@ class ExportQuery(Filters):
     """All records that the filters leave, the newest first."""
 
     format: Literal["csv", "ndjson"] = "ndjson"
+
+
+class ErasureQuery(_Parameters):
+    """Which application's decisions to erase."""
+
+    loan_id: LoanId
+
+
+class AuditEntry(BaseModel):
+    """A row of the audit log; `make verify-audit HEAD=id:hash` proves that it still stands."""
+
+    id: int
+    hash: str = Field(description="SHA-256, as 64 hex digits.")
+
+
+class Erasure(BaseModel):
+    """What was erased, and where that is recorded."""
+
+    erased: int = Field(
+        description="Decisions erased by this request; those erased before do not count again."
+    )
+    erased_at: AwareDatetime
+    audit: AuditEntry
+    salt: str | None = Field(
+        description="Keep it: the audit log names a loan by the SHA-256 of salt and loan_id only."
+        " null where one decision was named by its id, which the log holds as it is."
+    )
 
 
 class Page(BaseModel):

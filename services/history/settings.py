@@ -59,12 +59,24 @@ class HistorySettings(CommonSettings):
     database_command_timeout_s: float = Field(default=30.0, gt=0)
 
     cache_deadline_s: float = Field(
-        default=0.1, gt=0, description="Longer than this, a request never waits for the cache."
+        default=0.1,
+        gt=0,
+        description="Longest wait for a connection to the cache, and then for its answer.",
     )
     statistics_ttl_s: int = Field(default=60, ge=1)
     analytics_ttl_s: int = Field(default=120, ge=1)
     list_ttl_s: int = Field(default=30, ge=1)
     record_ttl_s: int = Field(default=300, ge=1)
+
+    retention_days: int | None = Field(
+        default=None,
+        ge=1,
+        le=36_500,
+        description="Decisions that are older are erased; without it they are kept for ever.",
+    )
+    retention_pause_s: float = Field(
+        default=21_600.0, gt=0, description="Between two searches for decisions that are too old."
+    )
 
     consumer_name: str = Field(
         default_factory=socket.gethostname,

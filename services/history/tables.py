@@ -1,4 +1,4 @@
-"""The tables: every decision once, and the counts that statistics are read from.
+"""The tables: every decision once, the counts that statistics are read from, and the audit log.
 
 A migration brings a database to this shape; a test holds the two against each other.
 """
@@ -7,12 +7,14 @@ from typing import Any, Final, TypeAlias
 
 from sqlalchemy import (
     BigInteger,
+    CheckConstraint,
     Column,
     ColumnElement,
     DateTime,
     Double,
     Index,
     Integer,
+    LargeBinary,
     MetaData,
     Row,
     SmallInteger,
@@ -51,7 +53,7 @@ predictions = Table(
     Column("probability_approved", Double, nullable=False),
     Column("probability_rejected", Double, nullable=False),
     Column("model_accuracy", Double, nullable=False),
-    Column("applicant_income", Double, nullable=False),
+    Column("applicant_income", Double),
     Column("coapplicant_income", Double),
     Column("loan_amount", Double),
     Column("loan_amount_term", Double),
@@ -60,7 +62,7 @@ predictions = Table(
     Column("model", Text, nullable=False),
     Column("bundle_version", Text, nullable=False),
     Column("client", Text, nullable=False),
-    Column("request_id", Text, nullable=False),
+    Column("request_id", Text),
     Column("loan_id", Text),
     Column("gender", Text),
     Column("married", Text),
@@ -70,6 +72,29 @@ predictions = Table(
     Column("property_area", Text),
     Column("imputed", ARRAY(Text), nullable=False),
     Column("warnings", ARRAY(Text), nullable=False),
+    # Null in nearly every row, where they take no room, so it does not matter where they stand.
+    Column(
+        "derived_id",
+        Uuid,
+        comment="The decision's id where that does not sort by time; id is made from it then.",
+    ),
+    Column("erased_at", _timestamp),
+)
+
+PERSONAL: Final = (
+    *("applicant_income", "coapplicant_income", "loan_amount", "loan_amount_term"),
+    *("credit_history", "request_id", "loan_id", "gender", "married", "dependents", "education"),
+    *("self_employed", "property_area"),
+)
+"""The columns that are a person's, or lead to one; an erased row has null in each."""
+
+predictions.append_constraint(
+    CheckConstraint(
+        "CASE WHEN erased_at IS NULL"
+        " THEN applicant_income IS NOT NULL AND request_id IS NOT NULL"
+        f" ELSE num_nonnulls({', '.join(PERSONAL)}) = 0 END",
+        name="predictions_erased_check",
+    )
 )
 
 WARNINGS: Final[ColumnElement[int]] = literal_column("cardinality(warnings)", Integer)
@@ -85,6 +110,14 @@ Index(
     predictions.c.loan_id,
     predictions.c.id,
     postgresql_where=predictions.c.loan_id.isnot(None),
+)
+
+# Whoever stores a decision again finds it by this, whatever time the repetition bears.
+Index(
+    "predictions_derived_id_idx",
+    predictions.c.derived_id,
+    unique=True,
+    postgresql_where=predictions.c.derived_id.isnot(None),
 )
 
 # Walking the key backwards finds a page of any frequent value at once. What it would search in
@@ -130,4 +163,18 @@ applicant_rollup = Table(
     Column("predictions", BigInteger, nullable=False),
     Column("confidence_sum", Double, nullable=False),
     postgresql_with={"fillfactor": 50},
+)
+
+# Rows are only ever added: a trigger refuses everything else. The ids have no gap.
+audit_log = Table(
+    "audit_log",
+    metadata,
+    Column("id", BigInteger, primary_key=True, autoincrement=False),
+    Column("occurred_at", _timestamp, nullable=False),
+    Column("actor", Text, nullable=False, comment="a client's name, or retention"),
+    Column("action", Text, nullable=False),
+    Column("subject", Text, nullable=False),
+    Column("details", Text, nullable=False, comment="a JSON object, hashed as it stands here"),
+    Column("previous_hash", LargeBinary, nullable=False),
+    Column("hash", LargeBinary, nullable=False),
 )

@@ -94,9 +94,7 @@ def postgres(data: Path, *, logs: Path, durable: bool = True) -> Server:
         stop_signal=POSTGRES_STOP,
         user=user,
     )
-    return Server(
-        process, f"postgresql://{DATABASE_USER}@/postgres?host={quote(str(sockets))}", sockets
-    )
+    return Server(process, _postgres_url(sockets), sockets)
 
 
 def redis(data: Path, *, logs: Path) -> Server:
@@ -130,6 +128,15 @@ def redis(data: Path, *, logs: Path) -> Server:
     return Server(process, f"unix://{quote(str(path))}?db=0", sockets)
 
 
+def running_postgres_url(data: Path) -> str | None:
+    """The address of the PostgreSQL that serves ``data``; None if none was left running there."""
+    with suppress(OSError):
+        lines = (data / "postmaster.pid").read_text().splitlines()
+        if len(lines) >= 5:
+            return _postgres_url(Path(lines[4]))
+    return None
+
+
 def run_sql(url: str, statement: str) -> None:
     """Run one statement against an embedded database, for what must precede any client."""
     psql = _postgres_binaries() / "psql"
@@ -151,6 +158,10 @@ def _create_cluster(binaries: Path, data: Path, *, user: User | None, durable: b
     command += [] if durable else ["--no-sync"]
     run_to_end(command, env=_server_environment(), user=user)
     unfinished.rename(data)
+
+
+def _postgres_url(sockets: Path) -> str:
+    return f"postgresql://{DATABASE_USER}@/postgres?host={quote(str(sockets))}"
 
 
 def _server_environment() -> dict[str, str]:

@@ -1,9 +1,10 @@
 """Random events, as the inference service would publish them."""
 
+import hashlib
 import random
 from datetime import UTC, datetime, timedelta
 from typing import Any, get_args
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 from services.history.recorder import DecodedRow, decode
 from shared.events import (
@@ -65,3 +66,21 @@ def body_of(event: PredictionRecorded) -> bytes:
 def row_of(event: PredictionRecorded) -> DecodedRow:
     """The row of ``event``, by way of its JSON, as it comes from the stream."""
     return decode(event.model_dump_json().encode())
+
+
+def derived_id(name: str) -> UUID:
+    """An id like those that are derived from an idempotency key: of version 8, in no order."""
+    digest = int.from_bytes(hashlib.sha256(name.encode()).digest()[:16], "big")
+    return UUID(int=digest & ~(0xF << 76 | 0b11 << 62) | 0x8 << 76 | 0b10 << 62)
+
+
+def with_loan_id(event: PredictionRecorded, loan_id: str) -> PredictionRecorded:
+    """The event about another application."""
+    application = event.decision.input_data.model_copy(update={"Loan_ID": loan_id})
+    decision = event.decision.model_copy(update={"input_data": application})
+    return event.model_copy(update={"decision": decision})
+
+
+def path_of(event: PredictionRecorded) -> str:
+    """Where the record of the event's decision is."""
+    return f"/history/{event.decision.prediction_id}"

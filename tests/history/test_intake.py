@@ -120,7 +120,7 @@ async def test_health_tells_what_waits_and_when_a_consumer_came_by(
     """Before any consumer there is no sighting; with one it is recent and nothing waits."""
     before = (await client.get("/health")).json()
     assert before["status"] == "ok"
-    assert before["checks"]["postgres"]["detail"] == "schema 0001"
+    assert before["checks"]["postgres"]["detail"] == "schema 0002"
     assert before["checks"]["redis"]["detail"] == {
         "waiting": 0,
         "in_hand": 0,

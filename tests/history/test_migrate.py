@@ -1,19 +1,27 @@
 """The migrations: they lead to the tables, from anywhere, at the same time too."""
 
 import asyncio
+from datetime import UTC, datetime
+from pathlib import Path
 
 import pytest
+from alembic import command
 from alembic.autogenerate import compare_metadata
+from alembic.config import Config
 from alembic.migration import MigrationContext
-from sqlalchemy import Connection
+from sqlalchemy import Connection, column, insert, table, text
 
 from services.history import migrate as migrating
-from services.history.database import ping
+from services.history.database import ping, transaction
 from services.history.migrate import migrate
+from services.history.queries import read_one
+from services.history.recorder import store
+from services.history.records import record_of
 from services.history.settings import HistorySettings
-from services.history.tables import metadata
+from services.history.tables import PERSONAL, metadata, predictions
 from tests.harness import HOST, free_port
 from tests.history.conftest import engine_of
+from tests.history.events import random_events, row_of
 
 
 async def test_migrations_lead_to_the_tables_even_when_run_at_once(
@@ -27,8 +35,47 @@ async def test_migrations_lead_to_the_tables_even_when_run_at_once(
     engine = engine_of(settings)
     async with engine.connect() as connection:
         assert await connection.run_sync(_differences) == []
-    assert await ping(engine) == "schema 0001"
+    assert await ping(engine) == "schema 0002"
     await engine.dispose()
+
+
+async def test_upgrade_keeps_the_rows_that_are_there(empty_database_url: str) -> None:
+    """Rows of the first schema are the same records after the last migration, and erasable."""
+    settings = HistorySettings(database_url=empty_database_url)
+    engine = engine_of(settings)
+    events = random_events(50, seed=91)
+    names = [n for n in predictions.columns.keys() if n not in ("derived_id", "erased_at")]  # noqa: SIM118 - a collection, no dict
+    async with transaction(engine) as connection:
+        await connection.run_sync(_upgrade_to, "0001")
+        await connection.execute(
+            insert(table(predictions.name, *map(column, names))),
+            [
+                dict(zip(names, row_of(event), strict=False)) | {"recorded_at": datetime.now(UTC)}
+                for event in events
+            ],
+        )
+    await migrate(settings.database_url)
+
+    async with engine.connect() as connection:
+        for event in events:
+            row = await read_one(connection, event.decision.prediction_id)
+            assert row is not None
+            assert (row.derived_id, row.erased_at) == (None, None)
+            record = record_of(row).model_dump()
+            assert event.decision.model_dump().items() <= record.items()
+        erase = "UPDATE predictions SET erased_at = now(), {} = NULL"
+        blank = " = NULL, ".join(PERSONAL)
+        await connection.execute(text(erase.format(blank)))
+        assert await connection.run_sync(_differences) == []
+    assert await store(engine, [row_of(event) for event in events]) == 0
+    await engine.dispose()
+
+
+def _upgrade_to(connection: Connection, revision: str) -> None:
+    config = Config()
+    config.set_main_option("script_location", str(Path(migrating.__file__).parent / "migrations"))
+    config.attributes["connection"] = connection
+    command.upgrade(config, revision)
 
 
 def _differences(connection: Connection) -> list[object]:

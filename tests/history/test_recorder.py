@@ -8,6 +8,7 @@ import pytest
 from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
+from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
@@ -16,7 +17,9 @@ from services.history.database import is_data_error, is_outage
 from services.history.recorder import Undecodable, decode, store
 from services.history.records import COLUMNS, record_of
 from services.history.tables import predictions
-from tests.history.events import body_of, random_event, random_events, row_of
+from shared.events import Decision
+from shared.ids import first_uuid7_at, is_uuid7
+from tests.history.events import body_of, derived_id, random_event, random_events, row_of
 from tests.history.storage import assert_rollups_equal_a_recount, ids_of, stored_ids
 
 _TEXT = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=20)
@@ -98,7 +101,7 @@ def test_row_has_the_columns_of_the_table() -> None:
     """A row has one value per column that an event fills; the database fills the others."""
     event = random_events(1, seed=25)[0]
     row = dict(zip(COLUMNS, row_of(event), strict=True))
-    assert set(predictions.columns.keys()) - set(row) == {"recorded_at"}
+    assert set(predictions.columns.keys()) - set(row) == {"recorded_at", "erased_at"}
     assert row["id"] == event.decision.prediction_id
     assert row["property_area"] == event.decision.input_data.Property_Area
     assert row["warnings"] == event.decision.warnings
@@ -114,3 +117,80 @@ def test_undecodable_event_names_every_fault_without_its_value() -> None:
     assert "client" in str(caught.value)
     assert "decision.input_data.ApplicantIncome" in str(caught.value)
     assert "secret" not in str(caught.value)
+
+
+async def test_derived_id_is_stored_once_whatever_time_it_comes_with(engine: AsyncEngine) -> None:
+    """The first stays, within one batch and across batches; the others change nothing."""
+    ids = [derived_id(str(number)) for number in range(40)]
+    first, second, third = (
+        [random_events(1, seed=seed, prediction_id=identifier)[0] for identifier in ids]
+        for seed in (27, 28, 29)
+    )
+    assert await store(engine, [row_of(event) for event in first[:20] + second[:20]]) == 20
+    mixed = [row_of(event) for event in [*third, *second, *random_events(5, seed=30)]]
+    assert await store(engine, mixed) == 25
+    assert await store(engine, [row_of(event) for event in first]) == 0
+    async with engine.connect() as connection:
+        for identifier, event in zip(ids, first[:20] + third[20:], strict=True):
+            row = await queries.read_one(connection, identifier)
+            assert row is not None
+            record = json.loads(record_of(row).model_dump_json())
+            assert record["request_id"] == event.request_id
+            assert {name: record[name] for name in Decision.model_fields} == json.loads(
+                event.decision.model_dump_json()
+            )
+            assert is_uuid7(row.id)
+            assert first_uuid7_at(event.decision.timestamp) < row.id
+    await assert_rollups_equal_a_recount(engine)
+
+
+async def test_writers_of_derived_ids_at_different_times_neither_deadlock_nor_double(
+    engine: AsyncEngine,
+) -> None:
+    """Their keys are in another order each time, their ids are not."""
+    rng = random.Random(31)  # noqa: S311 - test data, not a secret
+    ids = [derived_id(str(number)) for number in range(600)]
+
+    async def write() -> int:
+        mine = rng.sample(ids, len(ids))
+        rows = [row_of(random_event(rng, prediction_id=identifier)) for identifier in mine]
+        batches = [rows[start : start + 100] for start in range(0, len(rows), 100)]
+        return sum([await store(engine, batch) for batch in batches])
+
+    assert sum(await asyncio.gather(write(), write(), write())) == 600
+    assert len(await stored_ids(engine)) == 600
+    await assert_rollups_equal_a_recount(engine)
+
+
+async def test_forged_id_that_meets_a_key_made_from_another_is_refused(engine: AsyncEngine) -> None:
+    """Two decisions with one key cannot both be stored; that ends in an error, not in a loop."""
+    derived = random_events(1, seed=32, prediction_id=derived_id("met"))[0]
+    forged = random_events(1, seed=33, prediction_id=row_of(derived)[0])[0]
+    with pytest.raises(DBAPIError) as caught:
+        await store(engine, [row_of(derived), row_of(forged)])
+    assert is_data_error(caught.value)
+    assert await stored_ids(engine) == []
+    assert await store(engine, [row_of(derived)]) == 1
+    assert await store(engine, [row_of(forged)]) == 0
+
+
+async def test_search_for_what_is_stored_reads_no_more_than_the_indexes(
+    engine: AsyncEngine,
+) -> None:
+    """However long the history is, a repeated batch is found through its keys."""
+    await store(engine, [row_of(event) for event in random_events(500, seed=34)])
+    async with engine.connect() as connection:
+        for statement in ("ANALYZE predictions", "SET enable_seqscan = off"):
+            await connection.execute(text(statement))
+        plan = await connection.execute(
+            text(
+                "EXPLAIN SELECT id, derived_id FROM predictions"
+                " WHERE id = ANY(CAST(:ids AS uuid[])) OR derived_id = ANY(CAST(:ids AS uuid[]))"
+            ),
+            {"ids": [derived_id(str(number)) for number in range(500)]},
+        )
+        said = "\n".join(plan.scalars())
+        await connection.invalidate()
+    assert "predictions_pkey" in said
+    assert "predictions_derived_id_idx" in said
+    assert "Seq Scan" not in said

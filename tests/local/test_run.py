@@ -105,6 +105,38 @@ def test_decision_by_the_printed_command_is_kept_for_the_next_run(run: Run) -> N
     assert _history(run) == [decision["prediction_id"]]
 
 
+def test_audit_log_of_the_running_system_is_verified_without_a_setting(run: Run) -> None:
+    """The command behind make verify-audit finds the embedded database, or says that none runs."""
+    code, said = _verify_audit(run)
+    assert code == 1
+    assert re.fullmatch(
+        r"No database can be reached: nothing runs in .*\. Start `make run`, .*\n", said
+    )
+    run.start()
+    key = (run.data / "api-key").read_text().strip()
+    erase = f"{run.history_url}/history?loan_id=LP1"
+    erased = httpx.delete(erase, headers={"x-api-key": key}).json()
+    noted = f"{erased['audit']['id']}:{erased['audit']['hash']}"
+    code, said = _verify_audit(run)
+    assert (code, said.split()[-1]) == (0, noted)
+    assert _verify_audit(run, noted)[0] == 0
+    assert _verify_audit(run, f"1:{'0' * 64}")[0] == 1
+    run.process.stop(_TIMEOUT_S)
+    assert _verify_audit(run)[0] == 1
+
+
+def _verify_audit(run: Run, *noted: str) -> tuple[int, str]:
+    done = subprocess.run(
+        [sys.executable, "-m", "services.local.attach", "services.history.audit", *noted],
+        env=run.env,
+        capture_output=True,
+        text=True,
+        timeout=_TIMEOUT_S,
+        check=False,
+    )
+    return done.returncode, done.stdout + done.stderr
+
+
 def test_second_run_says_that_one_is_running_and_disturbs_nothing(run: Run) -> None:
     """One sentence, and the first run goes on."""
     run.start()

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 
 import pytest
 import pytest_asyncio
+from redis.exceptions import RedisError
 
 from services.local.servers import Server
 from shared.cache import Cache
@@ -47,7 +48,9 @@ async def test_second_answer_comes_from_the_cache(cache: Cache) -> None:
 async def test_all_who_ask_at_once_share_one_computation(cache: Cache) -> None:
     """A hundred requests for one key cost one computation."""
     compute = Counter()
-    answers = await asyncio.gather(*(cache.get("k", compute, ttl_s=60) for _ in range(100)))
+    answers = await asyncio.gather(
+        *(cache.get("k", compute, ttl_s=60, erasable=False) for _ in range(100))
+    )
     assert {answer.body for answer in answers} == {b"answer 1"}
     assert compute.calls == 1
 
@@ -102,6 +105,59 @@ async def test_answer_that_an_invalidation_overtakes_is_not_served_again(cache: 
 
     assert await cache.get("k", overtaken, ttl_s=60) == (b"answer 1", False)
     assert await cache.get("k", compute, ttl_s=60) == (b"answer 2", False)
+
+
+@pytest.mark.parametrize("unchanging", [True, False])
+async def test_forgetting_ends_every_answer(cache: Cache, unchanging: bool) -> None:
+    """After it nothing that was computed before is served, be it unchanging."""
+    compute = Counter()
+    await cache.get("k", compute, ttl_s=60, unchanging=unchanging)
+    assert (await cache.get("k", compute, ttl_s=60, unchanging=unchanging)).hit
+    await cache.forget()
+    answer = await cache.get("k", compute, ttl_s=60, unchanging=unchanging)
+    assert answer == (b"answer 2", False)
+
+
+@pytest.mark.parametrize("unchanging", [True, False])
+async def test_who_asks_after_forgetting_does_not_join_who_asked_before(
+    cache: Cache, unchanging: bool
+) -> None:
+    """A slow reader that began before keeps what it read to itself, now and later."""
+    reading, forgotten = asyncio.Event(), asyncio.Event()
+
+    async def slow() -> bytes:
+        reading.set()
+        await forgotten.wait()
+        return b"erased since"
+
+    async def ask(compute: Callable[[], Awaitable[bytes]]) -> bytes:
+        answer = await cache.get("k", compute, ttl_s=60, unchanging=unchanging)
+        return answer.body
+
+    before = asyncio.create_task(ask(slow))
+    await reading.wait()
+    together = asyncio.create_task(ask(Counter()))
+    await asyncio.sleep(0.05)
+    await cache.forget()
+    after = asyncio.create_task(ask(Counter()))
+    assert await after == b"answer 1"
+    forgotten.set()
+    assert await before == await together == b"erased since"
+    assert await ask(Counter()) == b"answer 1"
+
+
+async def test_erasable_answers_are_not_shared_without_redis(own_redis: Server) -> None:
+    """Without the generation nobody can tell whose computation began too early."""
+    cache = Cache(connect(own_redis.url, command_timeout_s=DEADLINE_S), prefix="test")
+    own_redis.process.kill()
+    compute = Counter()
+    answers = [cache.get("k", compute, ttl_s=60) for _ in range(3)]
+    assert {answer.body for answer in await asyncio.gather(*answers)} == {
+        *(b"answer 1", b"answer 2", b"answer 3")
+    }
+    with pytest.raises((RedisError, OSError)):
+        await cache.forget()
+    await cache.aclose()
 
 
 @pytest.mark.parametrize("fault", ["kill", "pause"])

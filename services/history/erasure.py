@@ -1,0 +1,147 @@
+"""Take a person's values out of every place where they are kept.
+
+What stays is a tombstone: the decision's id, its time, its outcome and who asked. It keeps the
+roll-ups provable, and an event that comes again after the erasure is still found stored.
+"""
+
+import asyncio
+import hashlib
+import secrets
+from collections.abc import Iterable
+from typing import Any, Final, NamedTuple
+from uuid import UUID
+
+from redis.asyncio import Redis
+from redis.exceptions import RedisError
+from sqlalchemy import ColumnElement, null, select, update
+from sqlalchemy.dialects.postgresql import ARRAY, array
+from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy.sql.expression import case
+from sqlalchemy.types import Text
+
+from services.history import audit
+from services.history.database import connection, transaction
+from services.history.errors import NotErased, unknown
+from services.history.queries import is_decision
+from services.history.schemas import AuditEntry, Erasure
+from services.history.tables import PERSONAL, WARNINGS, predictions
+from shared.cache import Cache
+from shared.idempotency import answer_key
+
+_REDIS_ERRORS: Final = (RedisError, OSError)
+_NOTHING_ERASED: Final = "Redis does not answer, so nothing was erased; try again shortly."
+
+# A warning quotes values, and what was imputed tells what was not given. That there was a warning
+# is all that the roll-ups counted.
+_BLANK: Final[dict[str, Any]] = {
+    **dict.fromkeys(PERSONAL, null()),
+    "imputed": array([], type_=Text),
+    "warnings": case(
+        (WARNINGS > 0, array(["erased"], type_=Text)), else_=array([], type_=Text)
+    ).cast(ARRAY(Text)),
+}
+
+
+class Stores(NamedTuple):
+    """Every place where a person's values are kept."""
+
+    engine: AsyncEngine
+    redis: Redis
+    cache: Cache
+    erasing: asyncio.Lock
+    """Held while erasing: erasures come one after the other anyway, and those that wait must not
+    hold the connections that readers need."""
+
+
+class Reason(NamedTuple):
+    """Who has something erased, and what the audit log is to say about it."""
+
+    actor: str
+    action: str
+    subject: str
+
+
+async def erase_decision(stores: Stores, prediction_id: UUID, *, actor: str) -> Erasure:
+    """Erase one decision; raises ``NotFound`` when it is not recorded (yet), else as ``erase``.
+
+    Erasing again erases nothing more and is recorded like the first time.
+    """
+    condition = is_decision(prediction_id)
+    async with connection(stores.engine) as opened:
+        found = await opened.execute(select(predictions.c.id).where(condition))
+    if found.one_or_none() is None:
+        raise unknown(prediction_id)
+    reason = Reason(actor, "erase decision", str(prediction_id))
+    return await erase(stores, condition, reason, answers=[prediction_id])
+
+
+async def erase_loan(stores: Stores, loan_id: str, *, actor: str) -> Erasure:
+    """Erase every decision about one application; raises as ``erase`` does.
+
+    A loan's number is personal, and so short that a hash of it alone could be guessed. The log
+    holds the hash of the number behind a salt, which only the answer bears: whoever kept that can
+    prove what the row was about, and nobody else can learn it.
+    """
+    salt = secrets.token_hex(16)
+    subject = f"sha256:{hashlib.sha256((salt + loan_id).encode()).hexdigest()}"
+    reason = Reason(actor, "erase loan", subject)
+    erasure = await erase(stores, predictions.c.loan_id == loan_id, reason)
+    return erasure.model_copy(update={"salt": salt})
+
+
+async def erase(
+    stores: Stores,
+    condition: ColumnElement[bool],
+    reason: Reason,
+    *,
+    answers: Iterable[UUID] = (),
+) -> Erasure:
+    """Erase the decisions that ``condition`` holds for, all or none, and record that it was done.
+
+    Once it returns, nobody who asks is given their values. ``answers`` are the ids of decisions
+    whose stored answers are removed even if they were erased before. Raises ``StoreUnavailable``
+    and ``NotErased``; erasing again is always safe, and completes what was cut off.
+    """
+    async with stores.erasing:
+        # Asked first, so that nothing is begun that Redis would not let finish.
+        await _forget(stores.cache, _NOTHING_ERASED)
+        async with transaction(stores.engine) as opened:
+            turn = await audit.take_turn(opened)
+            erased = await opened.execute(
+                update(predictions)
+                .where(condition, predictions.c.erased_at.is_(None))
+                .values(erased_at=turn.occurred_at, **_BLANK)
+                .returning(predictions.c.derived_id)
+            )
+            derived_ids = list(erased.scalars())
+            # Before the commit, for afterwards a loan's decisions are not to be found again.
+            await _remove_answers(stores.redis, {*answers, *filter(None, derived_ids)})
+            head = await audit.append(
+                opened, turn, **reason._asdict(), details={"erased": len(derived_ids)}
+            )
+        # Whoever read a row before the commit keeps it under a generation that ends here.
+        await _forget(stores.cache, "Copies may be left in the cache; send the same request again.")
+    return Erasure(
+        erased=len(derived_ids),
+        erased_at=turn.occurred_at,
+        audit=AuditEntry(id=head.id, hash=head.hash.hex()),
+        salt=None,
+    )
+
+
+async def _forget(cache: Cache, otherwise: str) -> None:
+    try:
+        await cache.forget()
+    except _REDIS_ERRORS as error:
+        raise NotErased(otherwise) from error
+
+
+async def _remove_answers(redis: Redis, prediction_ids: Iterable[UUID]) -> None:
+    """Remove the answers that are kept for requests with an Idempotency-Key."""
+    keys = [answer_key(prediction_id) for prediction_id in prediction_ids]
+    if not keys:
+        return
+    try:
+        await redis.unlink(*keys)
+    except _REDIS_ERRORS as error:
+        raise NotErased(_NOTHING_ERASED) from error
