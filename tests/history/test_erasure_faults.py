@@ -22,11 +22,11 @@ from tests.history.conftest import engine_of, quick_settings
 from tests.history.events import path_of, random_events, row_of, with_loan_id
 from tests.history.storage import (
     assert_rollup_by_model_equals_a_recount,
-    eventually,
     rows_of,
     store_all,
 )
 from tests.serving import served
+from tests.waiting import eventually_said as eventually
 
 LOAN_ID = "LP1"
 

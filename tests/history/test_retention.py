@@ -24,10 +24,10 @@ from tests.history.events import derived_id, random_events
 from tests.history.storage import (
     assert_rollup_by_model_equals_a_recount,
     assert_rollups_equal_a_recount,
-    eventually,
     store_all,
 )
 from tests.serving import served
+from tests.waiting import eventually_said as eventually
 
 DAYS = 30
 
