@@ -5,10 +5,10 @@ event: what is stored is what was said. Within version 1 members may be added bu
 renamed or given another meaning; readers ignore members they do not know.
 """
 
-from typing import Final, Literal
+from typing import Annotated, Final, Literal
 from uuid import UUID
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints
 
 STREAM = "predictions"
 DEAD_LETTER_STREAM = "predictions:dead"
@@ -20,6 +20,13 @@ INTERNAL_PREDICTIONS_PATH = "/internal/predictions"
 """Where the history service takes events as NDJSON when the stream cannot be reached."""
 
 ANONYMOUS = "anonymous"
+
+MAX_LOAN_ID_LENGTH: Final = 64
+LoanId = Annotated[str, StringConstraints(max_length=MAX_LOAN_ID_LENGTH, pattern=r"^[^\s\p{C}]+$")]
+"""Visible characters only: no white space, no control, format or surrogate characters.
+
+What one service takes in and records, the other can be asked for.
+"""
 
 EXAMPLE: Final[dict[str, str | int]] = {
     "Loan_ID": "LP001003",

@@ -16,9 +16,11 @@ from pydantic import BaseModel, ConfigDict, Field
 from pydantic_core import to_json
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
+from starlette.routing import Match
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from shared.errors import Fault, InvalidInput, ServiceError
+from shared.headers import NO_STORE, allow_origins, standing_headers
 from shared.metrics import PATH as METRICS_PATH
 from shared.metrics import UNKNOWN_ROUTE, Metrics
 from shared.telemetry import LogAccess
@@ -29,6 +31,7 @@ CHECK_TIMEOUT_S: Final = 1.0
 
 _CLIENT_CLOSED_REQUEST: Final = 499
 """What the access log shows for a client that left; no such status is ever sent."""
+_METHODS: Final = ("GET", "POST", "PUT", "PATCH", "DELETE")
 _SCHEMA_REFERENCE: Final = "#/components/schemas/{model}"
 _ACCEPTED_REQUEST_ID = re.compile(rb"[A-Za-z0-9._~:=+/-]{1,128}")
 _log = logging.getLogger(__name__)
@@ -136,9 +139,14 @@ async def _on_http_exception(request: Request, error: Exception) -> Response:
     if not isinstance(error, HTTPException):
         raise error
     status = HTTPStatus(error.status_code)
+    headers = dict(error.headers or {})
+    if status == HTTPStatus.METHOD_NOT_ALLOWED:
+        headers["allow"] = ", ".join(_allowed_methods(request))
+        if request.method == "OPTIONS":
+            return Response(status_code=HTTPStatus.NO_CONTENT, headers=headers)
     details = {
         HTTPStatus.NOT_FOUND: f"There is nothing at {request.url.path}; see /docs.",
-        HTTPStatus.METHOD_NOT_ALLOWED: f"{request.method} is not possible here; see /docs.",
+        HTTPStatus.METHOD_NOT_ALLOWED: f"Possible here: {headers.get('allow')}; see /docs.",
     }
     return problem_response(
         request.scope,
@@ -146,11 +154,27 @@ async def _on_http_exception(request: Request, error: Exception) -> Response:
         code="".join(word.capitalize() for word in status.phrase.split()),
         title=status.phrase,
         detail=details.get(status, str(error.detail)),
-        headers=error.headers,
+        headers=headers,
     )
 
 
-def install_conventions(app: FastAPI, *, log_access: LogAccess, metrics: Metrics) -> None:
+def _allowed_methods(request: Request) -> list[str]:
+    """Every method that some route has for the request's path: the first one alone will not do."""
+    routes = request.app.router.routes
+
+    def is_allowed(method: str) -> bool:
+        asked = {**request.scope, "method": method}
+        return any(route.matches(dict(asked))[0] is Match.FULL for route in routes)
+
+    allowed = [method for method in _METHODS if is_allowed(method)]
+    if "GET" in allowed:
+        allowed.insert(1, "HEAD")
+    return [*allowed, "OPTIONS"]
+
+
+def install_conventions(
+    app: FastAPI, *, log_access: LogAccess, metrics: Metrics, cors_origins: Sequence[str] = ()
+) -> None:
     """Give the app what both services do alike, on every request and on every error.
 
     Every error, the framework's own included, is answered as a problem document; every request has
@@ -169,6 +193,7 @@ def install_conventions(app: FastAPI, *, log_access: LogAccess, metrics: Metrics
     app.add_exception_handler(RequestValidationError, _on_request_validation_error)
     app.add_exception_handler(HTTPException, _on_http_exception)
     app.add_route(METRICS_PATH, metrics.respond, include_in_schema=False)
+    allow_origins(app, cors_origins)
     app.add_middleware(RequestContextMiddleware, log_access=log_access, metrics=metrics)
 
 
@@ -208,19 +233,24 @@ class RequestContextMiddleware:
         request_id = _accepted_request_id(scope) or token_hex(16).encode()
         state = scope.setdefault("state", {})
         state["request_id"] = request_id.decode()
-        state["headers"] = [(REQUEST_ID_HEADER, request_id)]
+        state["headers"] = [(REQUEST_ID_HEADER, request_id), *standing_headers(scope["path"])]
         status = 0
+        # To the app HEAD is GET; the server leaves the body of the answer out.
+        asked = {**scope, "method": "GET"} if scope["method"] == "HEAD" else scope
 
         async def send_with_request_id(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
                 # Other layers leave what they have to add here, so that only one wraps send.
-                message["headers"] = [*message["headers"], *state["headers"]]
+                headers = [*message["headers"], *state["headers"]]
+                if not any(name == b"cache-control" for name, _ in message["headers"]):
+                    headers.append(NO_STORE)
+                message["headers"] = headers
             await send(message)
 
         try:
-            await self.app(scope, receive, send_with_request_id)
+            await self.app(asked, receive, send_with_request_id)
         except ClientDisconnect:
             # Nobody is left to answer.
             status = _CLIENT_CLOSED_REQUEST
@@ -234,12 +264,14 @@ class RequestContextMiddleware:
             duration_s = perf_counter() - started_s
             self._metrics.observe_request(
                 method=scope["method"],
-                route=getattr(scope.get("route"), "path", UNKNOWN_ROUTE),
+                route=getattr(asked.get("route"), "path", UNKNOWN_ROUTE),
                 status=status,
                 duration_s=duration_s,
             )
+            # The path as it came: decoded, it could hold a line of its own for the log.
+            path = scope["raw_path"].decode("latin-1")
             self._log_access(
-                f"{scope['method']} {scope['path']} {status} {duration_s * 1000:.1f} ms"
+                f"{scope['method']} {path} {status} {duration_s * 1000:.1f} ms"
                 f" {state['request_id']}"
             )
 

@@ -12,6 +12,8 @@ from shared.clients import SCOPES, key_entry, mint_key
 
 _PROBE_TIMEOUT_S: Final = 1.0
 _FINISH_REQUESTS_S: Final = 5
+_KEEP_ALIVE_S: Final = 30
+"""Longer than clients keep an idle connection, so that none sends into one that is closing."""
 _EVERY_ADDRESS: Final = "0.0.0.0"  # noqa: S104 - compared with, not bound
 
 
@@ -64,6 +66,8 @@ def _api(name: str, environment: Mapping[str, str], *, host: str, port: int, log
     command = [
         *(sys.executable, "-m", "uvicorn", "--factory", f"services.{name}.main:create_app"),
         *("--host", host, "--port", str(port)),
+        *("--http", "shared.protocol:BoundedHttpProtocol", "--no-server-header"),
+        *("--timeout-keep-alive", str(_KEEP_ALIVE_S)),
         *("--timeout-graceful-shutdown", str(_FINISH_REQUESTS_S)),
         "--no-access-log",  # the services write their own
     ]
