@@ -10,7 +10,7 @@ import secrets
 from collections.abc import Iterable
 from dataclasses import dataclass
 from hmac import compare_digest
-from typing import Final, Literal, cast, get_args
+from typing import Any, Final, Literal, cast, get_args
 
 from starlette.types import Scope as AsgiScope
 
@@ -21,6 +21,12 @@ from shared.rate_limit import UNLIMITED, Limits, parse_limits
 Scope = Literal["predict", "history:read", "history:erase", "admin", "internal"]
 """``internal`` is for the services among themselves."""
 SCOPES: Final[tuple[Scope, ...]] = get_args(Scope)
+
+SECURITY_SCHEMES: Final[dict[str, dict[str, str]]] = {
+    "ApiKey": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
+    "Bearer": {"type": "http", "scheme": "bearer", "description": "The same key."},
+}
+"""The two ways of showing a key, as OpenAPI describes them."""
 
 _KEY_PREFIX: Final = "lp_"
 _MAX_NAME_LENGTH: Final = 64
@@ -72,6 +78,12 @@ class Client:
 def anonymous(*scopes: Scope) -> Client:
     """The caller who bears no key, and what it may."""
     return Client(name=ANONYMOUS, scopes=frozenset(scopes), limits=None, authenticated=False)
+
+
+def describe_access(scope: Scope, *, or_anonymous: bool = False) -> dict[str, Any]:
+    """The ``openapi_extra`` of a route that needs ``scope``, or may be open to all."""
+    needs: list[dict[str, list[str]]] = [{name: [scope]} for name in SECURITY_SCHEMES]
+    return {"security": [*needs, {}] if or_anonymous else needs}
 
 
 @dataclass(frozen=True)

@@ -115,14 +115,22 @@ async def read_body(
             return body
 
 
-def describe(*, body: type[BaseModel], path: dict[str, list[str]] | None = None) -> dict[str, Any]:
+def describe(
+    *,
+    body: type[BaseModel],
+    also: dict[str, Any] | None = None,
+    required: bool = True,
+    path: dict[str, list[str]] | None = None,
+) -> dict[str, Any]:
     """The ``openapi_extra`` of a direct route: the model its body holds, its path's parameters.
 
-    ``path`` names each parameter with the values it may have.
+    ``also`` is the schema of what else the route takes, ``{}`` for anything, and ``path`` names
+    each parameter with the values it may have.
     """
-    content = {"application/json": {"schema": body.model_json_schema()}}
+    schema = body.model_json_schema()
+    content = {JSON.name: {"schema": schema if also is None else {"anyOf": [schema, also]}}}
     parameters = [
         {"name": name, "in": "path", "required": True, "schema": {"type": "string", "enum": values}}
         for name, values in (path or {}).items()
     ]
-    return {"requestBody": {"required": True, "content": content}, "parameters": parameters}
+    return {"requestBody": {"required": required, "content": content}, "parameters": parameters}

@@ -22,8 +22,18 @@ INTERNAL_PREDICTIONS_PATH = "/internal/predictions"
 ANONYMOUS = "anonymous"
 
 MAX_LOAN_ID_LENGTH: Final = 64
-LoanId = Annotated[str, StringConstraints(max_length=MAX_LOAN_ID_LENGTH, pattern=r"^[^\s\p{C}]+$")]
-"""Visible characters only: no white space, no control, format or surrogate characters.
+# By ranges, not by categories of Unicode: these are the same to every reader of the schema and do
+# not change with the version of a library.
+_VISIBLE: Final = (
+    r"!-~\u00a1-\u00ac\u00ae-\u05ff\u0606-\u061b\u061d-\u06dc\u06de-\u070e\u0710-\u088f"
+    r"\u0892-\u08e1\u08e3-\u167f\u1681-\u180d\u180f-\u1fff\u2010-\u2027\u2030-\u205e"
+    r"\u2070-\u2fff\u3001-\ud7ff\uf900-\ufdcf\ufdf0-\ufefe\uff00-\uffef"
+)
+LoanId = Annotated[
+    str,
+    StringConstraints(min_length=1, max_length=MAX_LOAN_ID_LENGTH, pattern=f"^[{_VISIBLE}]+$"),
+]
+"""Visible characters of the basic plane: no white space, no control or format characters.
 
 What one service takes in and records, the other can be asked for.
 """

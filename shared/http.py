@@ -16,9 +16,10 @@ from pydantic import BaseModel, ConfigDict, Field
 from pydantic_core import to_json
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
-from starlette.routing import Match
+from starlette.routing import compile_path
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from shared.clients import SECURITY_SCHEMES
 from shared.errors import Fault, InvalidInput, ServiceError
 from shared.headers import NO_STORE, allow_origins, standing_headers
 from shared.metrics import PATH as METRICS_PATH
@@ -31,7 +32,6 @@ CHECK_TIMEOUT_S: Final = 1.0
 
 _CLIENT_CLOSED_REQUEST: Final = 499
 """What the access log shows for a client that left; no such status is ever sent."""
-_METHODS: Final = ("GET", "POST", "PUT", "PATCH", "DELETE")
 _SCHEMA_REFERENCE: Final = "#/components/schemas/{model}"
 _ACCEPTED_REQUEST_ID = re.compile(rb"[A-Za-z0-9._~:=+/-]{1,128}")
 _log = logging.getLogger(__name__)
@@ -141,7 +141,7 @@ async def _on_http_exception(request: Request, error: Exception) -> Response:
     status = HTTPStatus(error.status_code)
     headers = dict(error.headers or {})
     if status == HTTPStatus.METHOD_NOT_ALLOWED:
-        headers["allow"] = ", ".join(_allowed_methods(request))
+        headers["allow"] = _allowed_methods(request) or headers.get("allow", "GET, HEAD")
         if request.method == "OPTIONS":
             return Response(status_code=HTTPStatus.NO_CONTENT, headers=headers)
     details = {
@@ -158,18 +158,18 @@ async def _on_http_exception(request: Request, error: Exception) -> Response:
     )
 
 
-def _allowed_methods(request: Request) -> list[str]:
-    """Every method that some route has for the request's path: the first one alone will not do."""
-    routes = request.app.router.routes
+def _allowed_methods(request: Request) -> str | None:
+    """Every documented method of the request's path: the first route alone knows only its own.
 
-    def is_allowed(method: str) -> bool:
-        asked = {**request.scope, "method": method}
-        return any(route.matches(dict(asked))[0] is Match.FULL for route in routes)
-
-    allowed = [method for method in _METHODS if is_allowed(method)]
-    if "GET" in allowed:
-        allowed.insert(1, "HEAD")
-    return [*allowed, "OPTIONS"]
+    None for a path that is not documented.
+    """
+    path, documented = request.scope["path"], request.app.openapi()["paths"]
+    templates = (name for name in documented if compile_path(name)[0].match(path))
+    template = path if path in documented else next(templates, None)
+    if template is None:
+        return None
+    methods = [method.upper() for method in documented[template]]
+    return ", ".join([*methods, *(["HEAD"] if "GET" in methods else []), "OPTIONS"])
 
 
 def install_conventions(
@@ -185,7 +185,7 @@ def install_conventions(
 
     def openapi() -> dict[str, Any]:
         if app.openapi_schema is None:
-            _describe_problems(FastAPI.openapi(app))
+            _complete(FastAPI.openapi(app))
         return FastAPI.openapi(app)
 
     app.openapi = openapi  # type: ignore[method-assign]  # the documented way to extend it
@@ -197,13 +197,15 @@ def install_conventions(
     app.add_middleware(RequestContextMiddleware, log_access=log_access, metrics=metrics)
 
 
-def _describe_problems(document: dict[str, Any]) -> None:
-    """Say that bad input is answered with 400 where the framework would have said 422."""
+def _complete(document: dict[str, Any]) -> None:
+    """Describe keys, and bad input as 400 where the framework would have said 422."""
     for operations in document["paths"].values():
         for operation in operations.values():
             if operation["responses"].pop("422", None):
                 operation["responses"].setdefault("400", _problem_doc(HTTPStatus.BAD_REQUEST))
-    schemas = document.setdefault("components", {}).setdefault("schemas", {})
+    components = document.setdefault("components", {})
+    components["securitySchemes"] = SECURITY_SCHEMES
+    schemas = components.setdefault("schemas", {})
     for unused in ("HTTPValidationError", "ValidationError"):
         schemas.pop(unused, None)
     for model in (Problem, InvalidInputProblem, Fault):

@@ -30,6 +30,7 @@ from services.history.schemas import (
     encode_cursor,
 )
 from shared.access import client_of, require
+from shared.clients import describe_access
 from shared.direct import NDJSON, DirectRoute, read_body
 from shared.errors import NotFound
 from shared.events import INTERNAL_PREDICTIONS_PATH
@@ -50,6 +51,12 @@ _CACHED: Final[dict[int | str, dict[str, Any]]] = {
 }
 
 _FAILURES: Final = problem_docs(400, 401, 403, 429, 503)
+_EVENT_LINES: Final = {
+    "type": "string",
+    "format": "event-lines",
+    "description": "PredictionRecorded events, one JSON object per line.",
+}
+_READER: Final = describe_access("history:read")
 
 records = APIRouter(tags=["history"], dependencies=[Depends(require("history:read"))])
 reports = APIRouter(tags=["statistics"], route_class=DirectRoute)
@@ -57,7 +64,7 @@ about = APIRouter(tags=["about"], route_class=DirectRoute)
 internal = APIRouter(tags=["internal"], route_class=DirectRoute)
 
 
-@records.get("/history", response_model=Page, responses=_CACHED | _FAILURES)
+@records.get("/history", response_model=Page, responses=_CACHED | _FAILURES, openapi_extra=_READER)
 async def list_history(request: Request, query: Annotated[PageQuery, Query()]) -> Response:
     """List recorded decisions, the newest first, a page at a time."""
     resources = resources_of(request.scope)
@@ -84,6 +91,7 @@ async def list_history(request: Request, query: Annotated[PageQuery, Query()]) -
     response_class=StreamingResponse,
     responses=_FAILURES
     | {200: {"content": {media_type.partition(";")[0]: {} for media_type in MEDIA_TYPES.values()}}},
+    openapi_extra=_READER,
 )
 async def export_history(
     request: Request, query: Annotated[ExportQuery, Query()]
@@ -109,6 +117,7 @@ async def export_history(
     "/history/{prediction_id}",
     response_model=Record,
     responses=_CACHED | _FAILURES | problem_docs(404),
+    openapi_extra=_READER,
 )
 async def get_record(request: Request, prediction_id: UUID) -> Response:
     """Give back one decision as it was answered, with who asked and when it was stored."""
@@ -131,6 +140,7 @@ async def get_record(request: Request, prediction_id: UUID) -> Response:
     "/statistics",
     response_model=Statistics,
     responses=_CACHED | _FAILURES,
+    openapi_extra=_READER,
 )
 async def statistics(request: Request) -> Response:
     """Tell how all recorded decisions came out, overall and by model."""
@@ -149,6 +159,7 @@ async def statistics(request: Request) -> Response:
     "/analytics",
     response_model=Analytics,
     responses=_CACHED | _FAILURES,
+    openapi_extra=_READER,
 )
 async def analytics(request: Request) -> Response:
     """Tell how decisions came out over time, by confidence and by applicant."""
@@ -163,7 +174,7 @@ async def analytics(request: Request) -> Response:
     return await cached_response(request, compute, ttl_s=resources.settings.analytics_ttl_s)
 
 
-@about.get("/", response_model=About)
+@about.get("/", response_model=About, responses=problem_docs(400, 401, 429))
 async def root(request: Request) -> Response:
     """Say what this is and where everything else is."""
     refuse_parameters(request)
@@ -187,9 +198,10 @@ async def root(request: Request) -> Response:
     INTERNAL_PREDICTIONS_PATH,
     status_code=204,
     response_class=Response,
-    responses=problem_docs(400, 401, 403, 408, 413, 415, 503),
+    responses=problem_docs(400, 401, 403, 408, 413, 415, 429, 503),
     openapi_extra={
-        "requestBody": {"required": True, "content": {NDJSON.name: {"schema": {"type": "string"}}}}
+        "requestBody": {"required": True, "content": {NDJSON.name: {"schema": _EVENT_LINES}}},
+        **describe_access("internal"),
     },
 )
 async def record_predictions(request: Request) -> Response:

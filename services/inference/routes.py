@@ -26,6 +26,7 @@ from services.inference.schemas import (
     understand,
 )
 from shared.access import client_of
+from shared.clients import describe_access
 from shared.direct import DirectRoute, describe, read_body
 from shared.errors import InvalidInput
 from shared.events import EXAMPLE, Decision, ModelName
@@ -33,17 +34,24 @@ from shared.http import problem_docs, request_id_of
 
 JSON: Final = "application/json"
 _EXAMPLE_BODY: Final = to_json(EXAMPLE)
-_APPLICATION_BODY: Final = describe(body=LoanApplication)
+_KEY: Final = describe_access("predict", or_anonymous=True)
+_APPLICATION_BODY: Final = describe(body=LoanApplication) | _KEY
+_EMPTY_OBJECT: Final = {"type": "object", "maxProperties": 0}
+_BODY_PROBLEMS: Final = problem_docs(400, 401, 403, 408, 413, 415, 429)
+_FREE_PROBLEMS: Final = problem_docs(401, 429)
+_NOT_MODIFIED: Final[dict[int | str, dict[str, Any]]] = {
+    304: {"description": "The copy that If-None-Match names is still right."}
+}
 
 decisions = APIRouter(tags=["decisions"], route_class=DirectRoute)
-models = APIRouter(tags=["models"])
-about = APIRouter(tags=["about"])
+models = APIRouter(tags=["models"], responses=_FREE_PROBLEMS)
+about = APIRouter(tags=["about"], responses=_FREE_PROBLEMS)
 
 
 @decisions.post(
     "/predict",
     response_model=Decision,
-    responses=problem_docs(400, 401, 403, 413, 429, 503),
+    responses=_BODY_PROBLEMS | problem_docs(503),
     openapi_extra=_APPLICATION_BODY,
 )
 async def predict(request: Request) -> Response:
@@ -55,8 +63,8 @@ async def predict(request: Request) -> Response:
 @decisions.post(
     "/predict/{model}",
     response_model=Decision,
-    responses=problem_docs(400, 401, 403, 404, 413, 429, 503),
-    openapi_extra=describe(body=LoanApplication, path={"model": list(get_args(ModelName))}),
+    responses=_BODY_PROBLEMS | problem_docs(404, 503),
+    openapi_extra=describe(body=LoanApplication, path={"model": list(get_args(ModelName))}) | _KEY,
 )
 async def predict_with(request: Request) -> Response:
     """Decide an application with the model named in the path; recorded like any decision."""
@@ -80,8 +88,8 @@ async def _decide_and_record(
 @decisions.post(
     "/models/benchmark",
     response_model=Benchmark,
-    responses=problem_docs(400, 401, 403, 413, 429),
-    openapi_extra=_APPLICATION_BODY,
+    responses=_BODY_PROBLEMS,
+    openapi_extra=describe(body=LoanApplication, also=_EMPTY_OBJECT) | _KEY,
 )
 async def benchmark_models(request: Request) -> Response:
     """Ask all models about one application; ``{}`` stands for the documented example."""
@@ -95,8 +103,8 @@ async def benchmark_models(request: Request) -> Response:
 @decisions.post(
     "/validate-loan",
     response_model=ValidationReport,
-    responses=problem_docs(401, 403, 413, 429),
-    openapi_extra=_APPLICATION_BODY,
+    responses=problem_docs(401, 403, 408, 413, 415, 429),
+    openapi_extra=describe(body=LoanApplication, also={}, required=False) | _KEY,
 )
 async def validate_loan(request: Request) -> Response:
     """Tell the errors and warnings of an application without deciding it; always 200."""
@@ -121,25 +129,27 @@ async def validate_loan(request: Request) -> Response:
     return Response(to_json(report), media_type=JSON)
 
 
-@about.get("/validation-rules", response_model=ValidationRules)
+@about.get("/validation-rules", response_model=ValidationRules, responses=_NOT_MODIFIED)
 async def validation_rules(request: Request) -> Response:
     """The rules that /predict checks and warns by, as data."""
     return resources_of(request.scope).catalogue.rules.respond(request)
 
 
-@models.get("/models", response_model=ModelList)
+@models.get("/models", response_model=ModelList, responses=_NOT_MODIFIED)
 async def list_models(request: Request) -> Response:
     """The served models, and which of them decides."""
     return resources_of(request.scope).catalogue.models.respond(request)
 
 
-@models.get("/models/compare", response_model=ModelComparison)
+@models.get("/models/compare", response_model=ModelComparison, responses=_NOT_MODIFIED)
 async def compare_models(request: Request) -> Response:
     """The models beside each other and beside the baselines, with intervals."""
     return resources_of(request.scope).catalogue.comparison.respond(request)
 
 
-@models.get("/models/{model}", response_model=ModelDetail, responses=problem_docs(404))
+@models.get(
+    "/models/{model}", response_model=ModelDetail, responses=_NOT_MODIFIED | problem_docs(404)
+)
 async def describe_model(
     request: Request, model: Annotated[str, Path(description="Name of a served model.")]
 ) -> Response:
@@ -149,7 +159,7 @@ async def describe_model(
     return document.respond(request)
 
 
-@models.get("/model-info", response_model=ChampionInfo)
+@models.get("/model-info", response_model=ChampionInfo, responses=_NOT_MODIFIED)
 async def model_info(request: Request) -> Response:
     """The deciding model, and the bundle it came in."""
     return resources_of(request.scope).catalogue.champion.respond(request)
