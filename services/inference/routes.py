@@ -35,7 +35,6 @@ from shared.http import problem_docs, request_id_of
 JSON: Final = "application/json"
 _EXAMPLE_BODY: Final = to_json(EXAMPLE)
 _KEY: Final = describe_access("predict", or_anonymous=True)
-_APPLICATION_BODY: Final = describe(body=LoanApplication) | _KEY
 _EMPTY_OBJECT: Final = {"type": "object", "maxProperties": 0}
 _BODY_PROBLEMS: Final = problem_docs(400, 401, 403, 408, 413, 415, 429)
 _FREE_PROBLEMS: Final = problem_docs(401, 429)
@@ -52,7 +51,7 @@ about = APIRouter(tags=["about"], responses=_FREE_PROBLEMS)
     "/predict",
     response_model=Decision,
     responses=_BODY_PROBLEMS | problem_docs(503),
-    openapi_extra=_APPLICATION_BODY,
+    openapi_extra=describe(body=LoanApplication) | _KEY,
 )
 async def predict(request: Request) -> Response:
     """Decide an application with the champion; the answer is recorded before it is given."""
