@@ -6,6 +6,7 @@ configuring the new one beside the old one for a while: several keys may bear on
 """
 
 import hashlib
+import re
 import secrets
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -30,6 +31,7 @@ SECURITY_SCHEMES: Final[dict[str, dict[str, str]]] = {
 
 _KEY_PREFIX: Final = "lp_"
 _MAX_NAME_LENGTH: Final = 64
+_DIGEST: Final = re.compile("[0-9a-fA-F]{64}")
 _BEARER: Final = b"bearer "
 
 
@@ -130,7 +132,7 @@ def _parse_entry(number: int, entry: str) -> ApiKey:
         raise ValueError(f"API key entry {number}: the name must be letters, digits and hyphens")
     if len(name) > _MAX_NAME_LENGTH:
         raise ValueError(f"API key entry {number}: the name has over {_MAX_NAME_LENGTH} characters")
-    if len(digest) != 64:
+    if not _DIGEST.fullmatch(digest):
         raise ValueError(f"API key entry {number} ({name}): the hash must be 64 hex digits")
     client = Client(
         name=name,

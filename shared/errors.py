@@ -14,9 +14,14 @@ The class name is the machine-readable code, the status is on the class, and the
 one sentence that says what to do. ``shared.http`` turns each into ``application/problem+json``.
 """
 
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Final
 
 from pydantic import BaseModel, ConfigDict, Field
+
+MAX_FAULTS: Final = 50
+"""Most faults that are listed: each takes time to word, and no person reads more at once."""
+MAX_NAME_LENGTH: Final = 64
+"""Most characters of an unknown name that are looked at and given back."""
 
 
 class Fault(BaseModel):

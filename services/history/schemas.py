@@ -22,6 +22,7 @@ from pydantic import (
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from services.history.records import Record
+from shared.errors import MAX_FAULTS, MAX_NAME_LENGTH
 from shared.events import LoanId, ModelName, Prediction
 
 _UUID_BYTES = 16
@@ -97,7 +98,7 @@ def unknown_parameter(name: str, known: list[str]) -> str:
     """What to say of a query parameter that does not exist, given those that do."""
     if not known:
         return "is not a parameter of this route; it takes none"
-    nearest = get_close_matches(name, known, n=1, cutoff=0.0)[0]
+    nearest = get_close_matches(name[:MAX_NAME_LENGTH], known, n=1, cutoff=0.0)[0]
     return f"is not a parameter of this route; the nearest one is {nearest}"
 
 
@@ -129,7 +130,7 @@ class _Parameters(BaseModel):
                         loc=fault["loc"],
                         input=fault["input"],
                     )
-                    for fault in error.errors()
+                    for fault in error.errors()[:MAX_FAULTS]
                 ],
             ) from None
 

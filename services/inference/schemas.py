@@ -18,7 +18,7 @@ from services.inference.lenient import (
     dependents,
 )
 from services.inference.rules import MAX_AMOUNT, MAX_INCOME, MAX_TERM_MONTHS
-from shared.errors import Fault, InvalidInput
+from shared.errors import MAX_FAULTS, MAX_NAME_LENGTH, Fault, InvalidInput
 from shared.events import (
     EXAMPLE,
     Application,
@@ -83,11 +83,6 @@ class LoanApplication(BaseModel):
     )
     Property_Area: Annotated[PropertyArea, category("Urban", "Semiurban", "Rural")] | None = None
 
-
-MAX_FAULTS: Final = 50
-"""Most faults that are listed, and looked for the nearest field: that takes time for each."""
-MAX_NAME_LENGTH: Final = 64
-"""Most characters of an unknown field's name that are given back."""
 
 _FIELDS = tuple(LoanApplication.model_fields)
 _read_application = TypeAdapter(LoanApplication).validator.validate_json
