@@ -232,7 +232,7 @@ class RequestContextMiddleware:
             await self.app(scope, receive, send)
             return
         started_s = perf_counter()
-        request_id = _accepted_request_id(scope) or token_hex(16).encode()
+        request_id = accepted_request_id(scope) or token_hex(16).encode()
         state = scope.setdefault("state", {})
         state["request_id"] = request_id.decode()
         state["headers"] = [(REQUEST_ID_HEADER, request_id), *standing_headers(scope["path"])]
@@ -278,7 +278,8 @@ class RequestContextMiddleware:
             )
 
 
-def _accepted_request_id(scope: Scope) -> bytes | None:
+def accepted_request_id(scope: Scope) -> bytes | None:
+    """The id that the caller gave, if it is one to be taken over."""
     for name, value in scope["headers"]:
         if name == REQUEST_ID_HEADER:
             return value if _ACCEPTED_REQUEST_ID.fullmatch(value) else None

@@ -15,13 +15,11 @@ from schemathesis import Case, HookContext, SerializationContext
 
 from services.history.schemas import encode_cursor
 from shared.direct import NDJSON
-from tests.history.events import body_of, random_event
+from tests.history.events import body_of, random_events
 
-_event_lines = st.lists(
-    st.randoms(use_true_random=False).map(lambda rng: body_of(random_event(rng)).decode()),
-    min_size=1,
-    max_size=3,
-).map("\n".join)
+_event_lines = st.builds(random_events, st.integers(1, 3), seed=st.integers()).map(
+    lambda events: b"\n".join(map(body_of, events)).decode()
+)
 
 schemathesis.openapi.format("cursor", st.uuids().map(encode_cursor))
 schemathesis.openapi.format("event-lines", _event_lines)
