@@ -246,7 +246,10 @@ class RequestContextMiddleware:
                 status = message["status"]
                 # Other layers leave what they have to add here, so that only one wraps send.
                 headers = [*message["headers"], *state["headers"]]
-                if not any(name == b"cache-control" for name, _ in message["headers"]):
+                for name, _ in headers:
+                    if name == b"cache-control":
+                        break
+                else:
                     headers.append(NO_STORE)
                 message["headers"] = headers
             await send(message)
