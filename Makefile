@@ -18,7 +18,7 @@ COMPOSE = $(shell docker compose version >/dev/null 2>&1 && echo docker compose 
 KEYS = docker run --rm -i --network none --read-only loan-predictor-history python -m shared.keys
 KEY_MAKER = $(if $(wildcard $(INSTALLED)),$(INSTALLED),$(if $(shell command -v docker),history-image,$(INSTALLED)))
 
-.PHONY: help run test check train format lock clean env up down logs ps key history-image compose-test bench flame load ladder verify-audit
+.PHONY: help run test check train format lock clean env up down logs ps key history-image compose-test bench flame load ladder verify-audit fuzz audit
 .DEFAULT_GOAL := help
 
 help: ## Show this list
@@ -98,8 +98,18 @@ ladder: $(INSTALLED) ## Raise the load on the running system until it no longer 
 verify-audit: $(INSTALLED) ## Check the audit log against later changes: make verify-audit HEAD=12:9f86...
 	@$(PY) -m services.local.attach services.history.audit $(HEAD)
 
+fuzz: $(INSTALLED) ## Fuzz both services by their OpenAPI documents: make fuzz EXAMPLES=2000
+	FUZZ_EXAMPLES="$(or $(EXAMPLES),1000)" FUZZ_SEED="$(or $(SEED),$$(date +%s))" \
+		$(PY) -m pytest -s tests/robustness/test_documents.py
+
+# Not in the lock: it is asked of the network anyway, and needs more packages than it watches over.
+# --strict, because a package that the service does not know has not been audited.
+audit: $(INSTALLED) ## Ask PyPI for known vulnerabilities of everything in the lock
+	.venv/bin/uv tool run --quiet "pip-audit>=2.10,<3" --strict --disable-pip --require-hashes \
+		--progress-spinner off --requirement requirements.lock
+
 clean: ## Remove the environment and all caches; .local with its data stays
-	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis .coverage*
+	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis .schemathesis .coverage*
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # Everything comes by hash from the lock, uv itself first, through pip. uv does not read pip's

@@ -6,11 +6,11 @@ configuring the new one beside the old one for a while: several keys may bear on
 """
 
 import hashlib
+import re
 import secrets
 from collections.abc import Iterable
 from dataclasses import dataclass
 from hmac import compare_digest
-from string import hexdigits
 from typing import Final, Literal, cast, get_args
 
 from starlette.types import Scope as AsgiScope
@@ -25,6 +25,8 @@ SCOPES: Final[tuple[Scope, ...]] = get_args(Scope)
 
 _KEY_PREFIX: Final = "lp_"
 _MAX_NAME_LENGTH: Final = 64
+_MAX_SHOWN_LENGTH: Final = 20
+_DIGEST: Final = re.compile("[0-9a-fA-F]{64}")
 _BEARER: Final = b"bearer "
 
 
@@ -102,7 +104,8 @@ def key_entry(secret: str, name: str, scopes: Iterable[str], limits: str = UNLIM
 def parse_keys(text: str) -> tuple[ApiKey, ...]:
     """The keys in ``text``: entries ``name:limits:sha256:scope,scope`` between white space.
 
-    Raises ``ValueError`` naming the entry that is wrong, never its hash.
+    Raises ``ValueError`` naming the entry that is wrong, never its hash or its secret, even if
+    they stand in the wrong place.
     """
     return tuple(_parse_entry(number, entry) for number, entry in enumerate(text.split(), start=1))
 
@@ -114,19 +117,29 @@ def _parse_entry(number: int, entry: str) -> ApiKey:
     name, limits, digest, scopes = parts
     unknown = set(scopes.split(",")) - set(SCOPES)
     if unknown:
-        raise ValueError(f"API key entry {number} ({name}): unknown scopes {sorted(unknown)}")
+        shown = sorted(map(_shown, unknown))
+        raise ValueError(f"API key entry {number}: unknown scopes {shown}")
     if name == ANONYMOUS or not (name.isascii() and name.replace("-", "").isalnum()):
         raise ValueError(f"API key entry {number}: the name must be letters, digits and hyphens")
     if len(name) > _MAX_NAME_LENGTH:
         raise ValueError(f"API key entry {number}: the name has over {_MAX_NAME_LENGTH} characters")
-    if len(digest) != 64 or not set(digest) <= set(hexdigits):
+    if not _DIGEST.fullmatch(digest):
         raise ValueError(f"API key entry {number} ({name}): the hash must be 64 hex digits")
+    try:
+        parsed_limits = parse_limits(limits)
+    except ValueError:
+        raise ValueError(f"API key entry {number}: {_shown(limits)} is no limit") from None
     client = Client(
         name=name,
         scopes=cast("frozenset[Scope]", frozenset(scopes.split(","))),
-        limits=parse_limits(limits),
+        limits=parsed_limits,
     )
     return ApiKey(digest=bytes.fromhex(digest), client=client)
+
+
+def _shown(text: str) -> str:
+    """The text, unless it is long enough to be a hash or a secret in the wrong place."""
+    return text if len(text) <= _MAX_SHOWN_LENGTH else f"{text[:3]}…"
 
 
 def _digest(secret: bytes) -> bytes:

@@ -1,6 +1,8 @@
 """Routes that are documented like any other and served without the framework's detours."""
 
+import re
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any, Final
 
 from fastapi import APIRouter
@@ -10,11 +12,29 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from shared.errors import BodyTooLarge, ServiceError
+from shared.errors import BodyTooLarge, ServiceError, UnsupportedMediaType
 from shared.http import service_error_response
 
 MAX_BODY_BYTES: Final = 64 * 1024
 """An application is well under 1 KiB."""
+
+
+@dataclass(frozen=True)
+class MediaType:
+    """What the body of a request may be called; ``spellings`` matches every accepted form."""
+
+    name: str
+    spellings: re.Pattern[bytes]
+
+
+_IN_UTF_8: Final = rb"[ \t]*(?:;[ \t]*charset=\"?utf-?8\"?[ \t]*)?"
+JSON: Final = MediaType(
+    "application/json",
+    re.compile(rb"application/(?:[\w!#$&^.+-]+\+)?json" + _IN_UTF_8, re.IGNORECASE),
+)
+NDJSON: Final = MediaType(
+    "application/x-ndjson", re.compile(rb"application/x-ndjson" + _IN_UTF_8, re.IGNORECASE)
+)
 
 
 class DirectRoute(APIRoute):
@@ -68,11 +88,20 @@ class DirectMiddleware:
         await response(scope, receive, send)
 
 
-async def read_body(request: Request, *, limit_bytes: int = MAX_BODY_BYTES) -> bytes:
+async def read_body(
+    request: Request, *, limit_bytes: int = MAX_BODY_BYTES, media_type: MediaType = JSON
+) -> bytes:
     """The whole body; raises ``BodyTooLarge`` as soon as it has more than ``limit_bytes``.
 
-    Raises ``ClientDisconnect`` if the client leaves before the end.
+    A body without a content type is taken for what the route reads; one that is said to be
+    something else raises ``UnsupportedMediaType``. How long a body may take is the protocol's
+    concern. Raises ``ClientDisconnect`` if the client leaves before the end.
     """
+    for name, value in request.scope["headers"]:
+        if (name == b"content-type" and not media_type.spellings.fullmatch(value)) or (
+            name == b"content-encoding" and value.lower() != b"identity"
+        ):
+            raise UnsupportedMediaType(media_type.name)
     body = b""
     while True:
         message = await request.receive()
@@ -89,20 +118,23 @@ async def read_body(request: Request, *, limit_bytes: int = MAX_BODY_BYTES) -> b
 def describe(
     *,
     body: type[BaseModel],
+    also: dict[str, Any] | None = None,
+    required: bool = True,
     path: dict[str, list[str]] | None = None,
     headers: Sequence[dict[str, Any]] = (),
 ) -> dict[str, Any]:
     """The ``openapi_extra`` of a direct route: the model its body holds, and its parameters.
 
-    ``path`` names each parameter of the path with the values it may have; ``headers`` are
-    parameter objects.
+    ``also`` is the schema of what else the route takes, ``{}`` for anything; ``path`` names each
+    parameter of the path with the values it may have; ``headers`` are parameter objects.
     """
-    content = {"application/json": {"schema": body.model_json_schema()}}
+    schema = body.model_json_schema()
+    content = {JSON.name: {"schema": schema if also is None else {"anyOf": [schema, also]}}}
     parameters = [
         {"name": name, "in": "path", "required": True, "schema": {"type": "string", "enum": values}}
         for name, values in (path or {}).items()
     ]
     return {
-        "requestBody": {"required": True, "content": content},
+        "requestBody": {"required": required, "content": content},
         "parameters": [*parameters, *headers],
     }

@@ -1,18 +1,27 @@
 """The errors a caller can be told about.
 
-ServiceError            500
-├── InvalidInput        400  (carries every fault at once)
-├── NotFound            404
-├── BodyTooLarge        413
-└── NotRecorded         503  (carries Retry-After)
+ServiceError              500
+├── InvalidInput          400  (carries every fault at once)
+├── MalformedRequest      400  (closes the connection, as do 408, 413 and 431)
+├── NotFound              404
+├── RequestTimeout        408
+├── BodyTooLarge          413
+├── UnsupportedMediaType  415
+├── HeadTooLarge          431
+└── NotRecorded           503  (carries Retry-After)
 
 The class name is the machine-readable code, the status is on the class, and the message is the
 one sentence that says what to do. ``shared.http`` turns each into ``application/problem+json``.
 """
 
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Final
 
 from pydantic import BaseModel, ConfigDict, Field
+
+MAX_FAULTS: Final = 50
+"""Most faults that are listed: each takes time to word, and no person reads more at once."""
+MAX_NAME_LENGTH: Final = 64
+"""Most characters of an unknown name that are looked at and given back."""
 
 
 class Fault(BaseModel):
@@ -68,7 +77,32 @@ class NotFound(ServiceError):
     title = "Not found"
 
 
-class BodyTooLarge(ServiceError):
+class _Hangup(ServiceError):
+    """After this the connection is closed: the rest of the request is not going to be read."""
+
+    def headers(self) -> dict[str, str]:
+        """Say so."""
+        return {"connection": "close"}
+
+
+class MalformedRequest(_Hangup):
+    """What came is not HTTP."""
+
+    status = 400
+    title = "Malformed request"
+
+
+class RequestTimeout(_Hangup):
+    """The request does not come to its end."""
+
+    status = 408
+    title = "Request timeout"
+
+    def __init__(self, limit_s: float) -> None:
+        super().__init__(f"A request has to be here within {limit_s:g} s; send it again.")
+
+
+class BodyTooLarge(_Hangup):
     """The request's body is larger than anything this service is meant for."""
 
     status = 413
@@ -77,9 +111,25 @@ class BodyTooLarge(ServiceError):
     def __init__(self, limit_bytes: int) -> None:
         super().__init__(f"The body may have at most {limit_bytes} bytes.")
 
-    def headers(self) -> dict[str, str]:
-        """Close the connection: the rest of the body is not going to be read."""
-        return {"connection": "close"}
+
+class UnsupportedMediaType(ServiceError):
+    """The body is said to be of a kind that this route does not read."""
+
+    status = 415
+    title = "Unsupported media type"
+
+    def __init__(self, expected: str) -> None:
+        super().__init__(f"Send the body as {expected} in UTF-8, without a content encoding.")
+
+
+class HeadTooLarge(_Hangup):
+    """The request's line and headers are larger than any that is meant for this service."""
+
+    status = 431
+    title = "Request header fields too large"
+
+    def __init__(self, limit_bytes: int) -> None:
+        super().__init__(f"Path and headers together may have at most {limit_bytes} bytes.")
 
 
 class NotRecorded(ServiceError):

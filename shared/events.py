@@ -5,10 +5,10 @@ event: what is stored is what was said. Within version 1 members may be added bu
 renamed or given another meaning; readers ignore members they do not know.
 """
 
-from typing import Final, Literal
+from typing import Annotated, Final, Literal
 from uuid import UUID
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints
 
 STREAM = "predictions"
 DEAD_LETTER_STREAM = "predictions:dead"
@@ -20,6 +20,23 @@ INTERNAL_PREDICTIONS_PATH = "/internal/predictions"
 """Where the history service takes events as NDJSON when the stream cannot be reached."""
 
 ANONYMOUS = "anonymous"
+
+MAX_LOAN_ID_LENGTH: Final = 64
+# By ranges, not by categories of Unicode: these are the same to every reader of the schema and do
+# not change with the version of a library.
+_VISIBLE: Final = (
+    r"!-~\u00a1-\u00ac\u00ae-\u05ff\u0606-\u061b\u061d-\u06dc\u06de-\u070e\u0710-\u088f"
+    r"\u0892-\u08e1\u08e3-\u167f\u1681-\u180d\u180f-\u1fff\u2010-\u2027\u2030-\u205e"
+    r"\u2070-\u2fff\u3001-\ud7ff\uf900-\ufdcf\ufdf0-\ufefe\uff00-\uffef"
+)
+LoanId = Annotated[
+    str,
+    StringConstraints(min_length=1, max_length=MAX_LOAN_ID_LENGTH, pattern=f"^[{_VISIBLE}]+$"),
+]
+"""Visible characters of the basic plane: no white space, no control or format characters.
+
+What one service takes in and records, the other can be asked for.
+"""
 
 EXAMPLE: Final[dict[str, str | int]] = {
     "Loan_ID": "LP001003",

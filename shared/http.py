@@ -2,7 +2,7 @@
 
 import logging
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from http import HTTPStatus
 from secrets import token_hex
 from time import perf_counter
@@ -14,9 +14,11 @@ from pydantic import BaseModel, ConfigDict, Field
 from pydantic_core import to_json
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
+from starlette.routing import compile_path
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from shared.errors import Fault, InvalidInput, ServiceError
+from shared.headers import NO_STORE, allow_origins, standing_headers
 from shared.metrics import PATH as METRICS_PATH
 from shared.metrics import UNKNOWN_ROUTE, Metrics
 from shared.telemetry import LogAccess
@@ -134,9 +136,14 @@ async def _on_http_exception(request: Request, error: Exception) -> Response:
     if not isinstance(error, HTTPException):
         raise error
     status = HTTPStatus(error.status_code)
+    headers = dict(error.headers or {})
+    if status == HTTPStatus.METHOD_NOT_ALLOWED:
+        headers["allow"] = _allowed_methods(request) or headers.get("allow", "GET, HEAD")
+        if request.method == "OPTIONS":
+            return Response(status_code=HTTPStatus.NO_CONTENT, headers=headers)
     details = {
         HTTPStatus.NOT_FOUND: f"There is nothing at {request.url.path}; see /docs.",
-        HTTPStatus.METHOD_NOT_ALLOWED: f"{request.method} is not possible here; see /docs.",
+        HTTPStatus.METHOD_NOT_ALLOWED: f"Possible here: {headers.get('allow')}; see /docs.",
     }
     return problem_response(
         request.scope,
@@ -144,11 +151,27 @@ async def _on_http_exception(request: Request, error: Exception) -> Response:
         code="".join(word.capitalize() for word in status.phrase.split()),
         title=status.phrase,
         detail=details.get(status, str(error.detail)),
-        headers=error.headers,
+        headers=headers,
     )
 
 
-def install_conventions(app: FastAPI, *, log_access: LogAccess, metrics: Metrics) -> None:
+def _allowed_methods(request: Request) -> str | None:
+    """Every documented method of the request's path: the first route alone knows only its own.
+
+    None for a path that is not documented.
+    """
+    path, documented = request.scope["path"], request.app.openapi()["paths"]
+    templates = (name for name in documented if compile_path(name)[0].match(path))
+    template = path if path in documented else next(templates, None)
+    if template is None:
+        return None
+    methods = [method.upper() for method in documented[template]]
+    return ", ".join([*methods, *(["HEAD"] if "GET" in methods else []), "OPTIONS"])
+
+
+def install_conventions(
+    app: FastAPI, *, log_access: LogAccess, metrics: Metrics, cors_origins: Sequence[str] = ()
+) -> None:
     """Give the app what both services do alike, on every request and on every error.
 
     Every error, the framework's own included, is answered as a problem document; every request has
@@ -159,7 +182,7 @@ def install_conventions(app: FastAPI, *, log_access: LogAccess, metrics: Metrics
 
     def openapi() -> dict[str, Any]:
         if app.openapi_schema is None:
-            _describe_problems(FastAPI.openapi(app))
+            _complete(FastAPI.openapi(app))
         return FastAPI.openapi(app)
 
     app.openapi = openapi  # type: ignore[method-assign]  # the documented way to extend it
@@ -167,11 +190,12 @@ def install_conventions(app: FastAPI, *, log_access: LogAccess, metrics: Metrics
     app.add_exception_handler(RequestValidationError, _on_request_validation_error)
     app.add_exception_handler(HTTPException, _on_http_exception)
     app.add_route(METRICS_PATH, metrics.respond, include_in_schema=False)
+    allow_origins(app, cors_origins)
     app.add_middleware(RequestContextMiddleware, log_access=log_access, metrics=metrics)
 
 
-def _describe_problems(document: dict[str, Any]) -> None:
-    """Say that bad input is answered with 400 where the framework would have said 422."""
+def _complete(document: dict[str, Any]) -> None:
+    """Describe keys, and bad input as 400 where the framework would have said 422."""
     for operations in document["paths"].values():
         for operation in operations.values():
             if _VALIDATION_ERROR in str(operation["responses"].get("422")):
@@ -204,22 +228,30 @@ class RequestContextMiddleware:
             await self.app(scope, receive, send)
             return
         started_s = perf_counter()
-        request_id = _accepted_request_id(scope) or token_hex(16).encode()
+        request_id = accepted_request_id(scope) or token_hex(16).encode()
         state = scope.setdefault("state", {})
         state["request_id"] = request_id.decode()
-        state["headers"] = [(REQUEST_ID_HEADER, request_id)]
+        state["headers"] = [(REQUEST_ID_HEADER, request_id), *standing_headers(scope["path"])]
         status = 0
+        # To the app HEAD is GET; the server leaves the body of the answer out.
+        asked = {**scope, "method": "GET"} if scope["method"] == "HEAD" else scope
 
         async def send_with_request_id(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
                 # Other layers leave what they have to add here, so that only one wraps send.
-                message["headers"] = [*message["headers"], *state["headers"]]
+                headers = [*message["headers"], *state["headers"]]
+                for name, _ in headers:
+                    if name == b"cache-control":
+                        break
+                else:
+                    headers.append(NO_STORE)
+                message["headers"] = headers
             await send(message)
 
         try:
-            await self.app(scope, receive, send_with_request_id)
+            await self.app(asked, receive, send_with_request_id)
         except ClientDisconnect:
             # Nobody is left to answer.
             status = _CLIENT_CLOSED_REQUEST
@@ -233,17 +265,20 @@ class RequestContextMiddleware:
             duration_s = perf_counter() - started_s
             self._metrics.observe_request(
                 method=scope["method"],
-                route=getattr(scope.get("route"), "path", UNKNOWN_ROUTE),
+                route=getattr(asked.get("route"), "path", UNKNOWN_ROUTE),
                 status=status,
                 duration_s=duration_s,
             )
+            # The path as it came: decoded, it could hold a line of its own for the log.
+            path = scope["raw_path"].decode("latin-1")
             self._log_access(
-                f"{scope['method']} {scope['path']} {status} {duration_s * 1000:.1f} ms"
+                f"{scope['method']} {path} {status} {duration_s * 1000:.1f} ms"
                 f" {state['request_id']}"
             )
 
 
-def _accepted_request_id(scope: Scope) -> bytes | None:
+def accepted_request_id(scope: Scope) -> bytes | None:
+    """The id that the caller gave, if it is one to be taken over."""
     for name, value in scope["headers"]:
         if name == REQUEST_ID_HEADER:
             return value if _ACCEPTED_REQUEST_ID.fullmatch(value) else None

@@ -19,6 +19,8 @@ from uvicorn.supervisors import Multiprocess
 from shared.health import DRAINING
 
 _CLOSE = (b"connection", b"close")
+_KEEP_ALIVE_S = 30
+"""How long a connection may wait for its next request."""
 
 
 def _networks(value: object) -> object:
@@ -116,11 +118,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         port=asked.port,
         workers=asked.workers,
         loop="uvloop",
-        http="httptools",
+        http="shared.protocol:BoundedHttpProtocol",
         proxy_headers=bool(trusted),
         forwarded_allow_ips=trusted,
         server_header=False,
         access_log=False,  # the services write their own
+        timeout_keep_alive=_KEEP_ALIVE_S,
         timeout_graceful_shutdown=settings.shutdown_grace_s,
     )
     if asked.workers > 1:

@@ -1,7 +1,8 @@
 """Settings that every process reads, from environment variables of the same names."""
 
+import re
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Final
 
 from pydantic import BeforeValidator, Field
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
@@ -27,10 +28,27 @@ def _limits(value: object) -> object:
     return parse_limits(value) if isinstance(value, str) else value
 
 
-# pydantic-settings would read them as JSON; they have a form of their own.
+_ORIGIN: Final = re.compile(
+    r"https?://[A-Za-z0-9.-]+(?::[0-9]{1,5})?|https?://\[[0-9a-f:]+\](?::[0-9]{1,5})?"
+)
+
+
+def _origins(value: object) -> object:
+    if not isinstance(value, str):
+        return value
+    origins = tuple(value.split())
+    for origin in origins:
+        # "*" is none either: this is a list of those who may, not of all.
+        if not _ORIGIN.fullmatch(origin):
+            raise ValueError(f"{origin} is no origin, such as https://bank.example")
+    return origins
+
+
+# pydantic-settings would read these as JSON; they have a form of their own.
 ApiKeys = Annotated[tuple[ApiKey, ...], NoDecode, BeforeValidator(_keys)]
 ApiKeysFile = Annotated[tuple[ApiKey, ...], NoDecode, BeforeValidator(_keys_in_file)]
 RateLimit = Annotated[Limits, NoDecode, BeforeValidator(_limits)]
+Origins = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_origins)]
 
 
 class CommonSettings(BaseSettings):
@@ -60,6 +78,10 @@ class CommonSettings(BaseSettings):
     rate_limit_other: RateLimit = Field(
         default=parse_limits("200/hour;1000/day"),
         description="Per address, for anonymous callers, where nothing else is said.",
+    )
+    cors_allow_origins: Origins = Field(
+        default=(),
+        description="Web pages that may use the API, as origins (https://…) between spaces.",
     )
 
     @property

@@ -9,6 +9,7 @@ import httpx
 import uvicorn
 from starlette.types import ASGIApp
 
+from shared.protocol import BoundedHttpProtocol
 from tests.harness import HOST
 
 
@@ -17,7 +18,16 @@ async def served(
     app: ASGIApp, *, headers: Mapping[str, str] | None = None
 ) -> AsyncIterator[httpx.AsyncClient]:
     """A client of ``app``, which uvicorn serves on a port of its own."""
-    server = uvicorn.Server(uvicorn.Config(app, lifespan="on", log_config=None, access_log=False))
+    server = uvicorn.Server(
+        uvicorn.Config(
+            app,
+            http=BoundedHttpProtocol,
+            lifespan="on",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+        )
+    )
     with socket.create_server((HOST, 0)) as listener:
         running = asyncio.create_task(server.serve(sockets=[listener]))
         while not server.started:

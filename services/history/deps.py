@@ -14,7 +14,7 @@ from services.history.erasure import Stores
 from services.history.schemas import unknown_parameter
 from services.history.settings import HistorySettings
 from shared.cache import Cache
-from shared.errors import Fault, InvalidInput
+from shared.errors import MAX_FAULTS, Fault, InvalidInput
 
 JSON: Final = "application/json"
 
@@ -69,7 +69,7 @@ def refuse_parameters(request: Request) -> None:
     if request.scope["query_string"]:
         faults = [
             Fault(field=name, message=unknown_parameter(name, []), value=value)
-            for name, value in request.query_params.multi_items()
+            for name, value in request.query_params.multi_items()[:MAX_FAULTS]
         ]
         if faults:
             raise InvalidInput(faults)

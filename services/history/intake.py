@@ -10,7 +10,7 @@ from services.history.database import DATABASE_ERRORS, is_data_error, is_outage
 from services.history.errors import StoreUnavailable
 from services.history.recorder import DecodedRow, Undecodable, decode, store
 from shared.cache import Cache
-from shared.errors import Fault, InvalidInput
+from shared.errors import MAX_FAULTS, Fault, InvalidInput
 
 _log = logging.getLogger(__name__)
 
@@ -41,6 +41,8 @@ def _decode_lines(body: bytes) -> list[DecodedRow]:
     rows: list[DecodedRow] = []
     faults: list[Fault] = []
     for number, line in enumerate(body.split(b"\n"), start=1):
+        if len(faults) == MAX_FAULTS:
+            break
         if not line.strip():
             continue
         try:

@@ -68,6 +68,8 @@ def create_app(settings: HistorySettings | None = None) -> FastAPI:
         version=VERSION,
         lifespan=lifespan,
         redoc_url=None,
+        # A redirect would be built from the Host header, and /predict/ is simply no route.
+        redirect_slashes=False,
         telemetry=NO_TELEMETRY,
     )
     routers = (routes.records, routes.erasure, routes.reports, routes.about, routes.internal)
@@ -85,7 +87,12 @@ def create_app(settings: HistorySettings | None = None) -> FastAPI:
         rate_limits=rate_limits,
         bucket_of=lambda path: None if is_unlimited(path) else other,
     )
-    install_conventions(app, log_access=log_access, metrics=metrics)
+    install_conventions(
+        app,
+        log_access=log_access,
+        metrics=metrics,
+        cors_origins=settings.cors_allow_origins,
+    )
     document_access(app, anonymous=anonymous())
     return app
 

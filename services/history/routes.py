@@ -35,13 +35,12 @@ from services.history.schemas import (
     encode_cursor,
 )
 from shared.access import client_of, needs, require
-from shared.direct import DirectRoute, read_body
+from shared.direct import NDJSON, DirectRoute, read_body
 from shared.errors import Fault, InvalidInput
 from shared.events import INTERNAL_PREDICTIONS_PATH
 from shared.http import problem_docs
 from shared.version import VERSION
 
-NDJSON: Final = "application/x-ndjson"
 MAX_GROUP_BYTES: Final = 4 * 1024 * 1024
 """The largest group of events that the inference service hands over by HTTP is well below."""
 _CACHED: Final[dict[int | str, dict[str, Any]]] = {
@@ -58,6 +57,11 @@ _CACHED: Final[dict[int | str, dict[str, Any]]] = {
 _FAILURES: Final = problem_docs(400, 401, 403, 429, 503)
 _READS: Final = needs("history:read")
 _ERASES: Final = needs("history:erase")
+_EVENT_LINES: Final = {
+    "type": "string",
+    "format": "event-lines",
+    "description": "PredictionRecorded events, one JSON object per line.",
+}
 
 records = APIRouter(tags=["history"], dependencies=[Depends(require("history:read"))])
 erasure = APIRouter(tags=["erasure"], dependencies=[Depends(require("history:erase"))])
@@ -233,7 +237,7 @@ async def analytics(request: Request) -> Response:
     )
 
 
-@about.get("/", response_model=About)
+@about.get("/", response_model=About, responses=problem_docs(400, 401, 429))
 async def root(request: Request) -> Response:
     """Say what this is and where everything else is."""
     refuse_parameters(request)
@@ -257,9 +261,9 @@ async def root(request: Request) -> Response:
     INTERNAL_PREDICTIONS_PATH,
     status_code=204,
     response_class=Response,
-    responses=problem_docs(400, 401, 403, 413, 503),
+    responses=problem_docs(400, 401, 403, 408, 413, 415, 429, 503),
     openapi_extra={
-        "requestBody": {"required": True, "content": {NDJSON: {"schema": {"type": "string"}}}}
+        "requestBody": {"required": True, "content": {NDJSON.name: {"schema": _EVENT_LINES}}},
     }
     | needs("internal"),
 )
@@ -267,6 +271,6 @@ async def record_predictions(request: Request) -> Response:
     """Store events, one per line, when the stream cannot take them; all of them or none."""
     client_of(request.scope).require("internal")
     resources: Resources = resources_of(request.scope)
-    body = await read_body(request, limit_bytes=MAX_GROUP_BYTES)
+    body = await read_body(request, limit_bytes=MAX_GROUP_BYTES, media_type=NDJSON)
     await take_in(resources.engine, resources.cache, body)
     return Response(status_code=204)

@@ -1,6 +1,7 @@
 """What the routes of the history service take and answer."""
 
 import datetime
+import re
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from difflib import get_close_matches
 from typing import Annotated, Any, Literal, Self
@@ -21,10 +22,13 @@ from pydantic import (
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from services.history.records import Record
-from shared.events import ModelName, Prediction
+from shared.errors import MAX_FAULTS, MAX_NAME_LENGTH
+from shared.events import LoanId, ModelName, Prediction
 
 _UUID_BYTES = 16
 _CHECK_BYTES = 4
+_CURSOR = "[A-Za-z0-9_-]{27}"
+"""The 20 bytes of both in base64, which leaves the padding out."""
 
 
 def encode_cursor(last: UUID) -> str:
@@ -39,10 +43,8 @@ def decode_cursor(value: object) -> UUID:
     a cursor opens nothing that the same request without it would not.
     """
     text = str(value)
-    try:
-        raw = urlsafe_b64decode(text + "=" * (-len(text) % 4))
-    except ValueError:
-        raw = b""
+    # The decoder would pass over characters that are none of its own.
+    raw = urlsafe_b64decode(text + "=") if re.fullmatch(_CURSOR, text) else b""
     identifier, check = raw[:_UUID_BYTES], raw[_UUID_BYTES:]
     if len(identifier) != _UUID_BYTES or check != _checksum(identifier):
         raise ValueError("is not a next_cursor of this service; begin without one")
@@ -53,14 +55,50 @@ def _checksum(identifier: bytes) -> bytes:
     return crc32(identifier).to_bytes(_CHECK_BYTES, "big")
 
 
-Cursor = Annotated[UUID, BeforeValidator(decode_cursor), WithJsonSchema({"type": "string"})]
+Cursor = Annotated[
+    UUID,
+    BeforeValidator(decode_cursor),
+    WithJsonSchema({"type": "string", "format": "cursor"}),
+]
+
+
+def _written_as(pattern: str, kind: str) -> BeforeValidator:
+    """Refuse spellings that the documented type does not have, though Pydantic reads them.
+
+    "1_0" is no number there, a Unix time no date-time and "on" no boolean.
+    """
+    expected = re.compile(pattern, re.ASCII)
+
+    def check(value: object) -> object:
+        if isinstance(value, str) and not expected.fullmatch(value):
+            raise PydanticCustomError("spelling", "must be {kind}", {"kind": kind})
+        return value
+
+    return BeforeValidator(check)
+
+
+# NaN is let through, to be refused for what it is.
+_Confidence = Annotated[
+    float,
+    Field(ge=0, le=1),
+    _written_as(r"-?(?:0|[1-9]\d*)(?:\.\d+)?(?:[eE][+-]?\d+)?|nan", "a number"),
+]
+_PageSize = Annotated[int, Field(ge=1, le=100), _written_as(r"-?\d{1,18}", "a whole number")]
+_Boolean = Annotated[bool, _written_as("true|false", "true or false")]
+_Moment = Annotated[
+    AwareDatetime,
+    _written_as(
+        r"\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(?:\.\d+)?(?:[Zz]|[+-]\d\d:\d\d)?",
+        "a datetime such as 2026-01-31T12:00:00Z",
+    ),
+]
 
 
 def unknown_parameter(name: str, known: list[str]) -> str:
     """What to say of a query parameter that does not exist, given those that do."""
     if not known:
         return "is not a parameter of this route; it takes none"
-    nearest = get_close_matches(name, known, n=1, cutoff=0.0)[0]
+    nearest = get_close_matches(name[:MAX_NAME_LENGTH], known, n=1, cutoff=0.0)[0]
     return f"is not a parameter of this route; the nearest one is {nearest}"
 
 
@@ -92,13 +130,9 @@ class _Parameters(BaseModel):
                         loc=fault["loc"],
                         input=fault["input"],
                     )
-                    for fault in error.errors()
+                    for fault in error.errors()[:MAX_FAULTS]
                 ],
             ) from None
-
-
-LoanId = Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[^\s\p{C}]+$")]
-"""What an application's own number may be: whatever the inference service takes."""
 
 
 class Filters(_Parameters):
@@ -106,11 +140,11 @@ class Filters(_Parameters):
 
     prediction: Prediction | None = None
     model: ModelName | None = None
-    since: AwareDatetime | None = Field(default=None, description="Decided then or later.")
-    until: AwareDatetime | None = Field(default=None, description="Decided before then.")
-    min_confidence: float | None = Field(default=None, ge=0, le=1)
-    max_confidence: float | None = Field(default=None, ge=0, le=1)
-    had_warnings: bool | None = None
+    since: _Moment | None = Field(default=None, description="Decided then or later.")
+    until: _Moment | None = Field(default=None, description="Decided before then.")
+    min_confidence: _Confidence | None = None
+    max_confidence: _Confidence | None = None
+    had_warnings: _Boolean | None = None
     loan_id: LoanId | None = None
 
     @model_validator(mode="after")
@@ -126,7 +160,7 @@ class Filters(_Parameters):
 class PageQuery(Filters):
     """One page of records, the newest first."""
 
-    limit: int = Field(default=20, ge=1, le=100)
+    limit: _PageSize = 20
     cursor: Cursor | None = Field(default=None, description="next_cursor of the page before.")
 
 

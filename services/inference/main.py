@@ -102,6 +102,8 @@ def create_app(settings: InferenceSettings | None = None) -> FastAPI:
         version=VERSION,
         lifespan=lifespan,
         redoc_url=None,
+        # A redirect would be built from the Host header, and /predict/ is simply no route.
+        redirect_slashes=False,
         telemetry=NO_TELEMETRY,
     )
     routers = (routes.decisions, routes.models, routes.about)
@@ -118,7 +120,12 @@ def create_app(settings: InferenceSettings | None = None) -> FastAPI:
         rate_limits=rate_limits,
         bucket_of=_buckets(settings),
     )
-    install_conventions(app, log_access=log_access, metrics=metrics)
+    install_conventions(
+        app,
+        log_access=log_access,
+        metrics=metrics,
+        cors_origins=settings.cors_allow_origins,
+    )
     document_access(app, anonymous=nobody)
     return app
 

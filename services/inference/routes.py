@@ -37,7 +37,7 @@ from shared.http import problem_docs, request_id_of
 
 JSON: Final = "application/json"
 _EXAMPLE_BODY: Final = to_json(EXAMPLE)
-_APPLICATION_BODY: Final = describe(body=LoanApplication) | needs("predict")
+_EMPTY_OBJECT: Final = {"type": "object", "maxProperties": 0}
 _REPLAYED: Final = {"idempotency-replayed": "true"}
 _REPLAYED_DOC: Final = {
     "Idempotency-Replayed": {
@@ -47,7 +47,10 @@ _REPLAYED_DOC: Final = {
 }
 _DECIDED: Final[dict[int | str, dict[str, Any]]] = {
     200: {"headers": _REPLAYED_DOC},
-    **problem_docs(400, 401, 403, 409, 410, 413, 422, 429, 503),
+    **problem_docs(400, 408, 409, 410, 413, 415, 422, 503),
+}
+_NOT_MODIFIED: Final[dict[int | str, dict[str, Any]]] = {
+    304: {"description": "The copy that If-None-Match names is still right."}
 }
 
 decisions = APIRouter(tags=["decisions"], route_class=DirectRoute)
@@ -123,8 +126,8 @@ async def _record(
 @decisions.post(
     "/models/benchmark",
     response_model=Benchmark,
-    responses=problem_docs(400, 401, 403, 413, 429),
-    openapi_extra=_APPLICATION_BODY,
+    responses=problem_docs(400, 408, 413, 415),
+    openapi_extra=describe(body=LoanApplication, also=_EMPTY_OBJECT) | needs("predict"),
 )
 async def benchmark_models(request: Request) -> Response:
     """Ask all models about one application; ``{}`` stands for the documented example."""
@@ -138,8 +141,8 @@ async def benchmark_models(request: Request) -> Response:
 @decisions.post(
     "/validate-loan",
     response_model=ValidationReport,
-    responses=problem_docs(401, 403, 413, 429),
-    openapi_extra=_APPLICATION_BODY,
+    responses=problem_docs(408, 413, 415),
+    openapi_extra=describe(body=LoanApplication, also={}, required=False) | needs("predict"),
 )
 async def validate_loan(request: Request) -> Response:
     """Tell the errors and warnings of an application without deciding it; always 200."""
@@ -164,25 +167,27 @@ async def validate_loan(request: Request) -> Response:
     return Response(to_json(report), media_type=JSON)
 
 
-@about.get("/validation-rules", response_model=ValidationRules)
+@about.get("/validation-rules", response_model=ValidationRules, responses=_NOT_MODIFIED)
 async def validation_rules(request: Request) -> Response:
     """The rules that /predict checks and warns by, as data."""
     return resources_of(request.scope).catalogue.rules.respond(request)
 
 
-@models.get("/models", response_model=ModelList)
+@models.get("/models", response_model=ModelList, responses=_NOT_MODIFIED)
 async def list_models(request: Request) -> Response:
     """The served models, and which of them decides."""
     return resources_of(request.scope).catalogue.models.respond(request)
 
 
-@models.get("/models/compare", response_model=ModelComparison)
+@models.get("/models/compare", response_model=ModelComparison, responses=_NOT_MODIFIED)
 async def compare_models(request: Request) -> Response:
     """The models beside each other and beside the baselines, with intervals."""
     return resources_of(request.scope).catalogue.comparison.respond(request)
 
 
-@models.get("/models/{model}", response_model=ModelDetail, responses=problem_docs(404))
+@models.get(
+    "/models/{model}", response_model=ModelDetail, responses=_NOT_MODIFIED | problem_docs(404)
+)
 async def describe_model(
     request: Request, model: Annotated[str, Path(description="Name of a served model.")]
 ) -> Response:
@@ -192,7 +197,7 @@ async def describe_model(
     return document.respond(request)
 
 
-@models.get("/model-info", response_model=ChampionInfo)
+@models.get("/model-info", response_model=ChampionInfo, responses=_NOT_MODIFIED)
 async def model_info(request: Request) -> Response:
     """The deciding model, and the bundle it came in."""
     return resources_of(request.scope).catalogue.champion.respond(request)

@@ -1,16 +1,24 @@
 """What an application must be (errors) and what is worth a second look (warnings)."""
 
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Literal, get_args
 
-from shared.events import DependentsBand, EducationLevel, PropertyArea, Sex, YesNo
+from shared.events import (
+    MAX_LOAN_ID_LENGTH,
+    DependentsBand,
+    EducationLevel,
+    PropertyArea,
+    Sex,
+    YesNo,
+)
 
 MAX_INCOME: Final = 100_000
 MAX_TERM_MONTHS: Final = 600
-MAX_LOAN_ID_LENGTH: Final = 64
-LOAN_ID_PATTERN: Final = r"^[^\s\p{C}]+$"
-"""Visible characters only: no white space, no control, format or surrogate characters."""
+MAX_AMOUNT: Final = sys.float_info.max
+"""Any number that there is; what is unusually high is warned about."""
+MAX_DEPENDENTS: Final = 99
 
 LOW_INCOME: Final = 1_000
 UNUSUAL_AMOUNT: Final = 10_000

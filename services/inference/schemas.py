@@ -1,32 +1,30 @@
 """Bodies of requests and answers. The decision itself is in ``shared.events``: it is the record."""
 
-from collections.abc import Callable, Mapping
+import json
+from collections import Counter
 from difflib import get_close_matches
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import (
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    StringConstraints,
-    TypeAdapter,
-    ValidationError,
-)
-from pydantic_core import ErrorDetails, PydanticCustomError
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic_core import ErrorDetails
 
-from services.inference.rules import (
-    LOAN_ID_PATTERN,
-    MAX_INCOME,
-    MAX_LOAN_ID_LENGTH,
-    MAX_TERM_MONTHS,
+from services.inference.lenient import (
+    AMOUNT,
+    INCOME,
+    INCOME_OR_NONE,
+    TERM,
+    category,
+    decimal,
+    dependents,
 )
-from shared.errors import Fault, InvalidInput
+from services.inference.rules import MAX_AMOUNT, MAX_INCOME, MAX_TERM_MONTHS
+from shared.errors import MAX_FAULTS, MAX_NAME_LENGTH, Fault, InvalidInput
 from shared.events import (
     EXAMPLE,
     Application,
     DependentsBand,
     EducationLevel,
+    LoanId,
     ModelName,
     Prediction,
     Probability,
@@ -35,105 +33,55 @@ from shared.events import (
     YesNo,
 )
 
-
-def _number(value: object) -> object:
-    # Pydantic would read true as the number 1.
-    if isinstance(value, bool):
-        raise PydanticCustomError("number", "must be a number, not a boolean")
-    return value
-
-
-def _category(
-    *values: str | int,
-    numbers: Mapping[float, str | int] | None = None,
-    booleans: Mapping[bool, str | int] | None = None,
-) -> Callable[[object], object]:
-    """A reader that is lenient in form: any letter case, and numbers or booleans where named."""
-    by_name = {str(value).casefold(): value for value in values}
-    by_number = numbers or {}
-    by_boolean = booleans or {}
-    expected = ", ".join(str(value) for value in values)
-
-    def read(value: object) -> object:
-        found: object = None
-        if isinstance(value, str):
-            found = by_name.get(value.strip().casefold())
-        elif isinstance(value, bool):
-            found = by_boolean.get(value)
-        elif isinstance(value, int | float):
-            found = by_number.get(value)
-        if found is None:
-            raise PydanticCustomError(
-                "category", "must be one of: {expected}", {"expected": expected}
-            )
-        return found
-
-    return read
-
-
-def _dependents(value: object) -> object:
-    # People are counted in whole numbers or their strings; from three on the data set stops.
-    if isinstance(value, str) and value.strip().isdecimal():
-        value = int(value)
-    if isinstance(value, int | float) and not isinstance(value, bool) and value > 3:
-        value = "3+" if value == int(value) else value
-    return _read_dependents(value)
-
-
-_YES_NO = _category("Yes", "No", booleans={True: "Yes", False: "No"})
-_read_dependents = _category("0", "1", "2", "3+", numbers={0: "0", 1: "1", 2: "2", 3: "3+"})
-_CREDIT_HISTORY = _category(0, 1, numbers={0: 0, 1: 1}, booleans={False: 0, True: 1})
-
-_YesNo = Annotated[YesNo, BeforeValidator(_YES_NO)]
+_YesNo = Annotated[YesNo, category("Yes", "No", booleans={True: "Yes", False: "No"})]
 
 
 class LoanApplication(BaseModel):
     """An application for a loan, under the data set's own names; null is missing.
 
     Lenient in form (numeric strings, any letter case, booleans for Yes and No, integers for
-    Dependents), strict in meaning (NaN, infinities and unknown fields are errors). The values are
-    then as understood: ``vars()`` of an instance has every field, None where missing.
+    Dependents), strict in meaning (NaN, infinities, unknown fields and fields given twice are
+    errors). The values are then as understood: ``vars()`` of an instance has every field, None
+    where missing.
     """
 
     model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{**EXAMPLE}]})
 
-    Loan_ID: (
-        Annotated[str, StringConstraints(max_length=MAX_LOAN_ID_LENGTH, pattern=LOAN_ID_PATTERN)]
-        | None
-    ) = Field(default=None, description="The lender's own number of the application.")
-    Gender: Annotated[Sex, BeforeValidator(_category("Male", "Female"))] | None = Field(
+    Loan_ID: LoanId | None = Field(
+        default=None, description="The lender's own number of the application."
+    )
+    Gender: Annotated[Sex, category("Male", "Female")] | None = Field(
         default=None, description="Recorded for fairness monitoring, never scored."
     )
     Married: _YesNo | None = Field(
         default=None, description="Recorded for fairness monitoring, never scored."
     )
-    Dependents: Annotated[DependentsBand, BeforeValidator(_dependents)] | None = None
-    Education: (
-        Annotated[EducationLevel, BeforeValidator(_category("Graduate", "Not Graduate"))] | None
-    ) = None
+    Dependents: Annotated[DependentsBand, dependents()] | None = None
+    Education: Annotated[EducationLevel, category("Graduate", "Not Graduate")] | None = None
     Self_Employed: _YesNo | None = None
     ApplicantIncome: Annotated[
-        float, Field(gt=0, le=MAX_INCOME, allow_inf_nan=False), BeforeValidator(_number)
+        float, Field(gt=0, le=MAX_INCOME, allow_inf_nan=False), decimal(INCOME)
     ] = Field(description="Per month.")
     CoapplicantIncome: (
-        Annotated[float, Field(ge=0, le=MAX_INCOME, allow_inf_nan=False), BeforeValidator(_number)]
+        Annotated[float, Field(ge=0, le=MAX_INCOME, allow_inf_nan=False), decimal(INCOME_OR_NONE)]
         | None
     ) = Field(default=None, description="Per month; missing means none was declared.")
     LoanAmount: (
-        Annotated[float, Field(gt=0, allow_inf_nan=False), BeforeValidator(_number)] | None
+        Annotated[float, Field(gt=0, le=MAX_AMOUNT, allow_inf_nan=False), decimal(AMOUNT)] | None
     ) = Field(default=None, description="In thousands.")
     Loan_Amount_Term: (
+        Annotated[float, Field(gt=0, le=MAX_TERM_MONTHS, allow_inf_nan=False), decimal(TERM)] | None
+    ) = Field(default=None, description="In months.")
+    Credit_History: (
         Annotated[
-            float, Field(gt=0, le=MAX_TERM_MONTHS, allow_inf_nan=False), BeforeValidator(_number)
+            Literal[0, 1],
+            category(0, 1, numbers={0: 0, 1: 1}, booleans={False: 0, True: 1}),
         ]
         | None
-    ) = Field(default=None, description="In months.")
-    Credit_History: Annotated[Literal[0, 1], BeforeValidator(_CREDIT_HISTORY)] | None = Field(
+    ) = Field(
         default=None, description="1 if past credit met its guidelines; missing is a third state."
     )
-    Property_Area: (
-        Annotated[PropertyArea, BeforeValidator(_category("Urban", "Semiurban", "Rural"))] | None
-    ) = None
+    Property_Area: Annotated[PropertyArea, category("Urban", "Semiurban", "Rural")] | None = None
 
 
 _FIELDS = tuple(LoanApplication.model_fields)
@@ -148,10 +96,32 @@ def understand(body: bytes) -> dict[str, Any]:
     try:
         application: LoanApplication = _read_application(body)
     except ValidationError as error:
-        raise InvalidInput([_fault(fault) for fault in error.errors(include_url=False)]) from None
+        raise InvalidInput(_faults(error)) from None
+    # Each member takes one colon, so no more of them than members means that none came twice.
+    if body.count(b":") != len(application.model_fields_set):
+        _refuse_repeated_members(body)
     return vars(application)
 
 
+def _refuse_repeated_members(body: bytes) -> None:
+    names = Counter(name for name, _ in json.loads(body, object_pairs_hook=list))
+    repeated = [name for name, times in names.items() if times > 1]
+    if repeated:
+        raise InvalidInput([Fault(field=name, message=_REPEATED) for name in repeated])
+
+
+def _faults(error: ValidationError) -> list[Fault]:
+    """Every fault, unless there are so many that no person would read them."""
+    details = error.errors(include_url=False)
+    faults = [_fault(fault) for fault in details[:MAX_FAULTS]]
+    if len(details) > MAX_FAULTS:
+        faults.append(
+            Fault(field="body", message=f"has {len(details)} faults; the rest is left out")
+        )
+    return faults
+
+
+_REPEATED: Final = "is given more than once, and only one of them can be meant"
 _MESSAGES: Final = {
     "missing": "is required",
     "float_type": "must be a number",
@@ -161,6 +131,7 @@ _MESSAGES: Final = {
     "greater_than_equal": "must be at least {ge:g}",
     "less_than_equal": "must be at most {le:g}",
     "string_type": "must be a string",
+    "string_too_short": "must be visible characters, at least one",
     "string_too_long": "must be at most {max_length} characters",
     "string_pattern_mismatch": "must be visible characters, without spaces",
     "json_invalid": "is not valid JSON: {error}",
@@ -170,7 +141,7 @@ _MESSAGES: Final = {
 
 
 def _fault(details: ErrorDetails) -> Fault:
-    field = ".".join(str(part) for part in details["loc"]) or "body"
+    field = ".".join(str(part) for part in details["loc"])[:MAX_NAME_LENGTH] or "body"
     kind = details["type"]
     value = None if kind in ("missing", "json_invalid") else details["input"]
     if kind == "extra_forbidden":

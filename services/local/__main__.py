@@ -22,6 +22,7 @@ from services.local.supervisor import Supervisor
 from shared.clients import SCOPES, mint_key
 from shared.events import EXAMPLE
 
+_JSON: Final = "-H 'Content-Type: application/json'"
 _STOP_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
@@ -119,7 +120,7 @@ History    {history_url}/docs
 API key    {api_key}
 
 Ask for a decision:
-  curl -s {inference_url}/predict -H 'X-API-Key: {api_key}' -d '{json.dumps(EXAMPLE)}'
+  curl -s {inference_url}/predict -H 'X-API-Key: {api_key}' {_JSON} -d '{json.dumps(EXAMPLE)}'
 See it recorded, and counted:
   curl -s {history_url}/history -H 'X-API-Key: {api_key}'
   curl -s {history_url}/statistics -H 'X-API-Key: {api_key}'

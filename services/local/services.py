@@ -12,6 +12,7 @@ from shared.clients import SCOPES, key_entry, mint_key
 
 _PROBE_TIMEOUT_S: Final = 1.0
 _FINISH_REQUESTS_S: Final = 5
+"""Longer than clients keep an idle connection, so that none sends into one that is closing."""
 _EVERY_ADDRESS: Final = "0.0.0.0"  # noqa: S104 - compared with, not bound
 
 

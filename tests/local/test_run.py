@@ -211,12 +211,13 @@ def _paste_curl(said: str, path: str = "/predict") -> Any:
     """Do what the printed command for ``path`` does, and return the answer's body."""
     [line] = re.findall(rf"^  curl -s (\S+{path} .*)$", said, flags=re.MULTILINE)
     url, *options = shlex.split(line)
-    given = dict(zip(options[::2], options[1::2], strict=True))
-    name, _, value = given.pop("-H").partition(": ")
-    # curl's own content type for -d, which the service must not mind.
-    headers = {name: value, "Content-Type": "application/x-www-form-urlencoded"}
-    body = given.pop("-d", None)
-    assert not given
+    given = list(zip(options[::2], options[1::2], strict=True))
+    # curl names the body of -d a form unless it is told otherwise, and a form is refused.
+    headers = {"Content-Type": "application/x-www-form-urlencoded"} | dict(
+        value.split(": ") for option, value in given if option == "-H"
+    )
+    body = dict(given).get("-d")
+    assert {option for option, _ in given} <= {"-H", "-d"}
     answer = httpx.request(
         "GET" if body is None else "POST", url, headers=headers, content=body, timeout=20
     )

@@ -7,7 +7,7 @@ from typing import Annotated
 import httpx
 import pytest
 import pytest_asyncio
-from fastapi import FastAPI, Query, Request
+from fastapi import APIRouter, FastAPI, Query, Request, Response
 from fastapi.responses import StreamingResponse
 
 from shared.errors import Fault, InvalidInput, NotFound, NotRecorded
@@ -24,9 +24,30 @@ async def _up() -> str:
     return "fine"
 
 
-def _app(*checks: Check, log_access: LogAccess = lambda _: None) -> FastAPI:
+_things = APIRouter()
+
+
+@_things.get("/kept")
+async def _kept() -> Response:
+    return Response(headers={"cache-control": "max-age=60"})
+
+
+@_things.get("/things/{number}")
+async def _thing(number: int) -> int:
+    return number
+
+
+@_things.delete("/things/{number}")
+async def _remove(number: int) -> int:
+    return number
+
+
+def _app(
+    *checks: Check, log_access: LogAccess = lambda _: None, cors_origins: Sequence[str] = ()
+) -> FastAPI:
     app = FastAPI()
-    install_conventions(app, log_access=log_access, metrics=Metrics())
+    app.include_router(_things)
+    install_conventions(app, log_access=log_access, metrics=Metrics(), cors_origins=cors_origins)
 
     def checks_of(_: Request) -> Sequence[Check]:
         return checks
@@ -161,3 +182,79 @@ async def test_requests_are_measured_under_their_route(client: httpx.AsyncClient
     assert series % ("/absent", "1.0") in text
     assert series % ("unknown", "2.0") in text
     assert "wp-" not in text
+
+
+async def test_head_is_get_without_the_body(client: httpx.AsyncClient) -> None:
+    """Same status, same headers, nothing after them; the log and the metrics call it HEAD."""
+    get, head = await client.get("/livez"), await client.head("/livez")
+    assert head.status_code == get.status_code == 200
+    assert head.content == b""
+    assert head.headers["content-length"] == get.headers["content-length"] != "0"
+    assert (await client.head("/nowhere")).status_code == 404
+    metrics = (await client.get("/metrics")).text
+    assert 'http_request_duration_seconds_count{method="HEAD",route="/livez"' in metrics
+
+
+@pytest.mark.parametrize(
+    ("path", "allowed"),
+    [
+        ("/livez", "GET, HEAD, OPTIONS"),
+        ("/things/7", "GET, DELETE, HEAD, OPTIONS"),
+        ("/metrics", "GET, HEAD"),
+    ],
+)
+async def test_options_and_405_name_every_method(
+    client: httpx.AsyncClient, path: str, allowed: str
+) -> None:
+    """Those of all routes of the path, not only of the first one."""
+    options, refused = await client.options(path), await client.put(path)
+    assert (options.status_code, options.content) == (204, b"")
+    assert refused.status_code == 405
+    assert refused.json()["code"] == "MethodNotAllowed"
+    for answer in (options, refused):
+        assert set(answer.headers["allow"].split(", ")) == set(allowed.split(", "))
+
+
+async def test_every_answer_bears_the_standing_headers(client: httpx.AsyncClient) -> None:
+    """An error no less than a success; a cache keeps only what its route lets it keep."""
+    for path in ("/livez", "/nowhere", "/broken", "/openapi.json"):
+        headers = (await client.get(path)).headers
+        assert headers["x-content-type-options"] == "nosniff"
+        assert headers["referrer-policy"] == "no-referrer"
+        assert headers["x-frame-options"] == "DENY"
+        assert headers["content-security-policy"] == "default-src 'none'; frame-ancestors 'none'"
+        assert headers["cache-control"] == "no-store"
+        assert "server" not in headers
+    assert (await client.get("/kept")).headers.get_list("cache-control") == ["max-age=60"]
+
+
+async def test_log_line_cannot_be_forged_by_a_path() -> None:
+    """A line break in a path stays as it was sent."""
+    lines: list[str] = []
+    async with served(_app(log_access=lines.append)) as client:
+        await client.get("/a%0A2026-01-01T00:00:00.000Z%20INFO%20access%20GET%20/forged%20200")
+    [line] = lines
+    assert line.startswith("GET /a%0A2026-01-01T00:00:00.000Z%20INFO")
+
+
+async def test_foreign_pages_are_shut_out_by_default(client: httpx.AsyncClient) -> None:
+    """No page of another origin is allowed to read an answer."""
+    answer = await client.get("/livez", headers={"origin": "https://bank.example"})
+    assert not [name for name in answer.headers if name.startswith("access-control-")]
+
+
+async def test_pages_of_listed_origins_are_let_in() -> None:
+    """They may send what the API takes, keys included; others may not."""
+    preflight = {"access-control-request-method": "POST"}
+    async with served(_app(cors_origins=["https://bank.example"])) as client:
+        for origin, told in (
+            ("https://bank.example", "https://bank.example"),
+            ("https://evil.example", None),
+        ):
+            answer = await client.get("/livez", headers={"origin": origin})
+            assert answer.headers.get("access-control-allow-origin") == told
+            asked = {"origin": origin, "access-control-request-headers": "x-api-key"} | preflight
+            before = await client.options("/livez", headers=asked)
+            assert before.status_code == (200 if told else 400)
+            assert before.headers.get("access-control-allow-origin") == told
+            assert before.headers["x-request-id"]

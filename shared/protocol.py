@@ -1,0 +1,121 @@
+"""The protocol that both services speak: uvicorn's, bounded in size and time.
+
+The parser keeps what a client sends until the head of its request is complete, however much that
+is and however long it takes, and no app can refuse what it has not been given yet. Whoever serves
+a service names this class, as ``shared.server`` does.
+"""
+
+import asyncio
+import logging
+from collections.abc import Mapping
+from secrets import token_hex
+from typing import Any, Final
+
+from uvicorn.protocols.http.httptools_impl import (
+    STATUS_LINE,
+    HttpToolsProtocol,
+    RequestResponseCycle,
+)
+
+from shared.errors import HeadTooLarge, MalformedRequest, RequestTimeout, ServiceError
+from shared.headers import NO_STORE, standing_headers
+from shared.http import REQUEST_ID_HEADER, service_error_response
+
+MAX_HEAD_BYTES: Final = 32 * 1024
+"""Request line and headers together; up to twice as much can pass when it comes in one piece."""
+REQUEST_TIMEOUT_S: Final = 10.0
+"""From a request's first byte to its last, and from connecting to the first byte."""
+
+_log = logging.getLogger(__name__)
+
+
+class BoundedHttpProtocol(HttpToolsProtocol):
+    """Refuses a request whose head is too large (431), too slow (408) or no HTTP (400).
+
+    A request that arrives whole, as nearly all do, costs one comparison and sets no timer.
+    """
+
+    _timer: asyncio.TimerHandle | None = None
+    _head_bytes = 0
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Take a connection, on which a request has to come soon."""
+        super().connection_made(transport)
+        self._timer = self.loop.call_later(REQUEST_TIMEOUT_S, self._on_too_slow)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Forget the connection."""
+        self._stop_timer()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        """Take what came, in pieces small enough to be counted."""
+        for start in range(0, len(data), MAX_HEAD_BYTES):
+            if self.transport.is_closing():
+                return
+            self._take(
+                data if len(data) <= MAX_HEAD_BYTES else data[start : start + MAX_HEAD_BYTES]
+            )
+
+    def send_400_response(self, msg: str) -> None:
+        """Answer what is no HTTP."""
+        self._refuse(MalformedRequest(msg))
+
+    def _take(self, piece: bytes) -> None:
+        super().data_received(piece)
+        cycle = self._latest_cycle()
+        if cycle is None or cycle.scope is not self.scope:
+            self._head_bytes += len(piece)
+            if self._head_bytes > MAX_HEAD_BYTES:
+                self._refuse(HeadTooLarge(MAX_HEAD_BYTES))
+                return
+        else:
+            self._head_bytes = 0
+            if not cycle.more_body:
+                self._stop_timer()
+                return
+        if self._timer is None:
+            self._timer = self.loop.call_later(REQUEST_TIMEOUT_S, self._on_too_slow)
+
+    # Both are None at first, which uvicorn's own annotations do not say.
+    def _asked(self) -> Mapping[str, Any] | None:
+        return self.scope
+
+    def _latest_cycle(self) -> RequestResponseCycle | None:
+        return self.cycle
+
+    def _stop_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _on_too_slow(self) -> None:
+        if self._asked() is None:
+            self.transport.close()  # nothing was asked, so there is nothing to answer
+        else:
+            self._refuse(RequestTimeout(REQUEST_TIMEOUT_S))
+
+    def _refuse(self, error: ServiceError) -> None:
+        """Answer ``error`` unless an answer is on its way already, and close the connection."""
+        if self.transport.is_closing():
+            return
+        cycle = self._latest_cycle()
+        if cycle is None or cycle.response_complete or not cycle.response_started:
+            self.transport.write(_answer(error, self._asked() or {}))
+        self.transport.close()
+
+
+def _answer(error: ServiceError, asked: Mapping[str, Any]) -> bytes:
+    """The whole answer, for a request of which perhaps not even the path is known."""
+    request_id = token_hex(16)
+    path = asked.get("path", "/")
+    _log.warning("refused %d %s before its end, %s", error.status, type(error).__name__, request_id)
+    response = service_error_response({"path": path, "state": {"request_id": request_id}}, error)
+    headers = (
+        *response.raw_headers,
+        (REQUEST_ID_HEADER, request_id.encode()),
+        *standing_headers(path),
+        NO_STORE,
+    )
+    lines = b"".join(b"%b: %b\r\n" % header for header in headers)
+    return b"%b%b\r\n%b" % (STATUS_LINE[error.status], lines, bytes(response.body))

@@ -1,0 +1,44 @@
+"""What schemathesis cannot know of the two documents by itself; it loads this module.
+
+OpenAPI cannot say how a cursor or a line of an event is made, only that each has a format of its
+own. Here stand strategies of both, so that its checks hold for these, too: what fits the document
+is accepted.
+"""
+
+from contextlib import suppress
+from datetime import datetime
+from typing import Any
+
+import schemathesis
+from hypothesis import strategies as st
+from schemathesis import Case, HookContext, SerializationContext
+
+from services.history.schemas import encode_cursor
+from shared.direct import NDJSON
+from tests.history.events import body_of, random_events
+
+_event_lines = st.builds(random_events, st.integers(1, 3), seed=st.integers()).map(
+    lambda events: b"\n".join(map(body_of, events)).decode()
+)
+
+schemathesis.openapi.format("cursor", st.uuids().map(encode_cursor))
+schemathesis.openapi.format("event-lines", _event_lines)
+
+
+@schemathesis.hook
+def before_call(_: HookContext, case: Case[Any], __: dict[str, Any]) -> None:
+    """Put the two bounds of a range in order: no schema can say that they have to be."""
+    for lower, upper in (("since", "until"), ("min_confidence", "max_confidence")):
+        bounds = [case.query.get(lower), case.query.get(upper)]
+        with suppress(TypeError, ValueError):
+            if isinstance(bounds[0], str) and lower == "since":
+                bounds.sort(key=lambda bound: datetime.fromisoformat(str(bound)))
+            else:
+                bounds.sort(key=lambda bound: float(str(bound)))
+            case.query |= dict(zip((lower, upper), bounds, strict=True))
+
+
+@schemathesis.serializer(NDJSON.name)
+def as_lines(_: SerializationContext, value: Any) -> bytes:
+    """The lines as they are; whatever else is tried goes as its text."""
+    return str(value).encode(errors="surrogatepass")
