@@ -110,6 +110,10 @@ async def _stored(connection: asyncpg.Connection, rows: Sequence[DecodedRow]) ->
     return {found["id"] for found in await connection.fetch(_FIND, [row[0] for row in rows])}
 
 
+# The second is what COMMIT meets with when the server has just ended the session.
+_DRIVER_ERRORS: Final = (asyncpg.InterfaceError, asyncpg.InternalClientError)
+
+
 @asynccontextmanager
 async def _driver(engine: AsyncEngine) -> AsyncIterator[asyncpg.Connection]:
     """The driver's own connection, for COPY is not known to SQLAlchemy; raises its errors."""
@@ -122,6 +126,6 @@ async def _driver(engine: AsyncEngine) -> AsyncIterator[asyncpg.Connection]:
             if opened.is_closed() or not refused:
                 # What a cut off transaction left behind must not be the next one's beginning.
                 await connection.invalidate()
-            if refused or isinstance(error, asyncpg.InterfaceError):
+            if refused or isinstance(error, _DRIVER_ERRORS):
                 raise DBAPIError(None, None, error) from error
             raise
