@@ -16,7 +16,7 @@ COMPOSE = $(shell docker compose version >/dev/null 2>&1 && echo docker compose 
 # Fresh secrets are made inside the image: with Docker nothing else has to be installed.
 KEYS = docker run --rm -i --network none --read-only loan-predictor-history python -m shared.keys
 
-.PHONY: help run test check train format lock clean env up down logs ps key history-image compose-test bench load ladder
+.PHONY: help run test check train format lock clean env up down logs ps key history-image compose-test bench load ladder chaos
 .DEFAULT_GOAL := help
 
 help: ## Show this list
@@ -86,6 +86,9 @@ bench: $(INSTALLED) ## Measure every promise about speed; needs wrk: make bench 
 
 load: $(INSTALLED) ## Load the running system: make load ARGS="--rate 500 --seconds 60 --prove"
 	@$(PY) -m tests.load.load $(ARGS)
+
+chaos: $(INSTALLED) ## Break everything under load and prove the record: make chaos ARGS="--rate 400"
+	@$(PY) -m tests.chaos.chaos $(ARGS)
 
 ladder: $(INSTALLED) ## Raise the load on the running system until it no longer keeps up
 	@$(PY) -m tests.load.ladder $(ARGS)
