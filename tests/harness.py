@@ -1,7 +1,7 @@
 """The shipped processes, started for a test and stopped after it."""
 
 import socket
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,11 +31,16 @@ class System:
 
 @contextmanager
 def running_system(
-    *, database_url: str, redis_url: str, logs: Path, settings: Mapping[str, str] | None = None
+    *,
+    database_url: str,
+    redis_url: str,
+    logs: Path,
+    settings: Mapping[str, str] | None = None,
+    say: Callable[[str], None] = print,
 ) -> Iterator[System]:
     """The whole system, ready, on the servers given; a failing test shows the logs' ends.
 
-    ``settings`` are variables that differ from what is shipped.
+    ``settings`` are variables that differ from what is shipped; ``say`` is told the logs' ends.
     """
     history_port, inference_port = free_port(), free_port()
     history_url = f"http://{HOST}:{history_port}"
@@ -64,7 +69,7 @@ def running_system(
     finally:
         for process in reversed(processes):
             process.stop()
-            print(process.log_tail())
+            say(process.log_tail())
 
 
 def free_port() -> int:

@@ -41,20 +41,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
         away_s=options.away,
         after_s=_AFTER_S,
     )
+    folder = (_FOLDER / "stage").resolve()
     outcomes: list[Outcome] = []
     complaints: list[str] = []
     try:
-        with open_stage((_FOLDER / "stage").resolve()) as stage:
+        with open_stage(folder, say=lambda _: None) as stage:
             for number, name in enumerate(names, start=1):
                 scenario = SCENARIOS[name]
                 _say(f"[{number}/{len(names)}] {scenario.name}, {pace.away_for(scenario):g} s")
                 outcome = run(scenario, stage, pace, show=True)
                 outcomes.append(outcome)
-                found = [*outcome.complaints, *slow(outcome, scenario)]
+                found = [*outcome.complaints, *unkept(outcome, scenario)]
                 complaints += (f"{scenario.name}: {each}" for each in found)
                 _say("\n".join(f"  NO: {each}" for each in found) or "  adds up")
     except (CannotStart, NotProved, NoEffect) as error:
-        print(error, file=sys.stderr)
+        print(f"{error}\nThe logs are in {folder}.", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         return 130
@@ -65,9 +66,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 1 if complaints else 0
 
 
-def slow(outcome: Outcome, scenario: Scenario) -> list[str]:
-    """What took longer than it may."""
+def unkept(outcome: Outcome, scenario: Scenario) -> list[str]:
+    """What a machine that is fast enough has no excuse for."""
     found = []
+    if outcome.refused and scenario.refuses is False:
+        found.append(f"{outcome.refused} decisions were refused")
     if outcome.livez_p99_ms >= LIVEZ_LIMIT_MS:
         found.append(f"p99 of /livez is {outcome.livez_p99_ms:,.0f} ms")
     limit_s = scenario.stored_within_s

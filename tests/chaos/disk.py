@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -16,6 +17,8 @@ REAL: Final = "a real full disk: tmpfs as tablespace"
 SIMULATED: Final = "simulated: a trigger raises disk_full"
 _SIZE: Final = "48m"
 _SAID: Final = "No space left on device"
+_MET_WITHIN_S: Final = 30.0
+_POLL_S: Final = 0.1
 _BLOCK: Final = b"\0" * 65536
 _TRIGGER: Final = f"""
 CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
@@ -27,7 +30,7 @@ CREATE TRIGGER refuse BEFORE INSERT ON predictions EXECUTE FUNCTION refuse()
 
 @contextmanager
 def disk_full(stage: Stage) -> Iterator[str]:
-    """No room for another row; raises ``NoEffect`` when PostgreSQL never met with it."""
+    """No room for another row, until PostgreSQL met with it; raises ``NoEffect`` if it does not."""
     before = _times_said(stage)
     with ExitStack() as stack:
         disk = _mounted(stage, stack)
@@ -36,8 +39,7 @@ def disk_full(stage: Stage) -> Iterator[str]:
         else:
             _fill(disk, stage, stack)
         yield SIMULATED if disk is None else REAL
-    if _times_said(stage) == before:
-        raise NoEffect("the database wanted no room while its disk was full")
+        _wait_until_met(stage, said=before)
 
 
 def _mounted(stage: Stage, stack: ExitStack) -> Path | None:
@@ -75,6 +77,14 @@ def _fill(disk: Path, stage: Stage, stack: ExitStack) -> None:
 def _refuse(stage: Stage, stack: ExitStack) -> None:
     servers.run_sql(stage.postgres.url, _TRIGGER)
     stack.callback(servers.run_sql, stage.postgres.url, "DROP FUNCTION refuse() CASCADE")
+
+
+def _wait_until_met(stage: Stage, *, said: int) -> None:
+    deadline = time.monotonic() + _MET_WITHIN_S
+    while _times_said(stage) == said:
+        if time.monotonic() > deadline:
+            raise NoEffect("the database wanted no room while its disk was full")
+        time.sleep(_POLL_S)
 
 
 def _times_said(stage: Stage) -> int:

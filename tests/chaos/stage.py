@@ -2,7 +2,7 @@
 
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,8 +45,13 @@ class Stage:
 
 
 @contextmanager
-def open_stage(folder: Path, *, settings: Mapping[str, str] | None = None) -> Iterator[Stage]:
-    """A stage in ``folder``, which is emptied before; ``settings`` differ from what is shipped."""
+def open_stage(
+    folder: Path,
+    *,
+    settings: Mapping[str, str] | None = None,
+    say: Callable[[str], None] = print,
+) -> Iterator[Stage]:
+    """A stage in ``folder``, which is emptied before; the rest as ``running_system`` has it."""
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(mode=0o711, parents=True)
     with (
@@ -57,6 +62,10 @@ def open_stage(folder: Path, *, settings: Mapping[str, str] | None = None) -> It
             server.process.start()
         services.migrate(os.environ | {"DATABASE_URL": postgres.url})
         with running_system(
-            database_url=postgres.url, redis_url=redis.url, logs=folder, settings=settings
+            database_url=postgres.url,
+            redis_url=redis.url,
+            logs=folder,
+            settings=settings,
+            say=say,
         ) as system:
             yield Stage(folder, postgres, redis, system)

@@ -62,12 +62,13 @@ def test_documentation_has_a_place_for_the_table() -> None:
         assert text.count(marker) == 1
 
 
-def test_slow_answers_and_late_records_are_complaints() -> None:
+def test_refusals_slow_answers_and_late_records_are_complaints() -> None:
     """Of a whole run alone: a busy machine must not fail a test."""
     scenario = Scenario("poison", lambda stage: faults.killed(*stage.processes), stored_within_s=1)
-    assert chaos.slow(_OUTCOME, replace(scenario, stored_within_s=None)) == []
+    assert chaos.unkept(_OUTCOME, replace(scenario, stored_within_s=None, refuses=True)) == []
     slow = replace(_OUTCOME, livez_p99_ms=100.0)
-    assert chaos.slow(slow, scenario) == [
+    assert chaos.unkept(slow, scenario) == [
+        "990 decisions were refused",
         "p99 of /livez is 100 ms",
         "a decision waited 1.2 s to be stored",
     ]
