@@ -40,6 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         before_s=_BEFORE_S,
         away_s=options.away,
         after_s=_AFTER_S,
+        whole=True,
     )
     folder = (_FOLDER / "stage").resolve()
     outcomes: list[Outcome] = []

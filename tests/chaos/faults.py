@@ -54,9 +54,9 @@ def restarted(process: Process) -> Iterator[str]:
 
 
 @contextmanager
-def paused(process: Process) -> Iterator[str]:
-    """Freeze it, with whatever it forked: connections stay open and nothing is answered."""
-    frozen = _family(process)
+def paused(*processes: Process) -> Iterator[str]:
+    """Freeze them, with whatever they forked: connections stay open and nothing is answered."""
+    frozen = [pid for process in processes for pid in _family(process)]
     _signal_all(frozen, signal.SIGSTOP)
     try:
         yield ""

@@ -11,6 +11,7 @@ from tests.chaos.scenario import Scenario
 from tests.chaos.stage import Stage
 
 _A_MINUTE_S: Final = 60.0
+_PAST_BOTH_DEADLINES_S: Final = 3.5
 
 
 @contextmanager
@@ -54,6 +55,12 @@ SCENARIOS: Final[dict[str, Scenario]] = {
         "Redis and history killed (-9)",
         lambda stage: faults.killed(stage.redis.process, stage.system.history),
         refuses=None,
+    ),
+    "both-paused": Scenario(
+        "Redis and history paused",
+        lambda stage: faults.paused(stage.redis.process, stage.system.history),
+        refuses=None,
+        least_s=_PAST_BOTH_DEADLINES_S,
     ),
     "clocks": Scenario(
         "Clocks an hour ahead and behind", _nothing, targets=clocks.clocks_off, clocks_agree=False

@@ -17,7 +17,7 @@ from tests.chaos.scenario import Outcome, Pace, Scenario, run
 from tests.chaos.scenarios import SCENARIOS
 from tests.chaos.stage import Stage, open_stage
 
-_PACE: Final = Pace(rate=150, processes=1, before_s=0.5, away_s=1.0, after_s=0.7, keep_away_s=True)
+_PACE: Final = Pace(rate=150, processes=1, before_s=0.5, away_s=1.0, after_s=0.7, whole=False)
 _SHORT_WAITS: Final = {
     "CONSUMER_RECLAIM_IDLE_S": "0.5",
     "CONSUMER_MAX_DELIVERIES": "3",
@@ -99,6 +99,11 @@ def test_history_killed(stage: Stage) -> None:
 def test_redis_and_history_killed(stage: Stage) -> None:
     """What cannot be recorded is refused with 503 and Retry-After."""
     assert _survive(stage, "both-roads").refused > 0
+
+
+def test_redis_and_history_paused(stage: Stage) -> None:
+    """Nobody says no, so the deadlines do; what was stored although refused is stored once."""
+    assert _survive(stage, "both-paused").refused > 0
 
 
 def test_clocks_an_hour_apart(stage: Stage) -> None:

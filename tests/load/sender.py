@@ -30,6 +30,8 @@ REFUSED: Final = "status 503 with Retry-After"
 _REPORT_EVERY_S: Final = 0.5
 _TIMEOUT_S: Final = 30.0
 _START_TIMEOUT_S: Final = 30.0
+# Services close what was idle for 5 s; who used it in that moment would see an error.
+_LIMITS: Final = httpx.Limits(keepalive_expiry=4.0)
 _START_DELAY_S: Final = 0.5
 _OPEN_CLIENT_S: Final = 0.001
 """Four times what a process needs to make one of its clients."""
@@ -153,7 +155,9 @@ async def _open_clients(plan: Plan) -> AsyncIterator[asyncio.LifoQueue[httpx.Asy
     idle: asyncio.LifoQueue[httpx.AsyncClient] = asyncio.LifoQueue()
     async with AsyncExitStack() as stack:
         for _ in range(plan.in_flight):
-            client = httpx.AsyncClient(verify=certificates, headers=headers, timeout=_TIMEOUT_S)
+            client = httpx.AsyncClient(
+                verify=certificates, headers=headers, timeout=_TIMEOUT_S, limits=_LIMITS
+            )
             idle.put_nowait(await stack.enter_async_context(client))
         yield idle
 
