@@ -73,7 +73,10 @@ def unkept(outcome: Outcome, scenario: Scenario) -> list[str]:
     if outcome.refused and scenario.refuses is False:
         found.append(f"{outcome.refused} decisions were refused")
     if outcome.livez_p99_ms >= LIVEZ_LIMIT_MS:
-        found.append(f"p99 of /livez is {outcome.livez_p99_ms:,.0f} ms")
+        found.append(
+            f"p99 of /livez is {outcome.livez_p99_ms:,.0f} ms"
+            f" (of an idle service beside it {outcome.idle_p99_ms:,.0f} ms)"
+        )
     limit_s = scenario.stored_within_s
     if limit_s is not None and (outcome.stored_after_s or 0) > limit_s:
         found.append(f"a decision waited {outcome.stored_after_s:,.1f} s to be stored")

@@ -1,4 +1,4 @@
-"""Whether a service goes on answering: how long ``/livez`` takes, all the time."""
+"""Whether a service goes on answering: how long it takes to say that it lives, all the time."""
 
 import threading
 import time
@@ -25,7 +25,7 @@ class Pulse:
 
 @contextmanager
 def pulse(urls: Sequence[str]) -> Iterator[Pulse]:
-    """Ask each service every 50 ms until the end; complete only after it.
+    """Ask each address every 50 ms until the end; complete only after it.
 
     A time counts from when the question was due, so that a stall shows in every one it delays.
     """
@@ -41,11 +41,12 @@ def pulse(urls: Sequence[str]) -> Iterator[Pulse]:
 
 
 def _ask(url: str, found: Pulse, stop: threading.Event) -> None:
-    connection = HTTPConnection(urlsplit(url).netloc, timeout=_TIMEOUT_S)
+    address = urlsplit(url)
+    connection = HTTPConnection(address.netloc, timeout=_TIMEOUT_S)
     due_s = time.monotonic()
     while not stop.is_set():
         try:
-            connection.request("GET", "/livez")
+            connection.request("GET", address.path)
             answer = connection.getresponse()
             answer.read()
             if answer.status != HTTPStatus.OK:

@@ -15,18 +15,24 @@ from services.local.processes import Process
 from services.local.servers import Server
 from shared.events import DEAD_LETTER_STREAM
 from tests.harness import System, running_system
+from tests.load.stack import baseline
 
 _EMPTY: Final = "TRUNCATE predictions, prediction_rollup, applicant_rollup"
 
 
 @dataclass(frozen=True)
 class Stage:
-    """Both servers, durable, and the shipped processes on them; their logs are in ``folder``."""
+    """Both servers, durable, and the shipped processes on them; their logs are in ``folder``.
+
+    ``idle_url`` is a service beside them that depends on nothing and has nothing to do: where it is
+    slow too, the machine is.
+    """
 
     folder: Path
     postgres: Server
     redis: Server
     system: System
+    idle_url: str
 
     @property
     def processes(self) -> tuple[Process, ...]:
@@ -61,11 +67,14 @@ def open_stage(
         for server in (postgres, redis):
             server.process.start()
         services.migrate(os.environ | {"DATABASE_URL": postgres.url})
-        with running_system(
-            database_url=postgres.url,
-            redis_url=redis.url,
-            logs=folder,
-            settings=settings,
-            say=say,
-        ) as system:
-            yield Stage(folder, postgres, redis, system)
+        with (
+            running_system(
+                database_url=postgres.url,
+                redis_url=redis.url,
+                logs=folder,
+                settings=settings,
+                say=say,
+            ) as system,
+            baseline("empty", folder) as idle_url,
+        ):
+            yield Stage(folder, postgres, redis, system, f"{idle_url}/")

@@ -24,6 +24,7 @@ _OUTCOME = Outcome(
     worst_ms=612.4,
     stored_after_s=1.25,
     livez_p99_ms=7.05,
+    idle_p99_ms=3.0,
     remark="",
     complaints=(),
 )
@@ -39,9 +40,9 @@ def test_table_has_a_line_for_each_fault_and_their_sum() -> None:
     lossy = (*counts[:3], "2", *counts[4:])
     sums = ("10,000", "8,000", "8,002", "2", "0", "1,980", "20", "2")
     assert [re.split(" {2,}", line) for line in lines] == [
-        ["Redis killed", *counts, "612 ms", "1.2 s", "7.0 ms"],
-        ["Clocks (by an hour)", *lossy, "612 ms", "9.9 ms"],
-        ["All", *sums, "612 ms", "9.9 ms"],
+        ["Redis killed", *counts, "612 ms", "1.2 s", "7.0 ms", "3.0 ms"],
+        ["Clocks (by an hour)", *lossy, "612 ms", "9.9 ms", "3.0 ms"],
+        ["All", *sums, "612 ms", "9.9 ms", "3.0 ms"],
     ]
 
 
@@ -69,7 +70,7 @@ def test_refusals_slow_answers_and_late_records_are_complaints() -> None:
     slow = replace(_OUTCOME, livez_p99_ms=100.0)
     assert chaos.unkept(slow, scenario) == [
         "990 decisions were refused",
-        "p99 of /livez is 100 ms",
+        "p99 of /livez is 100 ms (of an idle service beside it 3 ms)",
         "a decision waited 1.2 s to be stored",
     ]
 
