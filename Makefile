@@ -87,7 +87,7 @@ bench: $(INSTALLED) ## Measure every promise about speed; needs wrk: make bench 
 load: $(INSTALLED) ## Load the running system: make load ARGS="--rate 500 --seconds 60 --prove"
 	@$(PY) -m tests.load.load $(ARGS)
 
-chaos: $(INSTALLED) ## Break everything under load and prove the record: make chaos ARGS="--rate 400"
+chaos: $(INSTALLED) ## Break everything under load and prove the record: make chaos ARGS="--rate 200"
 	@$(PY) -m tests.chaos.chaos $(ARGS)
 
 ladder: $(INSTALLED) ## Raise the load on the running system until it no longer keeps up

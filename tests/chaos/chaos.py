@@ -25,7 +25,7 @@ _DOCUMENT: Final = Path("docs/faults.md")
 _FOLDER: Final = Path(".local/chaos")
 _PROCESSES: Final = 2
 _BEFORE_S: Final = 2.0
-_AFTER_S: Final = 4.0
+_AFTER_S: Final = 6.0
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -107,7 +107,7 @@ def _report(outcomes: Sequence[Outcome], pace: Pace, *, write: bool) -> None:
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.chaos.chaos", description=__doc__)
     parser.add_argument("faults", nargs="*", metavar="fault", help=", ".join(SCENARIOS))
-    parser.add_argument("--rate", type=float, default=400.0, help="requests a second")
+    parser.add_argument("--rate", type=float, default=300.0, help="requests a second")
     parser.add_argument("--away", type=float, default=6.0, help="seconds that a fault lasts")
     parser.add_argument("--write", action="store_true", help=f"renew the table in {_DOCUMENT}")
     options = parser.parse_args(arguments)

@@ -91,10 +91,11 @@ class Outcome:
     """What a scenario found; ``complaints`` in sentences.
 
     ``unanswered`` requests were cut off. ``stored_unanswered`` rows belong to requests that were
-    refused or cut off: the outcome was not known when the client was told. ``stored_after_s`` is
-    the longest that a decision waited to be stored. ``idle_p99_ms`` is of the idle service beside
-    it, which tells how much of ``livez_p99_ms`` is the machine's. No complaint is about a time, nor
-    about refusals, which a machine that is too slow brings about.
+    refused or cut off: the outcome was not known when the client was told. Of ``worst_ms``, up to
+    ``sent_late_ms`` passed before a request was sent: too many were open, or the tool too slow.
+    ``stored_after_s`` is the longest that a decision waited to be stored, ``idle_p99_ms`` of the
+    idle service, which tells how much of ``livez_p99_ms`` is the machine's. No complaint is about a
+    time, nor about refusals, which a machine that is too slow brings about.
     """
 
     fault: str
@@ -107,6 +108,7 @@ class Outcome:
     unanswered: int
     stored_unanswered: int
     worst_ms: float
+    sent_late_ms: float
     stored_after_s: float | None
     livez_p99_ms: float
     idle_p99_ms: float
@@ -269,6 +271,7 @@ def _outcome(
         unanswered=unanswered,
         stored_unanswered=stored_unanswered,
         worst_ms=_MS_PER_S * max((sample.latency_s for sample in results.samples), default=0.0),
+        sent_late_ms=_MS_PER_S * max((sample.late_s for sample in results.samples), default=0.0),
         stored_after_s=record.stored_after_s if scenario.clocks_agree else None,
         livez_p99_ms=_p99_ms(beats),
         idle_p99_ms=_p99_ms(idle),

@@ -11,7 +11,8 @@ from tests.load.report import aligned
 
 _HEAD: Final = (
     *("Fault", "Requests", "Acknowledged", "Stored", "Lost", "Doubled", "Refused 503"),
-    *("Unanswered", "Stored of these", "Worst latency", "Stored within", "/livez p99", "Idle p99"),
+    *("Unanswered", "Stored of these", "Worst latency", "Sent late", "Stored within"),
+    *("/livez p99", "Idle p99"),
 )
 
 
@@ -48,6 +49,7 @@ def _cells(outcome: Outcome) -> tuple[str, ...]:
         fault,
         *map(_count, _counts(outcome)),
         f"{outcome.worst_ms:,.0f} ms",
+        f"{outcome.sent_late_ms:,.0f} ms",
         "" if outcome.stored_after_s is None else f"{outcome.stored_after_s:,.1f} s",
         f"{outcome.livez_p99_ms:,.1f} ms",
         f"{outcome.idle_p99_ms:,.1f} ms",
@@ -59,6 +61,7 @@ def _total(outcomes: Sequence[Outcome]) -> tuple[str, ...]:
         "All",
         *(_count(sum(column)) for column in zip(*map(_counts, outcomes), strict=True)),
         f"{max(outcome.worst_ms for outcome in outcomes):,.0f} ms",
+        f"{max(outcome.sent_late_ms for outcome in outcomes):,.0f} ms",
         "",
         f"{max(outcome.livez_p99_ms for outcome in outcomes):,.1f} ms",
         f"{max(outcome.idle_p99_ms for outcome in outcomes):,.1f} ms",

@@ -22,6 +22,7 @@ _OUTCOME = Outcome(
     unanswered=10,
     stored_unanswered=1,
     worst_ms=612.4,
+    sent_late_ms=2.0,
     stored_after_s=1.25,
     livez_p99_ms=7.05,
     idle_p99_ms=3.0,
@@ -40,9 +41,9 @@ def test_table_has_a_line_for_each_fault_and_their_sum() -> None:
     lossy = (*counts[:3], "2", *counts[4:])
     sums = ("10,000", "8,000", "8,002", "2", "0", "1,980", "20", "2")
     assert [re.split(" {2,}", line) for line in lines] == [
-        ["Redis killed", *counts, "612 ms", "1.2 s", "7.0 ms", "3.0 ms"],
-        ["Clocks (by an hour)", *lossy, "612 ms", "9.9 ms", "3.0 ms"],
-        ["All", *sums, "612 ms", "9.9 ms", "3.0 ms"],
+        ["Redis killed", *counts, "612 ms", "2 ms", "1.2 s", "7.0 ms", "3.0 ms"],
+        ["Clocks (by an hour)", *lossy, "612 ms", "2 ms", "9.9 ms", "3.0 ms"],
+        ["All", *sums, "612 ms", "2 ms", "9.9 ms", "3.0 ms"],
     ]
 
 
