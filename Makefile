@@ -18,7 +18,7 @@ COMPOSE = $(shell docker compose version >/dev/null 2>&1 && echo docker compose 
 KEYS = docker run --rm -i --network none --read-only loan-predictor-history python -m shared.keys
 KEY_MAKER = $(if $(wildcard $(INSTALLED)),$(INSTALLED),$(if $(shell command -v docker),history-image,$(INSTALLED)))
 
-.PHONY: help run test check train format lock clean env up down logs ps key history-image compose-test bench flame load ladder verify-audit fuzz audit
+.PHONY: help run test check train format lock clean env up down logs ps key history-image compose-test bench flame load ladder chaos verify-audit fuzz audit
 .DEFAULT_GOAL := help
 
 help: ## Show this list
@@ -91,6 +91,9 @@ flame: $(INSTALLED) ## Draw where the time of a decision goes, as a flame graph;
 
 load: $(INSTALLED) ## Load the running system: make load ARGS="--rate 500 --seconds 60 --prove"
 	@$(PY) -m tests.load.load $(ARGS)
+
+chaos: $(INSTALLED) ## Break everything under load and prove the record: make chaos ARGS="--rate 200"
+	@$(PY) -m tests.chaos.chaos $(ARGS)
 
 ladder: $(INSTALLED) ## Raise the load on the running system until it no longer keeps up
 	@$(PY) -m tests.load.ladder $(ARGS)

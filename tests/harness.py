@@ -1,7 +1,7 @@
 """The shipped processes, started for a test and stopped after it."""
 
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,9 +15,13 @@ HOST = "127.0.0.1"
 
 @dataclass(frozen=True)
 class System:
-    """Both services and the consumer, on ports of their own, and a key without any limit."""
+    """Both services and the consumer, on ports of their own, and a key without any limit.
+
+    ``environment`` is what they were told.
+    """
 
     api_key: str
+    environment: Mapping[str, str]
     inference: Process
     inference_url: str
     history: Process
@@ -26,8 +30,18 @@ class System:
 
 
 @contextmanager
-def running_system(*, database_url: str, redis_url: str, logs: Path) -> Iterator[System]:
-    """The whole system, ready, on the servers given; a failing test shows the logs' ends."""
+def running_system(
+    *,
+    database_url: str,
+    redis_url: str,
+    logs: Path,
+    settings: Mapping[str, str] | None = None,
+    say: Callable[[str], None] = print,
+) -> Iterator[System]:
+    """The whole system, ready, on the servers given; a failing test shows the logs' ends.
+
+    ``settings`` are variables that differ from what is shipped; ``say`` is told the logs' ends.
+    """
     history_port, inference_port = free_port(), free_port()
     history_url = f"http://{HOST}:{history_port}"
     env = services.environment(
@@ -35,9 +49,10 @@ def running_system(*, database_url: str, redis_url: str, logs: Path) -> Iterator
         redis_url=redis_url,
         history_url=history_url,
         api_key=keys.SECRET,
-    )
+    ) | dict(settings or {})
     system = System(
         api_key=keys.SECRET,
+        environment=env,
         inference=services.inference(env, host=HOST, port=inference_port, logs=logs),
         inference_url=f"http://{HOST}:{inference_port}",
         history=services.history(env, host=HOST, port=history_port, logs=logs),
@@ -54,7 +69,7 @@ def running_system(*, database_url: str, redis_url: str, logs: Path) -> Iterator
     finally:
         for process in reversed(processes):
             process.stop()
-            print(process.log_tail())
+            say(process.log_tail())
 
 
 def free_port() -> int:

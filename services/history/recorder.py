@@ -103,7 +103,7 @@ async def _insert(connection: asyncpg.Connection, rows: Sequence[DecodedRow]) ->
         await connection.execute(_ADD_BY_APPLICANT, by_applicant)
 
 
-# The last is what the driver says when it is asked to go on after a connection broke.
+# The last is what COMMIT meets with when the server has just ended the session.
 _DRIVER_ERRORS: Final = (
     asyncpg.PostgresError,
     asyncpg.InterfaceError,

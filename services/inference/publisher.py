@@ -25,6 +25,9 @@ _log = logging.getLogger(__name__)
 Road = Callable[[Sequence[bytes]], Awaitable[None]]
 """A way of handing a group of events over: returns once they are durable, or raises."""
 
+_Waiting = tuple[bytes, asyncio.Future[None]]
+"""An event, and the request that waits until it is durable."""
+
 
 def redis_road(redis: Redis, *, deadline_s: float) -> Road:
     """Add events to the stream, in one entry: all of them or none.
@@ -61,13 +64,15 @@ class Publisher:
 
     There is no timer: an idle publisher sends an event at once, a busy one sends as many as have
     gathered. If the stream fails, the same group goes straight to the history service; an event
-    that took both roads is stored once, for its id is the primary key.
+    that took both roads is stored once, for its id is the primary key. When both roads fail, what
+    gathered meanwhile is refused with the group: no event waits for more than one failure, and a
+    long outage makes no queue.
     """
 
     def __init__(self, *, stream: Road, fallback: Road) -> None:
         self._stream = stream
         self._fallback = fallback
-        self._gathered: list[tuple[bytes, asyncio.Future[None]]] = []
+        self._gathered: list[_Waiting] = []
         self._sender: asyncio.Task[None] | None = None
         self._stream_rests_until_s = 0.0
         self.published = 0
@@ -114,17 +119,25 @@ class Publisher:
             while self._gathered:
                 group = self._gathered[:MAX_GROUP]
                 del self._gathered[:MAX_GROUP]
-                await self._send(group)
+                durable = await self._send(group)
+                self._tell(group, durable=durable)
+                if not durable:
+                    late, self._gathered = self._gathered, []
+                    self._tell(late, durable=False)
         finally:
             self._sender = None
 
-    async def _send(self, group: Sequence[tuple[bytes, asyncio.Future[None]]]) -> None:
+    async def _send(self, group: Sequence[_Waiting]) -> bool:
+        """Whether the group is durable."""
+        self.groups += 1
         try:
-            durable = await self._hand_over([event for event, _ in group])
+            return await self._hand_over([event for event, _ in group])
         except Exception:  # noqa: BLE001  nobody may be left waiting, whatever went wrong
             _log.exception("unexpected error while handing %d decisions over", len(group))
-            durable = False
-        self.groups += 1
+            return False
+
+    def _tell(self, group: Sequence[_Waiting], *, durable: bool) -> None:
+        """Let each event's request go on, to its answer or its refusal."""
         if durable:
             self.published += len(group)
         else:

@@ -14,6 +14,9 @@ from services.history.tables import HISTOGRAM_BUCKETS
 from shared.events import CONSUMER_GROUP, EVENT_FIELD, STREAM, PredictionRecorded
 from tests.history.events import body_of, row_of
 
+Totals = dict[tuple[Any, ...], list[Any]]
+"""The totals of a roll-up's row, by its key."""
+
 _RECOUNT_BY_MODEL = f"""
 SELECT period, starts_at, model, bundle_version, prediction, count(*) AS predictions,
     count(*) FILTER (WHERE warnings <> '{{}}') AS with_warnings,
@@ -84,23 +87,31 @@ def stored(engine: AsyncEngine, count: int) -> Callable[[], Awaitable[bool]]:
 
 async def assert_rollups_equal_a_recount(engine: AsyncEngine) -> None:
     """Every roll-up row says what counting the rows again says, and there is no other."""
-    await assert_rollup_by_model_equals_a_recount(engine)
-    await _assert_equals_a_recount(engine, "applicant_rollup", _RECOUNT_BY_APPLICANT)
+    for table, (kept, counted) in (await rollups_and_recounts(engine)).items():
+        assert kept == counted, table
 
 
 async def assert_rollup_by_model_equals_a_recount(engine: AsyncEngine) -> None:
     """The roll-up that can be counted again also when applicants' values were erased."""
-    await _assert_equals_a_recount(engine, "prediction_rollup", _RECOUNT_BY_MODEL)
+    kept, counted = (await rollups_and_recounts(engine))["prediction_rollup"]
+    assert kept == counted
 
 
-async def _assert_equals_a_recount(engine: AsyncEngine, table: str, recount: str) -> None:
+async def rollups_and_recounts(engine: AsyncEngine) -> dict[str, tuple[Totals, Totals]]:
+    """Of each roll-up table what it holds, and what counting the rows again gives."""
+    found = {}
     async with engine.connect() as connection:
-        kept = await connection.execute(text(f"SELECT * FROM {table}"))  # noqa: S608 - as above
-        counted = await connection.execute(text(recount))
-        assert _by_key(kept.mappings()) == _by_key(counted.mappings()), table
+        for table, recount in (
+            ("prediction_rollup", _RECOUNT_BY_MODEL),
+            ("applicant_rollup", _RECOUNT_BY_APPLICANT),
+        ):
+            kept = await connection.execute(text(f"SELECT * FROM {table}"))  # noqa: S608 - as above
+            counted = await connection.execute(text(recount))
+            found[table] = (_by_key(kept.mappings()), _by_key(counted.mappings()))
+    return found
 
 
-def _by_key(rows: Iterable[Any]) -> dict[tuple[Any, ...], Any]:
+def _by_key(rows: Iterable[Any]) -> Totals:
     values = ("predictions", "with_warnings", "confidence_sum", "confidence_histogram")
     return {
         tuple(value for name, value in row.items() if name not in values): [

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import random
+from collections.abc import Awaitable, Callable
 
 import pytest
 from hypothesis import HealthCheck, given
@@ -17,11 +18,33 @@ from services.history.database import is_data_error, is_outage
 from services.history.recorder import Undecodable, decode, store
 from services.history.records import COLUMNS, record_of
 from services.history.tables import predictions
+from services.local import servers
 from shared.events import Decision
 from shared.ids import first_uuid7_at, is_uuid7
 from tests.history.events import body_of, derived_id, random_event, random_events, row_of
 from tests.history.storage import assert_rollups_equal_a_recount, ids_of, stored_ids
+from tests.waiting import eventually_said as eventually
 
+_LINGER = """
+CREATE FUNCTION linger() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+    PERFORM pg_sleep(0.2);
+    RETURN NULL;
+END $$;
+CREATE TRIGGER linger AFTER INSERT ON applicant_rollup EXECUTE FUNCTION linger()
+"""
+_END_SESSION = """
+DO $$
+DECLARE idle int;
+BEGIN
+    LOOP
+        PERFORM pg_stat_clear_snapshot();
+        SELECT pid INTO idle FROM pg_stat_activity
+            WHERE datname = current_database() AND state = 'idle in transaction';
+        EXIT WHEN idle IS NOT NULL;
+    END LOOP;
+    PERFORM pg_terminate_backend(idle, 5000);
+END $$
+"""
 _TEXT = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=20)
 
 
@@ -95,6 +118,38 @@ async def test_refused_row_leaves_nothing_of_its_batch(engine: AsyncEngine) -> N
     assert not is_outage(caught.value)
     assert await stored_ids(engine) == []
     await assert_rollups_equal_a_recount(engine)
+
+
+async def test_session_ended_before_commit_is_an_outage(
+    engine: AsyncEngine, database_url: str
+) -> None:
+    """The driver calls this a fault of its own; nothing is stored then, and trying again helps."""
+    rows = [row_of(event) for event in random_events(10, seed=27)]
+    servers.run_sql(database_url, _LINGER)
+    storing = asyncio.create_task(store(engine, rows))
+    await eventually(_lingering(engine))
+    # The loop stands still meanwhile: it reads the statement's end and the session's in one go.
+    servers.run_sql(database_url, _END_SESSION)
+    with pytest.raises(DBAPIError) as caught:
+        await storing
+    assert is_outage(caught.value)
+    assert await stored_ids(engine) == []
+    assert await store(engine, rows) == 10
+    await assert_rollups_equal_a_recount(engine)
+
+
+def _lingering(engine: AsyncEngine) -> Callable[[], Awaitable[bool]]:
+    """A check that holds while the database lingers over the last statement before COMMIT."""
+    sleeping = text(
+        "SELECT count(*) FROM pg_stat_activity"
+        " WHERE datname = current_database() AND wait_event = 'PgSleep'"
+    )
+
+    async def check() -> bool:
+        async with engine.connect() as connection:
+            return bool((await connection.execute(sleeping)).scalar_one())
+
+    return check
 
 
 def test_row_has_the_columns_of_the_table() -> None:

@@ -114,6 +114,27 @@ async def test_decision_is_refused_when_both_roads_are_closed() -> None:
     assert (publisher.refused, publisher.published) == (1, 0)
 
 
+async def test_whoever_waits_while_both_roads_close_is_refused_too() -> None:
+    """Nobody waits for a second failure, so an outage makes no queue, however long it takes."""
+    attempts: list[int] = []
+    asked, deadline = asyncio.Event(), asyncio.Event()
+
+    async def wedged(events: Sequence[bytes]) -> None:
+        attempts.append(len(events))
+        asked.set()
+        await deadline.wait()
+        raise TimeoutError
+
+    publisher = Publisher(stream=_failing(OSError()), fallback=wedged)
+    waiting = [asyncio.create_task(publisher.publish(b"event")) for _ in range(3 * MAX_GROUP)]
+    await asked.wait()
+    deadline.set()
+    outcomes = await asyncio.gather(*waiting, return_exceptions=True)
+    assert {type(outcome) for outcome in outcomes} == {NotRecorded}
+    assert attempts == [MAX_GROUP]
+    assert (publisher.refused, publisher.published) == (3 * MAX_GROUP, 0)
+
+
 async def test_unexpected_failure_leaves_nobody_waiting() -> None:
     """Even a programming error in a road ends in a refusal, not in silence."""
     publisher = Publisher(stream=_failing(ValueError("bug")), fallback=_failing(OSError()))

@@ -62,7 +62,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return 130
     measured_under = report.conditions(
-        rounds=options.rounds, seconds=options.seconds, rows=options.rows, events=options.events
+        f"{options.rounds} interleaved rounds of {options.seconds:g} s,"
+        f" {options.rows:,} rows, {options.events:,} events"
     )
     _say(f"\n{report.summary(figures)}\n")
     report.write_json(_RESULTS, figures, measured_under)

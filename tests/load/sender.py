@@ -24,10 +24,18 @@ from tests.load.schedule import Schedule
 
 NEVER_SENT: Final = "not sent in time"
 PROCESS_ENDED: Final = "lost with its process"
+REFUSED: Final = "status 503 with Retry-After"
+"""The one refusal that is no fault: come again, nothing was decided."""
+
 _REPORT_EVERY_S: Final = 0.5
 _TIMEOUT_S: Final = 30.0
 _START_TIMEOUT_S: Final = 30.0
+# Services close what was idle for 5 s; who used it in that moment would see an error.
+_LIMITS: Final = httpx.Limits(keepalive_expiry=4.0)
 _START_DELAY_S: Final = 0.5
+_OPEN_CLIENT_S: Final = 0.001
+"""Four times what a process needs to make one of its clients."""
+
 _CEILING_RATE: Final = 20_000.0
 _CEILING_S: Final = 1.5
 _MS_PER_S: Final = 1000
@@ -51,11 +59,17 @@ class Plan:
 
 
 def run(
-    plan: Plan, *, rate: float, duration_s: float, show: bool = True
+    plan: Plan,
+    *,
+    rate: float,
+    duration_s: float,
+    show: bool = True,
+    announce: Callable[[Schedule], None] = lambda _: None,
 ) -> tuple[Schedule, Results]:
     """Send by a schedule that begins once every process is there; and all that was found.
 
-    Raises ``CannotStart`` when one does not come up.
+    ``announce`` is told the schedule just before it begins. Raises ``CannotStart`` when a process
+    does not come up.
     """
     context = multiprocessing.get_context("spawn")
     found: Queue[Results] = context.Queue()
@@ -69,9 +83,11 @@ def run(
     try:
         for _ in senders:
             found.get(timeout=_START_TIMEOUT_S)
-        schedule = Schedule(time.monotonic() + _START_DELAY_S, rate, duration_s)
+        starts_at_s = time.monotonic() + _START_DELAY_S + plan.in_flight * _OPEN_CLIENT_S
+        schedule = Schedule(starts_at_s, rate, duration_s)
         for _ in senders:
             schedules.put(schedule)
+        announce(schedule)
         running = partial(_running, senders)
         return schedule, _gather(schedule, found, running=running, show=show)
     except Empty:
@@ -139,7 +155,9 @@ async def _open_clients(plan: Plan) -> AsyncIterator[asyncio.LifoQueue[httpx.Asy
     idle: asyncio.LifoQueue[httpx.AsyncClient] = asyncio.LifoQueue()
     async with AsyncExitStack() as stack:
         for _ in range(plan.in_flight):
-            client = httpx.AsyncClient(verify=certificates, headers=headers, timeout=_TIMEOUT_S)
+            client = httpx.AsyncClient(
+                verify=certificates, headers=headers, timeout=_TIMEOUT_S, limits=_LIMITS
+            )
             idle.put_nowait(await stack.enter_async_context(client))
         yield idle
 
@@ -160,7 +178,8 @@ async def _send_one(
         return
     done_s = time.monotonic()
     if answer.status_code != 200:
-        results.errors[f"status {answer.status_code}"] += 1
+        refused = answer.status_code == 503 and "retry-after" in answer.headers
+        results.errors[REFUSED if refused else f"status {answer.status_code}"] += 1
         return
     results.samples.append(Sample(due_s, sent_s, done_s))
     if plan.wants_ids:

@@ -189,14 +189,15 @@ def test_table_shows_each_figure_its_bound_and_whether_it_is_met() -> None:
 def test_section_is_replaced_and_the_rest_of_the_document_stays(tmp_path: Path) -> None:
     """Twice gives the same document as once."""
     document = tmp_path / "performance.md"
-    document.write_text(f"# Before\n{report.BEGIN}\nold\n{report.END}\nafter\n")
-    measured_under = report.conditions(rounds=3, seconds=2, rows=10, events=5)
+    begin, end = report.markers(report.MADE_BY)
+    document.write_text(f"# Before\n{begin}\nold\n{end}\nafter\n")
+    measured_under = report.conditions("3 rounds")
     report.write_section(document, _figures(), measured_under)
     once = document.read_text()
     report.write_section(document, _figures(), measured_under)
     assert document.read_text() == once
-    assert once.startswith(f"# Before\n{report.BEGIN}\nMeasured")
-    assert once.endswith(f"{report.END}\nafter\n")
+    assert once.startswith(f"# Before\n{begin}\nMeasured")
+    assert once.endswith(f"{end}\nafter\n")
     assert "| missed | 131 MiB | ≤ 130 MiB | NO | b |" in once
     assert "old" not in once
 
@@ -206,16 +207,14 @@ def test_document_without_the_section_is_refused(tmp_path: Path) -> None:
     document = tmp_path / "other.md"
     document.write_text("# Other\n")
     with pytest.raises(ValueError, match="no section"):
-        report.write_section(
-            document, _figures(), report.conditions(rounds=3, seconds=2, rows=1, events=1)
-        )
+        report.write_section(document, _figures(), report.conditions("3 rounds"))
     assert document.read_text() == "# Other\n"
 
 
 def test_json_keeps_figures_and_conditions(tmp_path: Path) -> None:
     """For programs that follow the figures over time."""
     path = tmp_path / "new" / "bench.json"
-    report.write_json(path, _figures(), report.conditions(rounds=3, seconds=2, rows=1, events=1))
+    report.write_json(path, _figures(), report.conditions("3 rounds"))
     kept = json.loads(path.read_text())
     assert [(found["name"], found["met"]) for found in kept["figures"]] == [
         ("kept", True),

@@ -1,0 +1,1 @@
+"""Real processes under load, broken on purpose; afterwards the record must add up."""

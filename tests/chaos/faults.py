@@ -1,0 +1,110 @@
+"""Ways to break the running system; each breaks on entering and mends on leaving.
+
+What a fault yields is a remark on how it was done, where that is not the same everywhere.
+"""
+
+import asyncio
+import os
+import signal
+import subprocess
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, suppress
+from typing import Final
+
+import asyncpg
+
+from services.local.processes import Process
+from tests.chaos.stage import Stage
+
+Fault = Callable[[Stage], AbstractContextManager[str]]
+_CLIENT: Final = "chaos"
+_END_OTHERS: Final = """
+SELECT count(pg_terminate_backend(pid, 2000)) FROM pg_stat_activity
+WHERE backend_type = 'client backend' AND application_name <> $1
+"""
+
+
+class NoEffect(Exception):
+    """The fault did not do what it should: nothing was proved. The message says what is missing."""
+
+
+@contextmanager
+def killed(*processes: Process) -> Iterator[str]:
+    """End them at once, with whatever they forked, and start them again."""
+    for process in processes:
+        for pid in _family(process):
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        process.kill()
+    try:
+        yield ""
+    finally:
+        for process in processes:
+            process.start()
+
+
+@contextmanager
+def restarted(process: Process) -> Iterator[str]:
+    """Stop it as an operator does, and start it again."""
+    process.stop()
+    try:
+        yield ""
+    finally:
+        process.start()
+
+
+@contextmanager
+def paused(*processes: Process) -> Iterator[str]:
+    """Freeze them, with whatever they forked: connections stay open and nothing is answered."""
+    frozen = [pid for process in processes for pid in _family(process)]
+    _signal_all(frozen, signal.SIGSTOP)
+    try:
+        yield ""
+    finally:
+        _signal_all(frozen, signal.SIGCONT)
+
+
+@contextmanager
+def out_of_connections(stage: Stage) -> Iterator[str]:
+    """Idle clients hold every connection of PostgreSQL, the services' own ones included."""
+    idle: list[asyncpg.Connection] = []
+    with asyncio.Runner() as runner:
+        try:
+            runner.run(_take_every_connection(stage.postgres.url, idle))
+            yield f"{len(idle)} idle clients"
+        finally:
+            runner.run(_close(idle))
+
+
+async def _take_every_connection(url: str, idle: list[asyncpg.Connection]) -> None:
+    """Fill up, end whoever else is connected, and again until nobody else is."""
+    others = None
+    while others != 0:
+        with suppress(asyncpg.TooManyConnectionsError):
+            while True:
+                client = await asyncpg.connect(url, server_settings={"application_name": _CLIENT})
+                idle.append(client)
+        others = await idle[0].fetchval(_END_OTHERS, _CLIENT)
+
+
+async def _close(idle: Sequence[asyncpg.Connection]) -> None:
+    for client in idle:
+        await client.close()
+
+
+def _family(process: Process) -> list[int]:
+    """The process, which comes first so that it forks no more, and its children."""
+    listed = subprocess.run(
+        ["ps", "-A", "-o", "pid=,ppid="],  # noqa: S607 - wherever the system has it
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    pairs = (line.split() for line in listed.stdout.splitlines())
+    return [process.pid, *(int(pid) for pid, parent in pairs if int(parent) == process.pid)]
+
+
+def _signal_all(pids: Sequence[int], number: signal.Signals) -> None:
+    for pid in pids:
+        with suppress(ProcessLookupError):
+            os.kill(pid, number)

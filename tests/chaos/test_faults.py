@@ -1,0 +1,142 @@
+"""Every fault in a short form: a low load, and a fault of a second in the middle of it.
+
+Whatever happens: acknowledged decisions are stored exactly once, roll-ups are a recount, and no
+client sees anything but a decision, a 503 with Retry-After or, if its server is killed, nothing.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+from services.local import servers
+from tests.chaos import disk
+from tests.chaos.scenario import Outcome, Pace, Scenario, run
+from tests.chaos.scenarios import SCENARIOS
+from tests.chaos.stage import Stage, open_stage
+
+_PACE: Final = Pace(rate=150, processes=1, before_s=0.5, away_s=1.0, after_s=0.7, whole=False)
+_SHORT_WAITS: Final = {
+    "CONSUMER_RECLAIM_IDLE_S": "0.5",
+    "CONSUMER_MAX_DELIVERIES": "3",
+    "CONSUMER_RETRY_MAX_S": "0.5",
+}
+
+
+@pytest.fixture(scope="module")
+def stage(server_folder: Path) -> Iterator[Stage]:
+    """One system for all faults; each begins with an empty history."""
+    with open_stage(server_folder / "chaos", settings=_SHORT_WAITS) as stage:
+        yield stage
+
+
+def _survive(stage: Stage, name: str) -> Outcome:
+    """What a fault did, when everything adds up after it."""
+    outcome = run(SCENARIOS[name], stage, _PACE, show=False)
+    assert outcome.complaints == ()
+    assert outcome.stored >= outcome.acknowledged > 0
+    return outcome
+
+
+def test_redis_killed(stage: Stage) -> None:
+    """Decisions go to the history service meanwhile; those in the stream outlive the kill."""
+    _survive(stage, "redis-killed")
+
+
+def test_redis_restarted(stage: Stage) -> None:
+    """Stopped and started in order, which is an outage like any other."""
+    _survive(stage, "redis-restarted")
+
+
+def test_redis_paused(stage: Stage) -> None:
+    """A decision that took both roads, because Redis woke up after its deadline, is stored once."""
+    _survive(stage, "redis-paused")
+
+
+def test_postgres_killed(stage: Stage) -> None:
+    """Decisions wait in the stream; clients notice nothing."""
+    _survive(stage, "postgres-killed")
+
+
+def test_postgres_restarted(stage: Stage) -> None:
+    """Sessions are ended in the middle of a batch; clients notice nothing."""
+    _survive(stage, "postgres-restarted")
+
+
+def test_postgres_paused(stage: Stage) -> None:
+    """The consumer waits with its batch; clients notice nothing."""
+    _survive(stage, "postgres-paused")
+
+
+def test_postgres_out_of_connections(stage: Stage) -> None:
+    """The consumer's own connection was ended too, and there is none to be had."""
+    _survive(stage, "postgres-connections")
+
+
+def test_disk_of_the_database_full(stage: Stage) -> None:
+    """Refused rows are no poison: they are stored as soon as there is room."""
+    outcome = _survive(stage, "disk-full")
+    assert outcome.remark in (disk.REAL, disk.SIMULATED)
+
+
+def test_consumer_killed(stage: Stage) -> None:
+    """What it held when it died is taken over and stored, once."""
+    _survive(stage, "consumer-killed")
+
+
+def test_inference_killed(stage: Stage) -> None:
+    """Requests are cut off, and at most stored without an answer; none is answered and lost."""
+    _survive(stage, "inference-killed")
+
+
+def test_history_killed(stage: Stage) -> None:
+    """Decisions need it only when Redis is away; clients notice nothing."""
+    _survive(stage, "history-killed")
+
+
+def test_redis_and_history_killed(stage: Stage) -> None:
+    """What cannot be recorded is refused with 503 and Retry-After."""
+    assert _survive(stage, "both-roads").refused > 0
+
+
+def test_redis_and_history_paused(stage: Stage) -> None:
+    """Nobody says no, so the deadlines do; what was stored although refused is stored once."""
+    assert _survive(stage, "both-paused").refused > 0
+
+
+def test_clocks_an_hour_apart(stage: Stage) -> None:
+    """Decisions of three hosts whose clocks disagree are all listed once and counted by hour."""
+    _survive(stage, "clocks")
+
+
+def test_poison_in_the_stream(stage: Stage) -> None:
+    """What cannot be stored is put aside as it came, whole decisions beside it are stored."""
+    _survive(stage, "poison")
+
+
+def test_loss_and_doubling_are_found(stage: Stage) -> None:
+    """A row that is taken away and one that is copied do not add up."""
+
+    @contextmanager
+    def sabotage(stage: Stage) -> Iterator[str]:
+        yield ""
+        servers.run_sql(
+            stage.postgres.url,
+            """
+            DELETE FROM predictions WHERE id = (SELECT id FROM predictions ORDER BY id LIMIT 1);
+            CREATE TEMPORARY TABLE copy AS SELECT * FROM predictions ORDER BY id LIMIT 1;
+            UPDATE copy SET id = gen_random_uuid();
+            INSERT INTO predictions SELECT * FROM copy
+            """,
+        )
+
+    outcome = run(Scenario("sabotage", sabotage), stage, _PACE, show=False)
+    assert (outcome.lost, outcome.doubled) == (1, 1)
+    assert outcome.complaints == (
+        "1 acknowledged decisions are lost",
+        "1 decisions are doubled",
+        "1 rows of nobody",
+        "not a recount: prediction_rollup, applicant_rollup",
+    )
