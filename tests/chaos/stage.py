@@ -75,6 +75,6 @@ def open_stage(
                 settings=settings,
                 say=say,
             ) as system,
-            baseline("empty", folder) as idle_url,
+            baseline("empty", folder) as idle,
         ):
-            yield Stage(folder, postgres, redis, system, f"{idle_url}/")
+            yield Stage(folder, postgres, redis, system, f"{idle.url}/")
