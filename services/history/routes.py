@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator
 from typing import Annotated, Any, Final
 from uuid import UUID
 
-from fastapi import APIRouter, Depends, Query, Request, Response
+from fastapi import APIRouter, Depends, HTTPException, Query, Request, Response
 from fastapi.responses import StreamingResponse
 
 from services.history import queries
@@ -158,6 +158,12 @@ async def get_record(request: Request, prediction_id: UUID) -> Response:
         ttl_s=resources.settings.record_ttl_s,
         unchanging=True,
     )
+
+
+@erasure.delete("/history/export", include_in_schema=False)
+async def erase_export() -> Response:
+    """Refuse: the word is no decision's id."""
+    raise HTTPException(405)
 
 
 @erasure.delete(

@@ -14,6 +14,7 @@ import pytest
 from tests.harness import System
 
 _ROOT = Path(__file__).parents[2]
+_CONFIG = Path(__file__).with_name("schemathesis.toml")
 _EXAMPLES = os.environ.get("FUZZ_EXAMPLES", "100")
 """Most of one operation; the phase that tries every boundary of the schemas comes on top."""
 _SEED = os.environ.get("FUZZ_SEED", "20261125")
@@ -27,7 +28,8 @@ def test_service_keeps_what_its_document_says(
     """No status, header or body that is not described; valid is accepted, invalid refused."""
     url = system.inference_url if service == "inference" else system.history_url
     command = [
-        *(str(Path(sys.executable).with_name("schemathesis")), "run", f"{url}/openapi.json"),
+        *(str(Path(sys.executable).with_name("schemathesis")), "--config-file", str(_CONFIG)),
+        *("run", f"{url}/openapi.json"),
         *("--checks", "all", "--mode", "all", "--continue-on-failure"),
         *("--max-examples", _EXAMPLES, "--seed", _SEED),
         *("--header", f"X-API-Key: {system.api_key}", "--request-timeout", "10", "--no-color"),
