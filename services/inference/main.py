@@ -72,7 +72,7 @@ def create_app(settings: InferenceSettings | None = None) -> FastAPI:
             yield {
                 "resources": Resources(
                     bundle=bundle,
-                    catalogue=build_catalogue(bundle.manifest),
+                    catalogue=build_catalogue(bundle),
                     publisher=publisher,
                     redis=redis,
                 )
