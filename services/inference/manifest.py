@@ -25,7 +25,7 @@ SCHEMA_VERSION: Final = 1
 MANIFEST_FILE = "manifest.json"
 CURRENT_FILE = "CURRENT"
 MODEL_CARD_FILE = "MODEL_CARD.md"
-PICTURE_FOLDER = "img/"
+PICTURE_FOLDER = "img"
 MODEL_NAMES: tuple[ModelName, ...] = get_args(ModelName)
 
 Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]

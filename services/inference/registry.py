@@ -112,9 +112,9 @@ def load_bundle(root: Path, version: str | None) -> Bundle:
             else None
         ),
         pictures={
-            name.removeprefix(PICTURE_FOLDER): read_file(folder, manifest, name)
+            name.removeprefix(f"{PICTURE_FOLDER}/"): read_file(folder, manifest, name)
             for name in manifest.files
-            if name.startswith(PICTURE_FOLDER) and name.endswith(".png")
+            if name.startswith(f"{PICTURE_FOLDER}/") and name.endswith(".png")
         },
     )
 
