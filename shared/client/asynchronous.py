@@ -54,14 +54,19 @@ class AsyncLoanPredictorClient:
         """Close all connections."""
         await self._http.aclose()
 
-    def as_caller(self, api_key: str) -> "AsyncLoanPredictorClient":
-        """The same services over the same connections, with another key; close only one."""
+    def variant(
+        self, *, api_key: str | None = None, patience: Patience | None = None
+    ) -> "AsyncLoanPredictorClient":
+        """The same services over the same connections, as another caller or with other patience.
+
+        What is not given stays. Both are closed by closing either.
+        """
         services = self._services
         return AsyncLoanPredictorClient(
             services.inference_url,
             services.history_url,
-            api_key=api_key,
-            patience=self._patience,
+            api_key=services.api_key if api_key is None else api_key,
+            patience=patience or self._patience,
             http=self._http,
         )
 

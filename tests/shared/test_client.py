@@ -237,10 +237,10 @@ async def test_other_key_goes_over_the_same_connections() -> None:
         _URL, api_key="ours", http=httpx.AsyncClient(transport=transport)
     ) as client:
         await client.predict(EXAMPLE)
-        await client.as_caller("theirs").predict(EXAMPLE)
+        await client.variant(api_key="theirs").predict(EXAMPLE)
     with LoanPredictorClient(_URL, http=httpx.Client(transport=transport)) as sync_client:
         sync_client.predict(EXAMPLE)
-        sync_client.as_caller("theirs").predict(EXAMPLE)
+        sync_client.variant(api_key="theirs").predict(EXAMPLE)
     assert seen == ["ours", "theirs", None, "theirs"]
 
 
