@@ -47,7 +47,8 @@ def split(probability: Probability) -> Markup:
         '<span class="lp-fill-yes" style="width:{width:.3f}%"></span>'
         '<span class="lp-fill-no" style="flex:1"></span></div>'
         '<div class="lp-split-legend">'
-        '<span><i class="lp-dot lp-fill-yes"></i>Approval <b data-figure="approved">{yes}</b></span>'
+        '<span><i class="lp-dot lp-fill-yes"></i>Approval'
+        ' <b data-figure="approved">{yes}</b></span>'
         '<span><i class="lp-dot lp-fill-no"></i>Rejection <b data-figure="rejected">{no}</b></span>'
         "</div></div>"
     ).format(yes=approved, no=rejected, width=probability.approved * 100)
@@ -113,7 +114,9 @@ def trend(days: Sequence[Day]) -> Markup:
 
 
 def histogram(buckets: Sequence[Bucket]) -> Markup:
-    """How many decisions each range of confidence has."""
+    """How many decisions each range of confidence has, from the first to the last that has any."""
+    used = [i for i, bucket in enumerate(buckets) if bucket.predictions]
+    buckets = buckets[used[0] : used[-1] + 1] if used else ()
     most = max((bucket.predictions for bucket in buckets), default=1) or 1
     columns = _EMPTY.join(
         Markup(
@@ -149,7 +152,8 @@ def intervals(rows: Sequence[Ranged]) -> Markup:
             for value in (row.interval.low, row.interval.mean, row.interval.high)
         )
         return Markup(
-            '<div class="lp-range{kind}"><span>{title}</span><div class="lp-whiskers" aria-hidden="true">'
+            '<div class="lp-range{kind}"><span>{title}</span>'
+            '<div class="lp-whiskers" aria-hidden="true">'
             '<i class="lp-whisker" style="left:{low:.2f}%;width:{width:.2f}%"></i>'
             '<i class="lp-mean" style="left:{mean:.2f}%"></i></div>'
             '<span><b data-figure="accuracy">{figure}</b>'

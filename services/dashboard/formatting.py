@@ -4,7 +4,7 @@ from datetime import UTC, datetime
 from typing import Final
 
 NOT_GIVEN: Final = "not given"
-NONE: Final = "–"
+NONE: Final = "\u2013"
 _NARROW_SPACE: Final = "\u202f"
 
 

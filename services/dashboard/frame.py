@@ -63,7 +63,8 @@ def frame(request: Request, *, title: str, lead: str, watch: Watch) -> Iterator[
     with ui.element("div").classes("lp-page"):
         ui.html(
             Markup(
-                '<div class="lp-title"><div><h1 id="content" tabindex="-1">{}</h1><p class="lp-muted">{}</p></div></div>'
+                '<div class="lp-title"><div><h1 id="content" tabindex="-1">{}</h1>'
+                '<p class="lp-muted">{}</p></div></div>'
             ).format(title, lead),
             sanitize=False,
         )

@@ -23,7 +23,8 @@ _POLICY_VIOLATION: Final = 1008
 # NiceGUI starts with inline scripts, and Vue compiles templates in the browser; what the policy
 # still does is to forbid every other origin, framing, and forms that lead elsewhere.
 _HEADERS: Final = {
-    "content-security-policy": "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval';"
+    "content-security-policy": "default-src 'self';"
+    " script-src 'self' 'unsafe-inline' 'unsafe-eval';"
     " style-src 'self' 'unsafe-inline'; img-src 'self' data:; font-src 'self' data:;"
     " connect-src 'self'; object-src 'none'; base-uri 'none'; form-action 'self';"
     " frame-ancestors 'none'",

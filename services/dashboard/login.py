@@ -9,7 +9,7 @@ from fastapi.responses import HTMLResponse, RedirectResponse
 from markupsafe import Markup
 
 from services.dashboard import theme
-from services.dashboard.gate import COOKIE, LOGIN_PATH, root_of
+from services.dashboard.gate import COOKIE, LOGIN_PATH, root_of, session_of
 from services.dashboard.sessions import LIFETIME_S, Sessions
 from services.dashboard.settings import DashboardSettings
 from shared.client import AccessDenied, AsyncLoanPredictorClient, CallFailed
@@ -47,60 +47,53 @@ def login_router(
     attempts = RateLimits()
     entry = settings.dashboard_password
 
-    def page(request: Request, *, wanted: str, error: str = "", status: int = 200) -> Response:
-        with_password = entry is not None
-        body = _PAGE.format(
-            head=theme.head(root_of(request.scope)),
-            logo=theme.LOGO,
-            hint="With the dashboard's password, or with an API key of your own."
-            if with_password
-            else "With an API key that may read the history. It stays on the server.",
-            label="Password or API key" if with_password else "API key",
-            error=Markup('<p class="lp-error" role="alert" id="fault">{}</p>').format(error)
-            if error
-            else "",
-            invalid=Markup('aria-invalid="true" aria-describedby="fault"') if error else "",
-            next=wanted,
-        )
+    def page(request: Request, wanted: str, error: str = "", status: int = 200) -> Response:
+        body = _form(root_of(request.scope), wanted, error=error, with_password=entry is not None)
         return HTMLResponse(body, status)
 
-    async def admit(secret: str) -> str | None:
-        """The cookie of a new session; None if the secret opens nothing. Raises CallFailed."""
+    async def admit(request: Request, secret: str) -> str | None:
+        """The cookie of a new session; None if the secret opens nothing.
+
+        Raises ``RateLimitExceeded`` and ``CallFailed``.
+        """
+        address = request.client.host if request.client else "unknown"
+        attempts.hit(ATTEMPTS_OF_ONE, bucket="login", caller=address)
+        attempts.hit(ATTEMPTS_OF_ALL, bucket="login", caller="everybody")
         if secret.startswith(_KEY_PREFIX):
-            theirs = client.variant(api_key=secret)
-            try:
-                await theirs.statistics()
-            except AccessDenied:
-                return None
-            return sessions.begin("API key", theirs)
+            return await _admit_key(secret)
         # In a thread: being slow is what the hash is for.
         if entry is not None and await asyncio.to_thread(is_password, secret, entry):
             return sessions.begin("password", client)
         return None
 
+    async def _admit_key(secret: str) -> str | None:
+        theirs = client.variant(api_key=secret)
+        try:
+            await theirs.statistics()
+        except AccessDenied:
+            return None
+        return sessions.begin("API key", theirs)
+
     @router.get(LOGIN_PATH)
     async def ask(request: Request) -> Response:
         """Show the form."""
-        return page(request, wanted=_safe(request.query_params.get("next", "/")))
+        return page(request, _safe(request.query_params.get("next", "/")))
 
     @router.post(LOGIN_PATH)
     async def sign_in(request: Request) -> Response:
         """Begin a session, or say why not."""
         form = parse_qs((await read_body(request, limit_bytes=_MAX_FORM_BYTES)).decode())
         wanted = _safe(form.get("next", ["/"])[0])
-        address = request.client.host if request.client else "unknown"
         try:
-            attempts.hit(ATTEMPTS_OF_ONE, bucket="login", caller=address)
-            attempts.hit(ATTEMPTS_OF_ALL, bucket="login", caller="everybody")
-            cookie = await admit(form.get("secret", [""])[0].strip())
+            cookie = await admit(request, form.get("secret", [""])[0].strip())
         except RateLimitExceeded as error:
             told = f"Too many attempts; try again in {error.reset_after_s} s."
-            return page(request, wanted=wanted, error=told, status=429)
+            return page(request, wanted, told, 429)
         except CallFailed:
             told = "The key could not be checked, for the history service does not answer."
-            return page(request, wanted=wanted, error=told, status=503)
+            return page(request, wanted, told, 503)
         if cookie is None:
-            return page(request, wanted=wanted, error="That opens nothing here.", status=401)
+            return page(request, wanted, "That opens nothing here.", 401)
         response = RedirectResponse(root_of(request.scope) + wanted, status_code=303)
         response.set_cookie(
             COOKIE,
@@ -116,14 +109,30 @@ def login_router(
     @router.post("/logout")
     async def sign_out(request: Request) -> Response:
         """End the session, here and in every page that is open."""
-        session = request.scope["state"]["session"]
-        if session is not None and session.can_end:
+        session = session_of(request.scope)
+        if session.can_end:
             sessions.end(session)
         response = RedirectResponse(root_of(request.scope) + LOGIN_PATH, status_code=303)
         response.delete_cookie(COOKIE, path=root_of(request.scope) or "/")
         return response
 
     return router
+
+
+def _form(root: str, wanted: str, *, error: str, with_password: bool) -> Markup:
+    return _PAGE.format(
+        head=theme.head(root),
+        logo=theme.LOGO,
+        hint="With the dashboard's password, or with an API key of your own."
+        if with_password
+        else "With an API key that may read the history. It stays on the server.",
+        label="Password or API key" if with_password else "API key",
+        error=Markup('<p class="lp-error" role="alert" id="fault">{}</p>').format(error)
+        if error
+        else "",
+        invalid=Markup('aria-invalid="true" aria-describedby="fault"') if error else "",
+        next=wanted,
+    )
 
 
 def _safe(wanted: str) -> str:

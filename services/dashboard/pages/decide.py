@@ -89,8 +89,9 @@ def application_of(values: Values) -> dict[str, object]:
 def form(values: Values, faults: Sequence[Fault] = ()) -> Markup:
     """The form with these values, each fault beside its field."""
     sections = markup.join(
-        Markup('<fieldset><legend>{}</legend><div class="lp-fields">{}</div></fieldset>').format(
+        Markup('<fieldset><legend>{}</legend><div class="lp-fields{}">{}</div></fieldset>').format(
             title,
+            "" if any(spec.unit for spec in specs) else " lp-narrow",
             markup.join(
                 markup.field(spec, value=values.get(spec.name, ""), faults=faults) for spec in specs
             ),

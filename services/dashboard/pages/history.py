@@ -23,7 +23,7 @@ from shared.errors import Fault
 PAGE_SIZE: Final = 20
 
 _FORM: Final = Markup(
-    '<details class="lp-card" style="display:block"{open}><summary>Filters{active}</summary>'
+    '<details class="lp-card"{open}><summary>Filters{active}</summary>'
     '<form method="get" action="{root}/history" class="lp-stack" style="gap:16px"'
     ' aria-label="Filters"><div class="lp-fields lp-narrow">{fields}</div>'
     '<div class="lp-actions"><button class="lp-button" type="submit">Show</button>'

@@ -41,7 +41,7 @@ def comparison(compared: ModelComparison, root: str) -> Markup:
     return markup.join(
         (
             Markup(
-                '<div class="lp-note"><h2>{} decides</h2><p data-figure="reason">{}</p></div>'
+                '<div class="lp-note lp-key"><h2>{} decides</h2><p data-figure="reason">{}</p></div>'
             ).format(names[compared.champion], compared.champion_reason),
             markup.card(
                 "Accuracy, with 95 % intervals",
@@ -136,7 +136,7 @@ def register(watch: Watch) -> None:
             watch=watch,
         ):
             Loader("models", fetch)
-            with ui.element("details").classes("lp-card").style("display: block") as card:
+            with ui.element("details").classes("lp-card") as card:
                 ui.html("The model card", sanitize=False, tag="summary")
                 document = ui.markdown("").classes("lp-document")
             card.set_visibility(False)

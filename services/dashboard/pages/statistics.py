@@ -69,7 +69,9 @@ def overview(statistics: Statistics, analytics: Analytics) -> Markup:
                     "Approval by credit history",
                     charts.rate_bars(
                         (name, credit_history(name).capitalize(), summary)
-                        for name, summary in analytics.by_credit_history.items()
+                        for name, summary in sorted(
+                            analytics.by_credit_history.items(), key=_by_merit
+                        )
                     ),
                 ),
                 markup.card(
@@ -79,6 +81,11 @@ def overview(statistics: Statistics, analytics: Analytics) -> Markup:
             ),
         )
     )
+
+
+def _by_merit(group: tuple[str, Summary]) -> int:
+    """Good, bad, unknown, and then whatever a newer service may tell apart."""
+    return {"1": 0, "0": 1, _MISSING: 2}.get(group[0], 3)
 
 
 def _totals(summary: Summary, *, prefix: str = "") -> list[tuple[str, str, str]]:
