@@ -16,7 +16,7 @@ COMPOSE = $(shell docker compose version >/dev/null 2>&1 && echo docker compose 
 # Fresh secrets are made inside the image: with Docker nothing else has to be installed.
 KEYS = docker run --rm -i --network none --read-only loan-predictor-history python -m shared.keys
 
-.PHONY: help run test check train format lock clean env up down logs ps key history-image compose-test bench load ladder
+.PHONY: help run test test-browser check train format lock clean env up down logs ps key password history-image compose-test bench load ladder
 .DEFAULT_GOAL := help
 
 help: ## Show this list
@@ -27,6 +27,9 @@ run: $(INSTALLED) ## Start everything on this machine; Ctrl-C stops it, the data
 
 test: $(INSTALLED) ## Run every test on real servers and processes, with branch coverage
 	$(PY) -m pytest --cov
+
+test-browser: $(INSTALLED) ## Test the dashboard in chromium: apt-get install chromium, or CHROMIUM=path
+	$(PY) -m pytest -s tests/browser
 
 check: $(INSTALLED) ## Check format, lint, types and import contracts
 	$(PY) -m ruff format --check .
@@ -57,6 +60,7 @@ env: .env ## Write .env with fresh secrets for the containers, unless there is o
 up: .env ## Start the whole system in containers: http://localhost:8080
 	$(COMPOSE) up --detach --build
 	@echo "Ready. Ask for a decision, and with your key for its record:"
+	@echo "  open http://localhost:8080/app and sign in with $$(sed -n s/^DASHBOARD_LOGIN=//p .env)"
 	@echo "  curl -s http://localhost:8080/predict -H 'Content-Type: application/json' \\"
 	@echo "    -d '{\"ApplicantIncome\": 5849, \"LoanAmount\": 128, \"Credit_History\": 1}'"
 	@echo "  curl -s http://localhost:8080/history -H \"X-API-Key: \$$(sed -n s/^API_KEY=//p .env)\""
@@ -74,6 +78,9 @@ key: history-image ## Make an API key: make key NAME=bank SCOPES=predict LIMITS=
 	@test -n "$(NAME)" && test -n "$(SCOPES)" || { echo \
 		"Name the client and what it may do: make key NAME=bank SCOPES=predict,history:read" >&2; exit 2; }
 	@$(KEYS) mint "$(NAME)" "$(SCOPES)" "$(or $(LIMITS),unlimited)"
+
+password: $(INSTALLED) ## Hash a password for DASHBOARD_PASSWORD
+	@$(PY) -m shared.keys password
 
 history-image:
 	@docker build --quiet --file Dockerfile.history --tag loan-predictor-history . > /dev/null

@@ -30,16 +30,18 @@ def running_system(*, database_url: str, redis_url: str, logs: Path) -> Iterator
     """The whole system, ready, on the servers given; a failing test shows the logs' ends."""
     history_port, inference_port = free_port(), free_port()
     history_url = f"http://{HOST}:{history_port}"
+    inference_url = f"http://{HOST}:{inference_port}"
     env = services.environment(
         database_url=database_url,
         redis_url=redis_url,
+        inference_url=inference_url,
         history_url=history_url,
         api_key=keys.SECRET,
     )
     system = System(
         api_key=keys.SECRET,
         inference=services.inference(env, host=HOST, port=inference_port, logs=logs),
-        inference_url=f"http://{HOST}:{inference_port}",
+        inference_url=inference_url,
         history=services.history(env, host=HOST, port=history_port, logs=logs),
         history_url=history_url,
         consumer=services.consumer(env, logs=logs),

@@ -39,61 +39,79 @@ _PAGE: Final = Markup("""<!doctype html>
 </form></main></body></html>""")
 
 
-def login_router(
-    settings: DashboardSettings, *, sessions: Sessions, client: AsyncLoanPredictorClient
-) -> APIRouter:
-    """The routes /login and /logout; ``client`` is the dashboard's own."""
-    router = APIRouter(include_in_schema=False)
-    attempts = RateLimits()
-    entry = settings.dashboard_password
+class Porter:
+    """Gives whoever brings the password, or an API key that the services accept, a session.
 
-    def page(request: Request, wanted: str, error: str = "", status: int = 200) -> Response:
-        body = _form(root_of(request.scope), wanted, error=error, with_password=entry is not None)
-        return HTMLResponse(body, status)
+    ``client`` is the dashboard's own. Somebody's API key is used for that session's calls alone,
+    so that nobody can do more here than with the key itself.
+    """
 
-    async def admit(request: Request, secret: str) -> str | None:
+    def __init__(
+        self,
+        settings: DashboardSettings,
+        *,
+        sessions: Sessions,
+        client: AsyncLoanPredictorClient,
+    ) -> None:
+        self.sessions = sessions
+        self._entry = settings.dashboard_password
+        self._client = client
+        self._attempts = RateLimits()
+
+    @property
+    def takes_password(self) -> bool:
+        """Whether a password is configured."""
+        return self._entry is not None
+
+    async def admit(self, secret: str, *, address: str) -> str | None:
         """The cookie of a new session; None if the secret opens nothing.
 
-        Raises ``RateLimitExceeded`` and ``CallFailed``.
+        Raises ``RateLimitExceeded``, and ``CallFailed`` if a key cannot be checked.
         """
-        address = request.client.host if request.client else "unknown"
-        attempts.hit(ATTEMPTS_OF_ONE, bucket="login", caller=address)
-        attempts.hit(ATTEMPTS_OF_ALL, bucket="login", caller="everybody")
+        self._attempts.hit(ATTEMPTS_OF_ONE, bucket="login", caller=address)
+        self._attempts.hit(ATTEMPTS_OF_ALL, bucket="login", caller="everybody")
         if secret.startswith(_KEY_PREFIX):
-            return await _admit_key(secret)
+            return await self._admit_key(secret)
+        entry = self._entry
         # In a thread: being slow is what the hash is for.
         if entry is not None and await asyncio.to_thread(is_password, secret, entry):
-            return sessions.begin("password", client)
+            return self.sessions.begin("password", self._client)
         return None
 
-    async def _admit_key(secret: str) -> str | None:
-        theirs = client.variant(api_key=secret)
+    async def _admit_key(self, secret: str) -> str | None:
+        theirs = self._client.variant(api_key=secret)
         try:
             await theirs.statistics()
         except AccessDenied:
             return None
-        return sessions.begin("API key", theirs)
+        return self.sessions.begin("API key", theirs)
+
+
+def login_router(porter: Porter) -> APIRouter:
+    """The routes /login and /logout."""
+    router = APIRouter(include_in_schema=False)
 
     @router.get(LOGIN_PATH)
     async def ask(request: Request) -> Response:
         """Show the form."""
-        return page(request, _safe(request.query_params.get("next", "/")))
+        return _page(request, porter, _safe(request.query_params.get("next", "/")))
 
     @router.post(LOGIN_PATH)
     async def sign_in(request: Request) -> Response:
         """Begin a session, or say why not."""
         form = parse_qs((await read_body(request, limit_bytes=_MAX_FORM_BYTES)).decode())
         wanted = _safe(form.get("next", ["/"])[0])
+        address = request.client.host if request.client else "unknown"
         try:
-            cookie = await admit(request, form.get("secret", [""])[0].strip())
+            cookie = await porter.admit(form.get("secret", [""])[0].strip(), address=address)
         except RateLimitExceeded as error:
             told = f"Too many attempts; try again in {error.reset_after_s} s."
-            return page(request, wanted, told, 429)
+            return _page(request, porter, wanted, told, 429)
         except CallFailed:
             told = "The key could not be checked, for the history service does not answer."
-            return page(request, wanted, told, 503)
+            return _page(request, porter, wanted, told, 503)
         if cookie is None:
-            return page(request, wanted, "That opens nothing here.", 401)
+            return _page(request, porter, wanted, "That opens nothing here.", 401)
         response = RedirectResponse(root_of(request.scope) + wanted, status_code=303)
         response.set_cookie(
             COOKIE,
@@ -111,7 +129,7 @@ def login_router(
         """End the session, here and in every page that is open."""
         session = session_of(request.scope)
         if session.can_end:
-            sessions.end(session)
+            porter.sessions.end(session)
         response = RedirectResponse(root_of(request.scope) + LOGIN_PATH, status_code=303)
         response.delete_cookie(COOKIE, path=root_of(request.scope) or "/")
         return response
@@ -119,9 +137,12 @@ def login_router(
     return router
 
 
-def _form(root: str, wanted: str, *, error: str, with_password: bool) -> Markup:
-    return _PAGE.format(
-        head=theme.head(root),
+def _page(
+    request: Request, porter: Porter, wanted: str, error: str = "", status: int = 200
+) -> Response:
+    with_password = porter.takes_password
+    body = _PAGE.format(
+        head=theme.head(root_of(request.scope)),
         logo=theme.LOGO,
         hint="With the dashboard's password, or with an API key of your own."
         if with_password
@@ -133,6 +154,7 @@ def _form(root: str, wanted: str, *, error: str, with_password: bool) -> Markup:
         invalid=Markup('aria-invalid="true" aria-describedby="fault"') if error else "",
         next=wanted,
     )
+    return HTMLResponse(body, status)
 
 
 def _safe(wanted: str) -> str:

@@ -13,7 +13,7 @@ from nicegui import ui
 from services.dashboard import theme
 from services.dashboard.gate import Gate
 from services.dashboard.jobs import Jobs
-from services.dashboard.login import login_router
+from services.dashboard.login import Porter, login_router
 from services.dashboard.pages import batch, decide, history, models, record, statistics
 from services.dashboard.sessions import Session, Sessions
 from services.dashboard.settings import DashboardSettings
@@ -62,7 +62,7 @@ def create_app(settings: DashboardSettings | None = None) -> FastAPI:
     routers = (
         health_router(service="dashboard", version=VERSION, checks=_checks(client)),
         theme.assets_router(),
-        login_router(settings, sessions=sessions, client=client),
+        login_router(Porter(settings, sessions=sessions, client=client)),
         history.export_router(),
         models.pictures_router(),
         batch.files_router(jobs),

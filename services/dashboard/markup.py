@@ -5,7 +5,7 @@ from typing import Final, NamedTuple
 
 from markupsafe import Markup
 
-from services.dashboard.formatting import NOT_GIVEN, amount, credit_history, field_title
+from services.dashboard.formatting import NONE, NOT_GIVEN, amount, credit_history, field_title
 from shared.errors import Fault
 from shared.events import Application, Prediction
 
@@ -83,7 +83,9 @@ def table(head: Sequence[str], rows: Iterable[Sequence[object]], *, caption: str
     def row(cells: Sequence[object]) -> Markup:
         first = Markup('<th scope="row">{}</th>').format(cells[0])
         others = join(
-            Markup('<td data-label="{}">{}</td>').format(name, cell)
+            Markup('<td data-label="{}"{}>{}</td>').format(
+                name, Markup(' class="lp-nothing"') if cell == NONE else EMPTY, cell
+            )
             for name, cell in zip(head[1:], cells[1:], strict=True)
         )
         return Markup("<tr>{}{}</tr>").format(first, others)

@@ -41,7 +41,8 @@ def comparison(compared: ModelComparison, root: str) -> Markup:
     return markup.join(
         (
             Markup(
-                '<div class="lp-note lp-key"><h2>{} decides</h2><p data-figure="reason">{}</p></div>'
+                '<div class="lp-note lp-key"><h2>{} decides</h2>'
+                '<p data-figure="reason">{}</p></div>'
             ).format(names[compared.champion], compared.champion_reason),
             markup.card(
                 "Accuracy, with 95 % intervals",
