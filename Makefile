@@ -28,8 +28,8 @@ run: $(INSTALLED) ## Start everything on this machine; Ctrl-C stops it, the data
 test: $(INSTALLED) ## Run every test on real servers and processes, with branch coverage
 	$(PY) -m pytest --cov
 
-test-browser: $(INSTALLED) ## Test the dashboard in chromium: apt-get install chromium, or CHROMIUM=path
-	$(PY) -m pytest -s tests/browser
+test-browser: $(INSTALLED) ## Test the dashboard in chromium: apt-get install chromium, or CHROMIUM=path; SCREENSHOTS=docs/img
+	$(PY) -m pytest -s -o python_files='*_in_browser.py' tests/browser
 
 check: $(INSTALLED) ## Check format, lint, types and import contracts
 	$(PY) -m ruff format --check .

@@ -1,5 +1,6 @@
 """The shipped processes, started for a test and stopped after it."""
 
+import os
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -57,6 +58,25 @@ def running_system(*, database_url: str, redis_url: str, logs: Path) -> Iterator
         for process in reversed(processes):
             process.stop()
             print(process.log_tail())
+
+
+@contextmanager
+def running_dashboard(system: System, *, logs: Path, **settings: str) -> Iterator[str]:
+    """The address of the dashboard of ``system``, ready; a failing test shows the log's end."""
+    port = free_port()
+    env = os.environ | {
+        "INFERENCE_URL": system.inference_url,
+        "HISTORY_URL": system.history_url,
+        "DASHBOARD_API_KEY": system.api_key,
+        **settings,
+    }
+    process = services.dashboard(env, host=HOST, port=port, logs=logs)
+    try:
+        process.start()
+        yield f"http://{HOST}:{port}"
+    finally:
+        process.stop()
+        print(process.log_tail())
 
 
 def free_port() -> int:

@@ -1,6 +1,7 @@
 """Waiting for something to come true."""
 
 import asyncio
+import time
 from collections.abc import Callable
 
 _POLL_S = 0.01
@@ -11,3 +12,12 @@ async def eventually(condition: Callable[[], bool], *, timeout_s: float = 20) ->
     async with asyncio.timeout(timeout_s):
         while not condition():  # noqa: ASYNC110  the condition is of any kind, it cannot notify
             await asyncio.sleep(_POLL_S)
+
+
+def until(condition: Callable[[], bool], *, timeout_s: float = 20) -> None:
+    """As ``eventually``, for a test without an event loop."""
+    deadline_s = time.monotonic() + timeout_s
+    while not condition():
+        if time.monotonic() > deadline_s:
+            raise TimeoutError(f"it did not come true within {timeout_s:g} s")
+        time.sleep(_POLL_S)

@@ -3,8 +3,7 @@
 import asyncio
 import csv
 import json
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import pytest
 
@@ -20,6 +19,7 @@ from shared.client import (
 )
 from shared.events import EXAMPLE
 from tests.harness import System
+from tests.waiting import until
 
 _DECISIONS = 7
 
@@ -36,19 +36,12 @@ def client(system: System) -> Iterator[LoanPredictorClient]:
         yield client
 
 
-def _until(condition: Callable[[], bool]) -> None:
-    deadline_s = time.monotonic() + 20
-    while not condition():
-        assert time.monotonic() < deadline_s
-        time.sleep(0.05)
-
-
 def test_what_was_decided_can_be_read_back_in_every_way(client: LoanPredictorClient) -> None:
     """One record, pages, all pages, both exports, statistics and analytics agree."""
     made = [client.predict(EXAMPLE | {"Loan_ID": f"LP{n}"}) for n in range(_DECISIONS - 1)]
     made.append(client.predict(made[0].input_data, model="random_forest"))
     newest_first = [decision.prediction_id for decision in reversed(made)]
-    _until(lambda: client.statistics().total_predictions == _DECISIONS)
+    until(lambda: client.statistics().total_predictions == _DECISIONS)
 
     record = client.record(made[0].prediction_id)
     assert {name: getattr(record, name) for name in type(made[0]).model_fields} == dict(made[0])
