@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 
 import httpx
 import pytest
-from playwright.sync_api import Browser, BrowserContext, Page, Playwright, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Page, Playwright, expect, sync_playwright
 
 from services.local import servers
 from services.local.servers import Server
@@ -29,6 +29,7 @@ _FLAGS = (
     *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
     *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
 )
+_WITHIN_MS = 20_000
 _TODAY = 90
 _DAYS = 18
 _MODELS: tuple[ModelName | None, ...] = (
@@ -59,6 +60,7 @@ def browser(playwright: Playwright) -> Iterator[Browser]:
     path = _chromium()
     if path is None:
         pytest.skip("there is no chromium: apt-get install chromium, or set CHROMIUM")
+    expect.set_options(timeout=_WITHIN_MS)
     browser = playwright.chromium.launch(executable_path=path, args=_FLAGS)
     yield browser
     browser.close()
@@ -135,7 +137,7 @@ def open_context(browser: Browser) -> Iterator[Callable[..., BrowserContext]]:
             color_scheme="dark" if dark else "light",
             accept_downloads=True,
         )
-        context.set_default_timeout(20_000)
+        context.set_default_timeout(_WITHIN_MS)
         context.on("request", lambda request: _note_stranger(request.url, strangers))
         context.on("weberror", lambda error: complaints.append(str(error.error)))
         context.on(

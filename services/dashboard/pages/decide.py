@@ -124,7 +124,7 @@ def decided(decision: Decision, root: str) -> Markup:
     model = decision.model_info
     return Markup(
         '<section class="lp-card" aria-label="Decision"><div class="lp-verdict">{ring}<div>'
-        '<strong class="lp-{kind}" data-figure="prediction">{prediction}</strong>'
+        '<h2 class="lp-{kind}" data-figure="prediction">{prediction}</h2>'
         '<span class="lp-muted">with a confidence of '
         '<b data-figure="confidence">{confidence}</b></span></div></div>{split}{filled}{warnings}'
         '{facts}<div class="lp-actions"><a class="lp-button lp-plain"'
@@ -176,7 +176,7 @@ def compared(benchmark: Benchmark) -> Markup:
     )
     return Markup(
         '<section class="lp-card" aria-label="All models"><div class="lp-verdict">{ring}<div>'
-        '<strong class="lp-{kind}" data-figure="consensus">{prediction}</strong>'
+        '<h2 class="lp-{kind}" data-figure="consensus">{prediction}</h2>'
         '<span class="lp-muted"><b data-figure="agree">{agree}</b> of {total} models agree</span>'
         "</div></div>{warnings}{rows}"
         '<p class="lp-help">Nothing of this was recorded.</p></section>'

@@ -140,6 +140,8 @@ def register(watch: Watch) -> None:
             with ui.element("details").classes("lp-card") as card:
                 ui.html("The model card", sanitize=False, tag="summary")
                 document = ui.markdown("").classes("lp-document")
+                # Wide tables scroll within it, by keyboard, too.
+                document.props('tabindex=0 role=region aria-label="The model card"')
             card.set_visibility(False)
 
 

@@ -16,8 +16,8 @@ from shared.client.answers import Record
 
 _PAGE: Final = Markup(
     '<div class="lp-grid lp-two"><section class="lp-card" aria-label="Decision">'
-    '<div class="lp-verdict">{ring}<div><strong class="lp-{kind}" data-figure="prediction">'
-    '{prediction}</strong><span class="lp-muted">with a confidence of <b data-figure="confidence">'
+    '<div class="lp-verdict">{ring}<div><h2 class="lp-{kind}" data-figure="prediction">'
+    '{prediction}</h2><span class="lp-muted">with a confidence of <b data-figure="confidence">'
     "{confidence}</b></span></div></div>{split}{filled}{warnings}</section>{application}</div>"
     '{about}<div class="lp-actions"><a class="lp-button lp-plain" href="{root}/history">'
     "All decisions</a></div>"
