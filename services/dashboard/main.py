@@ -72,7 +72,8 @@ def create_app(settings: DashboardSettings | None = None) -> FastAPI:
     for page in (decide, history, record, statistics, models):
         page.register(watch)
     batch.register(watch, jobs)
-    pages_app.config.quasar_config["brand"] = {}
+    # A bar without a name, which comes and goes above every page, helps nobody.
+    pages_app.config.quasar_config["loadingBar"] = {"skipHijack": True}
     ui.run_with(
         app,
         title="Loan predictor",

@@ -37,7 +37,9 @@ def verdict_tag(prediction: Prediction) -> Markup:
 def note(title: str, *lines: str, kind: str = "") -> Markup:
     """A box that stands out: ``kind`` is warned, bad or nothing."""
     content = join(Markup("<p>{}</p>").format(line) for line in lines)
-    return Markup('<div class="lp-note lp-{}"><strong>{}</strong>{}</div>').format(kind, title, content)
+    return Markup('<div class="lp-note lp-{}"><strong>{}</strong>{}</div>').format(
+        kind, title, content
+    )
 
 
 def listed(title: str, lines: Sequence[str], *, kind: str = "") -> Markup:

@@ -91,7 +91,7 @@ def form(values: Values, faults: Sequence[Fault] = ()) -> Markup:
     sections = markup.join(
         Markup('<fieldset><legend>{}</legend><div class="lp-fields{}">{}</div></fieldset>').format(
             title,
-            "" if any(spec.unit for spec in specs) else " lp-narrow",
+            "" if any(spec.unit for spec in specs) else " lp-tight",
             markup.join(
                 markup.field(spec, value=values.get(spec.name, ""), faults=faults) for spec in specs
             ),
