@@ -81,7 +81,7 @@ class Jobs:
             del self._jobs[next(iter(self._jobs))]
         job = Job(name, owner)
         self._jobs[job.identifier] = job
-        self._run(job, self._check(job, content))
+        self._run(job, lambda: self._check(job, content))
         return job
 
     def find(self, identifier: str, owner: Session) -> Job | None:
@@ -94,7 +94,7 @@ class Jobs:
         if not job.at_work:
             job.phase, job.seen, job.problem = "deciding", 0, ""
             job.failures.clear()
-            self._run(job, self._decide(job))
+            self._run(job, lambda: self._decide(job))
 
     async def stop(self) -> None:
         """Give up whatever is at work; rows that were decided are recorded."""
@@ -103,10 +103,10 @@ class Jobs:
         if self._tasks:
             await asyncio.wait(self._tasks)
 
-    def _run(self, job: Job, work: Awaitable[None]) -> None:
+    def _run(self, job: Job, work: Callable[[], Awaitable[None]]) -> None:
         async def guarded() -> None:
             try:
-                await work
+                await work()
             except SignedOut:
                 job.phase, job.problem = "unusable", "The session that brought this file has ended."
             except SheetError as error:

@@ -69,6 +69,9 @@ def create_app(settings: DashboardSettings | None = None) -> FastAPI:
     )
     for router in routers:
         app.include_router(router)
+    app.add_middleware(Gate, sessions=sessions, local=local)
+    install_conventions(app, log_access=log_access, metrics=Metrics())
+    # The pages take every path that is not taken before.
     for page in (decide, history, record, statistics, models):
         page.register(watch)
     batch.register(watch, jobs)
@@ -83,8 +86,6 @@ def create_app(settings: DashboardSettings | None = None) -> FastAPI:
         binding_refresh_interval=None,
         show_welcome_message=False,
     )
-    app.add_middleware(Gate, sessions=sessions, local=local)
-    install_conventions(app, log_access=log_access, metrics=Metrics())
     return app
 
 

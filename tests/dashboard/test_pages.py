@@ -37,7 +37,7 @@ def api(standing: System) -> Iterator[LoanPredictorClient]:
 def _region(user: User, name: str) -> str:
     [element] = user.find(marker=name).elements
     assert isinstance(element, ui.html)
-    return element.content
+    return str(element.content)
 
 
 async def _shows(user: User, name: str, text: str) -> None:
