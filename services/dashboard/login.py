@@ -31,6 +31,7 @@ _PAGE: Final = Markup("""<!doctype html>
 <h1>Sign in</h1>
 <p class="lp-muted">{hint}</p>
 {error}
+<input name="username" value="dashboard" autocomplete="username" hidden>
 <label for="secret">{label}</label>
 <input id="secret" name="secret" type="password" required autofocus autocomplete="current-password"
  {invalid}>
