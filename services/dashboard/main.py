@@ -14,7 +14,7 @@ from services.dashboard import theme
 from services.dashboard.gate import Gate
 from services.dashboard.jobs import Jobs
 from services.dashboard.login import Porter, login_router
-from services.dashboard.pages import batch, decide, history, models, record, statistics
+from services.dashboard.pages import batch, decide, history, models, nowhere, record, statistics
 from services.dashboard.sessions import Session, Sessions
 from services.dashboard.settings import DashboardSettings
 from services.dashboard.watch import Watch
@@ -75,6 +75,7 @@ def create_app(settings: DashboardSettings | None = None) -> FastAPI:
     for page in (decide, history, record, statistics, models):
         page.register(watch)
     batch.register(watch, jobs)
+    nowhere.register(watch)
     # A bar without a name, which comes and goes above every page, helps nobody.
     pages_app.config.quasar_config["loadingBar"] = {"skipHijack": True}
     ui.run_with(

@@ -1,6 +1,7 @@
 """An eye on both services, one for all open pages."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Final
@@ -19,14 +20,19 @@ _LOSSES: Final[dict[Service, str]] = {
 
 
 class Watch:
-    """Which services are away, as of at most ``EVERY_S`` and a call ago."""
+    """Which services are away, as of at most ``EVERY_S`` and a call ago.
+
+    Nobody is asked while no page is open.
+    """
 
     def __init__(self, client: AsyncLoanPredictorClient) -> None:
         self._client = client
         self._away: frozenset[Service] = frozenset()
+        self._wanted_s = float("-inf")
 
     def notice(self) -> Markup:
         """What to say above every page; empty while all is well."""
+        self._wanted_s = time.monotonic()
         if not self._away:
             return markup.EMPTY
         lines = [_LOSSES[service] for service in sorted(self._away)]
@@ -48,7 +54,8 @@ class Watch:
 
         async def keep_looking() -> None:
             while True:
-                await self.look()
+                if time.monotonic() - self._wanted_s < 2 * EVERY_S:
+                    await self.look()
                 await asyncio.sleep(EVERY_S)
 
         looking = asyncio.create_task(keep_looking())

@@ -234,6 +234,13 @@ async def test_file_that_cannot_be_used_is_said_so(user: User) -> None:
     assert (await user.http_client.post("/batch/upload", files=large)).status_code == 413
 
 
+async def test_address_without_a_page_is_a_friendly_404(user: User) -> None:
+    """With the way back."""
+    answer = await user.http_client.get("/nowhere/at-all")
+    assert answer.status_code == 404
+    assert "There is no such page" in answer.text
+
+
 async def test_outage_is_said_and_ends_by_itself(
     user: User, api: LoanPredictorClient, standing: System, monkeypatch: pytest.MonkeyPatch
 ) -> None:
