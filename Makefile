@@ -18,7 +18,7 @@ COMPOSE = $(shell docker compose version >/dev/null 2>&1 && echo docker compose 
 KEYS = docker run --rm -i --network none --read-only loan-predictor-history python -m shared.keys
 KEY_MAKER = $(if $(wildcard $(INSTALLED)),$(INSTALLED),$(if $(shell command -v docker),history-image,$(INSTALLED)))
 
-.PHONY: help run test check train format lock clean env up down logs ps key history-image compose-test bench flame load ladder chaos verify-audit fuzz audit
+.PHONY: help run test test-browser check train format lock clean env up down logs ps key password history-image compose-test bench flame load ladder chaos verify-audit fuzz audit
 .DEFAULT_GOAL := help
 
 help: ## Show this list
@@ -29,6 +29,9 @@ run: $(INSTALLED) ## Start everything on this machine; Ctrl-C stops it, the data
 
 test: $(INSTALLED) ## Run every test on real servers and processes, with branch coverage
 	$(PY) -m pytest --cov
+
+test-browser: $(INSTALLED) ## Test the dashboard in chromium: apt-get install chromium, or CHROMIUM=path; SCREENSHOTS=docs/img
+	$(PY) -m pytest -s -o python_files='*_in_browser.py' tests/browser
 
 check: $(INSTALLED) ## Check format, lint, types and import contracts
 	$(PY) -m ruff format --check .
@@ -59,6 +62,7 @@ env: .env ## Write .env with fresh secrets for the containers, unless there is o
 up: .env ## Start the whole system in containers: http://localhost:8080
 	$(COMPOSE) up --detach --build
 	@echo "Ready. Ask for a decision, and with your key for its record:"
+	@echo "  open http://localhost:8080/app and sign in with $$(sed -n s/^DASHBOARD_LOGIN=//p .env)"
 	@echo "  curl -s http://localhost:8080/predict -H 'Content-Type: application/json' \\"
 	@echo "    -d '{\"ApplicantIncome\": 5849, \"LoanAmount\": 128, \"Credit_History\": 1}'"
 	@echo "  curl -s http://localhost:8080/history -H \"X-API-Key: \$$(sed -n s/^API_KEY=//p .env)\""
@@ -76,6 +80,9 @@ key: $(KEY_MAKER) ## Make an API key: make key NAME=bank SCOPES=predict LIMITS=1
 	@test -n "$(NAME)" && test -n "$(SCOPES)" || { echo \
 		"Name the client and what it may do: make key NAME=bank SCOPES=predict,history:read" >&2; exit 2; }
 	@$(if $(filter $(INSTALLED),$(KEY_MAKER)),$(PY) -m shared.keys,$(KEYS)) mint "$(NAME)" "$(SCOPES)" "$(or $(LIMITS),unlimited)"
+
+password: $(INSTALLED) ## Hash a password for DASHBOARD_PASSWORD
+	@$(PY) -m shared.keys password
 
 history-image:
 	@docker build --quiet --file Dockerfile.history --tag loan-predictor-history . > /dev/null

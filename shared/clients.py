@@ -22,6 +22,8 @@ from shared.rate_limit import UNLIMITED, Limits, parse_limits
 Scope = Literal["predict", "history:read", "history:erase", "admin", "internal"]
 """``internal`` is for the services among themselves."""
 SCOPES: Final[tuple[Scope, ...]] = get_args(Scope)
+DASHBOARD_SCOPES: Final[tuple[Scope, ...]] = ("predict", "history:read")
+"""What people do on the dashboard."""
 
 _KEY_PREFIX: Final = "lp_"
 _MAX_NAME_LENGTH: Final = 64

@@ -32,6 +32,10 @@ JSON: Final = MediaType(
     "application/json",
     re.compile(rb"application/(?:[\w!#$&^.+-]+\+)?json" + _IN_UTF_8, re.IGNORECASE),
 )
+FORM: Final = MediaType(
+    "application/x-www-form-urlencoded",
+    re.compile(rb"application/x-www-form-urlencoded" + _IN_UTF_8, re.IGNORECASE),
+)
 NDJSON: Final = MediaType(
     "application/x-ndjson", re.compile(rb"application/x-ndjson" + _IN_UTF_8, re.IGNORECASE)
 )

@@ -1,12 +1,14 @@
 """Headers that stand on every answer, and who else's web pages may read the answers."""
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from typing import Final
 
 from fastapi import FastAPI
 from starlette.middleware.cors import CORSMiddleware
 
 RawHeaders = tuple[tuple[bytes, bytes], ...]
+StandingHeaders = Callable[[str], RawHeaders]
+"""Tells from the path what every answer there says to browsers."""
 
 NO_STORE: Final = (b"cache-control", b"no-store")
 """Answers are about people: no cache keeps one unless its route says that it may."""

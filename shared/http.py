@@ -18,7 +18,7 @@ from starlette.routing import compile_path
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from shared.errors import Fault, InvalidInput, ServiceError
-from shared.headers import NO_STORE, allow_origins, standing_headers
+from shared.headers import NO_STORE, StandingHeaders, allow_origins, standing_headers
 from shared.metrics import PATH as METRICS_PATH
 from shared.metrics import UNKNOWN_ROUTE, Metrics
 from shared.telemetry import LogAccess
@@ -170,12 +170,18 @@ def _allowed_methods(request: Request) -> str | None:
 
 
 def install_conventions(
-    app: FastAPI, *, log_access: LogAccess, metrics: Metrics, cors_origins: Sequence[str] = ()
+    app: FastAPI,
+    *,
+    log_access: LogAccess,
+    metrics: Metrics,
+    cors_origins: Sequence[str] = (),
+    standing: StandingHeaders = standing_headers,
 ) -> None:
-    """Give the app what both services do alike, on every request and on every error.
+    """Give the app what all services do alike, on every request and on every error.
 
     Every error, the framework's own included, is answered as a problem document; every request has
     an id, a line in the access log and its place in the metrics, which are at /metrics.
+    ``standing`` tells from the path which headers every answer bears.
 
     An unexpected exception is answered by ``RequestContextMiddleware``, which this adds.
     """
@@ -191,7 +197,9 @@ def install_conventions(
     app.add_exception_handler(HTTPException, _on_http_exception)
     app.add_route(METRICS_PATH, metrics.respond, include_in_schema=False)
     allow_origins(app, cors_origins)
-    app.add_middleware(RequestContextMiddleware, log_access=log_access, metrics=metrics)
+    app.add_middleware(
+        RequestContextMiddleware, log_access=log_access, metrics=metrics, standing=standing
+    )
 
 
 def _complete(document: dict[str, Any]) -> None:
@@ -217,10 +225,18 @@ class RequestContextMiddleware:
     always returned. Pure ASGI, because it stands on every request's path.
     """
 
-    def __init__(self, app: ASGIApp, *, log_access: LogAccess, metrics: Metrics) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        log_access: LogAccess,
+        metrics: Metrics,
+        standing: StandingHeaders = standing_headers,
+    ) -> None:
         self.app = app
         self._log_access = log_access
         self._metrics = metrics
+        self._standing = standing
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
@@ -231,7 +247,7 @@ class RequestContextMiddleware:
         request_id = accepted_request_id(scope) or token_hex(16).encode()
         state = scope.setdefault("state", {})
         state["request_id"] = request_id.decode()
-        state["headers"] = [(REQUEST_ID_HEADER, request_id), *standing_headers(scope["path"])]
+        state["headers"] = [(REQUEST_ID_HEADER, request_id), *self._standing(scope["path"])]
         status = 0
         # To the app HEAD is GET; the server leaves the body of the answer out.
         asked = {**scope, "method": "GET"} if scope["method"] == "HEAD" else scope

@@ -2,16 +2,19 @@
 
 ``python -m shared.keys mint NAME SCOPES [LIMITS]`` prints a secret, to be shown once, and its
 entry for ``API_KEYS``. ``python -m shared.keys env <.env.example >.env`` fills a template in.
+``python -m shared.keys password`` asks for a password and prints its ``DASHBOARD_PASSWORD``.
 """
 
 import argparse
+import getpass
 import re
 import secrets
 import sys
 from collections.abc import Sequence
 from typing import Final, get_args
 
-from shared.clients import Scope, mint_key
+from shared.clients import DASHBOARD_SCOPES, Scope, mint_key
+from shared.passwords import password_entry
 from shared.rate_limit import UNLIMITED
 
 _OPERATOR_SCOPES: Final = [scope for scope in get_args(Scope) if scope != "internal"]
@@ -25,12 +28,17 @@ def fill(template: str) -> str:
     """
     api_key, operator = mint_key("operator", _OPERATOR_SCOPES)
     internal_key, internal = mint_key("internal", ["internal"])
+    dashboard_key, dashboard = mint_key("dashboard", DASHBOARD_SCOPES)
+    login = secrets.token_urlsafe(12)
     values = {
         "POSTGRES_PASSWORD": secrets.token_hex(24),
         "REDIS_PASSWORD": secrets.token_hex(24),
         "API_KEY": api_key,
         "INTERNAL_API_KEY": internal_key,
-        "API_KEYS": f'"{operator} {internal}"',
+        "DASHBOARD_API_KEY": dashboard_key,
+        "DASHBOARD_LOGIN": login,
+        "DASHBOARD_PASSWORD": password_entry(login),
+        "API_KEYS": f'"{operator} {internal} {dashboard}"',
     }
     for name, value in values.items():
         template, found = re.subn(rf"^{name}=$", f"{name}={value}", template, flags=re.MULTILINE)
@@ -40,7 +48,7 @@ def fill(template: str) -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one of the two commands; the exit code is 0, or 2 with a reason on standard error."""
+    """Run one of the commands; the exit code is 0, or 2 with a reason on standard error."""
     parser = argparse.ArgumentParser(prog="python -m shared.keys", description="Make secrets.")
     commands = parser.add_subparsers(dest="command", required=True)
     mint = commands.add_parser("mint", help="a key for one client")
@@ -48,10 +56,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     mint.add_argument("scopes", help=f"some of {','.join(get_args(Scope))}")
     mint.add_argument("limits", nargs="?", default=UNLIMITED, help="e.g. 1000/hour;5000/day")
     commands.add_parser("env", help="fill in the template on standard input")
+    commands.add_parser("password", help="the hash of a password, for DASHBOARD_PASSWORD")
     asked = parser.parse_args(arguments)
     try:
         if asked.command == "env":
             print(fill(sys.stdin.read()), end="")
+        elif asked.command == "password":
+            print(password_entry(getpass.getpass("Password: ")))
         else:
             secret, entry = mint_key(asked.name, asked.scopes.split(","), asked.limits)
             print(f"secret, shown only now:  {secret}\nentry for API_KEYS:      {entry}")

@@ -37,6 +37,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
 
     _timer: asyncio.TimerHandle | None = None
     _head_bytes = 0
+    _upgraded = False
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Take a connection, on which a request has to come soon."""
@@ -57,12 +58,20 @@ class BoundedHttpProtocol(HttpToolsProtocol):
                 data if len(data) <= MAX_HEAD_BYTES else data[start : start + MAX_HEAD_BYTES]
             )
 
+    def handle_websocket_upgrade(self) -> None:
+        """Hand the connection over to another protocol, which has no end to wait for."""
+        super().handle_websocket_upgrade()
+        self._upgraded = True
+        self._stop_timer()
+
     def send_400_response(self, msg: str) -> None:
         """Answer what is no HTTP."""
         self._refuse(MalformedRequest(msg))
 
     def _take(self, piece: bytes) -> None:
         super().data_received(piece)
+        if self._upgraded:
+            return
         cycle = self._latest_cycle()
         if cycle is None or cycle.scope is not self.scope:
             self._head_bytes += len(piece)

@@ -49,6 +49,9 @@ class ServerSettings(BaseSettings):
         description="After SIGTERM, how long to go on serving while /readyz says 503, for whoever"
         " distributes requests to notice.",
     )
+    root_path: str = Field(
+        default="", description="The path below which a gateway shows the app; it cuts it off."
+    )
     shutdown_grace_s: int = Field(
         default=20, ge=1, description="After that, how long requests in progress may take."
     )
@@ -121,6 +124,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         http="shared.protocol:BoundedHttpProtocol",
         proxy_headers=bool(trusted),
         forwarded_allow_ips=trusted,
+        root_path=settings.root_path,
         server_header=False,
         access_log=False,  # the services write their own
         timeout_keep_alive=_KEEP_ALIVE_S,

@@ -1,5 +1,6 @@
 """The shipped processes, started for a test and stopped after it."""
 
+import os
 import socket
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -44,9 +45,11 @@ def running_system(
     """
     history_port, inference_port = free_port(), free_port()
     history_url = f"http://{HOST}:{history_port}"
+    inference_url = f"http://{HOST}:{inference_port}"
     env = services.environment(
         database_url=database_url,
         redis_url=redis_url,
+        inference_url=inference_url,
         history_url=history_url,
         api_key=keys.SECRET,
     ) | dict(settings or {})
@@ -54,7 +57,7 @@ def running_system(
         api_key=keys.SECRET,
         environment=env,
         inference=services.inference(env, host=HOST, port=inference_port, logs=logs),
-        inference_url=f"http://{HOST}:{inference_port}",
+        inference_url=inference_url,
         history=services.history(env, host=HOST, port=history_port, logs=logs),
         history_url=history_url,
         consumer=services.consumer(env, logs=logs),
@@ -70,6 +73,25 @@ def running_system(
         for process in reversed(processes):
             process.stop()
             say(process.log_tail())
+
+
+@contextmanager
+def running_dashboard(system: System, *, logs: Path, **settings: str) -> Iterator[str]:
+    """The address of the dashboard of ``system``, ready; a failing test shows the log's end."""
+    port = free_port()
+    env = os.environ | {
+        "INFERENCE_URL": system.inference_url,
+        "HISTORY_URL": system.history_url,
+        "DASHBOARD_API_KEY": system.api_key,
+        **settings,
+    }
+    process = services.dashboard(env, host=HOST, port=port, logs=logs)
+    try:
+        process.start()
+        yield f"http://{HOST}:{port}"
+    finally:
+        process.stop()
+        print(process.log_tail())
 
 
 def free_port() -> int:

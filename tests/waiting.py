@@ -1,6 +1,7 @@
 """Waiting for something to come true."""
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable
 
 _POLL_S = 0.01
@@ -18,3 +19,12 @@ async def eventually_said(ask: Callable[[], Awaitable[bool]], *, timeout_s: floa
     async with asyncio.timeout(timeout_s):
         while not await ask():  # noqa: ASYNC110  whoever is asked cannot notify
             await asyncio.sleep(_POLL_S)
+
+
+def until(condition: Callable[[], bool], *, timeout_s: float = 20) -> None:
+    """As ``eventually``, for a test without an event loop."""
+    deadline_s = time.monotonic() + timeout_s
+    while not condition():
+        if time.monotonic() > deadline_s:
+            raise TimeoutError(f"it did not come true within {timeout_s:g} s")
+        time.sleep(_POLL_S)

@@ -1,4 +1,4 @@
-"""What the service tells of its models: documents made once from the manifest, each with an ETag.
+"""What the service tells of its models: documents made once from the bundle, each with an ETag.
 
 Figures are the manifest's own, intervals and baselines included; nothing is computed here.
 """
@@ -20,14 +20,16 @@ from services.inference.manifest import (
     Evaluation,
     Holdout,
     Interval,
-    Manifest,
     Timing,
     TrainedModel,
 )
+from services.inference.registry import Bundle
 from services.inference.rules import FIELD_RULES, WARNING_RULES, FieldRule
 from shared.events import ModelName
 
 MAX_AGE_S: Final = 3600
+MARKDOWN: Final = "text/markdown"
+PNG: Final = "image/png"
 
 
 class _Document(BaseModel):
@@ -117,16 +119,22 @@ class ValidationRules(_Document):
 
 @dataclass(frozen=True)
 class Document:
-    """JSON made once, with its strong ETag."""
+    """The bytes of an answer made once, with their strong ETag."""
 
     body: bytes
     etag: str
+    media_type: str
 
     @classmethod
     def of(cls, content: BaseModel) -> "Document":
-        """The document of ``content``."""
-        body = content.model_dump_json().encode()
-        return cls(body=body, etag=f'"{sha256(body).hexdigest()[:32]}"')
+        """The JSON document of ``content``."""
+        return cls.holding(content.model_dump_json().encode(), media_type="application/json")
+
+    @classmethod
+    def holding(cls, body: bytes, *, media_type: str) -> "Document":
+        """The document that consists of ``body``."""
+        etag = f'"{sha256(body).hexdigest()[:32]}"'
+        return cls(body=body, etag=etag, media_type=media_type)
 
     def respond(self, request: Request) -> Response:
         """The document, or 304 where the client's copy is still right (RFC 9110, 13.1.2)."""
@@ -135,7 +143,7 @@ class Document:
         tags = {tag.strip().removeprefix("W/") for tag in held.split(",")}
         if self.etag in tags or "*" in tags:
             return Response(status_code=304, headers=headers)
-        return Response(self.body, headers=headers, media_type="application/json")
+        return Response(self.body, headers=headers, media_type=self.media_type)
 
 
 @dataclass(frozen=True)
@@ -147,10 +155,13 @@ class Catalogue:
     champion: Document
     details: Mapping[str, Document]
     rules: Document
+    card: Document | None
+    pictures: Mapping[str, Document]
 
 
-def build_catalogue(manifest: Manifest) -> Catalogue:
-    """Every document about the bundle described by ``manifest``."""
+def build_catalogue(bundle: Bundle) -> Catalogue:
+    """Every document about ``bundle``."""
+    manifest = bundle.manifest
     champion = manifest.models[manifest.champion]
     return Catalogue(
         models=Document.of(
@@ -226,4 +237,9 @@ def build_catalogue(manifest: Manifest) -> Catalogue:
                 missing="null or an absent field is missing; only ApplicantIncome is required.",
             )
         ),
+        card=(None if bundle.card is None else Document.holding(bundle.card, media_type=MARKDOWN)),
+        pictures={
+            name: Document.holding(content, media_type=PNG)
+            for name, content in bundle.pictures.items()
+        },
     )

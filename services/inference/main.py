@@ -88,7 +88,7 @@ def create_app(settings: InferenceSettings | None = None) -> FastAPI:
             yield {
                 "resources": Resources(
                     bundle=bundle,
-                    catalogue=build_catalogue(bundle.manifest),
+                    catalogue=build_catalogue(bundle),
                     publisher=publisher,
                     idempotency=idempotency,
                     redis=redis,

@@ -25,6 +25,7 @@ SCHEMA_VERSION: Final = 1
 MANIFEST_FILE = "manifest.json"
 CURRENT_FILE = "CURRENT"
 MODEL_CARD_FILE = "MODEL_CARD.md"
+PICTURE_FOLDER = "img"
 MODEL_NAMES: tuple[ModelName, ...] = get_args(ModelName)
 
 Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
@@ -271,13 +272,25 @@ def check_files(folder: Path, manifest: Manifest) -> None:
     Raises ``BundleError`` naming all files that are missing or altered.
     """
     faults = []
-    for name, expected in manifest.files.items():
+    for name in manifest.files:
         try:
-            actual = hashlib.sha256((folder / name).read_bytes()).hexdigest()
-        except OSError as error:
-            faults.append(f"{name} cannot be read ({error.strerror})")
-        else:
-            if actual != expected:
-                faults.append(f"{name} is altered (its checksum differs)")
+            read_file(folder, manifest, name)
+        except BundleError as error:
+            faults.append(str(error))
     if faults:
         raise BundleError(f"The bundle {folder} is damaged: {'; '.join(faults)}")
+
+
+def read_file(folder: Path, manifest: Manifest, name: str) -> bytes:
+    """The file ``name`` of the bundle in ``folder``, whose bytes have the manifest's checksum.
+
+    Raises ``BundleError`` if it is missing or altered, ``KeyError`` if the manifest lacks it.
+    """
+    expected = manifest.files[name]
+    try:
+        content = (folder / name).read_bytes()
+    except OSError as error:
+        raise BundleError(f"{name} cannot be read ({error.strerror})") from error
+    if hashlib.sha256(content).hexdigest() != expected:
+        raise BundleError(f"{name} is altered (its checksum differs)")
+    return content

@@ -10,11 +10,14 @@ import onnxruntime as ort
 
 from services.inference.features import FEATURES, feature_row
 from services.inference.manifest import (
+    MODEL_CARD_FILE,
+    PICTURE_FOLDER,
     BundleError,
     Manifest,
     NumericInput,
     check_files,
     read_current_version,
+    read_file,
     read_manifest,
 )
 from services.inference.rules import TrainingRanges
@@ -57,6 +60,10 @@ class Bundle:
     manifest: Manifest
     models: Mapping[str, ServedModel]
     training_ranges: TrainingRanges
+    card: bytes | None
+    """The model card, Markdown in UTF-8; None in a bundle that was published without one."""
+    pictures: Mapping[str, bytes]
+    """PNG files by their name, as the card links to them below ``PICTURE_FOLDER``."""
 
     @property
     def champion(self) -> ServedModel:
@@ -98,6 +105,16 @@ def load_bundle(root: Path, version: str | None) -> Bundle:
             name: (reference.minimum, reference.maximum)
             for name, reference in manifest.inputs.items()
             if isinstance(reference, NumericInput)
+        },
+        card=(
+            read_file(folder, manifest, MODEL_CARD_FILE)
+            if MODEL_CARD_FILE in manifest.files
+            else None
+        ),
+        pictures={
+            name.removeprefix(f"{PICTURE_FOLDER}/"): read_file(folder, manifest, name)
+            for name in manifest.files
+            if name.startswith(f"{PICTURE_FOLDER}/") and name.endswith(".png")
         },
     )
 

@@ -10,6 +10,8 @@ from pydantic_core import to_json
 from starlette.types import Scope
 
 from services.inference.catalogue import (
+    MARKDOWN,
+    PNG,
     ChampionInfo,
     Document,
     ModelComparison,
@@ -31,7 +33,7 @@ from services.inference.schemas import (
 )
 from shared.access import client_of, needs
 from shared.direct import DirectRoute, describe, read_body
-from shared.errors import InvalidInput
+from shared.errors import InvalidInput, NotFound
 from shared.events import EXAMPLE, Decision, ModelName
 from shared.http import problem_docs, request_id_of
 
@@ -186,6 +188,38 @@ async def compare_models(request: Request) -> Response:
 
 
 @models.get(
+    "/models/card",
+    response_class=Response,
+    responses=_NOT_MODIFIED
+    | problem_docs(404)
+    | {200: {"content": {MARKDOWN: {"schema": {"type": "string"}}}}},
+)
+async def model_card(request: Request) -> Response:
+    """The model card of the served bundle, in Markdown; its pictures are at /models/pictures."""
+    card = resources_of(request.scope).catalogue.card
+    if card is None:
+        raise NotFound("The served bundle was published without a model card.")
+    return card.respond(request)
+
+
+@models.get(
+    "/models/pictures/{name}",
+    response_class=Response,
+    responses=_NOT_MODIFIED
+    | problem_docs(404)
+    | {200: {"content": {PNG: {"schema": {"type": "string", "format": "binary"}}}}},
+)
+async def picture(
+    request: Request, name: Annotated[str, Path(description="As the model card names it: roc.png.")]
+) -> Response:
+    """One picture of the model card."""
+    pictures = resources_of(request.scope).catalogue.pictures
+    if name not in pictures:
+        raise NotFound(f"There is no picture {name!r}; there are: {', '.join(pictures)}.")
+    return pictures[name].respond(request)
+
+
+@models.get(
     "/models/{model}", response_model=ModelDetail, responses=_NOT_MODIFIED | problem_docs(404)
 )
 async def describe_model(
@@ -233,6 +267,7 @@ async def index(request: Request) -> Index:
             "decide with one model": "POST /predict/{model}",
             "ask all models": "POST /models/benchmark",
             "models": "GET /models, /models/{model}, /models/compare, /model-info",
+            "model card": "GET /models/card, /models/pictures/{name}",
             "check an application": "POST /validate-loan, GET /validation-rules",
             "health": "GET /health, /livez, /readyz",
             "documentation": "GET /docs",

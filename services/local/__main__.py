@@ -54,6 +54,7 @@ def _run(settings: LocalSettings, folder: Path) -> None:
     host = settings.local_host
     inference_url = _url(host, settings.inference_port)
     history_url = _url(host, settings.history_port)
+    dashboard_url = _url(host, settings.dashboard_port)
     with ExitStack() as stack:
         _say("Starting (Ctrl-C stops it)")
         database_url, database = _server(
@@ -66,24 +67,31 @@ def _run(settings: LocalSettings, folder: Path) -> None:
         env = services.environment(
             database_url=database_url,
             redis_url=redis_url,
+            inference_url=inference_url,
             history_url=history_url,
             api_key=api_key,
         )
         history = services.history(env, host=host, port=settings.history_port, logs=logs)
         consumer = services.consumer(env, logs=logs)
         inference = services.inference(env, host=host, port=settings.inference_port, logs=logs)
+        dashboard = services.dashboard(env, host=host, port=settings.dashboard_port, logs=logs)
         embedded = (*database, *redis)
-        supervisor = Supervisor((*embedded, history, consumer, inference), _say)
+        supervisor = Supervisor(
+            (*embedded, history, consumer, inference), _say, dispensable=(dashboard,)
+        )
         # Entered last, so that it runs first: all stop in order before a socket is removed.
         stack.callback(_stop, supervisor)
 
         supervisor.start(*embedded)
-        # Both load their code during the migration; history is not ready before its end.
-        for service in (inference, history):
+        # All load their code during the migration; history is not ready before its end.
+        for service in (inference, history, dashboard):
             service.spawn()
         services.migrate(env)
         supervisor.start(history, consumer, inference)
+        has_dashboard = supervisor.try_to_start(dashboard)
         _say(f"Running after {time.monotonic() - began:.1f} s.\n")
+        if has_dashboard:
+            _say(f"Dashboard  {dashboard_url}")
         _say(_directions(inference_url, history_url, api_key, folder))
         supervisor.watch()
 

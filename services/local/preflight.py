@@ -6,6 +6,7 @@ import signal
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from itertools import combinations
 from pathlib import Path
 from typing import Final
 
@@ -16,6 +17,7 @@ from services.local.settings import LocalSettings
 
 _CONNECT_TIMEOUT_S: Final = 0.5
 _STOP_ORDER: Final = {
+    "dashboard": signal.SIGTERM,
     "inference": signal.SIGTERM,
     "consumer": signal.SIGTERM,
     "history": signal.SIGTERM,
@@ -65,9 +67,14 @@ def clear_leftovers(logs: Path) -> list[str]:
 
 def check_ports(settings: LocalSettings) -> None:
     """Raise ``CannotStart`` when a service could not listen where the settings say."""
-    ports = {"INFERENCE_PORT": settings.inference_port, "HISTORY_PORT": settings.history_port}
-    if settings.inference_port == settings.history_port:
-        raise CannotStart(f"{' and '.join(ports)} are both {settings.history_port}: change one.")
+    ports = {
+        "INFERENCE_PORT": settings.inference_port,
+        "HISTORY_PORT": settings.history_port,
+        "DASHBOARD_PORT": settings.dashboard_port,
+    }
+    for (first, port), (second, other) in combinations(ports.items(), 2):
+        if port == other:
+            raise CannotStart(f"{first} and {second} are both {port}: change one.")
     for variable, port in ports.items():
         if _answers(reachable_host(settings.local_host), port):
             raise CannotStart(

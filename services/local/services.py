@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from services.local.processes import Process, run_to_end
-from shared.clients import SCOPES, key_entry, mint_key
+from shared.clients import DASHBOARD_SCOPES, SCOPES, key_entry, mint_key
 
 _PROBE_TIMEOUT_S: Final = 1.0
 _FINISH_REQUESTS_S: Final = 5
@@ -17,20 +17,28 @@ _EVERY_ADDRESS: Final = "0.0.0.0"  # noqa: S104 - compared with, not bound
 
 
 def environment(
-    *, database_url: str, redis_url: str, history_url: str, api_key: str
+    *, database_url: str, redis_url: str, inference_url: str, history_url: str, api_key: str
 ) -> dict[str, str]:
     """What every process is told, on top of what this one was told itself.
 
     ``api_key`` may do everything, without limit. The services get a key of their own among
-    themselves, a new one each time.
+    themselves, and the dashboard one that does what people do there; both are new each time.
     """
     internal_key, internal_entry = mint_key("services", ["internal"])
-    entries = [os.environ.get("API_KEYS", ""), key_entry(api_key, "local", SCOPES), internal_entry]
+    dashboard_key, dashboard_entry = mint_key("dashboard", DASHBOARD_SCOPES)
+    entries = [
+        os.environ.get("API_KEYS", ""),
+        key_entry(api_key, "local", SCOPES),
+        internal_entry,
+        dashboard_entry,
+    ]
     return os.environ | {
         "DATABASE_URL": database_url,
         "REDIS_URL": redis_url,
+        "INFERENCE_URL": inference_url,
         "HISTORY_URL": history_url,
         "INTERNAL_API_KEY": internal_key,
+        "DASHBOARD_API_KEY": dashboard_key,
         "API_KEYS": " ".join(entries),
         "SHUTDOWN_GRACE_S": str(_FINISH_REQUESTS_S),
     }
@@ -49,6 +57,11 @@ def history(environment: Mapping[str, str], *, host: str, port: int, logs: Path)
 def inference(environment: Mapping[str, str], *, host: str, port: int, logs: Path) -> Process:
     """The inference service."""
     return _api("inference", environment, host=host, port=port, logs=logs)
+
+
+def dashboard(environment: Mapping[str, str], *, host: str, port: int, logs: Path) -> Process:
+    """The dashboard."""
+    return _api("dashboard", environment, host=host, port=port, logs=logs)
 
 
 def consumer(environment: Mapping[str, str], *, logs: Path) -> Process:

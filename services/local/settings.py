@@ -17,7 +17,8 @@ class LocalSettings(BaseSettings):
     redis_url: str | None = Field(
         default=None, description="A running Redis to use instead of the embedded one."
     )
-    local_host: str = Field(default="127.0.0.1", description="Address that both services bind.")
+    local_host: str = Field(default="127.0.0.1", description="Address that all services bind.")
     inference_port: int = Field(default=8000, ge=1, le=65535)
     history_port: int = Field(default=8001, ge=1, le=65535)
+    dashboard_port: int = Field(default=8002, ge=1, le=65535)
     local_data: Path = Field(default=Path(".local"), description="Folder of data and logs.")

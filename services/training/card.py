@@ -5,6 +5,7 @@ from typing import Final
 
 from services.inference.features import MONITORED_INPUTS, SCORED_INPUTS
 from services.inference.manifest import (
+    PICTURE_FOLDER,
     BaselineName,
     CategoricalInput,
     CrossValidation,
@@ -16,7 +17,6 @@ from services.training.export import MAX_PROBABILITY_DIFFERENCE
 from services.training.models import TITLES
 from shared.events import ModelName
 
-PICTURE_FOLDER: Final = "img"
 FOUR_FIFTHS: Final = 0.8
 """Below this selection-rate ratio the Uniform Guidelines (29 CFR 1607.4) see adverse impact."""
 

@@ -21,6 +21,7 @@ from services.inference.features import FEATURES, Matrix, feature_matrix
 from services.inference.manifest import (
     MODEL_CARD_FILE,
     MODEL_NAMES,
+    PICTURE_FOLDER,
     Baseline,
     BaselineName,
     BundleError,
@@ -32,7 +33,7 @@ from services.inference.manifest import (
 )
 from services.training import evaluation, publishing, verdicts
 from services.training.applications import DataError, LabelledApplications, read_applications
-from services.training.card import PICTURE_FOLDER, model_card
+from services.training.card import model_card
 from services.training.export import (
     RANDOM_APPLICATIONS,
     ParityError,

@@ -1,4 +1,4 @@
-"""What is in the two images, and what is not. Named so that `make test` passes it by."""
+"""What is in the images, and what is not. Named so that `make test` passes it by."""
 
 import json
 import re
@@ -12,7 +12,8 @@ from tests.compose.engine import ROOT, output_of, run
 
 _INSIDE = """
 import importlib.util, json, os, pathlib, shutil, sys
-asked = ["onnxruntime", "numpy", "sqlalchemy", "asyncpg", "alembic", "sklearn", "pandas",
+asked = ["onnxruntime", "numpy", "sqlalchemy", "asyncpg", "alembic", "nicegui",
+         "sklearn", "pandas",
          "scipy", "joblib", "pytest", "uvicorn", "uvloop", "httptools"]
 try:
     pathlib.Path("/app/new").touch()
@@ -41,6 +42,7 @@ _SERVERS = ["uvicorn", "uvloop", "httptools"]
     [
         ("inference", ["onnxruntime", "numpy"]),
         ("history", ["sqlalchemy", "asyncpg", "alembic"]),
+        ("dashboard", ["nicegui"]),
     ],
 )
 def test_image_holds_its_own_part_only_and_needs_no_privilege(

@@ -112,6 +112,8 @@ def test_servers_refuse_whoever_has_no_password(stack: Stack) -> None:
         ("/openapi/history.json", "history"),
         ("/health/history", "history"),
         ("/readyz/history", "history"),
+        ("/app/login", "dashboard"),
+        ("/app/readyz", "dashboard"),
         ("/livez/gateway", "gateway"),
     ],
 )
@@ -131,7 +133,8 @@ async def test_each_path_leads_to_its_service(
 
 
 @pytest.mark.parametrize(
-    "path", ["/internal/predictions", "/history/../internal/predictions", "/metrics"]
+    "path",
+    ["/internal/predictions", "/history/../internal/predictions", "/metrics", "/app/metrics"],
 )
 async def test_inner_routes_are_not_reachable(stack: Stack, path: str) -> None:
     """Not even with a key, nor by a way round; asked by hand, for clients tidy paths up."""

@@ -39,6 +39,7 @@ def _environment(
         services.environment(
             database_url=database_url,
             redis_url=redis_url,
+            inference_url=f"http://{HOST}:{free_port()}",
             history_url=f"http://{HOST}:{free_port()}",
             api_key=keys.SECRET,
         )

@@ -1,10 +1,13 @@
 """What the service tells of its models, its rules and itself."""
 
 import re
+from dataclasses import replace
+from hashlib import sha256
 
 import httpx
 import pytest
 
+from services.inference.catalogue import build_catalogue
 from services.inference.registry import Bundle
 from services.inference.rules import FIELD_RULES
 from services.inference.schemas import LoanApplication
@@ -17,6 +20,8 @@ _DOCUMENTS = (
     "/models/random_forest",
     "/model-info",
     "/validation-rules",
+    "/models/card",
+    "/models/pictures/roc.png",
 )
 
 
@@ -65,6 +70,38 @@ async def test_unknown_model_has_no_description(client: httpx.AsyncClient) -> No
     response = await client.get("/models/xgboost")
     assert response.status_code == 404
     assert "random_forest" in response.json()["detail"]
+
+
+async def test_card_and_its_pictures_are_those_of_the_verified_bundle(
+    client: httpx.AsyncClient, bundle: Bundle
+) -> None:
+    """Every picture that the card shows is served, byte for byte what the manifest vouches for."""
+    card = await client.get("/models/card")
+    assert card.headers["content-type"] == "text/markdown; charset=utf-8"
+    assert sha256(card.content).hexdigest() == bundle.manifest.files["MODEL_CARD.md"]
+    shown = re.findall(r"\(img/(.*?)\)", card.text)
+    assert len(shown) >= 2
+    for name in shown:
+        picture = await client.get(f"/models/pictures/{name}")
+        assert picture.headers["content-type"] == "image/png"
+        assert sha256(picture.content).hexdigest() == bundle.manifest.files[f"img/{name}"]
+
+
+@pytest.mark.parametrize("name", ["none.png", "..%2Fmanifest.json", "random_forest.onnx"])
+async def test_nothing_but_the_cards_pictures_is_served(
+    client: httpx.AsyncClient, name: str
+) -> None:
+    """404 as a problem; a path that climbs finds nothing either."""
+    response = await client.get(f"/models/pictures/{name}")
+    assert response.status_code == 404
+    assert response.headers["content-type"] == "application/problem+json"
+
+
+def test_bundle_without_a_card_has_no_card_to_serve(bundle: Bundle) -> None:
+    """A bundle of a former time may still decide."""
+    catalogue = build_catalogue(replace(bundle, card=None, pictures={}))
+    assert catalogue.card is None
+    assert catalogue.pictures == {}
 
 
 async def test_validation_rules_cover_every_field(client: httpx.AsyncClient) -> None:

@@ -49,6 +49,7 @@ class Bench:
         return services.environment(
             database_url=self.database_url(database),
             redis_url=self.redis.url.replace("db=0", f"db={redis_number}"),
+            inference_url=f"http://{HOST}:1",
             history_url=f"http://{HOST}:{free_port()}",
             api_key=keys.SECRET,
         )

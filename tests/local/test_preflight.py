@@ -10,6 +10,8 @@ from services.local.processes import CannotStart, Process
 from services.local.settings import LocalSettings
 from tests.harness import HOST, free_port
 
+_PORTS = ("INFERENCE_PORT", "HISTORY_PORT", "DASHBOARD_PORT")
+
 
 def test_second_run_in_the_same_folder_is_refused_until_the_first_ends(tmp_path: Path) -> None:
     """The sentence names the running process and the way out."""
@@ -29,13 +31,13 @@ def test_unusable_folder_is_named_with_its_variable(tmp_path: Path) -> None:
         pass
 
 
-@pytest.mark.parametrize("variable", ["INFERENCE_PORT", "HISTORY_PORT"])
+@pytest.mark.parametrize("variable", _PORTS)
 @pytest.mark.parametrize("address", [HOST, "0.0.0.0"])  # noqa: S104 - the case under test
 def test_taken_port_is_named_with_its_variable(
     variable: str, address: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Also when what listens there listens on every address."""
-    for name in ("INFERENCE_PORT", "HISTORY_PORT"):
+    for name in _PORTS:
         monkeypatch.setenv(name, str(free_port()))
     with socket.create_server((address, 0)) as listener:
         port = listener.getsockname()[1]
@@ -61,11 +63,15 @@ def test_same_port_twice_is_refused() -> None:
     """Only one of the two could listen."""
     with pytest.raises(CannotStart, match="INFERENCE_PORT and HISTORY_PORT are both 8000"):
         check_ports(LocalSettings(history_port=8000))
+    with pytest.raises(CannotStart, match="HISTORY_PORT and DASHBOARD_PORT are both 8001"):
+        check_ports(LocalSettings(dashboard_port=8001))
 
 
 def test_free_ports_pass() -> None:
     """And stay free: checking leaves nothing behind."""
-    settings = LocalSettings(inference_port=free_port(), history_port=free_port())
+    settings = LocalSettings(
+        inference_port=free_port(), history_port=free_port(), dashboard_port=free_port()
+    )
     check_ports(settings)
     check_ports(settings)
 

@@ -74,6 +74,7 @@ def _run_in(folder: Path, **extra: str) -> Run:
         "LOCAL_DATA": str(folder / "data"),
         "INFERENCE_PORT": str(free_port()),
         "HISTORY_PORT": str(free_port()),
+        "DASHBOARD_PORT": str(free_port()),
         **extra,
     }
     log = folder / "run.log"
@@ -137,6 +138,32 @@ def _verify_audit(run: Run, *noted: str) -> tuple[int, str]:
     return done.returncode, done.stdout + done.stderr
 
 
+def test_dashboard_is_the_first_address_and_shows_what_was_decided(run: Run) -> None:
+    """Without signing in on this machine; its key is its own and is not printed."""
+    run.start()
+    url = f"http://{HOST}:{run.env['DASHBOARD_PORT']}"
+    printed = run.said.partition("Running after")[2]
+    assert re.findall(r"http://\S+", printed)[0] == url
+    page = httpx.get(f"{url}/statistics")
+    assert page.status_code == 200
+    assert "Statistics" in page.text
+    health = httpx.get(f"{url}/health").json()
+    assert {check["status"] for check in health["checks"].values()} == {"up"}
+
+
+def test_dashboard_that_fails_takes_nothing_else_down(server_data: Path) -> None:
+    """Its reason is said, and decisions go on."""
+    run = _run_in(server_data, DASHBOARD_PASSWORD="no hash")  # noqa: S106 - the case under test
+    try:
+        run.start()
+        assert "dashboard ended with 1." in run.said
+        assert "dashboard_password" in run.said
+        assert "Everything else runs without dashboard." in run.said
+        assert _paste_curl(run.said)["success"]
+    finally:
+        run.process.stop(_TIMEOUT_S)
+
+
 def test_second_run_says_that_one_is_running_and_disturbs_nothing(run: Run) -> None:
     """One sentence, and the first run goes on."""
     run.start()
@@ -169,7 +196,7 @@ def test_run_after_a_killed_one_stops_what_that_left_behind(run: Run) -> None:
     run.process.kill()
     assert httpx.get(f"{run.history_url}/readyz").status_code == 200
     run.start()
-    for name in ("inference", "consumer", "history", "redis", "postgres"):
+    for name in ("dashboard", "inference", "consumer", "history", "redis", "postgres"):
         assert f"stopped {name}, which a former run had left behind" in run.said
     assert _history(run) == [decision["prediction_id"]]
 
@@ -231,7 +258,7 @@ def _history(run: Run) -> list[str]:
 
 def _all_closed(run: Run) -> bool:
     """Whether nothing listens any more where its services did."""
-    for variable in ("INFERENCE_PORT", "HISTORY_PORT"):
+    for variable in ("INFERENCE_PORT", "HISTORY_PORT", "DASHBOARD_PORT"):
         with socket.socket() as connection:
             if connection.connect_ex((HOST, int(run.env[variable]))) == 0:
                 return False

@@ -73,6 +73,40 @@ def test_crash_loop_ends_the_run_with_the_reason(
     assert sum("ended with" in line for line in said) == 4
 
 
+def test_dispensable_process_that_keeps_dying_is_given_up_and_the_rest_goes_on(
+    said: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With its reason, and without another try."""
+    monkeypatch.setattr("services.local.supervisor._FIRST_DELAY_S", 0.01)
+    needed = Process("needed", ["sleep", "60"], folder=tmp_path)
+    extra = Process("extra", ["sh", "-c", "sleep 0.05; echo broken"], folder=tmp_path)
+    supervisor = Supervisor([needed], said.append, dispensable=[extra])
+    supervisor.start(needed)
+    assert supervisor.try_to_start(extra)
+    deadline = time.monotonic() + 10
+    while "without extra" not in said[-1] and time.monotonic() < deadline:
+        supervisor.look()
+        time.sleep(0.01)
+    assert "extra ended 5 times within 60 s" in said[-1]
+    assert "broken" in said[-1]
+    told = len(said)
+    supervisor.look()
+    assert len(said) == told
+    assert needed.running
+    supervisor.stop()
+
+
+def test_dispensable_process_that_does_not_start_is_left(said: list[str], tmp_path: Path) -> None:
+    """Whoever starts it is told that it is not there."""
+    extra = Process("extra", ["false"], folder=tmp_path, ready=lambda _pid: False)
+    supervisor = Supervisor([], said.append, dispensable=[extra])
+    assert not supervisor.try_to_start(extra)
+    assert said[-1].startswith("extra ended with 1.")
+    assert said[-1].endswith("Everything else runs without extra.")
+    supervisor.look()
+    assert not extra.running
+
+
 def _says_when_stopped(name: str, stopped: Path) -> Process:
     log = stopped.with_name(f"{name}.log")
     return Process(

@@ -11,6 +11,7 @@ import pytest
 
 from shared import keys
 from shared.clients import Client, parse_keys
+from shared.passwords import is_password
 
 _ROOT = Path(__file__).parents[2]
 _TEMPLATE = (_ROOT / ".env.example").read_text()
@@ -29,7 +30,7 @@ def _clients(entries: str) -> dict[str, Client]:
 
 
 def test_env_template_is_filled_with_keys_that_fit_each_other() -> None:
-    """The secrets are those of the entries: one client for the operator, one for the services."""
+    """The secrets are those of the entries: for the operator, the services and the dashboard."""
     values = _values(keys.fill(_TEMPLATE))
     assert all(values.values())
     clients = _clients(values["API_KEYS"])
@@ -39,7 +40,10 @@ def test_env_template_is_filled_with_keys_that_fit_each_other() -> None:
     assert digests == [
         _digest(values["API_KEY"]),
         _digest(values["INTERNAL_API_KEY"]),
+        _digest(values["DASHBOARD_API_KEY"]),
     ]
+    assert clients["dashboard"].scopes == {"predict", "history:read"}
+    assert is_password(values["DASHBOARD_LOGIN"], values["DASHBOARD_PASSWORD"])
 
 
 def test_env_template_is_filled_anew_each_time_and_fits_a_url() -> None:
@@ -101,3 +105,16 @@ def test_make_key_needs_nothing_but_the_environment(tmp_path: Path) -> None:
     [bank] = _clients(entry).values()
     assert bank.name == "bank"
     assert bank.scopes == {"predict", "history:read"}
+
+
+def test_password_command_prints_the_hash_of_what_was_typed(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Never the password itself, and each time with another salt."""
+    monkeypatch.setattr("getpass.getpass", lambda _: "correct horse")
+    assert keys.main(["password"]) == 0
+    assert keys.main(["password"]) == 0
+    first, second = capsys.readouterr().out.split()
+    assert first != second
+    assert is_password("correct horse", first)
+    assert not is_password("correct horse ", first)

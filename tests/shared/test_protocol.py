@@ -6,7 +6,8 @@ from collections.abc import AsyncIterator
 import httpx
 import pytest
 import pytest_asyncio
-from fastapi import APIRouter, FastAPI, Request, Response
+from fastapi import APIRouter, FastAPI, Request, Response, WebSocket
+from websockets.asyncio.client import connect
 
 from shared import protocol
 from shared.direct import MAX_BODY_BYTES, DirectMiddleware, DirectRoute, read_body
@@ -29,6 +30,12 @@ async def client() -> AsyncIterator[httpx.AsyncClient]:
         return Response(str(len(await read_body(request))))
 
     app = FastAPI()
+
+    @app.websocket("/echo")
+    async def echo(socket: WebSocket) -> None:
+        await socket.accept()
+        await socket.send_text(await socket.receive_text())
+
     app.include_router(router)
     app.add_middleware(DirectMiddleware, routers=[router])
     install_conventions(app, log_access=lambda _: None, metrics=Metrics())
@@ -112,6 +119,16 @@ async def test_connection_without_a_request_is_closed(client: httpx.AsyncClient)
     async with connected(str(client.base_url)) as connection:
         assert await connection.is_closed()
     await _assert_serves(client)
+
+
+@pytest.mark.usefixtures("impatient")
+async def test_websocket_may_be_silent_for_long(client: httpx.AsyncClient) -> None:
+    """The limit is on requests; an open page of the dashboard says nothing for minutes."""
+    url = str(client.base_url.copy_with(scheme="ws", path="/echo"))
+    async with connect(url) as socket:
+        await asyncio.sleep(3 * _SHORT_S)
+        await socket.send("still here")
+        assert await socket.recv() == "still here"
 
 
 @pytest.mark.usefixtures("impatient")

@@ -32,6 +32,7 @@ def test_forwarded_address_counts_only_from_a_trusted_proxy(
     env = services.environment(
         database_url="postgresql:///absent",
         redis_url=redis_url,
+        inference_url=f"http://{HOST}:{free_port()}",
         history_url=f"http://{HOST}:{free_port()}",
         api_key=keys.SECRET,
     )

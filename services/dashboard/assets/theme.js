@@ -1,0 +1,11 @@
+// Before the first paint: the visitor's choice of light or dark, else the system's.
+const chosen = localStorage.getItem("theme");
+if (chosen) document.documentElement.dataset.theme = chosen;
+document.addEventListener("click", (event) => {
+  if (!event.target.closest("[data-toggle-theme]")) return;
+  const dark = document.documentElement.dataset.theme
+    ? document.documentElement.dataset.theme === "dark"
+    : matchMedia("(prefers-color-scheme: dark)").matches;
+  document.documentElement.dataset.theme = dark ? "light" : "dark";
+  localStorage.setItem("theme", dark ? "light" : "dark");
+});

@@ -1,0 +1,134 @@
+"""What changes on an open page: regions of HTML that the server fills, and how they are loaded."""
+
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Final
+
+from markupsafe import Markup
+from nicegui import ui
+from nicegui.events import GenericEventArguments
+
+from services.dashboard import markup
+from services.dashboard.sessions import SignedOut
+from shared.client import AccessDenied, ApiError, CallFailed, InvalidRequest, MissingResource
+
+RETRY_S: Final = 2.0
+"""How soon a page whose service is away looks again."""
+
+_FORM_VALUES: Final = """(event) => {
+  event.preventDefault();
+  emit(Object.fromEntries(new FormData(event.target, event.submitter)));
+}"""
+_PRESSED: Final = """(event) => {
+  const pressed = event.target.closest("[data-press]");
+  if (pressed) emit(pressed.dataset.press);
+}"""
+_log = logging.getLogger(__name__)
+
+Values = dict[str, str]
+
+
+class Region:
+    """A part of the page. ``spoken`` regions are read out by a screen reader when they change."""
+
+    def __init__(self, name: str, content: Markup = markup.EMPTY, *, spoken: bool = False) -> None:
+        # Everything shown went through ``Markup``, which escapes whatever is not markup.
+        self._element = ui.html(content, sanitize=False).mark(name).props(f"data-region={name}")
+        self._element.classes("lp-region")
+        if spoken:
+            self._element.props("aria-live=polite")
+
+    def show(self, content: Markup) -> None:
+        """Replace the content."""
+        self._element.set_content(content)
+
+    def on_submit(self, handle: Callable[[Values], Awaitable[None]]) -> None:
+        """Call ``handle`` with the values of a form in the region, its button's among them."""
+
+        async def submitted(event: GenericEventArguments) -> None:
+            await handle({str(name): str(value) for name, value in event.args.items()})
+
+        self._element.on("submit", submitted, js_handler=_FORM_VALUES)
+
+    def on_press(self, handle: Callable[[str], Awaitable[None]]) -> None:
+        """Call ``handle`` with the ``data-press`` of a button in the region."""
+
+        async def pressed(event: GenericEventArguments) -> None:
+            await handle(str(event.args))
+
+        self._element.on("click", pressed, js_handler=_PRESSED)
+
+
+class Loader:
+    """Fills a region from the services, again every ``every_s`` seconds if that is given.
+
+    While a service is away the page says so and looks again by itself; what was loaded before
+    stays, marked as old.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        fetch: Callable[[], Awaitable[Markup]],
+        *,
+        every_s: float | None = None,
+    ) -> None:
+        self._fetch = fetch
+        self._every_s = every_s
+        self._notice = Region(f"{name}-notice", spoken=True)
+        self._region = Region(name, markup.WAITING)
+        self._loaded = False
+        ui.timer(0, self.load, once=True)
+
+    async def load(self) -> None:
+        """Load once, and plan the next time."""
+        again_s = self._every_s
+        try:
+            content = await self._fetch()
+        except SignedOut:
+            self._region.show(SIGNED_OUT)
+            return
+        except CallFailed as error:
+            self._notice.show(explain(error, stale=self._loaded))
+            if not self._loaded:
+                self._region.show(markup.EMPTY)
+            if may_recover(error):
+                again_s = RETRY_S
+        else:
+            self._notice.show(markup.EMPTY)
+            self._region.show(content)
+            self._loaded = True
+        if again_s is not None:
+            ui.timer(again_s, self.load, once=True)
+
+
+SIGNED_OUT: Final = Markup(
+    '<div class="lp-card lp-empty"><h2>Signed out</h2><p>This page belongs to a session that has'
+    " ended. Reload it to sign in again.</p></div>"
+)
+
+
+def may_recover(error: CallFailed) -> bool:
+    """Whether the same call may succeed later, with nobody doing anything here."""
+    return not isinstance(error, AccessDenied | InvalidRequest | MissingResource)
+
+
+def explain(error: CallFailed, *, stale: bool = False) -> Markup:
+    """A failed call in words for the person who looks at the page."""
+    if not isinstance(error, ApiError):
+        _log.warning("a call failed: %s", error)
+        last = (
+            "The figures below are the last ones known."
+            if stale
+            else "Nothing is lost; this page keeps looking and recovers by itself."
+        )
+        return markup.note("The service does not answer at the moment", last, kind="warned")
+    if isinstance(error, AccessDenied):
+        return markup.note("This is not allowed", error.detail, kind="bad")
+    if isinstance(error, MissingResource):
+        return markup.note("There is nothing here", error.detail)
+    if isinstance(error, InvalidRequest):
+        faults = [f"{fault.field} {fault.message}" for fault in error.validation_errors]
+        return markup.note("This cannot be right", *(faults or [error.detail]), kind="bad")
+    _log.warning("a call failed: %s", error)
+    return markup.note("The service cannot do this at the moment", error.detail, kind="warned")

@@ -1,0 +1,164 @@
+"""Signing in and out: a plain page, so that nothing of the dashboard is loaded before."""
+
+import asyncio
+from typing import Final
+from urllib.parse import parse_qs
+
+from fastapi import APIRouter, Request, Response
+from fastapi.responses import HTMLResponse, RedirectResponse
+from markupsafe import Markup
+
+from services.dashboard import theme
+from services.dashboard.gate import COOKIE, LOGIN_PATH, root_of, session_of
+from services.dashboard.sessions import LIFETIME_S, Sessions
+from services.dashboard.settings import DashboardSettings
+from shared.client import AccessDenied, AsyncLoanPredictorClient, CallFailed
+from shared.direct import FORM, read_body
+from shared.passwords import is_password
+from shared.rate_limit import RateLimitExceeded, RateLimits, parse_limits
+
+ATTEMPTS_OF_ONE: Final = parse_limits("5/minute;30/hour")
+ATTEMPTS_OF_ALL: Final = parse_limits("60/minute")
+_MAX_FORM_BYTES: Final = 4096
+_KEY_PREFIX: Final = "lp_"
+
+_PAGE: Final = Markup("""<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><title>Sign in · Loan predictor</title>
+<meta name="viewport" content="width=device-width, initial-scale=1">{head}</head>
+<body class="lp-login"><main>
+<form method="post" class="lp-card" autocomplete="on">
+<div class="lp-brand">{logo}<span>Loan predictor</span></div>
+<h1>Sign in</h1>
+<p class="lp-muted">{hint}</p>
+{error}
+<input name="username" value="dashboard" autocomplete="username" hidden>
+<label for="secret">{label}</label>
+<input id="secret" name="secret" type="password" required autofocus autocomplete="current-password"
+ {invalid}>
+<input type="hidden" name="next" value="{next}">
+<button class="lp-button" type="submit">Sign in</button>
+</form></main></body></html>""")
+
+
+class Porter:
+    """Gives whoever brings the password, or an API key that the services accept, a session.
+
+    ``client`` is the dashboard's own. Somebody's API key is used for that session's calls alone,
+    so that nobody can do more here than with the key itself.
+    """
+
+    def __init__(
+        self,
+        settings: DashboardSettings,
+        *,
+        sessions: Sessions,
+        client: AsyncLoanPredictorClient,
+    ) -> None:
+        self.sessions = sessions
+        self._entry = settings.dashboard_password
+        self._client = client
+        self._attempts = RateLimits()
+
+    @property
+    def takes_password(self) -> bool:
+        """Whether a password is configured."""
+        return self._entry is not None
+
+    async def admit(self, secret: str, *, address: str) -> str | None:
+        """The cookie of a new session; None if the secret opens nothing.
+
+        Raises ``RateLimitExceeded``, and ``CallFailed`` if a key cannot be checked.
+        """
+        self._attempts.hit(ATTEMPTS_OF_ONE, bucket="login", caller=address)
+        self._attempts.hit(ATTEMPTS_OF_ALL, bucket="login", caller="everybody")
+        if secret.startswith(_KEY_PREFIX):
+            return await self._admit_key(secret)
+        entry = self._entry
+        # In a thread: being slow is what the hash is for.
+        if entry is not None and await asyncio.to_thread(is_password, secret, entry):
+            return self.sessions.begin("password", self._client)
+        return None
+
+    async def _admit_key(self, secret: str) -> str | None:
+        theirs = self._client.variant(api_key=secret)
+        try:
+            await theirs.statistics()
+        except AccessDenied:
+            return None
+        return self.sessions.begin("API key", theirs)
+
+
+def login_router(porter: Porter) -> APIRouter:
+    """The routes /login and /logout."""
+    router = APIRouter(include_in_schema=False)
+
+    @router.get(LOGIN_PATH)
+    async def ask(request: Request) -> Response:
+        """Show the form."""
+        return _page(request, porter, _safe(request.query_params.get("next", "/")))
+
+    @router.post(LOGIN_PATH)
+    async def sign_in(request: Request) -> Response:
+        """Begin a session, or say why not."""
+        body = await read_body(request, limit_bytes=_MAX_FORM_BYTES, media_type=FORM)
+        form = parse_qs(body.decode())
+        wanted = _safe(form.get("next", ["/"])[0])
+        address = request.client.host if request.client else "unknown"
+        try:
+            cookie = await porter.admit(form.get("secret", [""])[0].strip(), address=address)
+        except RateLimitExceeded as error:
+            told = f"Too many attempts; try again in {error.reset_after_s} s."
+            return _page(request, porter, wanted, told, 429)
+        except CallFailed:
+            told = "The key could not be checked, for the history service does not answer."
+            return _page(request, porter, wanted, told, 503)
+        if cookie is None:
+            return _page(request, porter, wanted, "That opens nothing here.", 401)
+        response = RedirectResponse(root_of(request.scope) + wanted, status_code=303)
+        response.set_cookie(
+            COOKIE,
+            cookie,
+            max_age=LIFETIME_S,
+            path=root_of(request.scope) or "/",
+            secure=request.url.scheme == "https",
+            httponly=True,
+            samesite="lax",
+        )
+        return response
+
+    @router.post("/logout")
+    async def sign_out(request: Request) -> Response:
+        """End the session, here and in every page that is open."""
+        session = session_of(request.scope)
+        if session.can_end:
+            porter.sessions.end(session)
+        response = RedirectResponse(root_of(request.scope) + LOGIN_PATH, status_code=303)
+        response.delete_cookie(COOKIE, path=root_of(request.scope) or "/")
+        return response
+
+    return router
+
+
+def _page(
+    request: Request, porter: Porter, wanted: str, error: str = "", status: int = 200
+) -> Response:
+    with_password = porter.takes_password
+    body = _PAGE.format(
+        head=theme.head(root_of(request.scope)),
+        logo=theme.LOGO,
+        hint="With the dashboard's password, or with an API key of your own."
+        if with_password
+        else "With an API key that may read the history. It stays on the server.",
+        label="Password or API key" if with_password else "API key",
+        error=Markup('<p class="lp-error" role="alert" id="fault">{}</p>').format(error)
+        if error
+        else "",
+        invalid=Markup('aria-invalid="true" aria-describedby="fault"') if error else "",
+        next=wanted,
+    )
+    return HTMLResponse(body, status)
+
+
+def _safe(wanted: str) -> str:
+    """``wanted`` if it is a path of this dashboard, else the first page: never another site."""
+    return wanted if wanted.startswith("/") and not wanted.startswith(("//", "/\\")) else "/"

@@ -1,0 +1,103 @@
+"""The dashboard, composed: the one place where its objects are built.
+
+``python -m shared.server services.dashboard.main:create_app``. One process: pages live in its
+memory.
+"""
+
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+
+from fastapi import FastAPI, Request
+from nicegui import app as pages_app
+from nicegui import ui
+
+from services.dashboard import theme
+from services.dashboard.gate import Gate, page_headers
+from services.dashboard.jobs import Jobs
+from services.dashboard.login import Porter, login_router
+from services.dashboard.pages import batch, decide, history, models, nowhere, record, statistics
+from services.dashboard.sessions import Session, Sessions
+from services.dashboard.settings import DashboardSettings
+from services.dashboard.watch import Watch
+from shared.client import AsyncLoanPredictorClient, Patience
+from shared.health import Check, health_router
+from shared.http import install_conventions
+from shared.metrics import Metrics
+from shared.telemetry import NO_TELEMETRY, configure_logging
+from shared.version import VERSION
+
+_PATIENCE = Patience(attempts=2, total_s=5, attempt_s=3)
+"""A person is waiting: a page that says what is wrong is better than one that is still trying."""
+
+
+def create_app(settings: DashboardSettings | None = None) -> FastAPI:
+    """The dashboard; nothing is connected before it starts."""
+    settings = settings or DashboardSettings()
+    log_access = configure_logging(settings.log_level)
+    key = settings.dashboard_api_key
+    client = AsyncLoanPredictorClient(
+        settings.inference_url,
+        settings.history_url,
+        api_key=key.get_secret_value() if key else None,
+        patience=_PATIENCE,
+    )
+    sessions = Sessions()
+    jobs = Jobs()
+    watch = Watch(client)
+    local = Session("this machine", client) if settings.dashboard_password is None else None
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        async with client, watch.watching():
+            yield
+            await jobs.stop()
+
+    app = FastAPI(
+        title="Loan predictor: dashboard",
+        version=VERSION,
+        lifespan=lifespan,
+        docs_url=None,
+        redoc_url=None,
+        openapi_url=None,
+        telemetry=NO_TELEMETRY,
+    )
+    routers = (
+        health_router(service="dashboard", version=VERSION, checks=_checks(client)),
+        theme.assets_router(),
+        login_router(Porter(settings, sessions=sessions, client=client)),
+        history.export_router(),
+        models.pictures_router(),
+        batch.files_router(jobs),
+    )
+    for router in routers:
+        app.include_router(router)
+    app.add_middleware(Gate, sessions=sessions, local=local)
+    install_conventions(app, log_access=log_access, metrics=Metrics(), standing=page_headers)
+    # The pages take every path that is not taken before.
+    for page in (decide, history, record, statistics, models):
+        page.register(watch)
+    batch.register(watch, jobs)
+    nowhere.register(watch)
+    # A bar without a name, which comes and goes above every page, helps nobody.
+    pages_app.config.quasar_config["loadingBar"] = {"skipHijack": True}
+    ui.run_with(
+        app,
+        title="Loan predictor",
+        favicon=theme.FAVICON,
+        language="en-US",
+        tailwind=False,
+        binding_refresh_interval=None,
+        show_welcome_message=False,
+    )
+    return app
+
+
+def _checks(client: AsyncLoanPredictorClient) -> Callable[[Request], Sequence[Check]]:
+    # Without the services there is still a page that says so.
+    def checks(_: Request) -> Sequence[Check]:
+        return (
+            Check("inference", lambda: client.health("inference"), required=False),
+            Check("history", lambda: client.health("history"), required=False),
+        )
+
+    return checks

@@ -1,0 +1,1 @@
+"""The pages, one per module; each registers itself with ``register``."""

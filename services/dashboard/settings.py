@@ -1,0 +1,31 @@
+"""Settings of the dashboard, from environment variables of the same names."""
+
+from typing import Annotated
+
+from pydantic import AfterValidator, Field, SecretStr
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from shared.passwords import check_entry
+
+
+class DashboardSettings(BaseSettings):
+    """Where the services are, as whom the dashboard calls them, and who may use it."""
+
+    model_config = SettingsConfigDict(
+        frozen=True, extra="ignore", env_ignore_empty=True, hide_input_in_errors=True
+    )
+
+    inference_url: str = Field(default="http://127.0.0.1:8000")
+    history_url: str | None = Field(
+        default="http://127.0.0.1:8001",
+        description="None where one gateway at INFERENCE_URL stands before both services.",
+    )
+    dashboard_api_key: SecretStr | None = Field(
+        default=None, description="Key with the scopes predict and history:read; never shown."
+    )
+    dashboard_password: Annotated[str, AfterValidator(check_entry)] | None = Field(
+        default=None,
+        description="scrypt:cost:salt:hash, as make password prints; without it only this machine"
+        " may use the dashboard without signing in, and others with an API key of their own.",
+    )
+    log_level: str = Field(default="INFO", pattern="^(DEBUG|INFO|WARNING|ERROR)$")

@@ -1,0 +1,199 @@
+"""The client for programs that run an event loop."""
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from types import TracebackType
+from typing import Self, TypeVar
+from uuid import UUID
+
+import httpx
+
+from shared.client import answers, calls
+from shared.client.attempts import Outcome, Patience, Wait, attempts, unbroken
+from shared.client.calls import Applied, Call, ExportFormat, Service, Services
+from shared.client.filters import Filters
+from shared.events import Decision
+
+T = TypeVar("T")
+
+
+class AsyncLoanPredictorClient:
+    """Both services, for one caller, on one event loop. Close it, or use it in ``async with``.
+
+    ``history_url`` is None where one gateway at ``inference_url`` stands before both services.
+    ``http`` replaces the connections, for a proxy or a certificate of one's own; it is closed
+    with the client. Every method raises ``CallFailed``.
+    """
+
+    def __init__(
+        self,
+        inference_url: str,
+        history_url: str | None = None,
+        *,
+        api_key: str | None = None,
+        patience: Patience | None = None,
+        http: httpx.AsyncClient | None = None,
+    ) -> None:
+        self._services = Services(inference_url, history_url, api_key)
+        self._patience = patience or Patience()
+        self._http = http or httpx.AsyncClient()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.aclose()
+
+    async def aclose(self) -> None:
+        """Close all connections."""
+        await self._http.aclose()
+
+    def variant(
+        self, *, api_key: str | None = None, patience: Patience | None = None
+    ) -> "AsyncLoanPredictorClient":
+        """The same services over the same connections, as another caller or with other patience.
+
+        What is not given stays. Both are closed by closing either.
+        """
+        services = self._services
+        return AsyncLoanPredictorClient(
+            services.inference_url,
+            services.history_url,
+            api_key=services.api_key if api_key is None else api_key,
+            patience=patience or self._patience,
+            http=self._http,
+        )
+
+    async def predict(
+        self, application: Applied, *, model: str | None = None, idempotency_key: str | None = None
+    ) -> Decision:
+        """The recorded decision of the champion, or of ``model``.
+
+        One call is one decision, however often it has to be sent. To make a call of a former
+        process the same one, give the key that it had.
+        """
+        return await self._call(calls.predict(application, model=model, key=idempotency_key))
+
+    async def benchmark(self, application: Applied) -> answers.Benchmark:
+        """What each model says of the application; nothing is recorded."""
+        return await self._call(calls.benchmark(application))
+
+    async def validate(self, application: Applied) -> answers.ValidationReport:
+        """The errors and warnings of an application, without a decision."""
+        return await self._call(calls.validate(application))
+
+    async def validation_rules(self) -> answers.ValidationRules:
+        """What an application must be, and what is warned about."""
+        return await self._call(calls.validation_rules())
+
+    async def models(self) -> answers.ModelList:
+        """The served models."""
+        return await self._call(calls.models())
+
+    async def compare(self) -> answers.ModelComparison:
+        """The models beside each other and beside the baselines."""
+        return await self._call(calls.compare())
+
+    async def model(self, name: str) -> answers.ModelDetail:
+        """Everything measured of one model."""
+        return await self._call(calls.model(name))
+
+    async def model_info(self) -> answers.ModelInfo:
+        """The deciding model, and the bundle it came in."""
+        return await self._call(calls.model_info())
+
+    async def model_card(self) -> str:
+        """The model card, in Markdown."""
+        return await self._call(calls.model_card())
+
+    async def picture(self, name: str) -> bytes:
+        """One PNG picture of the model card."""
+        return await self._call(calls.picture(name))
+
+    async def history(
+        self, filters: Filters | None = None, *, limit: int = 20, cursor: str | None = None
+    ) -> answers.Page:
+        """One page of records, the newest first."""
+        return await self._call(calls.history(filters or Filters(), limit=limit, cursor=cursor))
+
+    async def records(
+        self, filters: Filters | None = None, *, page_size: int = 100
+    ) -> AsyncIterator[answers.Record]:
+        """All records that pass, the newest first, page by page as they are taken."""
+        cursor = None
+        while True:
+            page = await self.history(filters, limit=page_size, cursor=cursor)
+            for record in page.items:
+                yield record
+            cursor = page.next_cursor
+            if cursor is None:
+                return
+
+    async def record(self, prediction_id: UUID | str) -> answers.Record:
+        """One decision as it was answered."""
+        return await self._call(calls.record(prediction_id))
+
+    @asynccontextmanager
+    async def export(
+        self,
+        filters: Filters | None = None,
+        *,
+        format: ExportFormat = "ndjson",  # noqa: A002
+    ) -> AsyncIterator[AsyncIterator[bytes]]:
+        """All records that pass, in pieces: ``async with client.export() as pieces:``."""
+        call = calls.export(filters or Filters(), format_=format)
+        response = await self._respond(call, stream=True)
+        try:
+            with unbroken():
+                yield response.aiter_bytes()
+        finally:
+            await response.aclose()
+
+    async def statistics(self) -> answers.Statistics:
+        """How all recorded decisions came out, overall and by model."""
+        return await self._call(calls.statistics())
+
+    async def analytics(self) -> answers.Analytics:
+        """How decisions came out over time, by confidence and by applicant."""
+        return await self._call(calls.analytics())
+
+    async def health(self, service: Service) -> answers.Health:
+        """How ``service`` is."""
+        return await self._call(calls.health(service))
+
+    async def _call(self, call: Call[T]) -> T:
+        return call.parse(await self._respond(call))
+
+    async def _respond(self, call: Call[T], *, stream: bool = False) -> httpx.Response:
+        request = self._services.request(call)
+        steps = attempts(self._patience, keyed=call.keyed)
+        outcome: Outcome = None
+        while True:
+            try:
+                step = steps.send(outcome)
+            except StopIteration as done:
+                response: httpx.Response = done.value
+                return response
+            if isinstance(step, Wait):
+                await asyncio.sleep(step.seconds)
+                outcome = None
+            else:
+                outcome = await self._send(request, step.extensions, stream=stream)
+
+    async def _send(
+        self, request: httpx.Request, extensions: Mapping[str, object], *, stream: bool
+    ) -> Outcome:
+        request.extensions = {**request.extensions, **extensions}
+        try:
+            response = await self._http.send(request, stream=stream)
+            if response.is_error:
+                await response.aread()
+        except httpx.TransportError as error:
+            return error
+        return response

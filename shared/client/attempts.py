@@ -1,0 +1,114 @@
+"""When to ask again, without asking: a generator that the clients drive.
+
+It yields what to do next (send the request, or wait so many seconds) and is told what came of it,
+so that retrying is written once for both clients and can be tested without a clock.
+"""
+
+import random
+import time
+from collections.abc import Callable, Generator, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Final
+
+import httpx
+
+from shared.client.errors import ApiError, CallFailed, ServiceUnreachable, error_of
+
+_AGAIN: Final = frozenset({429, 502, 503, 504})
+_IN_FLIGHT: Final = 409
+
+
+@dataclass(frozen=True)
+class Patience:
+    """How long to keep asking: so many attempts, and so many seconds for all of them."""
+
+    attempts: int = 8
+    total_s: float = 30.0
+    attempt_s: float = 10.0
+    """Longest silence of the service within one attempt."""
+    first_wait_s: float = 0.1
+    """Before the second attempt, on average half of it; doubled each time."""
+    longest_wait_s: float = 5.0
+
+
+@dataclass(frozen=True)
+class Send:
+    """Send the request now, and give up on it after ``timeout_s`` of silence."""
+
+    timeout_s: float
+
+    @property
+    def extensions(self) -> dict[str, object]:
+        """The extensions of the request that say so to httpx."""
+        return {"timeout": httpx.Timeout(self.timeout_s).as_dict()}
+
+
+@dataclass(frozen=True)
+class Wait:
+    """Do nothing for so many seconds."""
+
+    seconds: float
+
+
+Outcome = httpx.Response | httpx.TransportError | None
+"""What came of the step before: an answer, already read if it is an error; None after waiting."""
+
+Attempts = Generator[Send | Wait, Outcome, httpx.Response]
+
+
+def attempts(
+    patience: Patience, *, keyed: bool, now_s: Callable[[], float] = time.monotonic
+) -> Attempts:
+    """Yields the steps of one call; returns the response, raises ``CallFailed``.
+
+    Every call of these services may be sent again: reading changes nothing, and a decision bears
+    an Idempotency-Key (``keyed``), for which 409 means that an attempt before is still at work.
+    ``Retry-After`` is honoured; if it, or the wait that is due, leads past the deadline, the error
+    is raised at once.
+    """
+    deadline_s = now_s() + patience.total_s
+    for attempt in range(1, patience.attempts + 1):
+        left_s = deadline_s - now_s()
+        outcome = yield Send(timeout_s=max(0.001, min(patience.attempt_s, left_s)))
+        if isinstance(outcome, httpx.Response) and outcome.status_code < 400:
+            return outcome
+        error = _error(outcome)
+        wait_s = _wait_s(error, patience, attempt, keyed=keyed)
+        if wait_s is None or attempt == patience.attempts or now_s() + wait_s > deadline_s:
+            raise error
+        yield Wait(wait_s)
+    raise AssertionError("the last attempt returns or raises")
+
+
+def _error(outcome: Outcome) -> CallFailed:
+    if isinstance(outcome, httpx.Response):
+        return error_of(outcome)
+    return _unreachable(outcome)
+
+
+def _unreachable(cause: BaseException | None) -> ServiceUnreachable:
+    failure = ServiceUnreachable(f"No answer: {str(cause) or type(cause).__name__}")
+    failure.__cause__ = cause
+    return failure
+
+
+@contextmanager
+def unbroken() -> Iterator[None]:
+    """Raises ``ServiceUnreachable`` if an answer breaks off while it is read in this block."""
+    try:
+        yield
+    except httpx.TransportError as error:
+        raise _unreachable(error) from error
+
+
+def _wait_s(error: CallFailed, patience: Patience, attempt: int, *, keyed: bool) -> float | None:
+    """How long to wait before the next attempt; None if there shall be none."""
+    # Full jitter: callers that failed together must not come back together.
+    ceiling_s = min(patience.longest_wait_s, patience.first_wait_s * 2.0 ** (attempt - 1))
+    jitter_s = random.uniform(0, ceiling_s)  # noqa: S311 - not a secret
+    if not isinstance(error, ApiError):
+        return jitter_s
+    if error.status in _AGAIN or (keyed and error.status == _IN_FLIGHT):
+        return jitter_s + (error.retry_after_s or 0.0)
+    return None

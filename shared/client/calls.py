@@ -1,0 +1,211 @@
+"""Every call of both services: what is sent, and how the answer is read."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Generic, Literal, TypeVar
+from urllib.parse import quote
+from uuid import UUID, uuid4
+
+import httpx
+from pydantic import BaseModel
+
+from shared.client.answers import (
+    Analytics,
+    Benchmark,
+    Health,
+    ModelComparison,
+    ModelDetail,
+    ModelInfo,
+    ModelList,
+    Page,
+    Record,
+    Statistics,
+    ValidationReport,
+    ValidationRules,
+)
+from shared.client.errors import UnreadableAnswer
+from shared.client.filters import Filters
+from shared.events import Application, Decision
+
+Service = Literal["inference", "history"]
+ExportFormat = Literal["csv", "ndjson"]
+Applied = Application | Mapping[str, object]
+"""An application: the data set's own names with their values; None, or no entry, is missing."""
+
+T = TypeVar("T")
+M = TypeVar("M", bound=BaseModel)
+
+
+@dataclass(frozen=True)
+class Call(Generic[T]):
+    """One request, and how its answer is read."""
+
+    service: Service
+    path: str
+    read: Callable[[httpx.Response], T]
+    method: Literal["GET", "POST"] = "GET"
+    body: Mapping[str, object] | None = None
+    parameters: Mapping[str, str] = field(default_factory=dict)
+    headers: Mapping[str, str] = field(default_factory=dict)
+    through_gateway: str | None = None
+    """The path to take where one gateway stands before both services, if it is another one."""
+
+    def parse(self, response: httpx.Response) -> T:
+        """What the answer says; raises ``UnreadableAnswer``."""
+        try:
+            return self.read(response)
+        except ValueError as error:
+            raise UnreadableAnswer(
+                f"{self.path} answered what this client cannot read; is it of another version?"
+            ) from error
+
+    @property
+    def keyed(self) -> bool:
+        """Whether the call bears an Idempotency-Key."""
+        return "idempotency-key" in self.headers
+
+
+def _json(model: type[M]) -> Callable[[httpx.Response], M]:
+    return lambda response: model.model_validate_json(response.content)
+
+
+def _bytes(response: httpx.Response) -> bytes:
+    return response.content
+
+
+def _body(application: Applied) -> dict[str, object]:
+    if isinstance(application, Application):
+        return application.model_dump(mode="json")
+    return dict(application)
+
+
+def predict(application: Applied, *, model: str | None, key: str | None) -> Call[Decision]:
+    """Decide, and record. The key is the same for all attempts, so one call is one decision."""
+    return Call(
+        "inference",
+        "/predict" if model is None else f"/predict/{quote(model, safe='')}",
+        _json(Decision),
+        method="POST",
+        body=_body(application),
+        headers={"idempotency-key": key or str(uuid4())},
+    )
+
+
+def benchmark(application: Applied) -> Call[Benchmark]:
+    """Ask all models; nothing is recorded."""
+    return Call(
+        "inference",
+        "/models/benchmark",
+        _json(Benchmark),
+        method="POST",
+        body=_body(application),
+    )
+
+
+def validate(application: Applied) -> Call[ValidationReport]:
+    """Check an application without deciding it."""
+    return Call(
+        "inference",
+        "/validate-loan",
+        _json(ValidationReport),
+        method="POST",
+        body=_body(application),
+    )
+
+
+def validation_rules() -> Call[ValidationRules]:
+    """What an application must be."""
+    return Call("inference", "/validation-rules", _json(ValidationRules))
+
+
+def models() -> Call[ModelList]:
+    """The served models."""
+    return Call("inference", "/models", _json(ModelList))
+
+
+def compare() -> Call[ModelComparison]:
+    """The models beside each other and beside the baselines."""
+    return Call("inference", "/models/compare", _json(ModelComparison))
+
+
+def model(name: str) -> Call[ModelDetail]:
+    """Everything measured of one model."""
+    return Call("inference", f"/models/{quote(name, safe='')}", _json(ModelDetail))
+
+
+def model_info() -> Call[ModelInfo]:
+    """The deciding model."""
+    return Call("inference", "/model-info", _json(ModelInfo))
+
+
+def model_card() -> Call[str]:
+    """The model card, in Markdown."""
+    return Call("inference", "/models/card", lambda response: response.content.decode())
+
+
+def picture(name: str) -> Call[bytes]:
+    """One PNG picture of the model card."""
+    return Call("inference", f"/models/pictures/{quote(name, safe='')}", _bytes)
+
+
+def history(filters: Filters, *, limit: int, cursor: str | None) -> Call[Page]:
+    """One page of records."""
+    parameters = filters.parameters() | {"limit": str(limit)}
+    if cursor is not None:
+        parameters["cursor"] = cursor
+    return Call("history", "/history", _json(Page), parameters=parameters)
+
+
+def record(prediction_id: UUID | str) -> Call[Record]:
+    """One decision as it was answered."""
+    return Call("history", f"/history/{quote(str(prediction_id), safe='')}", _json(Record))
+
+
+def export(filters: Filters, *, format_: ExportFormat) -> Call[httpx.Response]:
+    """All records that pass; the response is not read yet."""
+    parameters = filters.parameters() | {"format": format_}
+    return Call("history", "/history/export", lambda response: response, parameters=parameters)
+
+
+def statistics() -> Call[Statistics]:
+    """How all decisions came out."""
+    return Call("history", "/statistics", _json(Statistics))
+
+
+def analytics() -> Call[Analytics]:
+    """How decisions came out over time, by confidence and by applicant."""
+    return Call("history", "/analytics", _json(Analytics))
+
+
+def health(service: Service) -> Call[Health]:
+    """How one service is."""
+    gateway = "/health/history" if service == "history" else None
+    return Call(service, "/health", _json(Health), through_gateway=gateway)
+
+
+@dataclass(frozen=True)
+class Services:
+    """Where the services are, and as whom to call them."""
+
+    inference_url: str
+    history_url: str | None
+    """None where one gateway stands before both, at ``inference_url``."""
+    api_key: str | None = field(repr=False)
+
+    def request(self, call: Call[T]) -> httpx.Request:
+        """The request of ``call``."""
+        behind_gateway = self.history_url is None
+        base = self.inference_url
+        if call.service == "history" and self.history_url is not None:
+            base = self.history_url
+        path = (behind_gateway and call.through_gateway) or call.path
+        headers = dict(call.headers)
+        if self.api_key is not None:
+            headers["x-api-key"] = self.api_key
+        return httpx.Request(
+            call.method,
+            base.rstrip("/") + path,
+            params=dict(call.parameters) or None,
+            headers=headers,
+            json=call.body,
+        )

@@ -1,0 +1,198 @@
+"""The client for programs that wait."""
+
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from types import TracebackType
+from typing import Self, TypeVar
+from uuid import UUID
+
+import httpx
+
+from shared.client import answers, calls
+from shared.client.attempts import Outcome, Patience, Wait, attempts, unbroken
+from shared.client.calls import Applied, Call, ExportFormat, Service, Services
+from shared.client.filters import Filters
+from shared.events import Decision
+
+T = TypeVar("T")
+
+
+class LoanPredictorClient:
+    """Both services, for one caller; may be shared by threads. Close it, or use it in ``with``.
+
+    ``history_url`` is None where one gateway at ``inference_url`` stands before both services.
+    ``http`` replaces the connections, for a proxy or a certificate of one's own; it is closed
+    with the client. Every method raises ``CallFailed``.
+    """
+
+    def __init__(
+        self,
+        inference_url: str,
+        history_url: str | None = None,
+        *,
+        api_key: str | None = None,
+        patience: Patience | None = None,
+        http: httpx.Client | None = None,
+    ) -> None:
+        self._services = Services(inference_url, history_url, api_key)
+        self._patience = patience or Patience()
+        self._http = http or httpx.Client()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close all connections."""
+        self._http.close()
+
+    def variant(
+        self, *, api_key: str | None = None, patience: Patience | None = None
+    ) -> "LoanPredictorClient":
+        """The same services over the same connections, as another caller or with other patience.
+
+        What is not given stays. Both are closed by closing either.
+        """
+        services = self._services
+        return LoanPredictorClient(
+            services.inference_url,
+            services.history_url,
+            api_key=services.api_key if api_key is None else api_key,
+            patience=patience or self._patience,
+            http=self._http,
+        )
+
+    def predict(
+        self, application: Applied, *, model: str | None = None, idempotency_key: str | None = None
+    ) -> Decision:
+        """The recorded decision of the champion, or of ``model``.
+
+        One call is one decision, however often it has to be sent. To make a call of a former
+        process the same one, give the key that it had.
+        """
+        return self._call(calls.predict(application, model=model, key=idempotency_key))
+
+    def benchmark(self, application: Applied) -> answers.Benchmark:
+        """What each model says of the application; nothing is recorded."""
+        return self._call(calls.benchmark(application))
+
+    def validate(self, application: Applied) -> answers.ValidationReport:
+        """The errors and warnings of an application, without a decision."""
+        return self._call(calls.validate(application))
+
+    def validation_rules(self) -> answers.ValidationRules:
+        """What an application must be, and what is warned about."""
+        return self._call(calls.validation_rules())
+
+    def models(self) -> answers.ModelList:
+        """The served models."""
+        return self._call(calls.models())
+
+    def compare(self) -> answers.ModelComparison:
+        """The models beside each other and beside the baselines."""
+        return self._call(calls.compare())
+
+    def model(self, name: str) -> answers.ModelDetail:
+        """Everything measured of one model."""
+        return self._call(calls.model(name))
+
+    def model_info(self) -> answers.ModelInfo:
+        """The deciding model, and the bundle it came in."""
+        return self._call(calls.model_info())
+
+    def model_card(self) -> str:
+        """The model card, in Markdown."""
+        return self._call(calls.model_card())
+
+    def picture(self, name: str) -> bytes:
+        """One PNG picture of the model card."""
+        return self._call(calls.picture(name))
+
+    def history(
+        self, filters: Filters | None = None, *, limit: int = 20, cursor: str | None = None
+    ) -> answers.Page:
+        """One page of records, the newest first."""
+        return self._call(calls.history(filters or Filters(), limit=limit, cursor=cursor))
+
+    def records(
+        self, filters: Filters | None = None, *, page_size: int = 100
+    ) -> Iterator[answers.Record]:
+        """All records that pass, the newest first, page by page as they are taken."""
+        cursor = None
+        while True:
+            page = self.history(filters, limit=page_size, cursor=cursor)
+            yield from page.items
+            cursor = page.next_cursor
+            if cursor is None:
+                return
+
+    def record(self, prediction_id: UUID | str) -> answers.Record:
+        """One decision as it was answered."""
+        return self._call(calls.record(prediction_id))
+
+    @contextmanager
+    def export(
+        self,
+        filters: Filters | None = None,
+        *,
+        format: ExportFormat = "ndjson",  # noqa: A002
+    ) -> Iterator[Iterator[bytes]]:
+        """All records that pass, in pieces: ``with client.export() as pieces:``."""
+        call = calls.export(filters or Filters(), format_=format)
+        response = self._respond(call, stream=True)
+        try:
+            with unbroken():
+                yield response.iter_bytes()
+        finally:
+            response.close()
+
+    def statistics(self) -> answers.Statistics:
+        """How all recorded decisions came out, overall and by model."""
+        return self._call(calls.statistics())
+
+    def analytics(self) -> answers.Analytics:
+        """How decisions came out over time, by confidence and by applicant."""
+        return self._call(calls.analytics())
+
+    def health(self, service: Service) -> answers.Health:
+        """How ``service`` is."""
+        return self._call(calls.health(service))
+
+    def _call(self, call: Call[T]) -> T:
+        return call.parse(self._respond(call))
+
+    def _respond(self, call: Call[T], *, stream: bool = False) -> httpx.Response:
+        request = self._services.request(call)
+        steps = attempts(self._patience, keyed=call.keyed)
+        outcome: Outcome = None
+        while True:
+            try:
+                step = steps.send(outcome)
+            except StopIteration as done:
+                response: httpx.Response = done.value
+                return response
+            if isinstance(step, Wait):
+                time.sleep(step.seconds)
+                outcome = None
+            else:
+                outcome = self._send(request, step.extensions, stream=stream)
+
+    def _send(
+        self, request: httpx.Request, extensions: Mapping[str, object], *, stream: bool
+    ) -> Outcome:
+        request.extensions = {**request.extensions, **extensions}
+        try:
+            response = self._http.send(request, stream=stream)
+            if response.is_error:
+                response.read()
+        except httpx.TransportError as error:
+            return error
+        return response

@@ -1,0 +1,1 @@
+"""The dashboard in a real browser; `make test-browser`. Named so that `make test` passes it by."""

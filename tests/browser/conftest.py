@@ -1,0 +1,175 @@
+"""A chromium, and a system with a history to look at."""
+
+import json
+import os
+import random
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from datetime import timedelta
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import httpx
+import pytest
+from playwright.sync_api import Browser, BrowserContext, Page, Playwright, expect, sync_playwright
+
+from services.local import servers
+from services.local.servers import Server
+from shared.client import LoanPredictorClient
+from shared.events import INTERNAL_PREDICTIONS_PATH, ModelName
+from shared.ids import uuid7
+from tests import keys
+from tests.applications import random_application
+from tests.browser.look import Shown
+from tests.harness import HOST, running_dashboard, running_system
+
+_FLAGS = (
+    *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
+    *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
+)
+_WITHIN_MS = 20_000
+_TODAY = 90
+_DAYS = 18
+_MODELS: tuple[ModelName | None, ...] = (
+    *(None, None, None),
+    *("random_forest", "logistic_regression", "support_vector_machine"),
+)
+
+
+def _chromium() -> str | None:
+    return os.environ.get("CHROMIUM") or shutil.which("chromium")
+
+
+def pytest_report_header() -> str:
+    """Say which browser the tests drive."""
+    return f"browser: {_chromium()}"
+
+
+@pytest.fixture(scope="session")
+def playwright() -> Iterator[Playwright]:
+    """What drives the browser."""
+    with sync_playwright() as playwright:
+        yield playwright
+
+
+@pytest.fixture(scope="session")
+def browser(playwright: Playwright) -> Iterator[Browser]:
+    """One browser for the whole run."""
+    path = _chromium()
+    if path is None:
+        pytest.skip("there is no chromium: apt-get install chromium, or set CHROMIUM")
+    expect.set_options(timeout=_WITHIN_MS)
+    browser = playwright.chromium.launch(executable_path=path, args=_FLAGS)
+    yield browser
+    browser.close()
+
+
+@pytest.fixture(scope="session")
+def shown(
+    postgres_server: Server,
+    redis_server: Server,
+    migrated_database: str,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[Shown]:
+    """A system with decisions of some weeks, its dashboard, and a client to compare with."""
+    servers.run_sql(postgres_server.url, f"CREATE DATABASE shown TEMPLATE {migrated_database}")
+    database_url = postgres_server.url.replace("/postgres?", "/shown?")
+    logs = tmp_path_factory.mktemp("logs")
+    with ExitStack() as stack:
+        system = stack.enter_context(
+            running_system(database_url=database_url, redis_url=redis_server.url, logs=logs)
+        )
+        url = stack.enter_context(running_dashboard(system, logs=logs))
+        api = stack.enter_context(
+            LoanPredictorClient(system.inference_url, system.history_url, api_key=system.api_key)
+        )
+        _fill(api, system.history_url)
+        yield Shown(system=system, url=url, api=api, logs=logs)
+
+
+def _fill(api: LoanPredictorClient, history_url: str) -> None:
+    """Decisions of today by the API, and the same on days before, which only history can take."""
+    rng = random.Random(5)  # noqa: S311 - test data, not a secret
+    made = [api.predict(random_application(rng), model=rng.choice(_MODELS)) for _ in range(_TODAY)]
+    events = []
+    for day in range(1, _DAYS):
+        for _ in range(rng.randrange(25, 90)):
+            decision = rng.choice(made)
+            then = decision.timestamp - timedelta(days=day, seconds=rng.randrange(30_000))
+            moved = decision.model_copy(
+                update={
+                    "timestamp": then,
+                    "prediction_id": uuid7(int(then.timestamp() * 1000)),
+                }
+            )
+            event = {"type": "PredictionRecorded", "version": 1, "client": "broker"}
+            event |= {"request_id": "moved", "decision": json.loads(moved.model_dump_json())}
+            events.append(json.dumps(event))
+    answer = httpx.post(
+        f"{history_url}{INTERNAL_PREDICTIONS_PATH}",
+        content="\n".join(events),
+        headers=keys.HEADERS,
+        timeout=30,
+    )
+    assert answer.status_code == 204, answer.text
+    total = len(made) + len(events)
+    deadline_s = time.monotonic() + 30
+    while api.statistics().total_predictions < total:
+        assert time.monotonic() < deadline_s, "the decisions were not stored in time"
+        time.sleep(0.1)
+
+
+@pytest.fixture
+def open_context(browser: Browser) -> Iterator[Callable[..., BrowserContext]]:
+    """Opens a browser window of its own; no page in it may ask anybody but this machine."""
+    contexts: list[BrowserContext] = []
+    strangers: list[str] = []
+    complaints: list[str] = []
+
+    def open_(
+        *, width: int = 1440, height: int = 900, dark: bool = False, base_url: str | None = None
+    ) -> BrowserContext:
+        context = browser.new_context(
+            base_url=base_url,
+            viewport={"width": width, "height": height},
+            color_scheme="dark" if dark else "light",
+            accept_downloads=True,
+        )
+        context.set_default_timeout(_WITHIN_MS)
+        context.on("request", lambda request: _note_stranger(request.url, strangers))
+        context.on("weberror", lambda error: complaints.append(str(error.error)))
+        context.on(
+            "page",
+            lambda page: page.on("websocket", lambda ws: _note_stranger(ws.url, strangers)),
+        )
+        contexts.append(context)
+        return context
+
+    yield open_
+    for context in contexts:
+        context.close()
+    assert strangers == []
+    assert complaints == []
+
+
+def _note_stranger(url: str, strangers: list[str]) -> None:
+    parts = urlsplit(url)
+    if parts.scheme not in ("data", "blob") and parts.hostname != HOST:
+        strangers.append(url)
+
+
+@pytest.fixture
+def page(open_context: Callable[..., BrowserContext], shown: Shown) -> Page:
+    """A wide window, with nothing opened yet."""
+    return open_context(base_url=shown.url).new_page()
+
+
+@pytest.fixture(scope="session")
+def screenshots(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where screenshots go: the folder SCREENSHOTS, or one that is thrown away."""
+    given = os.environ.get("SCREENSHOTS")
+    folder = Path(given) if given else tmp_path_factory.mktemp("screenshots")
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder

@@ -1,0 +1,147 @@
+"""The page on which people decide."""
+
+from collections.abc import Callable
+
+from playwright.sync_api import BrowserContext, Page, expect
+
+from services.dashboard.formatting import field_title, model_title, percent
+from shared.client.answers import Record
+from tests.browser.look import Shown, figure, shown_id
+from tests.waiting import until
+
+
+def _record(shown: Shown, page: Page) -> Record:
+    wanted = shown_id(page)
+    found: list[Record] = []
+
+    def is_there() -> bool:
+        found[:] = [r for r in shown.api.history(limit=100).items if str(r.prediction_id) == wanted]
+        return bool(found)
+
+    until(is_there)
+    return found[0]
+
+
+def _decide(page: Page) -> None:
+    page.get_by_role("button", name="Decide", exact=True).click()
+
+
+def test_decision_shows_what_was_answered_and_recorded(page: Page, shown: Shown) -> None:
+    """Outcome, confidence, both probabilities, model, warnings and what was filled in."""
+    page.goto("/")
+    page.locator("#ApplicantIncome").fill("700")
+    page.locator("#LoanAmount").fill("")
+    page.locator("#Property_Area").select_option("")
+    page.locator("#Loan_ID").fill("LP-SHOWN")
+    _decide(page)
+    result = page.locator('[data-region="result"]')
+    expect(result.locator('[data-figure="prediction"]')).to_be_visible()
+    record = _record(shown, page)
+    assert record.input_data.Loan_ID == "LP-SHOWN"
+    assert figure(result, "prediction") == record.prediction
+    assert figure(result, "confidence") == percent(record.confidence)
+    assert figure(result, "approved") == percent(record.probability.approved)
+    assert figure(result, "rejected") == percent(record.probability.rejected)
+    assert set(record.imputed) == {"LoanAmount", "Property_Area"}
+    for said in (
+        *(field_title(name) for name in record.imputed),
+        *record.warnings,
+        model_title(record.model_info.name),
+        percent(record.model_info.accuracy),
+        record.model_info.version,
+    ):
+        expect(result).to_contain_text(said)
+    assert page.locator("#ApplicantIncome").input_value() == "700"
+
+
+def test_faults_stand_beside_their_fields_and_nothing_typed_is_lost(page: Page) -> None:
+    """The first is focused, each is tied to its field, and mending them is enough."""
+    page.goto("/")
+    page.locator("#ApplicantIncome").fill("-3")
+    page.locator("#Loan_Amount_Term").fill("soon")
+    page.locator("#Loan_ID").fill("LP 1")
+    _decide(page)
+    expect(page.locator("[aria-invalid=true]")).to_have_count(3)
+    expect(page.locator("#ApplicantIncome")).to_be_focused()
+    for name, message in (
+        ("ApplicantIncome", "must be greater than 0"),
+        ("Loan_Amount_Term", "must be a number"),
+        ("Loan_ID", "must be visible characters, without spaces"),
+    ):
+        described = page.locator(f"#{name}").get_attribute("aria-describedby") or ""
+        assert f"{name}-fault" in described
+        assert page.locator(f"#{name}-fault").inner_text() == message
+    assert page.locator("#Loan_Amount_Term").input_value() == "soon"
+    page.locator("#ApplicantIncome").fill("4,5")
+    _decide(page)
+    expect(page.locator("#ApplicantIncome-fault")).to_have_text("must be a number")
+    for name, value in (("ApplicantIncome", "4583"), ("Loan_Amount_Term", "360"), ("Loan_ID", "")):
+        page.locator(f"#{name}").fill(value)
+    _decide(page)
+    expect(page.locator('[data-figure="prediction"]')).to_be_visible()
+    expect(page.locator("[aria-invalid=true]")).to_have_count(0)
+
+
+def test_all_models_side_by_side_are_those_of_the_api(page: Page, shown: Shown) -> None:
+    """Each model's figures, and what they say together; nothing is recorded."""
+    before = shown.api.statistics().total_predictions
+    page.goto("/")
+    page.locator("#ApplicantIncome").fill("2500")
+    page.locator("#Credit_History").select_option("")
+    page.get_by_role("button", name="Ask all four models").click()
+    result = page.locator('[data-region="result"]')
+    expect(result.locator('[data-figure="consensus"]')).to_be_visible()
+    application = page.locator("form[aria-label=Application]").evaluate(
+        "(form) => Object.fromEntries([...new FormData(form)].filter(([_, value]) => value))"
+    )
+    asked = shown.api.benchmark(application)
+    assert figure(result, "consensus") == asked.consensus.prediction
+    assert figure(result, "agree") == str(asked.consensus.models_agree)
+    for name, answer in asked.results.items():
+        model = result.locator(f'[data-model="{name}"]')
+        expect(model).to_contain_text(answer.prediction)
+        assert figure(model, "approved") == percent(answer.probability.approved)
+        assert figure(model, "rejected") == percent(answer.probability.rejected)
+    assert shown.api.statistics().total_predictions == before
+
+
+def test_deciding_needs_no_mouse(page: Page) -> None:
+    """By Tab, arrows and Enter alone, past the skip link."""
+    page.goto("/")
+    expect(page.locator("#ApplicantIncome")).to_be_visible()
+    page.keyboard.press("Tab")
+    expect(page.get_by_text("Skip to the content")).to_be_focused()
+    page.keyboard.press("Enter")
+    page.keyboard.press("Tab")
+    expect(page.locator("#ApplicantIncome")).to_be_focused()
+    page.keyboard.press("Control+A")
+    page.keyboard.type("5200")
+    for _ in range(4):
+        page.keyboard.press("Tab")
+    expect(page.locator("#Credit_History")).to_be_focused()
+    page.keyboard.press("ArrowDown")
+    page.keyboard.press("Tab")
+    page.locator("#Loan_ID").focus()
+    page.keyboard.press("Enter")
+    expect(page.locator('[data-figure="prediction"]')).to_be_visible()
+
+
+def test_the_visitors_choice_of_dark_stays_and_nothing_else_is_kept(
+    open_context: Callable[..., BrowserContext], shown: Shown
+) -> None:
+    """Neither the key nor a decision reaches the browser's storage."""
+    context = open_context(base_url=shown.url)
+    page = context.new_page()
+    page.goto("/")
+    _decide(page)
+    expect(page.locator('[data-figure="prediction"]')).to_be_visible()
+    light = page.evaluate("getComputedStyle(document.body).backgroundColor")
+    page.get_by_role("button", name="Switch between light and dark").click()
+    assert page.evaluate("getComputedStyle(document.body).backgroundColor") != light
+    page.goto("/history")
+    assert page.evaluate("document.documentElement.dataset.theme") == "dark"
+    kept = page.evaluate("JSON.stringify([{...localStorage}, {...sessionStorage}])")
+    assert '"theme":"dark"' in kept
+    assert shown.system.api_key not in kept + page.content()
+    assert "Approved" not in kept
+    assert context.cookies() == []

@@ -1,0 +1,100 @@
+"""The pages with figures: statistics and models."""
+
+from playwright.sync_api import Page, expect
+
+from services.dashboard.formatting import count, percent
+from shared.client.answers import Summary
+from shared.events import EXAMPLE
+from tests.browser.look import Shown, figure
+
+
+def _assert_group(page: Page, group: str, summary: Summary) -> None:
+    row = page.locator(f'[data-group="{group}"]').first
+    assert figure(row, "rate") == percent(summary.approval_rate), group
+    assert figure(row, "total") == count(summary.total_predictions), group
+
+
+def test_every_figure_of_the_statistics_is_the_apis(page: Page, shown: Shown) -> None:
+    """Totals, averages, groups, days and the histogram."""
+    page.goto("/statistics")
+    expect(page.locator('[data-figure="total"]').first).to_be_visible()
+    statistics, analytics = shown.api.statistics(), shown.api.analytics()
+    expect(page.locator('dd[data-figure="total"]')).to_have_text(
+        count(statistics.total_predictions)
+    )
+    for prefix, summary in (("", statistics), ("recent-", analytics.last_24_hours)):
+        for name, expected in (
+            ("total", count(summary.total_predictions)),
+            ("approved", count(summary.approved)),
+            ("rejected", count(summary.rejected)),
+            ("rate", percent(summary.approval_rate)),
+            ("confidence", percent(summary.average_confidence)),
+        ):
+            assert page.locator(f'dd[data-figure="{prefix}{name}"]').inner_text() == expected
+    for groups in (
+        statistics.by_model,
+        analytics.by_property_area,
+        analytics.by_credit_history,
+    ):
+        for name, summary in groups.items():
+            if name != "missing":
+                _assert_group(page, name, summary)
+    drawn = {
+        bucket.get_attribute("data-bucket"): bucket.inner_text()
+        for bucket in page.locator("[data-bucket]").all()
+    }
+    for bucket in analytics.confidence_histogram:
+        shown_count = drawn.get(f"{bucket.at_least:.2f}", "0")
+        assert shown_count == count(bucket.predictions)
+    page.get_by_text("Figures by day").click()
+    days = page.locator("details[open] tbody tr").all()
+    assert len(days) == len(analytics.daily_trend)
+    for row, day in zip(days, reversed(analytics.daily_trend), strict=True):
+        assert row.locator("td").all_inner_texts() == [
+            count(day.total_predictions),
+            count(day.approved),
+            percent(day.approval_rate),
+        ]
+
+
+def test_statistics_keep_themselves_up_to_date(page: Page, shown: Shown) -> None:
+    """A decision made elsewhere shows up with nobody touching the page."""
+    page.goto("/statistics")
+    before = shown.api.statistics().total_predictions
+    expect(page.locator('dd[data-figure="total"]')).to_have_text(count(before))
+    shown.api.predict(EXAMPLE)
+    expect(page.locator('dd[data-figure="total"]')).to_have_text(count(before + 1))
+
+
+def test_models_are_compared_with_the_apis_figures_and_verdict(page: Page, shown: Shown) -> None:
+    """Intervals, baselines, what cannot be told apart, both pictures, and the model card."""
+    page.goto("/models")
+    compared = shown.api.compare()
+    expect(page.locator('[data-figure="reason"]')).to_have_text(compared.champion_reason)
+    assert "cannot be told apart" in compared.champion_reason
+    accuracies = page.locator('[data-figure="accuracy"]').all_inner_texts()
+    measured = [model.cross_validation for model in compared.models.values()]
+    measured += [baseline.cross_validation for baseline in compared.baselines.values()]
+    assert accuracies == [percent(found.accuracy.mean) for found in measured]
+    rows = page.locator("table.lp-rows tbody tr").all()
+    for row, found in zip(rows, measured, strict=True):
+        for cell, interval in zip(
+            row.locator("td").all_inner_texts(),
+            (found.accuracy, found.balanced_accuracy, found.auc, found.brier, found.log_loss),
+            strict=True,
+        ):
+            low_to_high = f"{interval.low:.3f}\u2013{interval.high:.3f}"
+            assert cell.split() == [f"{interval.mean:.3f}", low_to_high]
+    for model in compared.models.values():
+        for sentence in model.verdict:
+            expect(page.locator('[data-region="models"]')).to_contain_text(sentence)
+    for name in ("roc.png", "calibration.png"):
+        image = page.locator(f'figure img[src$="{name}"]')
+        image.scroll_into_view_if_needed()
+        expect(image).to_have_js_property("complete", value=True)
+        assert image.evaluate("(image) => image.naturalWidth") > 100
+        served = page.request.get(f"/pictures/{name}").body()
+        assert served == shown.api.picture(name)
+    page.get_by_text("The model card").click()
+    expect(page.get_by_role("heading", name="Accuracy in cross-validation")).to_be_visible()
+    assert page.request.get("/pictures/none.png").status == 404

@@ -1,0 +1,39 @@
+"""What the browser tests look at, and how."""
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from playwright.sync_api import Locator, Page
+
+from shared.client import LoanPredictorClient
+from tests.harness import System
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A running system, its dashboard, and a client that asks the APIs the same."""
+
+    system: System
+    url: str
+    api: LoanPredictorClient
+    logs: Path
+
+
+def figure(where: Page | Locator, name: str) -> str:
+    """The text of one figure, once it is there."""
+    return where.locator(f'[data-figure="{name}"]').first.inner_text()
+
+
+def shown_id(page: Page) -> str:
+    """The decision whose record the page links to."""
+    link = page.locator('[data-region="result"] a[href*="/history/"]').get_attribute("href")
+    found = re.search(r"[0-9a-f-]{36}", link or "")
+    assert found
+    return found[0]
+
+
+def overflows(page: Page) -> bool:
+    """Whether the page is wider than its window."""
+    wide: bool = page.evaluate("document.documentElement.scrollWidth > innerWidth")
+    return wide

@@ -1,0 +1,127 @@
+"""How every page looks: to axe, on a telephone, in the dark, and how soon."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import BrowserContext, Page, expect
+
+from shared.events import EXAMPLE
+from tests.browser.look import Shown, overflows
+
+_READY = {
+    "/": "form[aria-label=Application]",
+    "/history": "table.lp-rows tbody tr",
+    "/statistics": 'dd[data-figure="total"]',
+    "/models": '[data-figure="reason"]',
+    "/batch": "input[type=file]",
+    "/login": "input[type=password]",
+}
+_PAINTED = "performance.getEntriesByName('first-contentful-paint')"
+_MAX_SCREENSHOT_BYTES = 150_000
+_STANDARDS = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]
+
+
+def _open(page: Page, path: str) -> None:
+    page.goto(path)
+    expect(page.locator(_READY[path.partition("?")[0]]).first).to_be_visible()
+
+
+def _decide(page: Page, button: str = "Decide") -> None:
+    page.get_by_role("button", name=button, exact=True).click()
+    expect(page.locator('[data-region="result"] [data-figure]').first).to_be_visible()
+
+
+def _assert_accessible(page: Page) -> None:
+    found = Axe().run(page, options={"runOnly": _STANDARDS})
+    assert found.violations_count == 0, found.generate_report()
+
+
+@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
+@pytest.mark.parametrize("path", list(_READY))
+def test_axe_finds_nothing(
+    open_context: Callable[..., BrowserContext], shown: Shown, path: str, dark: bool
+) -> None:
+    """On each page as it is, with whatever it opens, in both themes and widths."""
+    for width in (1440, 360):
+        page = open_context(base_url=shown.url, width=width, dark=dark).new_page()
+        _open(page, path)
+        page.evaluate("document.querySelectorAll('details').forEach((one) => one.open = true)")
+        _assert_accessible(page)
+        assert not overflows(page), f"{path} is wider than {width} px"
+
+
+@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
+def test_axe_finds_nothing_in_what_decide_answers(
+    open_context: Callable[..., BrowserContext], shown: Shown, dark: bool
+) -> None:
+    """A decision with warnings, all models, faults, and one record in full."""
+    page = open_context(base_url=shown.url, width=360, dark=dark).new_page()
+    _open(page, "/")
+    page.locator("#ApplicantIncome").fill("700")
+    page.locator("#LoanAmount").fill("")
+    _decide(page)
+    _assert_accessible(page)
+    assert not overflows(page)
+    _decide(page, "Ask all four models")
+    _assert_accessible(page)
+    page.locator("#ApplicantIncome").fill("x")
+    page.get_by_role("button", name="Decide", exact=True).click()
+    expect(page.locator("[aria-invalid=true]")).to_be_visible()
+    _assert_accessible(page)
+    newest = shown.api.history(limit=1).items[0]
+    page.goto(f"/history/{newest.prediction_id}")
+    expect(page.locator('[data-figure="prediction"]')).to_be_visible()
+    _assert_accessible(page)
+    assert not overflows(page)
+
+
+@pytest.mark.parametrize(
+    ("name", "path", "width", "dark"),
+    [
+        ("decide", "/", 1440, False),
+        ("decide-phone", "/", 360, False),
+        ("history", "/history?had_warnings=true&max_confidence=90", 1440, False),
+        ("statistics", "/statistics", 1440, True),
+        ("statistics-phone", "/statistics", 360, True),
+        ("models", "/models", 1440, False),
+    ],
+)
+def test_screenshot_is_taken(
+    open_context: Callable[..., BrowserContext],
+    shown: Shown,
+    screenshots: Path,
+    name: str,
+    path: str,
+    width: int,
+    dark: bool,
+) -> None:
+    """Those that the front page of the project shows."""
+    height = 900 if width > 360 else 780
+    page = open_context(base_url=shown.url, width=width, height=height, dark=dark).new_page()
+    _open(page, path)
+    if path == "/":
+        page.locator("#CoapplicantIncome").fill(str(EXAMPLE["CoapplicantIncome"]))
+        page.locator("#LoanAmount").fill("")
+        page.locator("#Credit_History").select_option("")
+        _decide(page)
+    page.wait_for_function("document.fonts.status === 'loaded'")
+    if width > 360:
+        page.evaluate("scrollTo(0, 0)")
+    picture = page.screenshot(path=screenshots / f"dashboard-{name}.png", animations="disabled")
+    assert len(picture) < _MAX_SCREENSHOT_BYTES
+
+
+def test_first_paint_is_measured(page: Page, capsys: pytest.CaptureFixture[str]) -> None:
+    """And told; how fast this machine is today is no reason to fail."""
+    painted_ms: dict[str, float] = {}
+    for path in ("/", *[path for path in _READY if path != "/"]):
+        for _ in range(2):
+            _open(page, path)
+            page.wait_for_function(f"{_PAINTED}.length > 0")
+            painted_ms[path] = page.evaluate(f"{_PAINTED}[0].startTime")
+    with capsys.disabled():
+        told = ", ".join(f"{path} {ms:.0f} ms" for path, ms in painted_ms.items())
+        print(f"\nfirst contentful paint after warm-up: {told}")
+    assert all(ms > 0 for ms in painted_ms.values())

@@ -1,0 +1,137 @@
+"""Figures, times and addresses as people read and write them."""
+
+from datetime import UTC, date, datetime, timedelta, timezone
+
+import pytest
+
+from services.dashboard import charts
+from services.dashboard.filters import asked_of
+from services.dashboard.formatting import amount, count, credit_history, moment, percent
+from services.dashboard.live import explain, may_recover
+from services.dashboard.pages.statistics import overview
+from shared.client import AccessDenied, Filters, InvalidRequest, ServiceUnreachable, Unavailable
+from shared.client.answers import (
+    Analytics,
+    Bucket,
+    ConfidenceAnalysis,
+    Day,
+    Interval,
+    Statistics,
+    Summary,
+)
+from shared.errors import Fault
+
+_NONE = Summary(
+    total_predictions=0, approved=0, rejected=0, approval_rate=None, average_confidence=None
+)
+
+
+def test_figures_are_shortened_and_never_invented() -> None:
+    """What is missing is said to be; decimals stand where there are some."""
+    assert percent(0.80143) == "80.1\u202f%"
+    assert percent(1, 0) == "100\u202f%"
+    assert percent(None) == "\u2013"
+    assert count(1234567) == "1,234,567"
+    assert amount(4583.0, "per month") == "4,583 per month"
+    assert amount(128.5) == "128.5"
+    assert amount(None, "months") == "not given"
+    assert credit_history(1) == credit_history("1") == "Met its guidelines"
+    assert credit_history("missing") == credit_history(None) == "not given"
+    east = timezone(timedelta(hours=5))
+    assert moment(datetime(2026, 11, 1, 3, 4, 5, tzinfo=east)) == "31 Oct 2026, 22:04:05 UTC"
+    assert moment(datetime(2026, 11, 1, tzinfo=UTC)) == "1 Nov 2026, 00:00:00 UTC"
+
+
+def test_address_says_filters_as_people_count() -> None:
+    """Per cent for shares, UTC where no zone is named; unknown names are not looked at."""
+    asked = asked_of(
+        {
+            "prediction": "Rejected",
+            "since": "2026-11-01T10:00",
+            "until": "2026-11-02T10:00:00+05:00",
+            "min_confidence": "62.5 %",
+            "had_warnings": "true",
+            "loan_id": " LP1 ",
+            "cursor": "x",
+        }
+    )
+    assert asked.faults == ()
+    assert asked.filters == Filters(
+        prediction="Rejected",
+        since=datetime(2026, 11, 1, 10, tzinfo=UTC),
+        until=datetime(2026, 11, 2, 5, tzinfo=UTC),
+        min_confidence=0.625,
+        had_warnings=True,
+        loan_id="LP1",
+    )
+    assert set(asked.parameters) == {
+        *("prediction", "since", "until", "min_confidence", "had_warnings", "loan_id")
+    }
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("prediction", "Perhaps"),
+        ("since", "yesterday"),
+        ("min_confidence", "half"),
+        ("had_warnings", "maybe"),
+    ],
+)
+def test_filter_that_cannot_be_read_is_a_fault_of_its_field(name: str, value: str) -> None:
+    """And what was typed stays."""
+    asked = asked_of({name: value})
+    assert [fault.field for fault in asked.faults] == [name]
+    assert asked.values[name] == value
+
+
+def test_histogram_shows_the_buckets_in_use_and_none_without_decisions() -> None:
+    """Ends without a decision are left out, gaps between are not."""
+    buckets = [
+        Bucket(at_least=n / 10, below=(n + 1) / 10, predictions=predictions)
+        for n, predictions in enumerate((0, 0, 3, 0, 2, 0))
+    ]
+    shown = charts.histogram(buckets)
+    assert shown.count("data-bucket") == 3
+    assert 'data-bucket="0.20">3<' in shown
+    assert "data-bucket" not in charts.histogram(buckets[:1])
+
+
+def test_pictures_of_a_single_value_or_day_do_not_fail() -> None:
+    """There is no range to scale by."""
+    same = Interval(mean=0.5, low=0.5, high=0.5)
+    assert "50.0" in charts.intervals([charts.Ranged("One", same, is_baseline=False)])
+    day = Day(**_NONE.model_dump(), date=date(2026, 11, 5))
+    assert "5 Nov" in charts.trend([day])
+
+
+def test_statistics_without_decisions_are_friendly() -> None:
+    """No chart of nothing."""
+    analytics = Analytics(
+        overall=_NONE,
+        last_24_hours=_NONE,
+        daily_trend=[],
+        confidence_analysis=ConfidenceAnalysis(
+            average=None, average_approved=None, average_rejected=None, low=0, medium=0, high=0
+        ),
+        confidence_histogram=[],
+        by_property_area={},
+        by_credit_history={},
+    )
+    shown = overview(Statistics(**_NONE.model_dump(), by_model={}), analytics)
+    assert "No decisions yet" in shown
+
+
+def test_failures_are_told_by_what_can_be_done() -> None:
+    """Whoever must act is told so; what passes by itself is looked at again."""
+    fault = Fault(field="since", message="is <odd>")
+    invalid = InvalidRequest("x", status=400, code="InvalidInput", validation_errors=(fault,))
+    assert "since is &lt;odd&gt;" in explain(invalid)
+    assert not may_recover(invalid)
+    denied = AccessDenied("This needs a key.", status=403, code="Forbidden")
+    assert "This needs a key." in explain(denied)
+    assert not may_recover(denied)
+    busy = Unavailable("Ask again.", status=503, code="StoreUnavailable")
+    assert "Ask again." in explain(busy)
+    assert may_recover(busy)
+    assert "last ones known" in explain(ServiceUnreachable("x"), stale=True)

@@ -1,0 +1,221 @@
+"""Who may look, from where, and how one signs in and out."""
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+import httpx
+import pytest
+from fastapi import FastAPI
+from starlette.types import Message
+
+from services.dashboard.gate import COOKIE
+from services.dashboard.login import ATTEMPTS_OF_ONE
+from shared.clients import mint_key
+from shared.passwords import password_entry
+from tests.dashboard.conftest import client_of, settings_of, settings_of_nothing, started
+from tests.harness import System
+
+_HTML = {"accept": "text/html"}
+_ELSEWHERE = "203.0.113.7"
+_PASSWORD = "correct horse"  # noqa: S105 - of this test alone
+
+
+@pytest.fixture
+async def guarded() -> AsyncIterator[FastAPI]:
+    """A dashboard with a password, whose services are away."""
+    async with started(settings_of_nothing(dashboard_password=password_entry(_PASSWORD))) as app:
+        yield app
+
+
+@pytest.fixture
+async def unguarded() -> AsyncIterator[FastAPI]:
+    """A dashboard without a password, whose services are away."""
+    async with started(settings_of_nothing()) as app:
+        yield app
+
+
+async def _sign_in(client: httpx.AsyncClient, secret: str, **form: str) -> httpx.Response:
+    return await client.post("/login", data={"secret": secret, **form})
+
+
+@pytest.mark.parametrize(
+    ("address", "host", "passes"),
+    [
+        ("127.0.0.1", "127.0.0.1:8002", True),
+        ("::1", "[::1]:8002", True),
+        ("127.0.0.1", "localhost:8002", True),
+        ("127.0.0.1", "rebound.example", False),
+        (_ELSEWHERE, "127.0.0.1:8002", False),
+        (_ELSEWHERE, "loans.example", False),
+    ],
+)
+async def test_without_a_password_only_this_machine_needs_no_sign_in(
+    unguarded: FastAPI, address: str, host: str, passes: bool
+) -> None:
+    """And only by a name of its own, which no other site can be made to share."""
+    async with client_of(unguarded, address=address, host=host) as client:
+        answer = await client.get("/batch", headers=_HTML)
+    assert answer.status_code == (200 if passes else 303)
+
+
+async def test_with_a_password_this_machine_signs_in_too(guarded: FastAPI) -> None:
+    """Back to the page that was wanted; the cookie is no script's and no other site's."""
+    async with client_of(guarded) as client:
+        asked = await client.get("/batch?job=1", headers=_HTML)
+        assert asked.status_code == 303
+        assert asked.headers["location"] == "/login?next=%2Fbatch%3Fjob%3D1"
+        form = await client.get(asked.headers["location"])
+        assert 'value="/batch?job=1"' in form.text
+        assert (await client.get("/batch")).status_code == 401
+        assert (await client.post("/batch/upload", headers=_HTML)).status_code == 401
+        entered = await _sign_in(client, _PASSWORD, next="/batch?job=1")
+        assert entered.status_code == 303
+        assert entered.headers["location"] == "/batch?job=1"
+        cookie = entered.headers["set-cookie"].lower()
+        assert "httponly" in cookie
+        assert "samesite=lax" in cookie
+        assert "secure" not in cookie
+        assert (await client.get("/batch", headers=_HTML)).status_code == 200
+
+
+async def test_signing_out_ends_the_session_even_for_a_cookie_that_was_copied(
+    guarded: FastAPI,
+) -> None:
+    """It is forgotten here, not only there."""
+    async with client_of(guarded) as client:
+        await _sign_in(client, _PASSWORD)
+        copied = {"cookie": f"{COOKIE}={client.cookies[COOKIE]}"} | _HTML
+        assert (await client.post("/logout")).headers["location"] == "/login"
+        assert COOKIE not in client.cookies
+    async with client_of(guarded) as client:
+        assert (await client.get("/batch", headers=copied)).status_code == 303
+
+
+@pytest.mark.parametrize("cookie", ["", "x", "x.y", "\x7f;;=", f'{COOKIE}="'])
+async def test_cookie_of_ones_own_making_opens_nothing(guarded: FastAPI, cookie: str) -> None:
+    """Whatever it says."""
+    async with client_of(guarded) as client:
+        headers = {"cookie": f"{COOKIE}={cookie}"} | _HTML
+        assert (await client.get("/", headers=headers)).status_code == 303
+
+
+@pytest.mark.parametrize("wanted", ["https://evil.example", "//evil.example", "/\\evil.example"])
+async def test_signing_in_never_leads_to_another_site(guarded: FastAPI, wanted: str) -> None:
+    """A link to the login page may come from anybody."""
+    async with client_of(guarded) as client:
+        assert (await _sign_in(client, _PASSWORD, next=wanted)).headers["location"] == "/"
+
+
+async def test_attempts_are_limited_by_address(guarded: FastAPI) -> None:
+    """Also for the right password; another address is not shut out."""
+    async with client_of(guarded, address=_ELSEWHERE) as client:
+        allowed = ATTEMPTS_OF_ONE[0].amount
+        answers = [await _sign_in(client, "wrong") for _ in range(allowed)]
+        assert {answer.status_code for answer in answers} == {401}
+        refused = await _sign_in(client, _PASSWORD)
+        assert refused.status_code == 429
+        assert "Too many attempts" in refused.text
+    async with client_of(guarded, address="203.0.113.8") as client:
+        assert (await _sign_in(client, _PASSWORD)).status_code == 303
+
+
+async def test_key_that_cannot_be_checked_opens_nothing(unguarded: FastAPI) -> None:
+    """While the history service is away that is said, and no other reason."""
+    async with client_of(unguarded, address=_ELSEWHERE) as client:
+        answer = await _sign_in(client, "lp_some-key")
+        assert answer.status_code == 503
+        assert "does not answer" in answer.text
+        assert (await _sign_in(client, "no key and no password")).status_code == 401
+
+
+async def test_api_key_opens_if_the_services_know_it(standing: System) -> None:
+    """What the session then does, it does with that key."""
+    unknown, _ = mint_key("unknown", ["history:read"])
+    async with (
+        started(settings_of(standing, dashboard_api_key=None)) as app,
+        client_of(app, address=_ELSEWHERE) as client,
+    ):
+        assert (await _sign_in(client, unknown)).status_code == 401
+        assert (await _sign_in(client, standing.api_key)).status_code == 303
+        assert (await client.get("/history-export.csv")).status_code == 200
+
+
+async def test_requests_from_other_sites_are_refused(unguarded: FastAPI) -> None:
+    """Their pages run in browsers on this machine, too."""
+    async with client_of(unguarded) as client:
+        evil = {"origin": "https://evil.example"}
+        assert (await client.post("/logout", headers=evil)).status_code == 403
+        own = {"origin": "http://127.0.0.1:8002"}
+        assert (await client.post("/logout", headers=own)).status_code == 303
+
+
+@pytest.mark.parametrize(
+    ("address", "origin"), [("127.0.0.1", "https://evil.example"), (_ELSEWHERE, None)]
+)
+async def test_websocket_of_a_stranger_is_closed(
+    unguarded: FastAPI, address: str, origin: str | None
+) -> None:
+    """Before anything of the dashboard hears of it."""
+    headers = [(b"host", b"127.0.0.1:8002")]
+    headers += [(b"origin", origin.encode())] if origin else []
+    scope: dict[str, Any] = {
+        "type": "websocket",
+        "path": "/_nicegui_ws/socket.io/",
+        "raw_path": b"/_nicegui_ws/socket.io/",
+        "query_string": b"",
+        "headers": headers,
+        "client": (address, 1),
+        "scheme": "ws",
+        "subprotocols": [],
+    }
+    sent: list[Message] = []
+
+    async def receive() -> Message:
+        return {"type": "websocket.connect"}
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    await unguarded(scope, receive, send)
+    assert [message["type"] for message in sent] == ["websocket.close"]
+
+
+async def test_pages_forbid_other_origins_and_are_not_kept_by_caches(unguarded: FastAPI) -> None:
+    """No CDN is possible; only files whose address has their content's hash may be kept."""
+    async with client_of(unguarded) as client:
+        page = await client.get("/batch")
+        policy = page.headers["content-security-policy"]
+        assert "default-src 'self'" in policy
+        assert "http" not in policy
+        assert page.headers["cache-control"] == "no-store"
+        sheet = page.text.partition('rel="stylesheet" href="')[2].partition('"')[0]
+        kept = await client.get(sheet)
+        assert kept.headers["cache-control"].endswith("immutable")
+        assert (await client.get(sheet.partition("?")[0])).headers["cache-control"] == "no-cache"
+        assert (await client.get("/assets/none.css")).status_code == 404
+
+
+async def test_below_a_gateways_path_every_address_has_it(unguarded: FastAPI) -> None:
+    """As ROOT_PATH says it, to a gateway that cuts it off."""
+    async with client_of(unguarded) as client:
+        scope_path = "/app/batch"
+        transport = httpx.ASGITransport(unguarded, root_path="/app", client=("127.0.0.1", 1))
+        async with httpx.AsyncClient(transport=transport, base_url=str(client.base_url)) as below:
+            page = await below.get(scope_path)
+            assert page.status_code == 200
+            links = page.text
+            assert "/app/batch/upload" in links
+            assert "/app/assets/theme.css" in links
+            assert "/app/_nicegui/" in links
+            out = await below.post("/app/logout")
+            assert out.headers["location"] == "/app/login"
+
+
+async def test_health_needs_no_sign_in_and_tells_of_both_services(guarded: FastAPI) -> None:
+    """Without them the dashboard still does its work: it says so."""
+    async with client_of(guarded, address=_ELSEWHERE) as client:
+        assert (await client.get("/readyz")).status_code == 200
+        health = (await client.get("/health")).json()
+        assert health["status"] == "degraded"
+        assert set(health["checks"]) == {"inference", "history"}
+        assert (await client.get("/metrics")).status_code == 200

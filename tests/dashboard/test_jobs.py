@@ -1,0 +1,126 @@
+"""Batches at work, on services that come and go."""
+
+from collections.abc import AsyncIterator, Iterator
+
+import pytest
+
+from services.dashboard import jobs as jobs_module
+from services.dashboard.jobs import MAX_JOBS, Job, Jobs, progress
+from services.dashboard.pages import batch
+from services.dashboard.sessions import Session, Sessions
+from shared.client import AsyncLoanPredictorClient, Filters, LoanPredictorClient, Patience
+from tests.harness import System
+from tests.waiting import eventually
+
+_FILE = b"Loan_ID,ApplicantIncome\n" + b"".join(b"J%d,%d\n" % (n, 4000 + n) for n in range(30))
+
+
+@pytest.fixture
+async def client(standing: System) -> AsyncIterator[AsyncLoanPredictorClient]:
+    """A client that gives up soon."""
+    async with AsyncLoanPredictorClient(
+        standing.inference_url, standing.history_url, api_key=standing.api_key
+    ) as client:
+        yield client
+
+
+@pytest.fixture
+def owner(client: AsyncLoanPredictorClient) -> Session:
+    """Who brings the files."""
+    return Session("somebody", client)
+
+
+@pytest.fixture(autouse=True)
+def impatience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An outage shows at once."""
+    monkeypatch.setattr(jobs_module, "_PATIENCE", Patience(attempts=1))
+
+
+@pytest.fixture
+def api(standing: System) -> Iterator[LoanPredictorClient]:
+    """The APIs themselves."""
+    with LoanPredictorClient(
+        standing.inference_url, standing.history_url, api_key=standing.api_key
+    ) as api:
+        yield api
+
+
+async def _rest(job: Job) -> None:
+    await eventually(lambda: not job.at_work)
+
+
+async def test_what_failed_is_tried_again_and_nothing_is_decided_twice(
+    owner: Session, standing: System, api: LoanPredictorClient
+) -> None:
+    """The page says how many are left and why."""
+    jobs = Jobs()
+    job = jobs.begin("loans.csv", _FILE, owner)
+    assert "Checking loans.csv" in batch.state(job, "")
+    await _rest(job)
+    assert (job.phase, len(job.good)) == ("checked", 30)
+    standing.inference.kill()
+    jobs.decide(job)
+    jobs.decide(job)
+    await _rest(job)
+    assert len(job.failures) == 30
+    assert "30 could not be decided" in batch.state(job, "")
+    standing.inference.start()
+    jobs.decide(job)
+    await _rest(job)
+    assert progress(job) == (30, 30)
+    assert not job.failures
+    assert "Download decisions" in batch.state(job, "")
+    await eventually(lambda: len(list(api.records())) == 30)
+    recorded = [record.prediction_id for record in api.records()]
+    assert sorted(recorded) == sorted(decision.prediction_id for decision in job.decisions.values())
+    assert len(api.history(Filters(loan_id="J7")).items) == 1
+
+
+async def test_file_is_not_called_checked_while_the_service_is_away(
+    owner: Session, standing: System
+) -> None:
+    """It has to be brought again."""
+    standing.inference.kill()
+    job = Jobs().begin("loans.csv", _FILE, owner)
+    await _rest(job)
+    standing.inference.start()
+    assert job.phase == "unusable"
+    assert "for the service is away" in batch.state(job, "")
+
+
+async def test_job_of_somebody_who_signed_out_comes_to_an_end(
+    client: AsyncLoanPredictorClient,
+) -> None:
+    """And nobody else finds it."""
+    sessions, jobs = Sessions(), Jobs()
+    owner = sessions.find(sessions.begin("somebody", client))
+    assert owner is not None
+    job = jobs.begin("loans.csv", _FILE, owner)
+    await _rest(job)
+    assert jobs.find(job.identifier, owner) is job
+    assert jobs.find(job.identifier, Session("another", client)) is None
+    sessions.end(owner)
+    jobs.decide(job)
+    await _rest(job)
+    assert job.phase == "unusable"
+    assert job.decisions == {}
+
+
+async def test_oldest_job_makes_room_and_stopping_ends_all(owner: Session) -> None:
+    """Memory is bounded, and nothing keeps the process from ending."""
+    jobs = Jobs()
+    first = jobs.begin("first.csv", _FILE, owner)
+    for _ in range(MAX_JOBS):
+        jobs.begin("next.csv", _FILE, owner)
+    assert jobs.find(first.identifier, owner) is None
+    await jobs.stop()
+
+
+def test_many_faults_are_counted_and_the_first_are_shown(owner: Session) -> None:
+    """The download has all of them."""
+    job = Job("loans.csv", owner, phase="checked")
+    job.faults = dict.fromkeys(range(2, 302), "ApplicantIncome must be a number")
+    shown = batch.state(job, "/app")
+    assert shown.count("ApplicantIncome must be a number") == batch.MAX_SHOWN_FAULTS
+    assert "and 200 more" in shown
+    assert "/app/batch" in shown

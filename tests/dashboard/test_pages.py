@@ -1,0 +1,264 @@
+"""What each page does, by NiceGUI's simulated user and the shipped services.
+
+How it looks, and that a browser makes of it what is meant, is tested in tests/browser.
+"""
+
+import asyncio
+import csv
+import io
+import re
+from collections.abc import Iterator
+
+import pytest
+from nicegui import ui
+from nicegui.testing import User
+
+from services.dashboard import live, sheet
+from services.dashboard.formatting import count, model_title, percent
+from services.dashboard.pages import decide
+from shared.client import Filters, LoanPredictorClient
+from shared.events import EXAMPLE
+from tests.harness import System
+from tests.waiting import eventually, until
+
+
+@pytest.fixture(scope="module")
+def api(standing: System) -> Iterator[LoanPredictorClient]:
+    """The APIs themselves, with some decisions in them."""
+    with LoanPredictorClient(
+        standing.inference_url, standing.history_url, api_key=standing.api_key
+    ) as client:
+        for number in range(25):
+            client.predict(EXAMPLE | {"Loan_ID": f"LP{number}", "Credit_History": number % 2})
+        until(lambda: client.statistics().total_predictions == 25)
+        yield client
+
+
+def _region(user: User, name: str) -> str:
+    [element] = user.find(marker=name).elements
+    assert isinstance(element, ui.html)
+    return str(element.content)
+
+
+async def _shows(user: User, name: str, text: str) -> None:
+    await eventually(lambda: text in _region(user, name))
+
+
+def _figure(content: str, name: str) -> str:
+    found = re.search(rf'data-figure="{name}"[^>]*>([^<]*)<', content)
+    assert found, f"there is no figure {name}"
+    return found[1]
+
+
+async def test_decision_is_shown_as_it_is_recorded(user: User, api: LoanPredictorClient) -> None:
+    """With what was filled in and what to look at twice."""
+    await user.open("/")
+    values = decide.DEFAULTS | {"ApplicantIncome": "700", "LoanAmount": " ", "ask": "one"}
+    user.find(marker="application").trigger("submit", values)
+    await _shows(user, "result", "See the record")
+    shown = _region(user, "result")
+    identifier = re.search(r"/history/([0-9a-f-]{36})", shown)
+    assert identifier
+    await eventually(lambda: str(api.history(limit=1).items[0].prediction_id) == identifier[1])
+    record = api.record(identifier[1])
+    assert _figure(shown, "confidence") == percent(record.confidence)
+    assert _figure(shown, "prediction") == record.prediction
+    assert record.imputed == ["LoanAmount"]
+    assert "Loan amount" in shown
+    for warning in record.warnings:
+        assert warning in shown
+
+
+async def test_all_models_are_asked_without_a_record(user: User, api: LoanPredictorClient) -> None:
+    """Each by its name, with the consensus."""
+    before = api.statistics().total_predictions
+    await user.open("/")
+    user.find(marker="application").trigger("submit", decide.DEFAULTS | {"ask": "all"})
+    await _shows(user, "result", "models agree")
+    shown = _region(user, "result")
+    benchmark = api.benchmark(decide.application_of(decide.DEFAULTS))
+    assert _figure(shown, "agree") == str(benchmark.consensus.models_agree)
+    for name, result in benchmark.results.items():
+        assert f'data-model="{name}"' in shown
+        assert percent(result.probability.approved) in shown
+    assert api.statistics().total_predictions == before
+
+
+async def test_faults_come_back_with_what_was_typed(user: User) -> None:
+    """Escaped, whatever was typed."""
+    await user.open("/")
+    values = decide.DEFAULTS | {"ApplicantIncome": '"><script>alert(1)</script>'}
+    user.find(marker="application").trigger("submit", values)
+    await _shows(user, "application", "must be a number")
+    form = _region(user, "application")
+    assert 'id="ApplicantIncome" name="ApplicantIncome" aria-invalid="true"' in form
+    assert "<script>" not in form
+    assert "&lt;script&gt;" in form
+
+
+async def test_history_shows_pages_filters_and_records(
+    user: User, api: LoanPredictorClient
+) -> None:
+    """What the API gives for the same filters, and each record in full."""
+    rejected = api.history(Filters(prediction="Rejected"), limit=20)
+    await user.open("/history?prediction=Rejected")
+    await _shows(user, "decisions", "Download as CSV")
+    listed = _region(user, "decisions")
+    assert re.findall(r"/history/([0-9a-f-]{36})", listed) == [
+        str(record.prediction_id) for record in rejected.items
+    ]
+    assert "Filters (1 in use)" in _region(user, "filters")
+    first = api.history(limit=20)
+    assert first.next_cursor
+    await user.open(f"/history?cursor={first.next_cursor}")
+    await _shows(user, "decisions", "Newest")
+    record = rejected.items[0]
+    await user.open(f"/history/{record.prediction_id}")
+    await _shows(user, "record", record.request_id)
+    assert _figure(_region(user, "record"), "rejected") == percent(record.probability.rejected)
+    export = await user.http_client.get("/history-export.csv?prediction=Rejected")
+    rows = list(csv.DictReader(io.StringIO(export.text)))
+    everything = api.records(Filters(prediction="Rejected"))
+    assert [row["id"] for row in rows] == [str(record.prediction_id) for record in everything]
+
+
+async def test_history_says_what_is_wrong_with_its_address(user: User) -> None:
+    """At the field if the API names one, else above; an empty result is not an error."""
+    await user.open("/history?since=2026-02-01T00:00&until=2026-01-01T00:00")
+    await _shows(user, "decisions-notice", "since must not be later than until")
+    await user.open("/history?min_confidence=200")
+    await _shows(user, "filters", "min_confidence-fault")
+    await user.open("/history?min_confidence=half")
+    await _shows(user, "filters", "cannot be read")
+    assert (await user.http_client.get("/history-export.csv?since=x")).status_code == 400
+    assert (await user.http_client.get("/history-export.csv?max_confidence=-1")).status_code == 400
+    await user.open("/history?loan_id=none")
+    await _shows(user, "decisions", "Nothing matches")
+    await user.open("/history/0198c6d0-9711-7b92-8f26-d0c4a1b35e68")
+    await _shows(user, "record-notice", "There is nothing here")
+
+
+async def test_statistics_are_the_apis_and_follow_them(
+    user: User, api: LoanPredictorClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Totals and groups at once, and again when something was decided."""
+    monkeypatch.setattr("services.dashboard.pages.statistics.REFRESH_S", 0.2)
+    await user.open("/statistics")
+    total = count(api.statistics().total_predictions)
+    await _shows(user, "statistics", f'data-figure="total">{total}<')
+    shown = _region(user, "statistics")
+    analytics = api.analytics()
+    assert _figure(shown, "recent-rate") == percent(analytics.last_24_hours.approval_rate)
+    for name, summary in analytics.by_credit_history.items():
+        row = shown.partition(f'data-group="{name}"')[2]
+        assert _figure(row, "rate") == percent(summary.approval_rate)
+    before = api.statistics().total_predictions
+    api.predict(EXAMPLE)
+    await _shows(user, "statistics", f'data-figure="total">{count(before + 1)}<')
+
+
+async def test_models_are_compared_and_the_card_is_shown(
+    user: User, api: LoanPredictorClient
+) -> None:
+    """With the API's verdict, and its pictures through the dashboard's own address."""
+    await user.open("/models")
+    compared = api.compare()
+    await _shows(user, "models", compared.champion_reason)
+    shown = _region(user, "models")
+    for name, model in compared.models.items():
+        assert model_title(name) in shown
+        assert percent(model.cross_validation.accuracy.mean) in shown
+    [card] = user.find(ui.markdown).elements
+    assert "](/pictures/roc.png)" in card.content
+    picture = await user.http_client.get("/pictures/roc.png")
+    assert picture.content == api.picture("roc.png")
+    assert (await user.http_client.get("/pictures/none.png")).status_code == 404
+
+
+def _csv(*lines: str) -> dict[str, tuple[str, str, str]]:
+    return {"file": ("loans.csv", "\n".join(lines), "text/csv")}
+
+
+async def test_batch_is_checked_decided_and_downloaded(
+    user: User, api: LoanPredictorClient
+) -> None:
+    """Bad rows by line; the good ones are decided once each."""
+    answer = await user.http_client.post(
+        "/batch/upload",
+        files=_csv(
+            "Loan_ID,ApplicantIncome,Loan_Status", "=B1,5000,Y", "B2,0,N", "", "B3", "B4,6000,Y"
+        ),
+    )
+    assert answer.status_code == 303
+    target = answer.headers["location"]
+    await user.open(target)
+    await _shows(user, "batch", "Rows with faults")
+    shown = _region(user, "batch")
+    assert re.findall(r'<th scope="row">(\d+)</th>', shown) == ["3", "5"]
+    assert "ApplicantIncome must be greater than 0" in shown
+    assert "has 1 cells, the header has 3" in shown
+    user.find(marker="batch").trigger("click", "decide")
+    await _shows(user, "batch", "Download decisions")
+    shown = _region(user, "batch")
+    assert _figure(shown, "decided") == "2"
+    identifier = target.partition("job=")[2]
+    download = await user.http_client.get(f"/batch/{identifier}/decisions.csv")
+    rows = list(csv.DictReader(io.StringIO(download.text)))
+    assert [(row["line"], row["Loan_ID"], bool(row["fault"])) for row in rows] == [
+        ("2", "'=B1", False),
+        ("3", "B2", True),
+        ("5", "", True),
+        ("6", "B4", False),
+    ]
+    await eventually(lambda: len(api.history(Filters(loan_id="B4")).items) == 1)
+    assert rows[3]["prediction_id"] == str(
+        api.history(Filters(loan_id="B4")).items[0].prediction_id
+    )
+
+
+async def test_file_that_cannot_be_used_is_said_so(user: User) -> None:
+    """And so is one that is not there any more."""
+    for content, said in (
+        ("ApplicantIncom\n1\n", "the nearest one is ApplicantIncome"),
+        ("", "ApplicantIncome is not among them"),
+    ):
+        answer = await user.http_client.post("/batch/upload", files=_csv(content))
+        await user.open(answer.headers["location"])
+        await _shows(user, "batch", said)
+        assert "Check the file" in _region(user, "batch")
+    await user.open("/batch?job=unknown")
+    await _shows(user, "batch", "choose it again")
+    assert (await user.http_client.get("/batch/unknown/decisions.csv")).status_code == 404
+    assert (await user.http_client.post("/batch/upload", data={"file": "x"})).status_code == 400
+    large = {"file": ("x.csv", b"x" * (sheet.MAX_BYTES + 5000), "text/csv")}
+    assert (await user.http_client.post("/batch/upload", files=large)).status_code == 413
+
+
+async def test_address_without_a_page_is_a_friendly_404(user: User) -> None:
+    """With the way back."""
+    answer = await user.http_client.get("/nowhere/at-all")
+    assert answer.status_code == 404
+    assert "There is no such page" in answer.text
+
+
+async def test_outage_is_said_and_ends_by_itself(
+    user: User, api: LoanPredictorClient, standing: System, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Deciding, a page that is open, one that is opened meanwhile, downloads and a batch."""
+    monkeypatch.setattr(live, "RETRY_S", 0.1)
+    await user.open("/")
+    standing.inference.kill()
+    user.find(marker="application").trigger("submit", decide.DEFAULTS | {"ask": "one"})
+    await _shows(user, "result", "does not answer at the moment")
+    await _shows(user, "services", "the inference service does not answer")
+    assert (await user.http_client.get("/pictures/roc.png")).status_code == 503
+    await user.open("/models")
+    await _shows(user, "models-notice", "recovers by itself")
+    await asyncio.to_thread(standing.inference.start)
+    await _shows(user, "models", api.compare().champion_reason)
+    await eventually(lambda: _region(user, "models-notice") == "")
+    await eventually(lambda: _region(user, "services") == "")
+    standing.history.kill()
+    assert (await user.http_client.get("/history-export.csv")).status_code == 503
+    await asyncio.to_thread(standing.history.start)
+    assert (await user.http_client.get("/history-export.csv")).status_code == 200

@@ -1,0 +1,153 @@
+"""The clients against the shipped services: every method, what it gives and what it raises."""
+
+import asyncio
+import csv
+import json
+from collections.abc import Iterator
+
+import pytest
+
+from shared.client import (
+    AccessDenied,
+    AsyncLoanPredictorClient,
+    Filters,
+    InvalidRequest,
+    LoanPredictorClient,
+    MissingResource,
+    Patience,
+    ServiceUnreachable,
+)
+from shared.events import EXAMPLE
+from tests.harness import System
+from tests.waiting import until
+
+_DECISIONS = 7
+
+
+@pytest.fixture
+def client(system: System) -> Iterator[LoanPredictorClient]:
+    """The synchronous client of the system, with its key."""
+    with LoanPredictorClient(
+        system.inference_url,
+        system.history_url,
+        api_key=system.api_key,
+        patience=Patience(attempts=40, longest_wait_s=0.5),
+    ) as client:
+        yield client
+
+
+def test_what_was_decided_can_be_read_back_in_every_way(client: LoanPredictorClient) -> None:
+    """One record, pages, all pages, both exports, statistics and analytics agree."""
+    made = [client.predict(EXAMPLE | {"Loan_ID": f"LP{n}"}) for n in range(_DECISIONS - 1)]
+    made.append(client.predict(made[0].input_data, model="random_forest"))
+    newest_first = [decision.prediction_id for decision in reversed(made)]
+    until(lambda: client.statistics().total_predictions == _DECISIONS)
+
+    record = client.record(made[0].prediction_id)
+    assert {name: getattr(record, name) for name in type(made[0]).model_fields} == dict(made[0])
+    assert record.client == "local"
+    assert client.record(str(made[0].prediction_id)) == record
+
+    page = client.history(limit=3)
+    assert [record.prediction_id for record in page.items] == newest_first[:3]
+    assert page.next_cursor is not None
+    following = client.history(limit=3, cursor=page.next_cursor)
+    assert [record.prediction_id for record in following.items] == newest_first[3:6]
+    assert [record.prediction_id for record in client.records(page_size=2)] == newest_first
+
+    of_forest = Filters(model="random_forest", until=record.timestamp.replace(year=2100))
+    assert [r.prediction_id for r in client.records(of_forest)] == newest_first[:1]
+    assert list(client.records(Filters(had_warnings=True))) == []
+
+    with client.export() as pieces:
+        lines = b"".join(pieces).splitlines()
+    assert [json.loads(line)["prediction_id"] for line in lines] == list(map(str, newest_first))
+    with client.export(of_forest, format="csv") as pieces:
+        rows = list(csv.DictReader(b"".join(pieces).decode().splitlines()))
+    assert [row["id"] for row in rows] == [str(newest_first[0])]
+
+    analytics = client.analytics()
+    assert analytics.overall.total_predictions == _DECISIONS
+    assert sum(bucket.predictions for bucket in analytics.confidence_histogram) == _DECISIONS
+    assert client.statistics().by_model["random_forest"].total_predictions == 1
+
+
+def test_what_the_services_tell_of_themselves(client: LoanPredictorClient) -> None:
+    """Models, their figures, card and pictures, rules, checks and health."""
+    listed = client.models()
+    assert client.model_info().name == listed.champion
+    comparison = client.compare()
+    assert set(comparison.models) == {model.name for model in listed.models}
+    assert client.model(listed.champion).champion
+    assert client.model_card().startswith("# Model card")
+    assert client.picture("roc.png").startswith(b"\x89PNG")
+    assert client.validation_rules().fields[0].name == "ApplicantIncome"
+    report = client.validate({"ApplicantIncome": -1})
+    assert [fault.field for fault in report.validation_errors] == ["ApplicantIncome"]
+    benchmark = client.benchmark(EXAMPLE)
+    assert benchmark.consensus.total_models == len(benchmark.results) == len(listed.models)
+    assert client.health("inference").status == "ok"
+    assert client.health("history").status == "ok"
+
+
+def test_refusals_are_typed(client: LoanPredictorClient, system: System) -> None:
+    """Every fault of the input, a key without scope, a record that is not there."""
+    with pytest.raises(InvalidRequest) as invalid:
+        client.predict({"ApplicantIncome": 0, "Propety_Area": "Urban"})
+    assert {fault.field for fault in invalid.value.validation_errors} == {
+        "ApplicantIncome",
+        "Propety_Area",
+    }
+    with pytest.raises(MissingResource):
+        client.record("0198c6d0-9711-7b92-8f26-d0c4a1b35e68")
+    with pytest.raises(MissingResource):
+        client.predict(EXAMPLE, model="xgboost")
+    with (
+        LoanPredictorClient(system.inference_url, system.history_url) as anonymous,
+        pytest.raises(AccessDenied) as denied,
+        anonymous.export(),
+    ):
+        pass
+    assert denied.value.status == 401
+
+
+async def test_asynchronous_client_does_the_same(system: System) -> None:
+    """Every method once."""
+    async with AsyncLoanPredictorClient(
+        system.inference_url, system.history_url, api_key=system.api_key
+    ) as client:
+        made = [await client.predict(EXAMPLE) for _ in range(3)]
+        while (await client.statistics()).total_predictions < len(made):  # noqa: ASYNC110
+            await asyncio.sleep(0.05)
+        assert (await client.record(made[0].prediction_id)).confidence == made[0].confidence
+        assert len((await client.history(limit=2)).items) == 2
+        found = [record.prediction_id async for record in client.records(page_size=2)]
+        assert found == [decision.prediction_id for decision in reversed(made)]
+        async with client.export(format="csv") as pieces:
+            text = b"".join([piece async for piece in pieces]).decode()
+        assert len(text.splitlines()) == 1 + len(made)
+        assert (await client.analytics()).overall.total_predictions == len(made)
+        assert (await client.benchmark(EXAMPLE)).consensus.total_models == 4
+        assert (await client.validate(EXAMPLE)).valid
+        assert (await client.validation_rules()).warnings
+        champion = (await client.models()).champion
+        assert (await client.compare()).champion == champion
+        assert (await client.model(champion)).name == champion
+        assert (await client.model_info()).name == champion
+        assert (await client.model_card()).startswith("# Model card")
+        assert (await client.picture("roc.png")).startswith(b"\x89PNG")
+        assert (await client.health("inference")).service == "inference"
+        with pytest.raises(InvalidRequest):
+            await client.predict({})
+
+
+def test_service_that_comes_back_is_waited_for(client: LoanPredictorClient, system: System) -> None:
+    """A restart costs the caller time, nothing else; one that lasts is told."""
+    impatient = LoanPredictorClient(
+        system.inference_url, patience=Patience(attempts=2, first_wait_s=0.01)
+    )
+    system.inference.kill()
+    with impatient, pytest.raises(ServiceUnreachable):
+        impatient.predict(EXAMPLE)
+    system.inference.spawn()
+    assert client.predict(EXAMPLE, model="random_forest").model_info.name == "random_forest"
