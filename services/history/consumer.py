@@ -14,8 +14,8 @@ import signal
 import sys
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from itertools import count
-from typing import Final, NamedTuple
+from itertools import count, repeat
+from typing import Final, NamedTuple, TypeAlias
 
 import uvloop
 from redis.asyncio import Redis
@@ -50,12 +50,8 @@ class Unfinished(Exception):
     """The consumer was asked to stop while the database was down; the batch stays on the stream."""
 
 
-class Usable(NamedTuple):
-    """An event with its row, and the entry it came in."""
-
-    entry: Entry
-    event: bytes
-    row: DecodedRow
+Origin: TypeAlias = tuple[Entry, bytes]
+"""An event, and the entry it came in."""
 
 
 class Unusable(NamedTuple):
@@ -67,22 +63,41 @@ class Unusable(NamedTuple):
 
 
 class Batch(NamedTuple):
-    """The events of some entries: those that make rows, and those that make none."""
+    """The events of some entries: those that make rows, beside these, and those that make none."""
 
-    usable: list[Usable]
+    origins: list[Origin]
+    rows: list[DecodedRow]
     unusable: list[Unusable]
 
 
-def decode_all(entries: Iterable[Entry]) -> Batch:
+async def decode_all(entries: Iterable[Entry]) -> Batch:
     """Decode each event by itself: one that is none costs the others nothing."""
-    batch = Batch([], [])
+    batch = Batch([], [], [])
     for entry in entries:
-        for event in entry.events:
-            try:
-                batch.usable.append(Usable(entry, event, decode(event)))
-            except Undecodable as error:
-                batch.unusable.append(Unusable(entry, event, str(error)))
+        # The other batches' transactions hold rows that every writer waits for: their next
+        # statements must not wait until this whole batch is decoded.
+        await asyncio.sleep(0)
+        events = entry.events
+        try:
+            rows = list(map(decode, events))
+        except Undecodable:
+            events, rows = _sort_out(entry, batch.unusable)
+        batch.origins.extend(zip(repeat(entry), events, strict=False))
+        batch.rows.extend(rows)
     return batch
+
+
+def _sort_out(entry: Entry, unusable: list[Unusable]) -> tuple[list[bytes], list[DecodedRow]]:
+    """The events that make rows, and these; what makes none is added to ``unusable``."""
+    events, rows = [], []
+    for event in entry.events:
+        try:
+            rows.append(decode(event))
+        except Undecodable as error:
+            unusable.append(Unusable(entry, event, str(error)))
+        else:
+            events.append(event)
+    return events, rows
 
 
 class Consumer:
@@ -161,14 +176,15 @@ class Consumer:
         """Store the events, then acknowledge the entries; deal with the unusable rest after."""
         if not entries:
             return
-        batch = decode_all(entries)
+        batch = await decode_all(entries)
         size = self._settings.consumer_batch_size
-        events = len(batch.usable) + len(batch.unusable)
+        events = len(batch.rows) + len(batch.unusable)
         # The next read is to bring one batch, whether entries hold one event or many.
         self._entries_wanted = min(size, max(1, size * len(entries) // events))
         unusable = batch.unusable
-        for first in range(0, len(batch.usable), size):
-            unusable += await self._store(batch.usable[first : first + size])
+        for first in range(0, len(batch.rows), size):
+            part = slice(first, first + size)
+            unusable += await self._store(batch.origins[part], batch.rows[part])
         self._cache_is_stale = True
         left = {event.entry.id for event in unusable}
         stored = [entry.id for entry in entries if entry.id not in left]
@@ -185,19 +201,21 @@ class Consumer:
             # What is stored but not acknowledged will be taken over and found stored.
             _log.warning("not acknowledged: %s", _reason(error))
 
-    async def _store(self, usable: Sequence[Usable]) -> list[Unusable]:
-        """Commit the rows; those that the database refuses by themselves, with its reason.
+    async def _store(self, origins: Sequence[Origin], rows: Sequence[DecodedRow]) -> list[Unusable]:
+        """Commit the rows; the events that the database refuses by themselves, with its reason.
 
         A refused batch is halved until the refused rows stand alone, so they cost the others
         nothing but a few more transactions.
         """
         try:
-            await self._commit([event.row for event in usable])
+            await self._commit(rows)
         except DBAPIError as error:
-            if len(usable) == 1:
-                return [Unusable(usable[0].entry, usable[0].event, str(error.orig))]
-            middle = len(usable) // 2
-            return await self._store(usable[:middle]) + await self._store(usable[middle:])
+            if len(rows) == 1:
+                return [Unusable(*origins[0], str(error.orig))]
+            middle = len(rows) // 2
+            return await self._store(origins[:middle], rows[:middle]) + await self._store(
+                origins[middle:], rows[middle:]
+            )
         return []
 
     async def _commit(self, rows: Sequence[DecodedRow]) -> None:

@@ -32,7 +32,7 @@ def decide(
     a ``prediction_id`` it gets a new one, of version 7.
     """
     decided_at = datetime.now(UTC)
-    outcome = _outcome(application, model)
+    outcome = _outcome(feature_row(application), model)
     return to_json(
         {
             "success": True,
@@ -67,7 +67,8 @@ def recorded_event(decision: bytes, *, client: str, request_id: str) -> bytes:
 
 def benchmark(application: Mapping[str, Any], bundle: Bundle) -> dict[str, Any]:
     """What each model says to one application, in ``schemas.Benchmark``'s form."""
-    results = {name: _timed_outcome(application, model) for name, model in bundle.models.items()}
+    features = feature_row(application)
+    results = {name: _timed_outcome(features, model) for name, model in bundle.models.items()}
     votes = Counter(result["prediction"] for result in results.values())
     champions_vote = results[bundle.champion.name]["prediction"]
     consensus = max(votes, key=lambda prediction: (votes[prediction], prediction == champions_vote))
@@ -85,8 +86,8 @@ def benchmark(application: Mapping[str, Any], bundle: Bundle) -> dict[str, Any]:
     }
 
 
-def _outcome(application: Mapping[str, Any], model: ServedModel) -> dict[str, Any]:
-    approved = model.approval_probability(feature_row(application))
+def _outcome(features: tuple[float, ...], model: ServedModel) -> dict[str, Any]:
+    approved = model.approval_probability(features)
     prediction: Prediction = "Approved" if approved >= model.threshold else "Rejected"
     shown = round(approved, _PROBABILITY_DIGITS)
     rest = round(1 - shown, _PROBABILITY_DIGITS)
@@ -97,8 +98,8 @@ def _outcome(application: Mapping[str, Any], model: ServedModel) -> dict[str, An
     }
 
 
-def _timed_outcome(application: Mapping[str, Any], model: ServedModel) -> dict[str, Any]:
+def _timed_outcome(features: tuple[float, ...], model: ServedModel) -> dict[str, Any]:
     started_s = perf_counter()
-    outcome = _outcome(application, model)
+    outcome = _outcome(features, model)
     elapsed_ms = (perf_counter() - started_s) * _MS_PER_S
     return {**outcome, "prediction_time_ms": round(elapsed_ms, 4)}

@@ -3,8 +3,7 @@
 import asyncio
 import random
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from functools import partial
 from statistics import median
 from typing import Final
@@ -38,29 +37,20 @@ _GROUP: Final = 16
 _MOST_CONSUMERS: Final = 3
 _POLL_S: Final = 0.005
 _GIVE_UP_S: Final = 300.0
-_PER_COMMAND: Final = 1000
-
-# One command adds them all, so that the clock starts with a full stream and waiting consumers.
-_ADD_STAGED: Final = f"""
-local groups = redis.call('LRANGE', KEYS[1], 0, -1)
-for i = 1, #groups do redis.call('XADD', KEYS[2], '*', '{EVENT_FIELD}', groups[i]) end
-"""
 
 
 def drain(bench: Bench) -> list[Figure]:
     """From a full stream to committed rows with roll-ups, against COPY of the same rows alone."""
     events = real_events(bench.events)
     bench.create_database(DRAINED)
-    with decision_route(bench) as route, staged(bench, events):
+    with decision_route(bench) as route:
         results = interleave(
             bench,
             {
                 "published": partial(rate_of, route, bench),
                 "COPY": partial(copy_rate, bench, events),
                 **{
-                    f"drained by {count}": partial(
-                        drain_rate, bench, events=len(events), consumers=count
-                    )
+                    f"drained by {count}": partial(drain_rate, bench, events, consumers=count)
                     for count in range(1, _MOST_CONSUMERS + 1)
                 },
             },
@@ -113,19 +103,6 @@ def real_events(count: int) -> list[bytes]:
     ]
 
 
-@contextmanager
-def staged(bench: Bench, events: Sequence[bytes]) -> Iterator[None]:
-    """The events beside the stream, to be added to it by one command."""
-    with Redis.from_url(bench.redis.url) as redis:
-        groups = [
-            b"\n".join(events[first : first + _GROUP]) for first in range(0, len(events), _GROUP)
-        ]
-        for first in range(0, len(groups), _PER_COMMAND):
-            redis.rpush(_STAGED, *groups[first : first + _PER_COMMAND])
-        yield
-        redis.unlink(_STAGED)
-
-
 def copy_rate(bench: Bench, events: Sequence[bytes]) -> float:
     """Rows per second of one COPY into a table of the same columns and indexes."""
     rows = [decode(event) for event in events]
@@ -145,22 +122,35 @@ def copy_rate(bench: Bench, events: Sequence[bytes]) -> float:
     return asyncio.run(copy())
 
 
-def drain_rate(bench: Bench, *, events: int, consumers: int) -> float:
+def drain_rate(bench: Bench, events: Sequence[bytes], *, consumers: int) -> float:
     """Events per second from a full stream to an empty one, with everything committed."""
     asyncio.run(_empty_tables(bench))
     bench.clear_stream()
     with Redis.from_url(bench.redis.url) as redis:
         redis.xgroup_create(STREAM, CONSUMER_GROUP, id="0", mkstream=True)
+        _stage(redis, events)
         with stack.consumers(bench, database=DRAINED, count=consumers):
             _wait_until(lambda: len(redis.xinfo_consumers(STREAM, CONSUMER_GROUP)) == consumers)
-            redis.eval(_ADD_STAGED, 2, _STAGED, STREAM)
+            # So much written at once makes Redis write its file anew, which is not the consumers'
+            # work: what they write themselves is a few bytes an event.
+            _wait_until(lambda: not redis.info("persistence")["aof_rewrite_in_progress"])
+            redis.rename(_STAGED, STREAM)
             began = time.monotonic()
             _wait_until(lambda: redis.xlen(STREAM) == 0)
             elapsed_s = time.monotonic() - began
     stored = asyncio.run(_count(bench))
-    if stored != events:
-        raise NotMeasured(f"{events} events were added and {stored} rows stored")
-    return events / elapsed_s
+    if stored != len(events):
+        raise NotMeasured(f"{len(events)} events were added and {stored} rows stored")
+    return len(events) / elapsed_s
+
+
+def _stage(redis: "Redis", events: Sequence[bytes]) -> None:
+    """The full stream under another name, so that one command gives it to waiting consumers."""
+    redis.xgroup_create(_STAGED, CONSUMER_GROUP, id="0", mkstream=True)
+    with redis.pipeline(transaction=False) as pipeline:
+        for first in range(0, len(events), _GROUP):
+            pipeline.xadd(_STAGED, {EVENT_FIELD: b"\n".join(events[first : first + _GROUP])})
+        pipeline.execute()
 
 
 def _wait_until(condition: Callable[[], bool]) -> None:
