@@ -65,7 +65,7 @@ def _read_decimal(value: object) -> object:
     if isinstance(value, bool):
         raise PydanticCustomError("number", "must be a number, not a boolean")
     if isinstance(value, str) and (len(value) > _MAX_NUMBER_LENGTH or not _NUMBER.fullmatch(value)):
-        raise PydanticCustomError("number", "must be a number, in plain decimals if in a string")
+        raise PydanticCustomError("number", "must be a number in plain decimals, such as 1508.5")
     return value
 
 

@@ -65,7 +65,7 @@ def test_faults_stand_beside_their_fields_and_nothing_typed_is_lost(page: Page) 
     expect(page.locator("#ApplicantIncome")).to_be_focused()
     for name, message in (
         ("ApplicantIncome", "must be greater than 0"),
-        ("Loan_Amount_Term", "must be a number"),
+        ("Loan_Amount_Term", "must be a number in plain decimals, such as 1508.5"),
         ("Loan_ID", "must be visible characters, without spaces"),
     ):
         described = page.locator(f"#{name}").get_attribute("aria-describedby") or ""
@@ -74,7 +74,9 @@ def test_faults_stand_beside_their_fields_and_nothing_typed_is_lost(page: Page) 
     assert page.locator("#Loan_Amount_Term").input_value() == "soon"
     page.locator("#ApplicantIncome").fill("4,5")
     _decide(page)
-    expect(page.locator("#ApplicantIncome-fault")).to_have_text("must be a number")
+    expect(page.locator("#ApplicantIncome-fault")).to_have_text(
+        "must be a number in plain decimals, such as 1508.5"
+    )
     for name, value in (("ApplicantIncome", "4583"), ("Loan_Amount_Term", "360"), ("Loan_ID", "")):
         page.locator(f"#{name}").fill(value)
     _decide(page)
