@@ -126,6 +126,7 @@ class Consumer:
         self._invalidate_at_s = 0.0
         self._cache_is_stale = False
         self._entries_wanted = _FIRST_READ
+        self._in_hand: set[bytes] = set()
 
     def stop(self) -> None:
         """Finish what was read and return from ``run``."""
@@ -173,6 +174,15 @@ class Consumer:
         return True
 
     async def _handle(self, entries: Sequence[Entry]) -> None:
+        """Settle the entries, which nobody else here takes over meanwhile."""
+        ids = {entry.id for entry in entries}
+        self._in_hand |= ids
+        try:
+            await self._settle(entries)
+        finally:
+            self._in_hand -= ids
+
+    async def _settle(self, entries: Sequence[Entry]) -> None:
         """Store the events, then acknowledge the entries; deal with the unusable rest after."""
         if not entries:
             return
@@ -278,7 +288,8 @@ class Consumer:
             except _REDIS_ERRORS as error:
                 _log.warning("nothing taken over: %s", _reason(error))
                 return
-            await self._handle(taken)
+            # During an outage entries grow old in these very hands.
+            await self._handle([entry for entry in taken if entry.id not in self._in_hand])
             full = len(taken) == wanted
 
     async def _invalidate(self) -> None:
