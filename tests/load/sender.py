@@ -30,7 +30,7 @@ REFUSED: Final = "status 503 with Retry-After"
 _REPORT_EVERY_S: Final = 0.5
 _TIMEOUT_S: Final = 30.0
 _START_TIMEOUT_S: Final = 30.0
-# Services close what was idle for 5 s; who used it in that moment would see an error.
+# Well before the services close an idle connection: used in that moment it would be an error.
 _LIMITS: Final = httpx.Limits(keepalive_expiry=4.0)
 _START_DELAY_S: Final = 0.5
 _OPEN_CLIENT_S: Final = 0.001
