@@ -25,6 +25,8 @@ MAX_HEAD_BYTES: Final = 32 * 1024
 """Request line and headers together; up to twice as much can pass when it comes in one piece."""
 REQUEST_TIMEOUT_S: Final = 10.0
 """From a request's first byte to its last, and from connecting to the first byte."""
+LAST_REQUEST_S: Final = 0.5
+"""How long an idle connection stays open when the service leaves: a request may be on its way."""
 
 _log = logging.getLogger(__name__)
 
@@ -57,6 +59,16 @@ class BoundedHttpProtocol(HttpToolsProtocol):
             self._take(
                 data if len(data) <= MAX_HEAD_BYTES else data[start : start + MAX_HEAD_BYTES]
             )
+
+    def shutdown(self) -> None:
+        """Close the connection after the request that is in progress or on its way."""
+        cycle = self._latest_cycle()
+        if cycle is None or cycle.response_complete:
+            # Closed at once, it would take a request with it that its client has sent already.
+            self._stop_timer()
+            self._timer = self.loop.call_later(LAST_REQUEST_S, self._on_too_slow)
+        else:
+            super().shutdown()
 
     def handle_websocket_upgrade(self) -> None:
         """Hand the connection over to another protocol, which has no end to wait for."""
@@ -99,8 +111,12 @@ class BoundedHttpProtocol(HttpToolsProtocol):
             self._timer = None
 
     def _on_too_slow(self) -> None:
-        if self._asked() is None:
-            self.transport.close()  # nothing was asked, so there is nothing to answer
+        cycle = self._latest_cycle()
+        asked = self._asked()
+        if asked is None or (
+            cycle is not None and cycle.scope is asked and cycle.response_complete
+        ):
+            self.transport.close()  # nothing is asked, so there is nothing to answer
         else:
             self._refuse(RequestTimeout(REQUEST_TIMEOUT_S))
 

@@ -4,12 +4,16 @@
 """
 
 import argparse
+import asyncio
+import ctypes
+import logging
+import socket
 import sys
 from collections.abc import Sequence
 from ipaddress import ip_network
 from time import monotonic
 from types import FrameType
-from typing import Annotated
+from typing import Annotated, Final
 
 from pydantic import BeforeValidator, Field, IPvAnyNetwork, ValidationError
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
@@ -18,9 +22,13 @@ from uvicorn.supervisors import Multiprocess
 
 from shared.health import DRAINING
 
-_CLOSE = (b"connection", b"close")
-_KEEP_ALIVE_S = 30
+_CLOSE: Final = (b"connection", b"close")
+_KEEP_ALIVE_S: Final = 30
 """How long a connection may wait for its next request."""
+_HANDSHAKE_S: Final = 0.05
+"""How long a connection may take to be established that was begun before a service leaves."""
+
+_log = logging.getLogger(__name__)
 
 
 def _networks(value: object) -> object:
@@ -61,7 +69,11 @@ class DrainingServer(Server):
     """uvicorn, but that it says that it is about to leave, leaves in peace, and ends with 0.
 
     The first SIGTERM or SIGINT makes it not ready and, ``drain_s`` later, stop accepting; requests
-    in progress are finished, then the app's lifespan ends. A second one ends the draining.
+    in progress and those on their way over an established connection are finished, then the app's
+    lifespan ends. A second one ends the draining.
+
+    Whoever connects after that is refused, before a request has been sent: it can safely be sent
+    to another replica.
     """
 
     def __init__(self, config: Config, *, drain_s: float) -> None:
@@ -92,6 +104,73 @@ class DrainingServer(Server):
             self.server_state.default_headers = [*self.server_state.default_headers, _CLOSE]
         leave = monotonic() >= self._asked_at_s + self._drain_s
         return await super().on_tick(counter) or leave
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Leave, with nobody's connection reset.
+
+        A listener that is closed resets the connections that are established but not yet accepted,
+        on which a client may have sent its request already.
+        """
+        listeners = sockets or []
+        for listener in listeners:
+            _stop_listening(listener)
+        await asyncio.sleep(_HANDSHAKE_S)
+        waiting = [connection for listener in listeners for connection in _accept_all(listener)]
+        for server in self.servers:
+            server.close()
+        loop = asyncio.get_running_loop()
+        for connection in waiting:
+            await loop.connect_accepted_socket(
+                lambda: self.config.http_protocol_class(  # type: ignore[call-arg]
+                    config=self.config,
+                    server_state=self.server_state,
+                    app_state=self.lifespan.state,
+                ),
+                connection,
+            )
+        await super().shutdown(sockets)
+
+
+def _stop_listening(listener: socket.socket) -> None:
+    """Let the kernel ignore whoever begins to connect, where it can (Linux).
+
+    Who is ignored tries again a second later, and is then refused or gives up: neither has sent
+    anything. The filter is classic BPF on the TCP header: man 7 socket, SO_ATTACH_FILTER.
+    """
+    if sys.platform != "linux":
+        return
+    attach_filter, flags_at, syn = 26, 13, 0x02
+    program = b"".join(
+        code.to_bytes(2, sys.byteorder) + bytes(jumps) + operand.to_bytes(4, sys.byteorder)
+        for code, jumps, operand in (
+            (0x30, (0, 0), flags_at),  # load the byte with the flags
+            (0x45, (0, 1), syn),  # is it the first packet of a connection?
+            (0x06, (0, 0), 0),  # then drop it
+            (0x06, (0, 0), 0xFFFFFFFF),  # otherwise take it, whole
+        )
+    )
+    code = ctypes.create_string_buffer(program)
+
+    class Program(ctypes.Structure):
+        _fields_ = (("length", ctypes.c_ushort), ("code", ctypes.c_void_p))
+
+    attached = Program(len(program) // 8, ctypes.addressof(code))
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, attach_filter, bytes(attached))
+    except OSError as error:
+        _log.warning("who connects in the moment of leaving may be cut off: %s", error)
+
+
+def _accept_all(listener: socket.socket) -> list[socket.socket]:
+    """The connections that are established and have not been accepted yet."""
+    accepted: list[socket.socket] = []
+    while True:
+        try:
+            connection, _ = listener.accept()
+        except OSError:  # BlockingIOError when there are no more
+            return accepted
+        connection.setblocking(False)
+        accepted.append(connection)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -134,7 +213,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         Multiprocess(config, sockets=[config.bind_socket()]).run()
         return 0
     server = DrainingServer(config, drain_s=settings.drain_s)
-    server.run()
+    server.run([config.bind_socket()])
     return 0 if server.started else 3
 
 

@@ -248,3 +248,58 @@ async def test_settings_of_the_server_are_checked_at_the_start(tmp_path: Path) -
     with _spawned(services.inference(env, host=HOST, port=free_port(), logs=tmp_path)) as process:
         assert await _ended(process) == 2
     assert "FORWARDED_ALLOW_IPS" in process.log.read_text()
+
+
+async def test_nobody_who_has_connected_is_cut_off_when_a_service_leaves(
+    redis_url: str, tmp_path: Path
+) -> None:
+    """Each request is answered or could not be sent, so that a gateway can go on to a replica."""
+    port = free_port()
+
+    async def ask_until_refused() -> int:
+        answered = 0
+        while True:
+            try:
+                reader, writer = await asyncio.open_connection(HOST, port)
+            except ConnectionRefusedError:
+                return answered
+            writer.write(b"GET /livez HTTP/1.1\r\nhost: here\r\n\r\n")
+            assert (await reader.readline()).startswith(b"HTTP/1.1 200 ")
+            answered += 1
+            writer.close()
+            await writer.wait_closed()
+
+    env = _environment(redis_url=redis_url)
+    with _spawned(services.inference(env, host=HOST, port=port, logs=tmp_path)) as process:
+        process.wait_ready()
+        callers = [asyncio.create_task(ask_until_refused()) for _ in range(16)]
+        await asyncio.sleep(0.5)
+        process.send(signal.SIGTERM)
+        assert min(await asyncio.gather(*callers)) > 0
+        assert await _ended(process) == 0
+
+
+async def test_request_on_its_way_over_a_kept_connection_is_answered_when_a_service_leaves(
+    redis_url: str, tmp_path: Path
+) -> None:
+    """The answer says that it is the last one; a connection without a request is just closed."""
+    port = free_port()
+    env = _environment(redis_url=redis_url)
+    with _spawned(services.inference(env, host=HOST, port=port, logs=tmp_path)) as process:
+        process.wait_ready()
+        asked, idle, fresh = [await asyncio.open_connection(HOST, port) for _ in range(3)]
+        for reader, writer in (asked, idle):
+            writer.write(b"GET /livez HTTP/1.1\r\nhost: here\r\n\r\n")
+            await reader.readuntil(b'{"status":"alive"}')
+        process.send(signal.SIGTERM)
+        await eventually(lambda: "Shutting down" in process.log.read_text())
+        asked[1].write(b"GET /livez HTTP/1.1\r\nhost: here\r\n\r\n")
+        answer = await asked[0].read()
+        assert answer.startswith(b"HTTP/1.1 200 ")
+        assert b"connection: close\r\n" in answer
+        assert await idle[0].read() == b""
+        assert await fresh[0].read() == b""
+        for _, writer in (asked, idle, fresh):
+            writer.close()
+            await writer.wait_closed()
+        assert await _ended(process) == 0
