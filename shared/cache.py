@@ -1,7 +1,6 @@
 """Answers kept in Redis as the bytes to send, each computed once however many ask for it."""
 
 import asyncio
-import logging
 import time
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, Final, NamedTuple
@@ -9,8 +8,10 @@ from typing import Any, Final, NamedTuple
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
+from shared.telemetry import get_logger
+
 _REST_AFTER_FAILURE_S: Final = 1.0
-_log = logging.getLogger(__name__)
+_log = get_logger(__name__)
 
 
 class Cached(NamedTuple):
@@ -154,4 +155,4 @@ class Cache:
     def _rest(self, error: Exception) -> None:
         self._rest_until_s = time.monotonic() + _REST_AFTER_FAILURE_S
         self.failures += 1
-        _log.warning("cache bypassed: %r", error)
+        _log.warning("cache bypassed", error=repr(error))

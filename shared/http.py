@@ -1,6 +1,5 @@
 """What both APIs do alike: problem documents, request ids, access log."""
 
-import logging
 import re
 from collections.abc import Mapping, Sequence
 from http import HTTPStatus
@@ -18,10 +17,11 @@ from starlette.routing import compile_path
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from shared.errors import Fault, InvalidInput, ServiceError
+from shared.events import ANONYMOUS
 from shared.headers import NO_STORE, StandingHeaders, allow_origins, standing_headers
 from shared.metrics import PATH as METRICS_PATH
 from shared.metrics import UNKNOWN_ROUTE, Metrics
-from shared.telemetry import LogAccess
+from shared.telemetry import LogAccess, get_logger
 
 PROBLEM_MEDIA_TYPE: Final = "application/problem+json"
 REQUEST_ID_HEADER: Final = b"x-request-id"
@@ -31,7 +31,7 @@ _CLIENT_CLOSED_REQUEST: Final = 499
 _SCHEMA_REFERENCE: Final = "#/components/schemas/{model}"
 _VALIDATION_ERROR: Final = "HTTPValidationError"
 _ACCEPTED_REQUEST_ID = re.compile(rb"[A-Za-z0-9._~:=+/-]{1,128}")
-_log = logging.getLogger(__name__)
+_log = get_logger(__name__)
 
 
 class Problem(BaseModel):
@@ -272,25 +272,31 @@ class RequestContextMiddleware:
             # Nobody is left to answer.
             status = _CLIENT_CLOSED_REQUEST
         except Exception:
-            _log.exception("unexpected error in request %s", state["request_id"])
+            _log.exception("unexpected error", request_id=state["request_id"])
             if status:
                 # Half an answer is out already: only cutting the connection tells the client.
                 raise
             await _unexpected_error_response(scope)(scope, receive, send_with_request_id)
         finally:
             duration_s = perf_counter() - started_s
+            route = getattr(asked.get("route"), "path", UNKNOWN_ROUTE)
             self._metrics.observe_request(
+                method=scope["method"], route=route, status=status, duration_s=duration_s
+            )
+            self._log_access(
+                request_id=state["request_id"],
+                client=getattr(state.get("client"), "name", ANONYMOUS),
                 method=scope["method"],
-                route=getattr(asked.get("route"), "path", UNKNOWN_ROUTE),
+                route=route,
                 status=status,
                 duration_s=duration_s,
+                prediction_id=state.get("prediction_id"),
             )
-            # The path as it came: decoded, it could hold a line of its own for the log.
-            path = scope["raw_path"].decode("latin-1")
-            self._log_access(
-                f"{scope['method']} {path} {status} {duration_s * 1000:.1f} ms"
-                f" {state['request_id']}"
-            )
+
+
+def note_decision(scope: Scope, prediction_id: str) -> None:
+    """Have the access log name the decision that this request is answered with."""
+    scope["state"]["prediction_id"] = prediction_id
 
 
 def accepted_request_id(scope: Scope) -> bytes | None:

@@ -6,7 +6,6 @@ a service names this class, as ``shared.server`` does.
 """
 
 import asyncio
-import logging
 from collections.abc import Mapping
 from secrets import token_hex
 from typing import Any, Final
@@ -20,6 +19,7 @@ from uvicorn.protocols.http.httptools_impl import (
 from shared.errors import HeadTooLarge, MalformedRequest, RequestTimeout, ServiceError
 from shared.headers import NO_STORE, standing_headers
 from shared.http import REQUEST_ID_HEADER, service_error_response
+from shared.telemetry import get_logger
 
 MAX_HEAD_BYTES: Final = 32 * 1024
 """Request line and headers together; up to twice as much can pass when it comes in one piece."""
@@ -28,7 +28,7 @@ REQUEST_TIMEOUT_S: Final = 10.0
 LAST_REQUEST_S: Final = 0.5
 """How long an idle connection stays open when the service leaves: a request may be on its way."""
 
-_log = logging.getLogger(__name__)
+_log = get_logger(__name__)
 
 
 class BoundedHttpProtocol(HttpToolsProtocol):
@@ -134,7 +134,12 @@ def _answer(error: ServiceError, asked: Mapping[str, Any]) -> bytes:
     """The whole answer, for a request of which perhaps not even the path is known."""
     request_id = token_hex(16)
     path = asked.get("path", "/")
-    _log.warning("refused %d %s before its end, %s", error.status, type(error).__name__, request_id)
+    _log.warning(
+        "refused before its end",
+        request_id=request_id,
+        status=error.status,
+        code=type(error).__name__,
+    )
     response = service_error_response({"path": path, "state": {"request_id": request_id}}, error)
     headers = (
         *response.raw_headers,

@@ -10,7 +10,6 @@ pass meanwhile is added when it is back.
 """
 
 import asyncio
-import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -27,6 +26,7 @@ from slowapi.util import get_remote_address
 
 from shared.errors import ServiceError
 from shared.metrics import Reading
+from shared.telemetry import get_logger
 
 EXCHANGE_INTERVAL_S: Final = 0.075
 STORAGE_URI: Final = "shared-memory://"
@@ -37,7 +37,7 @@ MAX_WINDOWS: Final = 100_000
 Limits = tuple[RateLimitItem, ...]
 """All of them hold at once; none of them is no limit."""
 
-_log = logging.getLogger(__name__)
+_log = get_logger(__name__)
 
 
 class RateLimitExceeded(ServiceError):
@@ -157,7 +157,7 @@ class SharedMemoryStorage(Storage):
                 await self.exchange(redis)
             except (RedisError, OSError) as error:
                 if not self.degraded:
-                    _log.warning("rate limits are local only, Redis is away: %r", error)
+                    _log.warning("rate limits are local only, Redis is away", error=repr(error))
                 self.degraded = True
                 self.degradations += 1
             else:

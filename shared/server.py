@@ -6,7 +6,6 @@
 import argparse
 import asyncio
 import ctypes
-import logging
 import socket
 import sys
 from collections.abc import Sequence
@@ -21,6 +20,7 @@ from uvicorn import Config, Server
 from uvicorn.supervisors import Multiprocess
 
 from shared.health import DRAINING
+from shared.telemetry import get_logger, take_over_output
 
 _CLOSE: Final = (b"connection", b"close")
 _KEEP_ALIVE_S: Final = 30
@@ -28,7 +28,7 @@ _KEEP_ALIVE_S: Final = 30
 _HANDSHAKE_S: Final = 0.05
 """How long a connection may take to be established that was begun before a service leaves."""
 
-_log = logging.getLogger(__name__)
+_log = get_logger("shared.server")
 
 
 def _networks(value: object) -> object:
@@ -63,6 +63,14 @@ class ServerSettings(BaseSettings):
     shutdown_grace_s: int = Field(
         default=20, ge=1, description="After that, how long requests in progress may take."
     )
+
+
+class _Config(Config):
+    """uvicorn's, but that every process of the server logs in our form from its start on."""
+
+    def configure_logging(self) -> None:
+        super().configure_logging()
+        take_over_output()
 
 
 class DrainingServer(Server):
@@ -158,7 +166,7 @@ def _stop_listening(listener: socket.socket) -> None:
     try:
         listener.setsockopt(socket.SOL_SOCKET, attach_filter, bytes(attached))
     except OSError as error:
-        _log.warning("who connects in the moment of leaving may be cut off: %s", error)
+        _log.warning("who connects in the moment of leaving may be cut off", error=str(error))
 
 
 def _accept_all(listener: socket.socket) -> list[socket.socket]:
@@ -186,14 +194,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         help="several are served by uvicorn's own, without DRAIN_S",
     )
     asked = parser.parse_args(arguments)
+    take_over_output()
     try:
         settings = ServerSettings()
     except ValidationError as error:
         for fault in error.errors():
-            print(f"{str(fault['loc'][0]).upper()}: {fault['msg']}", file=sys.stderr)
+            name = str(fault["loc"][0]).upper()
+            _log.critical("unusable setting", setting=name, reason=fault["msg"])
         return 2
     trusted = [str(network) for network in settings.forwarded_allow_ips]
-    config = Config(
+    config = _Config(
         asked.app,
         factory=True,
         host=asked.host,
@@ -206,6 +216,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         root_path=settings.root_path,
         server_header=False,
         access_log=False,  # the services write their own
+        log_config=None,
         timeout_keep_alive=_KEEP_ALIVE_S,
         timeout_graceful_shutdown=settings.shutdown_grace_s,
     )

@@ -5,10 +5,11 @@ from pathlib import Path
 from typing import Annotated, Final
 
 from pydantic import BeforeValidator, Field
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from pydantic_settings import NoDecode, SettingsConfigDict
 
 from shared.clients import ApiKey, parse_keys
 from shared.rate_limit import Limits, parse_limits
+from shared.telemetry import LogSettings
 
 
 def _keys(value: object) -> object:
@@ -51,7 +52,7 @@ RateLimit = Annotated[Limits, NoDecode, BeforeValidator(_limits)]
 Origins = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_origins)]
 
 
-class CommonSettings(BaseSettings):
+class CommonSettings(LogSettings):
     """The base of each process's settings; an unusable value stops the start with its name."""
 
     model_config = SettingsConfigDict(
@@ -67,7 +68,6 @@ class CommonSettings(BaseSettings):
         default="redis://127.0.0.1:6379/0",
         description="Hand-over stream, cache and rate-limit counters; redis:// or unix://.",
     )
-    log_level: str = Field(default="INFO", pattern="^(DEBUG|INFO|WARNING|ERROR)$")
     api_keys: ApiKeys = Field(
         default=(),
         description="Entries name:limits:sha256:scope,scope between spaces, as make key prints.",

@@ -1,55 +1,87 @@
-"""How the processes report on themselves."""
+"""What the processes say: one event per line, as JSON for programs or in colour for a person.
+
+Every event has ``time`` (UTC), ``level``, ``logger`` and ``event``, whoever reports it: this
+product, its libraries, Python's own warnings or an exception that nobody caught.
+"""
 
 import asyncio
+import json
 import logging
 import sys
+import threading
 import time
-from collections.abc import Callable
-from typing import Final, TextIO
+import warnings
+from collections.abc import Callable, MutableMapping
+from types import TracebackType
+from typing import Any, Final, Literal, Protocol, TextIO
 
+import structlog
 from fastapi.telemetry import TelemetryConfig
+from pydantic import Field, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+from structlog.stdlib import BoundLogger, ProcessorFormatter
 
-# Left on, the framework looks for OpenTelemetry providers anew on every request.
+# Left on, the framework looks for OpenTelemetry providers anew on every request; and its spans
+# would bear the path and the query, which name loans.
 NO_TELEMETRY: Final[TelemetryConfig] = {"tracing": False, "metrics": False, "logs": False}
+
+LogFormat = Literal["json", "console"]
+
+
+class LogSettings(BaseSettings):
+    """How much a process says, and in which form, from environment variables of these names."""
+
+    model_config = SettingsConfigDict(frozen=True, extra="ignore")
+
+    log_level: str = Field(default="INFO", pattern="^(DEBUG|INFO|WARNING|ERROR)$")
+    log_format: LogFormat | None = Field(
+        default=None,
+        description="json or console; by default console on a terminal and json elsewhere.",
+    )
+
+
+def get_logger(name: str) -> BoundLogger:
+    """The logger of a module: ``log.warning("what happened", with_which="values")``.
+
+    What happened is the same words each time, so that it can be searched for and counted.
+    """
+    logger: BoundLogger = structlog.wrap_logger(
+        logging.getLogger(name),
+        processors=[structlog.stdlib.filter_by_level, ProcessorFormatter.wrap_for_formatter],
+        wrapper_class=BoundLogger,
+        cache_logger_on_first_use=True,
+    )
+    return logger
+
+
+# Speaks for Python itself, which has no logger for what it has to say.
+_log = get_logger("python")
 
 
 class TimeStamp:
-    """Times in UTC as ISO 8601 with milliseconds; the text of a second is made only once."""
+    """Times in UTC as ISO 8601 with milliseconds; each text is made only once in a row."""
 
     def __init__(self) -> None:
-        self._second = 0
-        self._text = ""
+        self._second = self._millisecond = -1
+        self._to_second = self._text = ""
 
     def __call__(self, unix_s: float) -> str:
         """The text of ``unix_s`` seconds since the epoch."""
-        second = int(unix_s)
-        if second != self._second:
-            self._second = second
-            self._text = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second))
-        return f"{self._text}.{int(unix_s % 1 * 1000):03d}Z"
-
-
-class UtcFormatter(logging.Formatter):
-    """One line per record, its time in UTC."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._stamp = TimeStamp()
-
-    def format(self, record: logging.LogRecord) -> str:
-        """The line of ``record``, with a traceback below it if it has one."""
-        line = (
-            f"{self._stamp(record.created)} {record.levelname} {record.name} {record.getMessage()}"
-        )
-        if record.exc_info:
-            line += "\n" + self.formatException(record.exc_info)
-        return line
+        millisecond = int(unix_s * 1000)
+        if millisecond != self._millisecond:
+            self._millisecond = millisecond
+            second, rest = divmod(millisecond, 1000)
+            if second != self._second:
+                self._second = second
+                self._to_second = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second))
+            self._text = f"{self._to_second}.{rest:03d}Z"
+        return self._text
 
 
 class LineWriter:
     """Writes all lines of one turn of the event loop together: one system call for all of them.
 
-    Outside a running loop each line is written at once.
+    Outside a running loop, as in another thread, each line is written at once.
     """
 
     def __init__(self, stream: TextIO) -> None:
@@ -58,18 +90,22 @@ class LineWriter:
 
     def __call__(self, line: str) -> None:
         """Take ``line``, to be written before the loop waits again."""
-        self._lines.append(line)
-        if len(self._lines) > 1:
-            return
         try:
-            asyncio.get_running_loop().call_soon(self._flush)
+            loop = asyncio.get_running_loop()
         except RuntimeError:
-            self._flush()
+            self._write(line)
+            return
+        self._lines.append(line)
+        if len(self._lines) == 1:
+            loop.call_soon(self._flush)
 
     def _flush(self) -> None:
-        text = "\n".join(self._lines) + "\n"
+        text = "\n".join(self._lines)
         self._lines.clear()
-        self._stream.write(text)
+        self._write(text)
+
+    def _write(self, text: str) -> None:
+        self._stream.write(text + "\n")
         self._stream.flush()
 
 
@@ -82,28 +118,180 @@ class _Handler(logging.Handler):
         self._write(self.format(record))
 
 
-LogAccess = Callable[[str], None]
-"""Takes what is to be said of one request."""
+class LogAccess(Protocol):
+    """Takes what is to be said of one request."""
+
+    def __call__(
+        self,
+        *,
+        request_id: str,
+        client: str,
+        method: str,
+        route: str,
+        status: int,
+        duration_s: float,
+        prediction_id: str | None,
+    ) -> None:
+        """Say it. ``route`` is a template: a path may name a loan."""
 
 
-def configure_logging(level: str) -> LogAccess:
-    """Send this process's log to standard error, one line per event, from ``level`` up.
-
-    Returns the access log. It shares the stream but not the library's record of each event, which
-    cost a seventh of the time of a request; it is silent above INFO.
-    """
+def configure_logging(settings: LogSettings) -> LogAccess:
+    """Send this process's log to standard error, one line per event; returns the access log."""
     write = LineWriter(sys.stderr)
+    log_format = settings.log_format or ("console" if sys.stderr.isatty() else "json")
     handler = _Handler(write)
-    handler.setFormatter(UtcFormatter())
-    logging.basicConfig(level=level, handlers=[handler], force=True)
+    handler.setFormatter(line_formatter(log_format, colors=sys.stderr.isatty()))
+    logging.basicConfig(level=settings.log_level, handlers=[handler], force=True)
     # Each request to another service would otherwise be a line of its own.
     logging.getLogger("httpx").setLevel(logging.WARNING)
     if not logging.getLogger().isEnabledFor(logging.INFO):
-        return lambda _: None
-    return access_log(write)
+        return silent
+    return json_access_log(write) if log_format == "json" else log_access
 
 
-def access_log(write: LineWriter) -> LogAccess:
-    """The access log on ``write``: each line begins with its time."""
+def take_over_output() -> None:
+    """Log also what would go past the log: warnings, and exceptions that nobody catches.
+
+    For the start of a process, whose output is this log from here on. Settings of the log that
+    cannot be used are left for the process to complain of: until then the defaults hold.
+    """
+    try:
+        settings = LogSettings()
+    except ValidationError:
+        settings = LogSettings.model_construct()
+    configure_logging(settings)
+    warnings.showwarning = _on_warning
+    sys.excepthook = _on_exception
+    sys.unraisablehook = _on_unraisable
+    threading.excepthook = _on_exception_in_thread
+
+
+def line_formatter(log_format: LogFormat, *, colors: bool = False) -> logging.Formatter:
+    """Makes a line of each event; a traceback is one member of it, without any variable's value."""
+    if log_format == "json":
+        return ProcessorFormatter(
+            processors=[
+                _standard_members(),
+                structlog.processors.format_exc_info,
+                structlog.processors.JSONRenderer(separators=(",", ":")),
+            ]
+        )
+    return ProcessorFormatter(processors=[_standard_members(), _console(colors=colors)])
+
+
+def readable(log: str) -> str:
+    """The lines of a log in JSON as they read on a console; what is no event stays as it is."""
+    console = _console(colors=False)
+    return "\n".join(_readable(line, console) for line in log.splitlines())
+
+
+def _readable(line: str, console: structlog.dev.ConsoleRenderer) -> str:
+    try:
+        event = json.loads(line)
+    except ValueError:
+        return line
+    return console(None, "", event) if isinstance(event, dict) and "event" in event else line
+
+
+def _console(*, colors: bool) -> structlog.dev.ConsoleRenderer:
+    return structlog.dev.ConsoleRenderer(
+        colors=colors,
+        timestamp_key="time",
+        sort_keys=False,
+        pad_event_to=0,
+        # The default one shows the variables of each frame, applicants among them.
+        exception_formatter=structlog.dev.plain_traceback,
+    )
+
+
+def json_access_log(write: LineWriter) -> LogAccess:
+    """The access log as JSON on ``write``.
+
+    Built by hand, at 1.2 us a line where structlog takes 17.7: it is on every request's path. No
+    value can need escaping: the id, the client's name and the method (the parser knows a few dozen)
+    are plain characters by their own rules, and the route is a template of this code.
+    """
     stamp = TimeStamp()
-    return lambda said: write(f"{stamp(time.time())} INFO access {said}")
+
+    def log(
+        *,
+        request_id: str,
+        client: str,
+        method: str,
+        route: str,
+        status: int,
+        duration_s: float,
+        prediction_id: str | None,
+    ) -> None:
+        decided = "" if prediction_id is None else f',"prediction_id":"{prediction_id}"'
+        write(
+            f'{{"time":"{stamp(time.time())}","level":"info","logger":"access","event":"request",'
+            f'"request_id":"{request_id}","client":"{client}","method":"{method}",'
+            f'"route":"{route}","status":{status},'
+            f'"duration_s":{duration_s:.6f}{decided}}}'
+        )
+
+    return log
+
+
+_access = get_logger("access")
+
+
+def log_access(*, prediction_id: str | None, duration_s: float, **members: object) -> None:
+    """The access log by way of structlog, in whichever form the log has."""
+    decided = {} if prediction_id is None else {"prediction_id": prediction_id}
+    _access.info("request", **members, duration_s=round(duration_s, 6), **decided)
+
+
+def silent(**_: object) -> None:
+    """Access log that says nothing."""
+
+
+def _standard_members() -> Callable[[Any, str, MutableMapping[str, Any]], dict[str, Any]]:
+    """Puts first what every event has; the rest are the event's own."""
+    stamp = TimeStamp()
+
+    def processor(_: Any, __: str, event: MutableMapping[str, Any]) -> dict[str, Any]:
+        record: logging.LogRecord = event.pop("_record")
+        del event["_from_structlog"]
+        return {
+            "time": stamp(record.created),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "event": event.pop("event"),
+            **event,
+        }
+
+    return processor
+
+
+def _on_warning(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: TextIO | None = None,  # noqa: ARG001 - the signature is Python's
+    line: str | None = None,  # noqa: ARG001
+) -> None:
+    _log.warning(
+        "warned", category=category.__name__, message=str(message), at=f"{filename}:{lineno}"
+    )
+
+
+def _on_exception(
+    kind: type[BaseException], error: BaseException, traceback: TracebackType | None
+) -> None:
+    _log.critical("uncaught exception", exc_info=(kind, error, traceback))
+
+
+def _on_exception_in_thread(args: threading.ExceptHookArgs) -> None:
+    if args.exc_value is not None:
+        _on_exception(args.exc_type, args.exc_value, args.exc_traceback)
+
+
+def _on_unraisable(args: "sys.UnraisableHookArgs") -> None:
+    _log.error(
+        "exception ignored",
+        exc_info=(args.exc_type, args.exc_value, args.exc_traceback),
+        where=args.err_msg,
+    )

@@ -1,11 +1,13 @@
 """The shipped processes, started for a test and stopped after it."""
 
+import json
 import os
 import socket
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from services.local import services
 from services.local.processes import Process
@@ -92,6 +94,12 @@ def running_dashboard(system: System, *, logs: Path, **settings: str) -> Iterato
     finally:
         process.stop()
         print(process.log_tail())
+
+
+def events_in(process: Process) -> list[dict[str, Any]]:
+    """What a service has logged so far."""
+    whole_lines, _, _ = process.log.read_text(encoding="utf-8").rpartition("\n")
+    return [json.loads(line) for line in whole_lines.splitlines()]
 
 
 def free_port() -> int:

@@ -5,7 +5,6 @@ same Idempotency-Key however often it has to be tried, so it is decided once.
 """
 
 import asyncio
-import logging
 import secrets
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
@@ -16,12 +15,13 @@ from services.dashboard.sessions import Session, SignedOut
 from services.dashboard.sheet import Row, SheetError
 from shared.client import CallFailed, InvalidRequest, Patience
 from shared.events import Decision
+from shared.telemetry import get_logger
 
 CONCURRENCY: Final = 8
 MAX_JOBS: Final = 20
 """Beyond that the oldest is forgotten."""
 _PATIENCE: Final = Patience(attempts=8, total_s=30)
-_log = logging.getLogger(__name__)
+_log = get_logger(__name__)
 
 Phase = Literal["checking", "checked", "deciding", "decided", "unusable"]
 
@@ -132,7 +132,7 @@ class Jobs:
         try:
             await self._each(job, job.good, check)
         except CallFailed as error:
-            _log.warning("a batch could not be checked: %s", error)
+            _log.warning("a batch could not be checked", error=str(error))
             raise SheetError("The rows could not be checked, for the service is away.") from error
         job.phase = "checked"
 

@@ -1,6 +1,5 @@
 """What changes on an open page: regions of HTML that the server fills, and how they are loaded."""
 
-import logging
 from collections.abc import Awaitable, Callable
 from typing import Final
 
@@ -11,6 +10,7 @@ from nicegui.events import GenericEventArguments
 from services.dashboard import markup
 from services.dashboard.sessions import SignedOut
 from shared.client import AccessDenied, ApiError, CallFailed, InvalidRequest, MissingResource
+from shared.telemetry import get_logger
 
 RETRY_S: Final = 2.0
 """How soon a page whose service is away looks again."""
@@ -23,7 +23,7 @@ _PRESSED: Final = """(event) => {
   const pressed = event.target.closest("[data-press]");
   if (pressed) emit(pressed.dataset.press);
 }"""
-_log = logging.getLogger(__name__)
+_log = get_logger(__name__)
 
 Values = dict[str, str]
 
@@ -116,7 +116,7 @@ def may_recover(error: CallFailed) -> bool:
 def explain(error: CallFailed, *, stale: bool = False) -> Markup:
     """A failed call in words for the person who looks at the page."""
     if not isinstance(error, ApiError):
-        _log.warning("a call failed: %s", error)
+        _log.warning("a call failed", error=str(error))
         last = (
             "The figures below are the last ones known."
             if stale
@@ -130,5 +130,5 @@ def explain(error: CallFailed, *, stale: bool = False) -> Markup:
     if isinstance(error, InvalidRequest):
         faults = [f"{fault.field} {fault.message}" for fault in error.validation_errors]
         return markup.note("This cannot be right", *(faults or [error.detail]), kind="bad")
-    _log.warning("a call failed: %s", error)
+    _log.warning("a call failed", error=str(error))
     return markup.note("The service cannot do this at the moment", error.detail, kind="warned")

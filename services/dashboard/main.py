@@ -33,7 +33,7 @@ _PATIENCE = Patience(attempts=2, total_s=5, attempt_s=3)
 def create_app(settings: DashboardSettings | None = None) -> FastAPI:
     """The dashboard; nothing is connected before it starts."""
     settings = settings or DashboardSettings()
-    log_access = configure_logging(settings.log_level)
+    log_access = configure_logging(settings)
     key = settings.dashboard_api_key
     client = AsyncLoanPredictorClient(
         settings.inference_url,

@@ -3,12 +3,13 @@
 from typing import Annotated
 
 from pydantic import AfterValidator, Field, SecretStr
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import SettingsConfigDict
 
 from shared.passwords import check_entry
+from shared.telemetry import LogSettings
 
 
-class DashboardSettings(BaseSettings):
+class DashboardSettings(LogSettings):
     """Where the services are, as whom the dashboard calls them, and who may use it."""
 
     model_config = SettingsConfigDict(
@@ -28,4 +29,3 @@ class DashboardSettings(BaseSettings):
         description="scrypt:cost:salt:hash, as make password prints; without it only this machine"
         " may use the dashboard without signing in, and others with an API key of their own.",
     )
-    log_level: str = Field(default="INFO", pattern="^(DEBUG|INFO|WARNING|ERROR)$")

@@ -8,7 +8,6 @@ number of deliveries (counted by Redis, so a restart forgets none) and never hol
 
 import asyncio
 import gc
-import logging
 import random
 import signal
 import sys
@@ -31,7 +30,7 @@ from services.history.stream import Entry
 from shared.cache import Cache
 from shared.events import DEAD_LETTER_STREAM
 from shared.redis import COMMAND_TIMEOUT_S, connect
-from shared.telemetry import configure_logging
+from shared.telemetry import configure_logging, get_logger, take_over_output
 
 LANES: Final = 4
 """Batches in hand at a time: while the servers are at work on some, another is decoded. Each has a
@@ -43,7 +42,7 @@ _FIRST_READ: Final = 16
 _INVALIDATE_EVERY_S: Final = 1.0
 _FIRST_PAUSE_S: Final = 0.1
 _REDIS_ERRORS: Final = (RedisError, OSError)
-_log = logging.getLogger(__name__)
+_log = get_logger("services.history.consumer")
 
 
 class Unfinished(Exception):
@@ -160,7 +159,7 @@ class Consumer:
                 )
             except _REDIS_ERRORS as error:
                 if not (stream.is_missing_group(error) and await self._make_group()):
-                    await self._pause("Redis", error, failures)
+                    await self._pause("redis", error, failures)
             if self._stopping.is_set():
                 break
         return []
@@ -209,7 +208,7 @@ class Consumer:
                     )
         except _REDIS_ERRORS as error:
             # What is stored but not acknowledged will be taken over and found stored.
-            _log.warning("not acknowledged: %s", _reason(error))
+            _log.warning("not acknowledged", error=_reason(error))
 
     async def _store(self, origins: Sequence[Origin], rows: Sequence[DecodedRow]) -> list[Unusable]:
         """Commit the rows; the events that the database refuses by themselves, with its reason.
@@ -241,7 +240,7 @@ class Consumer:
                     raise
                 if self._stopping.is_set():
                     raise Unfinished from error
-                await self._pause("the database", error, failures)
+                await self._pause("postgres", error, failures)
             else:
                 return
 
@@ -250,19 +249,19 @@ class Consumer:
         if delivered < self._settings.consumer_max_deliveries:
             # A newer consumer may understand it, so it stays pending and comes round again.
             _log.warning(
-                "%d events of entry %s cannot be stored (delivery %d)",
-                len(unusable),
-                entry.id.decode(),
-                delivered,
+                "events cannot be stored",
+                events=len(unusable),
+                entry=entry.id.decode(),
+                delivery=delivered,
             )
             return
         await stream.put_aside(self._redis, entry, unusable, delivered=delivered)
         # The reason stands beside the event; it may quote values, which do not belong in a log.
         _log.error(
-            "%d events of entry %s were put aside to %s",
-            len(unusable),
-            entry.id.decode(),
-            DEAD_LETTER_STREAM,
+            "events put aside",
+            events=len(unusable),
+            entry=entry.id.decode(),
+            stream=DEAD_LETTER_STREAM,
         )
 
     async def _keep_house(self) -> None:
@@ -286,7 +285,7 @@ class Consumer:
                     idle_s=settings.consumer_reclaim_idle_s,
                 )
             except _REDIS_ERRORS as error:
-                _log.warning("nothing taken over: %s", _reason(error))
+                _log.warning("nothing taken over", error=_reason(error))
                 return
             # During an outage entries grow old in these very hands.
             await self._handle([entry for entry in taken if entry.id not in self._in_hand])
@@ -300,16 +299,16 @@ class Consumer:
             await self._cache.invalidate()
         except _REDIS_ERRORS as error:
             self._cache_is_stale = True
-            _log.warning("caches not invalidated: %s", _reason(error))
+            _log.warning("caches not invalidated", error=_reason(error))
 
-    async def _pause(self, what: str, error: Exception, failures: int) -> None:
+    async def _pause(self, server: str, error: Exception, failures: int) -> None:
         """Wait longer after each failure, and at random, so that consumers do not come in step."""
         # Hours of failures must not make a number too large for a float.
         longest_s = min(
             self._settings.consumer_retry_max_s, _FIRST_PAUSE_S * 2 ** min(failures, 20)
         )
         pause_s = random.uniform(longest_s / 2, longest_s)  # noqa: S311 - timing, not a secret
-        _log.warning("%s: %s; next attempt in %.1f s", what, _reason(error), pause_s)
+        _log.warning("server away", server=server, error=_reason(error), pause_s=round(pause_s, 1))
         try:
             await asyncio.wait_for(self._stopping.wait(), pause_s)
         except TimeoutError:
@@ -363,8 +362,9 @@ def _collect_seldom() -> None:
 
 def main() -> int:
     """Consume; the exit code is 0 after SIGTERM or SIGINT."""
+    take_over_output()
     settings = HistorySettings()
-    configure_logging(settings.log_level)
+    configure_logging(settings)
     _collect_seldom()
     uvloop.run(consume(settings))
     return 0

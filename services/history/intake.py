@@ -1,7 +1,5 @@
 """The road for events past the stream: store them at once, all of them or none."""
 
-import logging
-
 from redis.exceptions import RedisError
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine
@@ -11,8 +9,9 @@ from services.history.errors import StoreUnavailable
 from services.history.recorder import DecodedRow, Undecodable, decode, store
 from shared.cache import Cache
 from shared.errors import MAX_FAULTS, Fault, InvalidInput
+from shared.telemetry import get_logger
 
-_log = logging.getLogger(__name__)
+_log = get_logger(__name__)
 
 
 async def take_in(engine: AsyncEngine, cache: Cache, body: bytes) -> None:
@@ -34,7 +33,7 @@ async def take_in(engine: AsyncEngine, cache: Cache, body: bytes) -> None:
         await cache.invalidate()
     except (RedisError, OSError) as error:
         # This road is taken when Redis is away; what it still holds then ends by its age.
-        _log.warning("caches not invalidated: %r", error)
+        _log.warning("caches not invalidated", error=repr(error))
 
 
 def _decode_lines(body: bytes) -> list[DecodedRow]:

@@ -40,7 +40,7 @@ grow with the history.
 def create_app(settings: HistorySettings | None = None) -> FastAPI:
     """The service; it starts whether or not its servers run, and is ready once they do."""
     settings = settings or HistorySettings()
-    log_access = configure_logging(settings.log_level)
+    log_access = configure_logging(settings)
 
     rate_limits = RateLimits()
     retention = Retention()

@@ -12,10 +12,13 @@ from sqlalchemy.ext.asyncio import create_async_engine
 
 from services.history.database import DATABASE_ERRORS
 from services.history.settings import HistorySettings
+from shared.telemetry import get_logger, take_over_output
 
 _SCRIPTS: Final = Path(__file__).parent / "migrations"
 _LOCK_KEY: Final = 0x10A2_5EED
 """Any number, as long as it stays the same: it names the lock that migrations hold."""
+
+_log = get_logger("services.history.migrate")
 
 
 async def migrate(url: URL) -> None:
@@ -42,11 +45,12 @@ def _upgrade(connection: Connection) -> None:
 
 def main() -> int:
     """Migrate; the exit code is 0 when the schema is up to date, 1 with one line when not."""
+    take_over_output()
     settings = HistorySettings()
     try:
         asyncio.run(migrate(settings.database_url))
     except DATABASE_ERRORS as error:
-        print(f"cannot migrate {settings.database_url!r}: {error}", file=sys.stderr)
+        _log.critical("cannot migrate", database=repr(settings.database_url), error=str(error))
         return 1
     return 0
 

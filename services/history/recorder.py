@@ -13,6 +13,9 @@ from services.history.database import is_data_error
 from services.history.records import COLUMNS, EVENT, row_of
 from services.history.rollups import add_up
 from services.history.tables import predictions
+from shared.telemetry import get_logger
+
+_log = get_logger(__name__)
 
 DecodedRow: TypeAlias = tuple[Any, ...]
 """One decision as ``records.row_of`` makes it."""
@@ -62,10 +65,13 @@ async def store(engine: AsyncEngine, rows: Sequence[DecodedRow]) -> int:
                 new = [row for row in new if not stored.intersection((row[0], row[_DERIVED_ID]))]
             else:
                 break
+    # By the ids of their requests, each of these decisions is found in this process's log too.
+    _log.info("stored", rows=len(new), request_ids=[row[_REQUEST_ID] for row in rows])
     return len(new)
 
 
 _DERIVED_ID: Final = COLUMNS.index("derived_id")
+_REQUEST_ID: Final = COLUMNS.index("request_id")
 
 _FIND: Final = """
 SELECT id, derived_id FROM predictions WHERE id = ANY($1) OR derived_id = ANY($2)

@@ -1,7 +1,6 @@
 """Erase what is older than the lender may keep, in the background."""
 
 import asyncio
-import logging
 from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime, timedelta
@@ -17,13 +16,14 @@ from services.history.settings import HistorySettings
 from services.history.tables import AnyRow, predictions
 from shared.ids import first_uuid7_at
 from shared.metrics import Reading
+from shared.telemetry import get_logger
 
 _LOCK_KEY: Final = 0x10A2_0A6E
 """Names the lock that the one process that erases holds; see ``audit`` for another."""
 
 _ROWS_AT_ONCE: Final = 2000
 _RETRY_S: Final = 60.0
-_log = logging.getLogger(__name__)
+_log = get_logger(__name__)
 
 
 def kept_since(retention_days: int | None) -> datetime | None:
@@ -79,7 +79,7 @@ class Retention:
             except (*DATABASE_ERRORS, StoreUnavailable, NotErased) as error:
                 self.failures += 1
                 pause_s = min(pause_s, _RETRY_S)
-                _log.warning("retention: %s; again in %.0f s", error, pause_s)
+                _log.warning("old decisions not erased", error=str(error), pause_s=pause_s)
             await asyncio.sleep(pause_s)
 
     async def _erase_before(self, stores: Stores, horizon: datetime) -> None:
@@ -88,8 +88,8 @@ class Retention:
         Every time from the very beginning: a decision may be stored long after it was made.
         """
         loop = asyncio.get_running_loop()
-        subject = f"decisions before {horizon.isoformat(timespec='milliseconds')}"
-        reason = Reason("retention", "erase old decisions", subject)
+        before = horizon.isoformat(timespec="milliseconds")
+        reason = Reason("retention", "erase old decisions", f"decisions before {before}")
         key, last, end = predictions.c.id, UUID(int=0), first_uuid7_at(horizon)
         while True:
             started_s = loop.time()
@@ -100,7 +100,7 @@ class Retention:
             if any(row.kept for row in rows):
                 erasure = await erase(stores, and_(key > after, key <= last), reason)
                 self.erased += erasure.erased
-                _log.info("retention: erased %d %s", erasure.erased, subject)
+                _log.info("erased old decisions", erased=erasure.erased, before=before)
             # Half of the time is left to those who do not come by the million.
             await asyncio.sleep(loop.time() - started_s)
 

@@ -7,7 +7,6 @@ PostgreSQL stores the first one and no second.
 """
 
 import asyncio
-import logging
 import re
 import secrets
 from collections.abc import Awaitable, Callable, Sequence
@@ -28,6 +27,7 @@ from shared.errors import Fault, InvalidInput
 from shared.idempotency import answer_key
 from shared.ids import uuid8
 from shared.metrics import Reading
+from shared.telemetry import get_logger
 
 MAX_KEY_LENGTH: Final = 255
 KEEP_S: Final = 24 * 60 * 60
@@ -56,7 +56,7 @@ HEADER_DOC: Final[dict[str, Any]] = {
     "schema": {"type": "string", "pattern": f"^[!-~]{{1,{MAX_KEY_LENGTH}}}$"},
 }
 
-_log = logging.getLogger(__name__)
+_log = get_logger(__name__)
 
 
 def idempotency_key(scope: Scope) -> bytes | None:
@@ -221,7 +221,7 @@ class Idempotency:
                 return await exchange()
         except _FAILURES as error:
             self._rest_until_s = monotonic() + REDIS_REST_S
-            _log.warning("repeated requests are not recognised, Redis is away: %r", error)
+            _log.warning("repeated requests are not recognised, Redis is away", error=repr(error))
             return None
 
 

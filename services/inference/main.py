@@ -28,11 +28,12 @@ from shared.http import install_conventions
 from shared.metrics import Metrics
 from shared.rate_limit import RateLimits
 from shared.redis import connect, connect_in_turn
-from shared.telemetry import NO_TELEMETRY, configure_logging
+from shared.telemetry import NO_TELEMETRY, configure_logging, get_logger
 from shared.version import VERSION
 
 _IDEMPOTENCY_CONNECTIONS = 8
 _PENDING_SLACK_S = 1.0
+_log = get_logger(__name__)
 
 TITLE = "Loan predictor: inference"
 DESCRIPTION = """
@@ -45,14 +46,15 @@ Every decision that is answered has been recorded first; what cannot be recorded
 def create_app(settings: InferenceSettings | None = None) -> FastAPI:
     """The service, with its models verified and loaded; nothing is connected before it starts.
 
-    Raises ``SystemExit`` with one line when the bundle cannot be used.
+    Raises ``SystemExit``, with the reason in the log, when the bundle cannot be used.
     """
     settings = settings or InferenceSettings()
-    log_access = configure_logging(settings.log_level)
+    log_access = configure_logging(settings)
     try:
         bundle = load_bundle(settings.bundle_root, settings.bundle_version)
     except BundleError as error:
-        raise SystemExit(f"The inference service does not start: {error}") from None
+        _log.critical("the bundle cannot be used", reason=str(error))
+        raise SystemExit(1) from None
 
     rate_limits = RateLimits()
     metrics = Metrics()

@@ -17,6 +17,8 @@ from shared.ids import uuid7
 
 _PROBABILITY_DIGITS: Final = 6
 _MS_PER_S: Final = 1000
+_ID_BEGINS: Final = len(b'{"success":true,"prediction_id":"')
+_ID_ENDS: Final = _ID_BEGINS + 36
 
 
 def decide(
@@ -52,6 +54,11 @@ def decide(
             "timestamp": decided_at,
         }
     )
+
+
+def id_of(decision: bytes) -> str:
+    """The id of a decision, from where ``decide`` puts it."""
+    return decision[_ID_BEGINS:_ID_ENDS].decode()
 
 
 def recorded_event(decision: bytes, *, client: str, request_id: str) -> bytes:

@@ -1,7 +1,6 @@
 """The hand-over: an event is durable before its decision is answered, or it is not answered."""
 
 import asyncio
-import logging
 from collections.abc import Awaitable, Callable, Sequence
 from time import monotonic
 from typing import Final
@@ -13,13 +12,14 @@ from redis.exceptions import RedisError
 from shared.errors import NotRecorded
 from shared.events import EVENT_FIELD, INTERNAL_PREDICTIONS_PATH, STREAM
 from shared.metrics import Reading
+from shared.telemetry import get_logger
 
 MAX_GROUP: Final = 64
 """Most events in one entry of the stream: a consumer reads whole entries, and must hold them."""
 REDIS_REST_S: Final = 1.0
 """After Redis failed, events go by HTTP for this long before it is tried again."""
 
-_log = logging.getLogger(__name__)
+_log = get_logger(__name__)
 
 
 Road = Callable[[Sequence[bytes]], Awaitable[None]]
@@ -133,7 +133,7 @@ class Publisher:
         try:
             return await self._hand_over([event for event, _ in group])
         except Exception:  # noqa: BLE001  nobody may be left waiting, whatever went wrong
-            _log.exception("unexpected error while handing %d decisions over", len(group))
+            _log.exception("unexpected error while handing over", decisions=len(group))
             return False
 
     def _tell(self, group: Sequence[_Waiting], *, durable: bool) -> None:
@@ -161,13 +161,13 @@ class Publisher:
                 await self._stream(events)
             except (RedisError, OSError, TimeoutError) as error:
                 self._stream_rests_until_s = monotonic() + REDIS_REST_S
-                _log.warning("stream away, handing over by HTTP: %r", error)
+                _log.warning("stream away, handing over by HTTP", error=repr(error))
             else:
                 return True
         try:
             await self._fallback(events)
         except (httpx.HTTPError, OSError, TimeoutError) as error:
-            _log.warning("history service away too, refusing decisions: %r", error)
+            _log.warning("history service away too, refusing decisions", error=repr(error))
             return False
         self.fallbacks += len(events)
         return True

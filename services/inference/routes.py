@@ -22,7 +22,7 @@ from services.inference.catalogue import (
 from services.inference.deps import Resources, resources_of
 from services.inference.errors import UnknownModel
 from services.inference.idempotency import HEADER_DOC, NamedRequest, idempotency_key
-from services.inference.predict import benchmark, decide, recorded_event
+from services.inference.predict import benchmark, decide, id_of, recorded_event
 from services.inference.registry import ServedModel
 from services.inference.rules import warnings_for
 from services.inference.schemas import (
@@ -35,7 +35,7 @@ from shared.access import client_of, needs
 from shared.direct import DirectRoute, describe, read_body
 from shared.errors import InvalidInput, NotFound
 from shared.events import EXAMPLE, Decision, ModelName
-from shared.http import problem_docs, request_id_of
+from shared.http import note_decision, problem_docs, request_id_of
 
 JSON: Final = "application/json"
 _EXAMPLE_BODY: Final = to_json(EXAMPLE)
@@ -94,7 +94,9 @@ async def _decide_and_record(request: Request, model: ServedModel) -> Response:
     body = await read_body(request)
     application = understand(body)
     if key is None:
-        return Response(await _record(request.scope, application, model), media_type=JSON)
+        decision = await _record(request.scope, application, model)
+        note_decision(request.scope, id_of(decision))
+        return Response(decision, media_type=JSON)
     named = NamedRequest.of(request.scope, key=key, body=body)
     return await _record_once(request.scope, application, model, named)
 
@@ -105,6 +107,7 @@ async def _record_once(
     answer = await resources_of(scope).idempotency.once(
         named, lambda: _record(scope, application, model, named.prediction_id)
     )
+    note_decision(scope, id_of(answer.body))
     headers = _REPLAYED if answer.replayed else None
     return Response(answer.body, media_type=JSON, headers=headers)
 

@@ -16,6 +16,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final, NamedTuple, TypedDict
 
+from shared.telemetry import readable
+
 STOP_GRACE_S: Final = 10.0
 START_TIMEOUT_S: Final = 30.0
 _POLL_S: Final = 0.02
@@ -165,9 +167,10 @@ class Process:
             self._child.send_signal(number)
 
     def log_tail(self, lines: int = 15) -> str:
-        """The last lines of its log, indented, under the log's path."""
+        """The last lines of its log as a person reads them, under the log's path."""
         text = self.log.read_text(errors="replace") if self.log.exists() else ""
-        tail = "\n".join(f"    {line}" for line in text.splitlines()[-lines:])
+        end = readable("\n".join(text.splitlines()[-lines:]))
+        tail = "\n".join(f"    {line}" for line in end.splitlines())
         return f"The end of {self.log}:\n{tail or '    (empty)'}"
 
     def _wait(self, timeout_s: float | None) -> None:
@@ -215,7 +218,7 @@ def run_to_end(
     except OSError as error:
         raise CannotStart(f"{name} cannot be run: {error}") from error
     if done.returncode != 0:
-        raise CannotStart(f"{name} failed with {done.returncode}:\n{done.stdout.strip()}")
+        raise CannotStart(f"{name} failed with {done.returncode}:\n{readable(done.stdout)}")
 
 
 def _identity(user: User | None) -> _Identity:

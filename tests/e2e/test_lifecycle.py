@@ -208,7 +208,7 @@ async def test_consumer_starts_without_its_servers_and_stores_once_they_are_ther
         _spawned(services.inference(env, host=HOST, port=port, logs=tmp_path)) as inference,
         _spawned(services.history(env, host=HOST, port=history_port, logs=tmp_path)) as history,
     ):
-        await eventually(lambda: "Redis: " in consumer.log.read_text())
+        await eventually(lambda: '"server":"redis"' in consumer.log.read_text())
         own_redis.process.start()
         inference.wait_ready()
 
@@ -217,7 +217,7 @@ async def test_consumer_starts_without_its_servers_and_stores_once_they_are_ther
             return answer.status_code == 200
 
         await eventually_said(decides)
-        await eventually(lambda: "the database: " in consumer.log.read_text())
+        await eventually(lambda: '"server":"postgres"' in consumer.log.read_text())
         own_postgres.process.start()
         history.wait_ready()
 
@@ -237,7 +237,7 @@ async def test_consumer_stops_with_neither_server_there(tmp_path: Path) -> None:
         redis_url=f"redis://{HOST}:{free_port()}/0",
     )
     with _spawned(services.consumer(env, logs=tmp_path)) as consumer:
-        await eventually(lambda: "Redis: " in consumer.log.read_text())
+        await eventually(lambda: '"server":"redis"' in consumer.log.read_text())
         consumer.send(signal.SIGTERM)
         assert await _ended(consumer) == 0
 

@@ -4,6 +4,7 @@ import asyncio
 import json
 import random
 from collections.abc import Awaitable, Callable
+from typing import Any, cast
 
 import pytest
 from hypothesis import HealthCheck, given
@@ -22,7 +23,7 @@ from services.local import servers
 from shared.events import Decision
 from shared.ids import first_uuid7_at, is_uuid7
 from tests.history.events import body_of, derived_id, random_event, random_events, row_of
-from tests.history.storage import assert_rollups_equal_a_recount, ids_of, stored_ids
+from tests.history.storage import assert_rollups_equal_a_recount, ids_of, store_all, stored_ids
 from tests.waiting import eventually_said as eventually
 
 _LINGER = """
@@ -46,6 +47,21 @@ BEGIN
 END $$
 """
 _TEXT = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=20)
+
+
+async def test_each_commit_is_logged_with_the_ids_of_its_requests(
+    engine: AsyncEngine, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Also of those that were stored before: whoever follows one finds where it ended."""
+    caplog.set_level("INFO")
+    first, second, third = random_events(3, seed=20)
+    await store_all(engine, [first, second])
+    await store_all(engine, [second, third])
+    commits = [cast("dict[str, Any]", record.msg) for record in caplog.records]
+    assert commits == [
+        {"event": "stored", "rows": 2, "request_ids": [first.request_id, second.request_id]},
+        {"event": "stored", "rows": 1, "request_ids": [second.request_id, third.request_id]},
+    ]
 
 
 async def test_stored_decision_is_given_back_as_it_was_answered(engine: AsyncEngine) -> None:

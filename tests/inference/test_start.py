@@ -108,6 +108,7 @@ def test_unusable_bundle_stops_the_start_with_one_clear_line(
     spoil(copied_root)
     finished = _start(copied_root)
     assert finished.returncode == 1
-    [line] = finished.stderr.strip().splitlines()
-    assert line.startswith("The inference service does not start: ")
-    assert reason in line
+    [line] = finished.stderr.splitlines()
+    event = json.loads(line)
+    assert event["event"] == "the bundle cannot be used"
+    assert reason in event["reason"]

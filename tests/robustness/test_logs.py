@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Iterator
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import httpx
 import pytest
@@ -25,7 +25,9 @@ _PASSWORD: Final = "Unmistakable-Passw0rd"  # noqa: S105 - it is looked for, not
 _WRONG_KEY: Final = "lp_unmistakably-wrong-0123456789abcdefghijk"
 _LOAN_ID: Final = "LP-UNMISTAKABLE-7431"
 _INCOME: Final = "48213.77"
+_IDEMPOTENCY_KEY: Final = "unmistakable-idempotency-key"
 _APPLICATION: Final = EXAMPLE | {"Loan_ID": _LOAN_ID, "ApplicantIncome": _INCOME}
+_OTHER: Final = _APPLICATION | {"Loan_ID": f"{_LOAN_ID}-2"}
 _BAD: Final = (
     _APPLICATION | {"ApplicantIncome": f"-{_INCOME}"},
     _APPLICATION | {"Loan_ID": f"{_LOAN_ID}\0"},
@@ -73,17 +75,18 @@ _READING: Final = (
 
 
 async def _ask_for_everything(system: System, http: httpx.AsyncClient) -> set[int]:
-    """Good, bad and forbidden requests to both services; the statuses they were answered with."""
+    """Good, bad, repeated and forbidden requests to both; the statuses they were answered with."""
     key, wrong = {"x-api-key": system.api_key}, {"x-api-key": _WRONG_KEY}
     bearer = {"authorization": f"Bearer {system.api_key}"}
     event = body_of(*random_events(1, seed=7)).replace(b"LP", _LOAN_ID.encode() + b"\\u0000")
     asked = [
         (f"{system.inference_url}{path}", json.dumps(body).encode(), "application/json")
-        for path, body in product(_DECIDING, (_APPLICATION, *_BAD))
+        for path, body in product(_DECIDING, (_APPLICATION, _OTHER, *_BAD))
     ]
     handed = (f"{system.history_url}{INTERNAL_PREDICTIONS_PATH}", event, "application/x-ndjson")
     statuses = set()
-    for caller in (key, bearer, wrong, {}):
+    named = key | {"idempotency-key": _IDEMPOTENCY_KEY}
+    for caller in (key, bearer, wrong, {}, named, named | {"idempotency-key": f"{_LOAN_ID} again"}):
         for url, body, kind in (*asked, handed):
             answer = await http.post(url, content=body, headers=caller | {"content-type": kind})
             statuses.add(answer.status_code)
@@ -122,19 +125,27 @@ async def test_no_log_tells_a_secret_or_anything_about_an_applicant(
     await asyncio.to_thread(own_redis.process.kill)
     # Nobody is left to hand over to; what would be read is asked of the wrong service.
     await _ask_for_everything(replace(system, history_url=system.inference_url), http)
-    assert statuses == {200, 400, 401, 429, 503}
+    assert statuses == {200, 400, 401, 422, 429, 503}
 
     processes = (system.inference, system.history, system.consumer)
     logs = {process.name: _log(process) for process in processes}
-    assert "stream away, handing over by HTTP" in logs["inference"]
-    assert "history service away too" in logs["inference"]
-    assert logs["history"].count("access POST /internal/predictions 400")
-    assert "put aside" in logs["consumer"]
+    events = {name: list(map(_event, log.splitlines())) for name, log in logs.items()}
+    for name, event, members in (
+        ("inference", "stream away, handing over by HTTP", {}),
+        ("inference", "history service away too, refusing decisions", {}),
+        ("history", "request", {"route": INTERNAL_PREDICTIONS_PATH, "status": 400}),
+        ("history", "stored", {}),
+        ("consumer", "stored", {}),
+        ("consumer", "events put aside", {}),
+    ):
+        wanted = {"event": event, **members}
+        assert any(wanted.items() <= logged.items() for logged in events[name]), (name, wanted)
     logs |= {server.process.name: _log(server.process) for server in (own_postgres, own_redis)}
     secrets = {
         "a key": "lp_[A-Za-z0-9_-]{8,}",
         "a key's hash": hashlib.sha256(system.api_key.encode()).hexdigest(),
         "a password": _PASSWORD,
+        "an idempotency key": _IDEMPOTENCY_KEY,
         "a loan": _LOAN_ID,
         "an income": re.escape(_INCOME),
     }
@@ -146,6 +157,14 @@ async def test_no_log_tells_a_secret_or_anything_about_an_applicant(
         if re.search(secret, line)
     ]
     assert told == []
+
+
+def _event(line: str) -> dict[str, Any]:
+    """The event that a line of a service's log is, whoever reported it."""
+    event = json.loads(line)
+    assert isinstance(event, dict), line
+    assert list(event)[:4] == ["time", "level", "logger", "event"], line
+    return event
 
 
 def _log(process: Process) -> str:

@@ -11,6 +11,7 @@ from shared import health
 from shared.health import Check, health_router
 from shared.http import install_conventions
 from shared.metrics import Metrics
+from shared.telemetry import silent
 from tests.serving import served
 
 
@@ -29,7 +30,7 @@ class Switch:
 
 def _app(*checks: Check, patience_s: float = health.PATIENCE_S) -> FastAPI:
     app = FastAPI()
-    install_conventions(app, log_access=lambda _: None, metrics=Metrics())
+    install_conventions(app, log_access=silent, metrics=Metrics())
 
     def checks_of(_: Request) -> Sequence[Check]:
         return checks

@@ -14,6 +14,7 @@ from shared.direct import MAX_BODY_BYTES, DirectMiddleware, DirectRoute, read_bo
 from shared.http import install_conventions
 from shared.metrics import Metrics
 from shared.protocol import MAX_HEAD_BYTES
+from shared.telemetry import silent
 from tests.raw import Answer, connected
 from tests.serving import served
 
@@ -38,7 +39,7 @@ async def client() -> AsyncIterator[httpx.AsyncClient]:
 
     app.include_router(router)
     app.add_middleware(DirectMiddleware, routers=[router])
-    install_conventions(app, log_access=lambda _: None, metrics=Metrics())
+    install_conventions(app, log_access=silent, metrics=Metrics())
     async with served(app) as client:
         yield client
 

@@ -1,13 +1,16 @@
 """Whom a service believes about the address of its callers."""
 
+import sys
 from pathlib import Path
 
 import httpx
 import pytest
 
 from services.local import services
+from services.local.processes import Process
 from tests import keys
-from tests.harness import HOST, free_port
+from tests.harness import HOST, events_in, free_port
+from tests.waiting import until
 
 _LIMIT = 2
 
@@ -52,3 +55,41 @@ def test_forwarded_address_counts_only_from_a_trusted_proxy(
         process.stop()
         print(process.log_tail())
     assert statuses == [200] * _LIMIT + [200 if counted_apart else 429]
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_everything_that_is_said_from_the_first_line_on_is_an_event(
+    redis_url: str, tmp_path: Path, workers: int
+) -> None:
+    """Also what uvicorn says before there is an app, in every process of the server."""
+    process = Process(
+        "inference",
+        [
+            *(sys.executable, "-m", "shared.server", "services.inference.main:create_app"),
+            *("--port", str(free_port()), "--workers", str(workers)),
+        ],
+        folder=tmp_path,
+        env={"PATH": "", "REDIS_URL": redis_url},
+    )
+    process.start()
+    until(lambda: process.log.read_text().count("startup complete") == workers)
+    process.stop()
+    events = events_in(process)
+    assert all(list(event)[:4] == ["time", "level", "logger", "event"] for event in events)
+    assert {event["logger"] for event in events} == {"uvicorn.error"}
+    assert sum(event["event"].startswith("Started server process") for event in events) == workers
+
+
+def test_app_that_does_not_start_says_so_in_events(tmp_path: Path) -> None:
+    """A setting that cannot be used ends the process, with its name in the log and no value."""
+    for name, value in (("LOG_LEVEL", "7431"), ("API_KEYS", "7431"), ("DRAIN_S", "-7431")):
+        process = services.inference(
+            {"PATH": "", name: value}, host=HOST, port=free_port(), logs=tmp_path / name
+        )
+        process.spawn()
+        until(lambda process=process: not process.running)  # type: ignore[misc]
+        assert process.exit_code != 0
+        *_, event = events_in(process)
+        assert event["level"] == "critical"
+        assert name.lower() in str(event).lower()
+        assert "7431" not in str(event)
