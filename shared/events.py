@@ -131,4 +131,7 @@ class PredictionRecorded(_Wire):
     version: Literal[1] = 1
     client: str = Field(max_length=64, description="Who asked: a client's name, or anonymous.")
     request_id: str = Field(max_length=128)
+    traceparent: str | None = Field(
+        default=None, description="Its place in a trace (W3C Trace Context), if it is traced."
+    )
     decision: Decision

@@ -22,6 +22,7 @@ from shared.headers import NO_STORE, StandingHeaders, allow_origins, standing_he
 from shared.metrics import PATH as METRICS_PATH
 from shared.metrics import UNKNOWN_ROUTE, Metrics
 from shared.telemetry import LogAccess, get_logger
+from shared.tracing import Tracing, TracingMiddleware
 
 PROBLEM_MEDIA_TYPE: Final = "application/problem+json"
 REQUEST_ID_HEADER: Final = b"x-request-id"
@@ -174,13 +175,15 @@ def install_conventions(
     *,
     log_access: LogAccess,
     metrics: Metrics,
+    tracing: Tracing | None = None,
     cors_origins: Sequence[str] = (),
     standing: StandingHeaders = standing_headers,
 ) -> None:
     """Give the app what all services do alike, on every request and on every error.
 
     Every error, the framework's own included, is answered as a problem document; every request has
-    an id, a line in the access log and its place in the metrics, which are at /metrics.
+    an id, a line in the access log and its place in the metrics, which are at /metrics; some are
+    traced by ``tracing``.
     ``standing`` tells from the path which headers every answer bears.
 
     An unexpected exception is answered by ``RequestContextMiddleware``, which this adds.
@@ -197,6 +200,8 @@ def install_conventions(
     app.add_exception_handler(HTTPException, _on_http_exception)
     app.add_route(METRICS_PATH, metrics.respond, include_in_schema=False)
     allow_origins(app, cors_origins)
+    if tracing is not None:
+        app.add_middleware(TracingMiddleware, tracing=tracing)
     app.add_middleware(
         RequestContextMiddleware, log_access=log_access, metrics=metrics, standing=standing
     )

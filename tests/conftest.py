@@ -1,6 +1,7 @@
 """Real servers for every test that needs one, and the applications to send."""
 
 import csv
+import logging
 import os
 import random
 from collections.abc import Iterator
@@ -27,6 +28,16 @@ def pytest_report_header() -> str:
     """Say which applications the tests run on."""
     path = _real_applications()
     return f"loan applications: {'generated; LOAN_DATA_DIR has none' if path is None else path}"
+
+
+@pytest.fixture(autouse=True)
+def own_logging() -> Iterator[None]:
+    """This process's logging, put back after each test: an app takes it over when it is made."""
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    yield
+    root.handlers[:] = handlers
+    root.setLevel(level)
 
 
 @pytest.fixture(scope="session")

@@ -31,6 +31,7 @@ from shared.cache import Cache
 from shared.events import DEAD_LETTER_STREAM
 from shared.redis import COMMAND_TIMEOUT_S, connect
 from shared.telemetry import configure_logging, get_logger, take_over_output
+from shared.tracing import Tracing, start_tracing
 
 LANES: Final = 4
 """Batches in hand at a time: while the servers are at work on some, another is decoded. Each has a
@@ -114,12 +115,14 @@ class Consumer:
         reader: Redis,
         redis: Redis,
         cache: Cache,
+        tracing: Tracing | None = None,
     ) -> None:
         self._settings = settings
         self._engine = engine
         self._reader = reader
         self._redis = redis
         self._cache = cache
+        self._tracing = tracing
         self._stopping = asyncio.Event()
         self._take_over_at_s = 0.0
         self._invalidate_at_s = 0.0
@@ -217,7 +220,7 @@ class Consumer:
         nothing but a few more transactions.
         """
         try:
-            await self._commit(rows)
+            await self._commit(origins, rows)
         except DBAPIError as error:
             if len(rows) == 1:
                 return [Unusable(*origins[0], str(error.orig))]
@@ -227,12 +230,13 @@ class Consumer:
             )
         return []
 
-    async def _commit(self, rows: Sequence[DecodedRow]) -> None:
+    async def _commit(self, origins: Sequence[Origin], rows: Sequence[DecodedRow]) -> None:
         """Commit the rows, however long the database is away.
 
         Raises ``DBAPIError`` only when it refuses the values, and ``Unfinished``.
         """
         for failures in count():
+            began_ns = time.time_ns()
             try:
                 await store(self._engine, rows)
             except DATABASE_ERRORS as error:
@@ -242,6 +246,9 @@ class Consumer:
                     raise Unfinished from error
                 await self._pause("postgres", error, failures)
             else:
+                if self._tracing is not None:
+                    events = (event for _, event in origins)
+                    self._tracing.committed(events, rows=len(rows), began_ns=began_ns)
                 return
 
     async def _retry_or_put_aside(self, entry: Entry, unusable: Mapping[bytes, str]) -> None:
@@ -336,7 +343,10 @@ async def consume(settings: HistorySettings) -> None:
         settings.redis_url, command_timeout_s=settings.consumer_block_s + COMMAND_TIMEOUT_S
     )
     cache = Cache(connect(settings.redis_url), prefix=CACHE_PREFIX)
-    consumer = Consumer(settings, engine=engine, reader=reader, redis=redis, cache=cache)
+    tracing = start_tracing("history-consumer")
+    consumer = Consumer(
+        settings, engine=engine, reader=reader, redis=redis, cache=cache, tracing=tracing
+    )
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, consumer.stop)
@@ -347,6 +357,8 @@ async def consume(settings: HistorySettings) -> None:
         await reader.aclose()
         await redis.aclose()
         await engine.dispose()
+        if tracing is not None:
+            await tracing.close()
 
 
 def _collect_seldom() -> None:

@@ -15,6 +15,7 @@ from services.history.schemas import unknown_parameter
 from services.history.settings import HistorySettings
 from shared.cache import Cache
 from shared.errors import MAX_FAULTS, Fault, InvalidInput
+from shared.tracing import Tracing
 
 JSON: Final = "application/json"
 
@@ -27,6 +28,7 @@ class Resources:
     engine: AsyncEngine
     redis: Redis
     cache: Cache
+    tracing: Tracing | None
     erasing: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     @property

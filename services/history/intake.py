@@ -1,5 +1,7 @@
 """The road for events past the stream: store them at once, all of them or none."""
 
+import time
+
 from redis.exceptions import RedisError
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine
@@ -10,17 +12,21 @@ from services.history.recorder import DecodedRow, Undecodable, decode, store
 from shared.cache import Cache
 from shared.errors import MAX_FAULTS, Fault, InvalidInput
 from shared.telemetry import get_logger
+from shared.tracing import Tracing
 
 _log = get_logger(__name__)
 
 
-async def take_in(engine: AsyncEngine, cache: Cache, body: bytes) -> None:
+async def take_in(
+    engine: AsyncEngine, cache: Cache, body: bytes, *, tracing: Tracing | None = None
+) -> None:
     """Return once every event of ``body``, one JSON per line, is committed.
 
     Sending again is harmless. Raises ``InvalidInput`` naming the lines at fault and
     ``StoreUnavailable``; nothing is stored then.
     """
     rows = _decode_lines(body)
+    began_ns = time.time_ns()
     try:
         await store(engine, rows)
     except DATABASE_ERRORS as error:
@@ -29,6 +35,8 @@ async def take_in(engine: AsyncEngine, cache: Cache, body: bytes) -> None:
         if not is_outage(error):
             raise
         raise StoreUnavailable("The database does not answer; try again shortly.") from error
+    if tracing is not None:
+        tracing.committed(body.split(b"\n"), rows=len(rows), began_ns=began_ns)
     try:
         await cache.invalidate()
     except (RedisError, OSError) as error:

@@ -26,6 +26,7 @@ from shared.metrics import Metrics
 from shared.rate_limit import RateLimits
 from shared.redis import connect, connect_in_turn
 from shared.telemetry import NO_TELEMETRY, configure_logging
+from shared.tracing import Tracing, start_tracing
 from shared.version import VERSION
 
 _CACHE_CONNECTIONS: Final = 16
@@ -37,11 +38,17 @@ grow with the history.
 """
 
 
-def create_app(settings: HistorySettings | None = None) -> FastAPI:
-    """The service; it starts whether or not its servers run, and is ready once they do."""
+def create_app(
+    settings: HistorySettings | None = None, *, tracing: Tracing | None = None
+) -> FastAPI:
+    """The service; it starts whether or not its servers run, and is ready once they do.
+
+    Traces go where the environment says unless ``tracing`` is given.
+    """
     settings = settings or HistorySettings()
     log_access = configure_logging(settings)
 
+    tracing = tracing or start_tracing("history")
     rate_limits = RateLimits()
     retention = Retention()
     metrics = Metrics()
@@ -50,7 +57,7 @@ def create_app(settings: HistorySettings | None = None) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[dict[str, Resources]]:
-        resources = _build_resources(settings)
+        resources = _build_resources(settings, tracing)
         try:
             async with (
                 rate_limits.shared_through(resources.redis),
@@ -61,6 +68,8 @@ def create_app(settings: HistorySettings | None = None) -> FastAPI:
             await resources.cache.aclose()
             await resources.redis.aclose()
             await resources.engine.dispose()
+            if tracing is not None:
+                await tracing.close()
 
     app: FastAPI = FastAPIOffline(
         title=TITLE,
@@ -91,15 +100,17 @@ def create_app(settings: HistorySettings | None = None) -> FastAPI:
         app,
         log_access=log_access,
         metrics=metrics,
+        tracing=tracing,
         cors_origins=settings.cors_allow_origins,
     )
     document_access(app, anonymous=anonymous())
     return app
 
 
-def _build_resources(settings: HistorySettings) -> Resources:
+def _build_resources(settings: HistorySettings, tracing: Tracing | None) -> Resources:
     return Resources(
         settings=settings,
+        tracing=tracing,
         engine=open_engine(
             settings.database_url,
             name="history",

@@ -278,5 +278,5 @@ async def record_predictions(request: Request) -> Response:
     client_of(request.scope).require("internal")
     resources: Resources = resources_of(request.scope)
     body = await read_body(request, limit_bytes=MAX_GROUP_BYTES, media_type=NDJSON)
-    await take_in(resources.engine, resources.cache, body)
+    await take_in(resources.engine, resources.cache, body, tracing=resources.tracing)
     return Response(status_code=204)

@@ -29,6 +29,7 @@ from shared.metrics import Metrics
 from shared.rate_limit import RateLimits
 from shared.redis import connect, connect_in_turn
 from shared.telemetry import NO_TELEMETRY, configure_logging, get_logger
+from shared.tracing import Tracing, start_tracing
 from shared.version import VERSION
 
 _IDEMPOTENCY_CONNECTIONS = 8
@@ -43,10 +44,13 @@ Every decision that is answered has been recorded first; what cannot be recorded
 """
 
 
-def create_app(settings: InferenceSettings | None = None) -> FastAPI:
+def create_app(
+    settings: InferenceSettings | None = None, *, tracing: Tracing | None = None
+) -> FastAPI:
     """The service, with its models verified and loaded; nothing is connected before it starts.
 
     Raises ``SystemExit``, with the reason in the log, when the bundle cannot be used.
+    Traces go where the environment says unless ``tracing`` is given.
     """
     settings = settings or InferenceSettings()
     log_access = configure_logging(settings)
@@ -56,6 +60,7 @@ def create_app(settings: InferenceSettings | None = None) -> FastAPI:
         _log.critical("the bundle cannot be used", reason=str(error))
         raise SystemExit(1) from None
 
+    tracing = tracing or start_tracing("inference")
     rate_limits = RateLimits()
     metrics = Metrics()
     metrics.read_from(rate_limits.readings())
@@ -97,6 +102,8 @@ def create_app(settings: InferenceSettings | None = None) -> FastAPI:
                 )
             }
             await publisher.drain()
+            if tracing is not None:
+                await tracing.close()
 
     app: FastAPI = FastAPIOffline(
         title=TITLE,
@@ -126,6 +133,7 @@ def create_app(settings: InferenceSettings | None = None) -> FastAPI:
         app,
         log_access=log_access,
         metrics=metrics,
+        tracing=tracing,
         cors_origins=settings.cors_allow_origins,
     )
     document_access(app, anonymous=nobody)

@@ -61,14 +61,18 @@ def id_of(decision: bytes) -> str:
     return decision[_ID_BEGINS:_ID_ENDS].decode()
 
 
-def recorded_event(decision: bytes, *, client: str, request_id: str) -> bytes:
+def recorded_event(
+    decision: bytes, *, client: str, request_id: str, traceparent: str | None = None
+) -> bytes:
     """The ``PredictionRecorded`` event around the very bytes the client is answered with.
 
-    ``client`` and ``request_id`` are plain characters that need no escaping in JSON.
+    ``client``, ``request_id`` and ``traceparent`` are plain characters that need no escaping in
+    JSON.
     """
+    traced = b"" if traceparent is None else b'"traceparent":"%b",' % traceparent.encode()
     return (
-        b'{"type":"PredictionRecorded","version":1,"client":"%b","request_id":"%b","decision":%b}'
-        % (client.encode(), request_id.encode(), decision)
+        b'{"type":"PredictionRecorded","version":1,"client":"%b","request_id":"%b",%b"decision":%b}'
+        % (client.encode(), request_id.encode(), traced, decision)
     )
 
 

@@ -6,7 +6,7 @@ from uuid import UUID
 
 from fastapi import APIRouter, Path, Request, Response
 from pydantic import BaseModel
-from pydantic_core import to_json
+from pydantic_core import from_json, to_json
 from starlette.types import Scope
 
 from services.inference.catalogue import (
@@ -36,6 +36,7 @@ from shared.direct import DirectRoute, describe, read_body
 from shared.errors import InvalidInput, NotFound
 from shared.events import EXAMPLE, Decision, ModelName
 from shared.http import note_decision, problem_docs, request_id_of
+from shared.tracing import trace_of
 
 JSON: Final = "application/json"
 _EXAMPLE_BODY: Final = to_json(EXAMPLE)
@@ -92,10 +93,15 @@ async def _decide_and_record(request: Request, model: ServedModel) -> Response:
     client_of(request.scope).require("predict")
     key = idempotency_key(request.scope)
     body = await read_body(request)
+    trace = trace_of(request.scope)
+    if trace is not None:
+        trace.step("validate")
     application = understand(body)
+    if trace is not None:
+        trace.end_step()
     if key is None:
         decision = await _record(request.scope, application, model)
-        note_decision(request.scope, id_of(decision))
+        _note(request.scope, decision)
         return Response(decision, media_type=JSON)
     named = NamedRequest.of(request.scope, key=key, body=body)
     return await _record_once(request.scope, application, model, named)
@@ -107,7 +113,7 @@ async def _record_once(
     answer = await resources_of(scope).idempotency.once(
         named, lambda: _record(scope, application, model, named.prediction_id)
     )
-    note_decision(scope, id_of(answer.body))
+    _note(scope, answer.body)
     headers = _REPLAYED if answer.replayed else None
     return Response(answer.body, media_type=JSON, headers=headers)
 
@@ -120,12 +126,38 @@ async def _record(
 ) -> bytes:
     """The decision, once it is durable."""
     resources = resources_of(scope)
+    trace = trace_of(scope)
+    if trace is not None:
+        trace.step("model")
     decision = decide(
         application, model=model, bundle=resources.bundle, prediction_id=prediction_id
     )
-    event = recorded_event(decision, client=client_of(scope).name, request_id=request_id_of(scope))
+    if trace is not None:
+        trace.step("publish")
+    event = recorded_event(
+        decision,
+        client=client_of(scope).name,
+        request_id=request_id_of(scope),
+        traceparent=None if trace is None else trace.traceparent,
+    )
     await resources.publisher.publish(event)
+    if trace is not None:
+        trace.end_step()
     return decision
+
+
+def _note(scope: Scope, decision: bytes) -> None:
+    """Have the log, and the trace if there is one, tell what is answered."""
+    note_decision(scope, id_of(decision))
+    trace = trace_of(scope)
+    if trace is not None:
+        answered = from_json(decision)
+        trace.describe(
+            prediction_id=answered["prediction_id"],
+            model=answered["model_info"]["name"],
+            version=answered["model_info"]["version"],
+            outcome=answered["prediction"],
+        )
 
 
 @decisions.post(

@@ -12,7 +12,7 @@ from tests.compose.engine import ROOT, output_of, run
 
 _INSIDE = """
 import importlib.util, json, os, pathlib, shutil, sys
-asked = ["onnxruntime", "numpy", "sqlalchemy", "asyncpg", "alembic", "nicegui",
+asked = ["onnxruntime", "numpy", "sqlalchemy", "asyncpg", "alembic", "nicegui", "opentelemetry.sdk",
          "sklearn", "pandas",
          "scipy", "joblib", "pytest", "uvicorn", "uvloop", "httptools"]
 try:
@@ -40,8 +40,8 @@ _SERVERS = ["uvicorn", "uvloop", "httptools"]
 @pytest.mark.parametrize(
     ("service", "packages"),
     [
-        ("inference", ["onnxruntime", "numpy"]),
-        ("history", ["sqlalchemy", "asyncpg", "alembic"]),
+        ("inference", ["onnxruntime", "numpy", "opentelemetry.sdk"]),
+        ("history", ["sqlalchemy", "asyncpg", "alembic", "opentelemetry.sdk"]),
         ("dashboard", ["nicegui"]),
     ],
 )

@@ -19,6 +19,7 @@ from shared.cache import Cache
 from shared.clients import parse_keys
 from shared.events import PredictionRecorded
 from shared.redis import connect
+from shared.tracing import Tracing
 from tests import keys
 from tests.history.events import random_events, row_of
 from tests.serving import served
@@ -90,12 +91,16 @@ async def events(engine: AsyncEngine) -> list[PredictionRecorded]:
 
 
 @asynccontextmanager
-async def consuming(settings: HistorySettings) -> AsyncIterator[Consumer]:
+async def consuming(
+    settings: HistorySettings, *, tracing: Tracing | None = None
+) -> AsyncIterator[Consumer]:
     """A consumer at work in this process; stopped, with its last batch finished, at the end."""
     engine = engine_of(settings)
     redis, reader = connect(settings.redis_url), connect(settings.redis_url)
     cache = Cache(connect(settings.redis_url), prefix="history")
-    consumer = Consumer(settings, engine=engine, reader=reader, redis=redis, cache=cache)
+    consumer = Consumer(
+        settings, engine=engine, reader=reader, redis=redis, cache=cache, tracing=tracing
+    )
     running = asyncio.create_task(consumer.run())
     try:
         yield consumer

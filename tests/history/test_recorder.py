@@ -57,7 +57,11 @@ async def test_each_commit_is_logged_with_the_ids_of_its_requests(
     first, second, third = random_events(3, seed=20)
     await store_all(engine, [first, second])
     await store_all(engine, [second, third])
-    commits = [cast("dict[str, Any]", record.msg) for record in caplog.records]
+    commits = [
+        cast("dict[str, Any]", record.msg)
+        for record in caplog.records
+        if record.name == "services.history.recorder"
+    ]
     assert commits == [
         {"event": "stored", "rows": 2, "request_ids": [first.request_id, second.request_id]},
         {"event": "stored", "rows": 1, "request_ids": [second.request_id, third.request_id]},

@@ -6,7 +6,6 @@ import json
 import logging
 import subprocess
 import sys
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -51,15 +50,6 @@ class Terminal(io.StringIO):
 def stream() -> CountingStream:
     """Where the lines go."""
     return CountingStream()
-
-
-@pytest.fixture(autouse=True)
-def own_logging() -> Iterator[None]:
-    """This process's logging, put back after the test."""
-    root = logging.getLogger()
-    handlers, level = root.handlers[:], root.level
-    yield
-    root.handlers[:], root.level = handlers, level
 
 
 def _lines(text: str) -> list[dict[str, Any]]:
