@@ -20,6 +20,10 @@ def _found(process: Process, **members: object) -> list[dict[str, Any]]:
     return [event for event in events_in(process) if members.items() <= event.items()]
 
 
+async def _says(process: Process, **members: object) -> None:
+    await eventually(lambda: bool(_found(process, **members)))
+
+
 def _committed(process: Process, request_id: str) -> list[dict[str, Any]]:
     return [
         event for event in _found(process, event="stored") if request_id in event["request_ids"]
@@ -133,7 +137,7 @@ async def test_collector_that_is_away_changes_no_answer_and_no_end(
         assert answer.status_code == 200
         await eventually(lambda: bool(_committed(system.consumer, "order-66")))
         for process in (system.inference, system.consumer):
-            await eventually(lambda process=process: bool(_found(process, logger=_EXPORTER)))
+            await _says(process, logger=_EXPORTER)
             await asyncio.to_thread(process.stop)
             assert process.exit_code == 0
 
