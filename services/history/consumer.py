@@ -25,6 +25,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from services.history import stream
 from services.history.database import DATABASE_ERRORS, is_data_error, open_engine
+from services.history.figures import ConsumerFigures, told_to_prometheus
 from services.history.recorder import DecodedRow, Undecodable, decode, store
 from services.history.settings import CACHE_PREFIX, HistorySettings
 from services.history.stream import Entry
@@ -121,6 +122,7 @@ class Consumer:
         self._reader = reader
         self._redis = redis
         self._cache = cache
+        self.figures = ConsumerFigures()
         self._stopping = asyncio.Event()
         self._take_over_at_s = 0.0
         self._invalidate_at_s = 0.0
@@ -234,15 +236,19 @@ class Consumer:
         Raises ``DBAPIError`` only when it refuses the values, and ``Unfinished``.
         """
         for failures in count():
+            began_s = time.monotonic()
             try:
-                await store(self._engine, rows)
+                new = await store(self._engine, rows)
             except DATABASE_ERRORS as error:
+                self.figures.failed(error)
                 if is_data_error(error):
                     raise
                 if self._stopping.is_set():
                     raise Unfinished from error
                 await self._pause("the database", error, failures)
             else:
+                took_s = time.monotonic() - began_s
+                self.figures.committed(batch=len(rows), new=new, took_s=took_s)
                 return
 
     async def _retry_or_put_aside(self, entry: Entry, unusable: Mapping[bytes, str]) -> None:
@@ -257,6 +263,7 @@ class Consumer:
             )
             return
         await stream.put_aside(self._redis, entry, unusable, delivered=delivered)
+        self.figures.dead_letters += len(unusable)
         # The reason stands beside the event; it may quote values, which do not belong in a log.
         _log.error(
             "%d events of entry %s were put aside to %s",
@@ -289,7 +296,9 @@ class Consumer:
                 _log.warning("nothing taken over: %s", _reason(error))
                 return
             # During an outage entries grow old in these very hands.
-            await self._handle([entry for entry in taken if entry.id not in self._in_hand])
+            left = [entry for entry in taken if entry.id not in self._in_hand]
+            self.figures.taken_over += len(left)
+            await self._handle(left)
             full = len(taken) == wanted
 
     async def _invalidate(self) -> None:
@@ -342,7 +351,8 @@ async def consume(settings: HistorySettings) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, consumer.stop)
     try:
-        await consumer.run()
+        with told_to_prometheus(consumer.figures, settings):
+            await consumer.run()
     finally:
         await cache.aclose()
         await reader.aclose()

@@ -15,6 +15,7 @@ from services.history.schemas import unknown_parameter
 from services.history.settings import HistorySettings
 from shared.cache import Cache
 from shared.errors import MAX_FAULTS, Fault, InvalidInput
+from shared.metrics import Metrics
 
 JSON: Final = "application/json"
 
@@ -27,6 +28,7 @@ class Resources:
     engine: AsyncEngine
     redis: Redis
     cache: Cache
+    metrics: Metrics
     erasing: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     @property

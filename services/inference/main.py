@@ -15,6 +15,7 @@ from redis.exceptions import RedisError
 from services.inference import routes
 from services.inference.catalogue import build_catalogue
 from services.inference.deps import Resources, resources_of
+from services.inference.figures import DecisionFigures, bundle_info
 from services.inference.idempotency import Idempotency
 from services.inference.manifest import BundleError
 from services.inference.publisher import Publisher, http_road, redis_road
@@ -25,7 +26,7 @@ from shared.clients import anonymous
 from shared.direct import DirectMiddleware
 from shared.health import Check, health_router
 from shared.http import install_conventions
-from shared.metrics import Metrics
+from shared.metrics import Metrics, build_info
 from shared.rate_limit import RateLimits
 from shared.redis import connect, connect_in_turn
 from shared.telemetry import NO_TELEMETRY, configure_logging
@@ -56,7 +57,10 @@ def create_app(settings: InferenceSettings | None = None) -> FastAPI:
 
     rate_limits = RateLimits()
     metrics = Metrics()
-    metrics.read_from(rate_limits.readings())
+    figures = DecisionFigures(bundle)
+    metrics.read_from(
+        build_info("inference"), bundle_info(bundle), rate_limits.samples, figures.samples
+    )
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[dict[str, Resources]]:
@@ -74,6 +78,7 @@ def create_app(settings: InferenceSettings | None = None) -> FastAPI:
                 max_connections=_IDEMPOTENCY_CONNECTIONS,
             ) as answers,
             rate_limits.shared_through(redis),
+            metrics.shared_with_workers(),
         ):
             with suppress(RedisError, OSError):
                 # Dialled now, so that the first decision does not wait for it within its deadline.
@@ -84,7 +89,7 @@ def create_app(settings: InferenceSettings | None = None) -> FastAPI:
                 deadline_s=settings.idempotency_deadline_s,
                 pending_s=_pending_s(settings),
             )
-            metrics.read_from((*publisher.readings(), *idempotency.readings()))
+            metrics.read_from(publisher.samples, idempotency.samples)
             yield {
                 "resources": Resources(
                     bundle=bundle,
@@ -92,6 +97,8 @@ def create_app(settings: InferenceSettings | None = None) -> FastAPI:
                     publisher=publisher,
                     idempotency=idempotency,
                     redis=redis,
+                    figures=figures,
+                    metrics=metrics,
                 )
             }
             await publisher.drain()

@@ -1,6 +1,7 @@
 """The HTTP face of the service: parse, one call, answer."""
 
 from collections.abc import Mapping
+from time import perf_counter
 from typing import Annotated, Any, Final, get_args
 from uuid import UUID
 
@@ -92,18 +93,25 @@ async def _decide_and_record(request: Request, model: ServedModel) -> Response:
     client_of(request.scope).require("predict")
     key = idempotency_key(request.scope)
     body = await read_body(request)
+    began_s = perf_counter()
     application = understand(body)
+    validate_s = perf_counter() - began_s
     if key is None:
-        return Response(await _record(request.scope, application, model), media_type=JSON)
+        answer = await _record(request.scope, application, model, validate_s)
+        return Response(answer, media_type=JSON)
     named = NamedRequest.of(request.scope, key=key, body=body)
-    return await _record_once(request.scope, application, model, named)
+    return await _record_once(request.scope, application, model, validate_s, named)
 
 
 async def _record_once(
-    scope: Scope, application: Mapping[str, Any], model: ServedModel, named: NamedRequest
+    scope: Scope,
+    application: Mapping[str, Any],
+    model: ServedModel,
+    validate_s: float,
+    named: NamedRequest,
 ) -> Response:
     answer = await resources_of(scope).idempotency.once(
-        named, lambda: _record(scope, application, model, named.prediction_id)
+        named, lambda: _record(scope, application, model, validate_s, named.prediction_id)
     )
     headers = _REPLAYED if answer.replayed else None
     return Response(answer.body, media_type=JSON, headers=headers)
@@ -113,16 +121,24 @@ async def _record(
     scope: Scope,
     application: Mapping[str, Any],
     model: ServedModel,
+    validate_s: float,
     prediction_id: UUID | None = None,
 ) -> bytes:
     """The decision, once it is durable."""
     resources = resources_of(scope)
-    decision = decide(
-        application, model=model, bundle=resources.bundle, prediction_id=prediction_id
-    )
-    event = recorded_event(decision, client=client_of(scope).name, request_id=request_id_of(scope))
+    began_s = perf_counter()
+    decided = decide(application, model=model, bundle=resources.bundle, prediction_id=prediction_id)
+    decided_s = perf_counter()
+    event = recorded_event(decided, client=client_of(scope).name, request_id=request_id_of(scope))
     await resources.publisher.publish(event)
-    return decision
+    resources.figures.count(
+        model.name,
+        decided,
+        validate_s=validate_s,
+        model_s=decided_s - began_s,
+        publish_s=perf_counter() - decided_s,
+    )
+    return decided.body
 
 
 @decisions.post(
