@@ -37,6 +37,7 @@ from shared.direct import DirectRoute, describe, read_body
 from shared.errors import InvalidInput, NotFound
 from shared.events import EXAMPLE, Decision, ModelName
 from shared.http import problem_docs, request_id_of
+from shared.performance import Performance, performance_of
 
 JSON: Final = "application/json"
 _EXAMPLE_BODY: Final = to_json(EXAMPLE)
@@ -286,6 +287,14 @@ async def index(request: Request) -> Index:
             "model card": "GET /models/card, /models/pictures/{name}",
             "check an application": "POST /validate-loan, GET /validation-rules",
             "health": "GET /health, /livez, /readyz",
+            "performance": "GET /performance",
             "documentation": "GET /docs",
         },
     )
+
+
+@about.get("/performance", openapi_extra=needs("history:read"))
+async def performance(request: Request) -> Performance:
+    """Tell how fast each route answers; needs the scope `history:read`."""
+    client_of(request.scope).require("history:read")
+    return performance_of(await resources_of(request.scope).metrics.counted())

@@ -79,6 +79,13 @@ def together(own: Snapshot, others: Iterable[Snapshot]) -> Snapshot:
     return total
 
 
+def number_of(counted: Snapshot, metric: Counter | Gauge) -> float:
+    """The value of a metric without labels; 0 if it is not there."""
+    value = counted.get((metric.name, ()), 0.0)
+    assert not isinstance(value, Distribution)  # noqa: S101 - as the metric's kind says
+    return value
+
+
 def lasting(counted: Snapshot) -> Snapshot:
     """What outlives a worker: what only counts up."""
     return {
