@@ -112,7 +112,7 @@ DECISIONS: Final = Counter(
 )
 APPROVAL_PROBABILITY: Final = Histogram(
     "decision_approval_probability",
-    "The probability of approval in each of these decisions.",
+    "The probability of approval in each of these decisions. version: of the bundle.",
     ("model", "version"),
     bounds=tuple(tenths / 10 for tenths in range(1, 11)),
 )
