@@ -128,10 +128,11 @@ async def backlog(redis: Redis, *, seen_within_s: float) -> Backlog:
         pipeline.xpending(STREAM, CONSUMER_GROUP)
         pipeline.xinfo_consumers(STREAM, CONSUMER_GROUP)
         pipeline.time()
-        entries, dead, pending, consumers, (now_s, _) = await pipeline.execute(raise_on_error=False)
+        entries, dead, pending, consumers, now = await pipeline.execute(raise_on_error=False)
     held, oldest = 0, None
     if not isinstance(pending, ResponseError):
         held, oldest = pending["pending"], pending["min"]
+    now_s = now[0] + now[1] / 1e6
     return Backlog(
         entries=entries,
         pending=held,
