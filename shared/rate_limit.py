@@ -173,16 +173,16 @@ class RateLimits:
     """slowapi's limiter over the storage above, asked without its per-route machinery.
 
     slowapi's own check looks limits up by endpoint and reads every counter twice, 28 us a request;
-    this asks the same storage once per limit.
+    this asks the same storage once per limit. Rejections of ``buckets`` are told from the start.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *buckets: str) -> None:
         limiter = Limiter(get_remote_address, storage_uri=STORAGE_URI)
         storage = limiter.limiter.storage
         if not isinstance(storage, SharedMemoryStorage):
             raise TypeError(f"slowapi chose another storage: {storage!r}")
         self.storage = storage
-        self.rejections: Counter[str] = Counter()
+        self.rejections = Counter(dict.fromkeys(buckets, 0))
 
     @asynccontextmanager
     async def shared_through(self, redis: Redis) -> AsyncIterator[None]:

@@ -17,7 +17,7 @@ from services.history.deps import Resources, resources_of
 from services.history.retention import Retention
 from services.history.settings import CACHE_PREFIX, HistorySettings
 from services.history.surroundings import Surroundings
-from shared.access import AccessMiddleware, Bucket, document_access, is_unlimited
+from shared.access import KEY_BUCKET, AccessMiddleware, Bucket, document_access, is_unlimited
 from shared.cache import Cache
 from shared.clients import anonymous
 from shared.direct import DirectMiddleware
@@ -43,7 +43,7 @@ def create_app(settings: HistorySettings | None = None) -> FastAPI:
     settings = settings or HistorySettings()
     log_access = configure_logging(settings.log_level)
 
-    rate_limits = RateLimits()
+    rate_limits = RateLimits(KEY_BUCKET, "other")
     retention = Retention()
     metrics = Metrics()
     metrics.read_from(build_info("history"), rate_limits.samples, retention.samples)

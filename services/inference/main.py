@@ -21,7 +21,7 @@ from services.inference.manifest import BundleError
 from services.inference.publisher import Publisher, http_road, redis_road
 from services.inference.registry import load_bundle
 from services.inference.settings import InferenceSettings
-from shared.access import AccessMiddleware, Bucket, document_access, is_unlimited
+from shared.access import KEY_BUCKET, AccessMiddleware, Bucket, document_access, is_unlimited
 from shared.clients import anonymous
 from shared.direct import DirectMiddleware
 from shared.health import Check, health_router
@@ -55,7 +55,7 @@ def create_app(settings: InferenceSettings | None = None) -> FastAPI:
     except BundleError as error:
         raise SystemExit(f"The inference service does not start: {error}") from None
 
-    rate_limits = RateLimits()
+    rate_limits = RateLimits(KEY_BUCKET, "predict", "benchmark", "other")
     metrics = Metrics()
     figures = DecisionFigures(bundle)
     metrics.read_from(

@@ -78,7 +78,8 @@ PROCESS_MAX_FDS: Final = Gauge(
 HTTP_REQUEST_DURATION: Final = Histogram(
     "http_request_duration_seconds",
     "Time from the arrival of a request to the end of its answer. route: the template of the path,"
-    f" {UNKNOWN_ROUTE} for what is none; status: 499 if the client left first.",
+    f" {UNKNOWN_ROUTE} for every path that has none, /metrics and the pages of the documentation"
+    " too; status: 499 if the client left first.",
     ("method", "route", "status"),
     # Each is at most 1.67 times the one before, so that a quantile between two of them is honest.
     bounds=(

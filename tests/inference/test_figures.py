@@ -127,6 +127,7 @@ async def test_callers_over_their_limit_are_counted_by_bucket(settings: Inferenc
         told = await _told(client)
     assert told.sum_of("rate_limit_rejections_total", bucket="predict") == 3
     assert told.sum_of("rate_limit_rejections_total", bucket="other") == 2
+    assert told.sum_of("rate_limit_rejections_total", bucket="key") == 0
     assert told.sum_of("rate_limit_degraded") == 0
     assert HOST not in str(told.families)
 

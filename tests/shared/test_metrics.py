@@ -257,23 +257,31 @@ def test_any_worker_answers_for_all_and_a_killed_ones_counts_stay(
             ]
             assert models["requests"] == asked
         for pid in workers_:
-            os.kill(pid, signal.SIGKILL)
-            until(lambda gone=pid: gone not in _worker_pids(process))  # type: ignore[misc]
-            until(lambda: len(_worker_pids(process)) == 2)
-            until(lambda: _ask_or_none(url) is not None)
+            _replace(process, pid, signal.SIGKILL)
+            until(lambda: _answers(url))
             assert {_models_asked(url) for _ in range(10)} == {asked}
-        _ask(url, "/models")
-        until(lambda: _models_asked(url) == asked + 1)
+        for number, pid in enumerate(_worker_pids(process), start=1):
+            _ask(url, "/models")
+            # Told to end, a worker writes its last second down, too.
+            _replace(process, pid, signal.SIGTERM)
+            until(lambda: _answers(url))
+            assert {_models_asked(url) for _ in range(10)} == {asked + number}
         folder = _folder_of(process)
         assert folder.is_dir()
     assert not folder.exists()
 
 
-def _ask_or_none(url: str) -> httpx.Response | None:
+def _replace(process: Process, worker: int, number: signal.Signals) -> None:
+    """End a worker by that signal; returns once there is another."""
+    os.kill(worker, number)
+    until(lambda: worker not in _worker_pids(process) and len(_worker_pids(process)) == 2)
+
+
+def _answers(url: str) -> bool:
     try:
-        return _ask(url, "/metrics")
+        return _ask(url, "/metrics").is_success
     except httpx.TransportError:
-        return None
+        return False
 
 
 def _folder_of(process: Process) -> Path:
