@@ -28,6 +28,9 @@ class Bucket:
     limits: Limits
 
 
+KEY_BUCKET: Final = "key"
+"""The one bucket of each client with limits of its own."""
+
 _UNLIMITED_PATHS: Final = frozenset(
     {
         *("/livez", "/readyz", "/health", METRICS_PATH),
@@ -88,7 +91,7 @@ class AccessMiddleware:
 
     def _count(self, scope: Scope, client: Client, bucket: Bucket) -> list[tuple[bytes, bytes]]:
         if client.limits is not None:
-            return self._rate_limits.hit(client.limits, bucket="key", caller=client.name)
+            return self._rate_limits.hit(client.limits, bucket=KEY_BUCKET, caller=client.name)
         caller = subscriber(address_of(scope))
         return self._rate_limits.hit(bucket.limits, bucket=bucket.name, caller=caller)
 

@@ -2,12 +2,14 @@
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from typing import Any, Final, NamedTuple
 
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
+from shared.metrics import Sample
+from shared.metrics.names import CACHE_FAILURES, CACHE_HITS, CACHE_MISSES
 from shared.telemetry import get_logger
 
 _REST_AFTER_FAILURE_S: Final = 1.0
@@ -45,8 +47,16 @@ class Cache:
         self._unchanging_key = f"{prefix}:generation:unchanging"
         self._flights: dict[str, asyncio.Task[Cached]] = {}
         self._rest_until_s = 0.0
+        self.hits = 0
+        self.misses = 0
         self.failures = 0
         """How often Redis did not serve the cache; each time began a second of rest."""
+
+    def samples(self) -> Iterable[Sample]:
+        """What is to be known of the cache from outside."""
+        yield Sample(CACHE_HITS, self.hits)
+        yield Sample(CACHE_MISSES, self.misses)
+        yield Sample(CACHE_FAILURES, self.failures)
 
     async def get(
         self,
@@ -66,6 +76,24 @@ class Cache:
         looked up by everybody for themselves and, without Redis, shared by nobody. Raises what
         ``compute`` raises, and stores nothing then.
         """
+        cached = await self._get(
+            key, compute, ttl_s=ttl_s, unchanging=unchanging, erasable=erasable
+        )
+        if cached.hit:
+            self.hits += 1
+        else:
+            self.misses += 1
+        return cached
+
+    async def _get(
+        self,
+        key: str,
+        compute: Callable[[], Awaitable[bytes]],
+        *,
+        ttl_s: int,
+        unchanging: bool,
+        erasable: bool,
+    ) -> Cached:
         generation_key = self._unchanging_key if unchanging else self._generation_key
 
         async def look_up() -> Cached:

@@ -10,7 +10,8 @@ pass meanwhile is added when it is back.
 """
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections import Counter
+from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from math import ceil
@@ -25,7 +26,8 @@ from slowapi import Limiter
 from slowapi.util import get_remote_address
 
 from shared.errors import ServiceError
-from shared.metrics import Reading
+from shared.metrics import Sample
+from shared.metrics.names import RATE_LIMIT_DEGRADED, RATE_LIMIT_REJECTIONS
 from shared.telemetry import get_logger
 
 EXCHANGE_INTERVAL_S: Final = 0.075
@@ -171,16 +173,16 @@ class RateLimits:
     """slowapi's limiter over the storage above, asked without its per-route machinery.
 
     slowapi's own check looks limits up by endpoint and reads every counter twice, 28 us a request;
-    this asks the same storage once per limit.
+    this asks the same storage once per limit. Rejections of ``buckets`` are told from the start.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *buckets: str) -> None:
         limiter = Limiter(get_remote_address, storage_uri=STORAGE_URI)
         storage = limiter.limiter.storage
         if not isinstance(storage, SharedMemoryStorage):
             raise TypeError(f"slowapi chose another storage: {storage!r}")
         self.storage = storage
-        self.rejections = 0
+        self.rejections = Counter(dict.fromkeys(buckets, 0))
 
     @asynccontextmanager
     async def shared_through(self, redis: Redis) -> AsyncIterator[None]:
@@ -192,21 +194,11 @@ class RateLimits:
             exchanging.cancel()
             await asyncio.wait([exchanging])
 
-    def readings(self) -> tuple[Reading, ...]:
+    def samples(self) -> Iterable[Sample]:
         """What is to be known of the limits from outside."""
-        return (
-            Reading(
-                "rate_limit_rejections",
-                "Requests refused because their caller was over a limit.",
-                lambda: self.rejections,
-            ),
-            Reading(
-                "rate_limit_degraded",
-                "1 while limits are not shared with other processes, for Redis is away.",
-                lambda: self.storage.degraded,
-                counts_up=False,
-            ),
-        )
+        yield Sample(RATE_LIMIT_DEGRADED, int(self.storage.degraded))
+        for bucket, rejections in list(self.rejections.items()):
+            yield Sample(RATE_LIMIT_REJECTIONS, rejections, (bucket,))
 
     def hit(self, limits: Limits, *, bucket: str, caller: str) -> list[tuple[bytes, bytes]]:
         """Count a request of ``caller`` to ``bucket``; returns the headers that tell what is left.
@@ -225,7 +217,7 @@ class RateLimits:
         left, limit, key = nearest
         reset_after_s = max(1, ceil(self.storage.get_expiry(key) - time()))
         if left < 0:
-            self.rejections += 1
+            self.rejections[bucket] += 1
             raise RateLimitExceeded(limit, reset_after_s=reset_after_s)
         return _headers(limit, left=left, reset_after_s=reset_after_s)
 

@@ -20,6 +20,7 @@ from uvicorn import Config, Server
 from uvicorn.supervisors import Multiprocess
 
 from shared.health import DRAINING
+from shared.metrics.workers import worker_folder
 from shared.telemetry import get_logger, take_over_output
 
 _CLOSE: Final = (b"connection", b"close")
@@ -221,7 +222,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         timeout_graceful_shutdown=settings.shutdown_grace_s,
     )
     if asked.workers > 1:
-        Multiprocess(config, sockets=[config.bind_socket()]).run()
+        with worker_folder():
+            Multiprocess(config, sockets=[config.bind_socket()]).run()
         return 0
     server = DrainingServer(config, drain_s=settings.drain_s)
     server.run([config.bind_socket()])

@@ -22,7 +22,7 @@ from services.dashboard.watch import Watch
 from shared.client import AsyncLoanPredictorClient, Patience
 from shared.health import Check, health_router
 from shared.http import install_conventions
-from shared.metrics import Metrics
+from shared.metrics import Metrics, build_info
 from shared.telemetry import NO_TELEMETRY, configure_logging
 from shared.version import VERSION
 
@@ -72,7 +72,9 @@ def create_app(settings: DashboardSettings | None = None) -> FastAPI:
     for router in routers:
         app.include_router(router)
     app.add_middleware(Gate, sessions=sessions, local=local)
-    install_conventions(app, log_access=log_access, metrics=Metrics(), standing=page_headers)
+    metrics = Metrics()
+    metrics.read_from(build_info("dashboard"))
+    install_conventions(app, log_access=log_access, metrics=metrics, standing=page_headers)
     # The pages take every path that is not taken before.
     for page in (decide, history, record, statistics, models):
         page.register(watch)

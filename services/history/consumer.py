@@ -24,6 +24,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from services.history import stream
 from services.history.database import DATABASE_ERRORS, is_data_error, open_engine
+from services.history.figures import ConsumerFigures, told_to_prometheus
 from services.history.recorder import DecodedRow, Undecodable, decode, store
 from services.history.settings import CACHE_PREFIX, HistorySettings
 from services.history.stream import Entry
@@ -123,6 +124,7 @@ class Consumer:
         self._redis = redis
         self._cache = cache
         self._tracing = tracing
+        self.figures = ConsumerFigures()
         self._stopping = asyncio.Event()
         self._take_over_at_s = 0.0
         self._invalidate_at_s = 0.0
@@ -238,8 +240,9 @@ class Consumer:
         for failures in count():
             began_ns = time.time_ns()
             try:
-                await store(self._engine, rows)
+                new = await store(self._engine, rows)
             except DATABASE_ERRORS as error:
+                self.figures.failed(error)
                 if is_data_error(error):
                     raise
                 if self._stopping.is_set():
@@ -249,6 +252,8 @@ class Consumer:
                 if self._tracing is not None:
                     events = (event for _, event in origins)
                     self._tracing.committed(events, rows=len(rows), began_ns=began_ns)
+                took_s = (time.time_ns() - began_ns) / 1e9
+                self.figures.committed(batch=len(rows), new=new, took_s=took_s)
                 return
 
     async def _retry_or_put_aside(self, entry: Entry, unusable: Mapping[bytes, str]) -> None:
@@ -263,6 +268,7 @@ class Consumer:
             )
             return
         await stream.put_aside(self._redis, entry, unusable, delivered=delivered)
+        self.figures.dead_letters += len(unusable)
         # The reason stands beside the event; it may quote values, which do not belong in a log.
         _log.error(
             "events put aside",
@@ -295,7 +301,9 @@ class Consumer:
                 _log.warning("nothing taken over", error=_reason(error))
                 return
             # During an outage entries grow old in these very hands.
-            await self._handle([entry for entry in taken if entry.id not in self._in_hand])
+            left = [entry for entry in taken if entry.id not in self._in_hand]
+            self.figures.taken_over += len(left)
+            await self._handle(left)
             full = len(taken) == wanted
 
     async def _invalidate(self) -> None:
@@ -351,7 +359,8 @@ async def consume(settings: HistorySettings) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, consumer.stop)
     try:
-        await consumer.run()
+        with told_to_prometheus(consumer.figures, settings):
+            await consumer.run()
     finally:
         await cache.aclose()
         await reader.aclose()

@@ -2,7 +2,7 @@
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Final
+from typing import Final, Literal
 
 from sqlalchemy import URL, func, select, text
 from sqlalchemy.exc import DBAPIError
@@ -21,6 +21,14 @@ program limit exceeded (a value too large to index)."""
 
 _OUTAGE_CLASSES: Final = ("08", "25", "40", "53", "55", "57", "58")
 """SQLSTATE classes of a server that is away, read-only, busy, full or shutting down."""
+
+
+_DISK_FULL: Final = "53100"
+_TOO_MANY_CONNECTIONS: Final = "53300"
+_CONNECTION_CLASSES: Final = ("08", "57P")
+"""Beginnings of the SQLSTATE of a connection that is refused or that the server ended."""
+
+FailureReason = Literal["disk_full", "connections", "refused", "other"]
 
 
 def open_engine(
@@ -73,6 +81,19 @@ def is_outage(error: Exception) -> bool:
         sqlstate = _sqlstate(error)
         return not sqlstate or sqlstate[:2] in _OUTAGE_CLASSES
     return isinstance(error, DATABASE_ERRORS)
+
+
+def reason_of(error: Exception) -> FailureReason:
+    """What a statement failed for: no space, no (lasting) connection, its values, or else."""
+    sqlstate = _sqlstate(error)
+    if is_data_error(error):
+        return "refused"
+    if sqlstate == _DISK_FULL:
+        return "disk_full"
+    # Without a SQLSTATE nothing came back from the server.
+    if sqlstate in ("", _TOO_MANY_CONNECTIONS) or sqlstate.startswith(_CONNECTION_CLASSES):
+        return "connections"
+    return "other"
 
 
 @asynccontextmanager

@@ -15,6 +15,7 @@ from services.history.schemas import unknown_parameter
 from services.history.settings import HistorySettings
 from shared.cache import Cache
 from shared.errors import MAX_FAULTS, Fault, InvalidInput
+from shared.metrics import Metrics
 from shared.tracing import Tracing
 
 JSON: Final = "application/json"
@@ -29,6 +30,7 @@ class Resources:
     redis: Redis
     cache: Cache
     tracing: Tracing | None
+    metrics: Metrics
     erasing: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     @property

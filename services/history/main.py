@@ -16,13 +16,14 @@ from services.history.database import open_engine, ping
 from services.history.deps import Resources, resources_of
 from services.history.retention import Retention
 from services.history.settings import CACHE_PREFIX, HistorySettings
-from shared.access import AccessMiddleware, Bucket, document_access, is_unlimited
+from services.history.surroundings import Surroundings
+from shared.access import KEY_BUCKET, AccessMiddleware, Bucket, document_access, is_unlimited
 from shared.cache import Cache
 from shared.clients import anonymous
 from shared.direct import DirectMiddleware
 from shared.health import Check, health_router
 from shared.http import install_conventions
-from shared.metrics import Metrics
+from shared.metrics import Metrics, build_info
 from shared.rate_limit import RateLimits
 from shared.redis import connect, connect_in_turn
 from shared.telemetry import NO_TELEMETRY, configure_logging
@@ -49,19 +50,22 @@ def create_app(
     log_access = configure_logging(settings)
 
     tracing = tracing or start_tracing("history")
-    rate_limits = RateLimits()
+    rate_limits = RateLimits(KEY_BUCKET, "other")
     retention = Retention()
     metrics = Metrics()
-    metrics.read_from(rate_limits.readings())
-    metrics.read_from(retention.readings())
+    metrics.read_from(build_info("history"), rate_limits.samples, retention.samples)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[dict[str, Resources]]:
-        resources = _build_resources(settings, tracing)
+        resources = _build_resources(settings, tracing, metrics)
+        servers = Surroundings(settings, engine=resources.engine, redis=resources.redis)
+        metrics.read_from(resources.cache.samples, servers.pool)
+        metrics.ask(servers.samples)
         try:
             async with (
                 rate_limits.shared_through(resources.redis),
                 retention.enforced(resources.stores, settings),
+                metrics.shared_with_workers(),
             ):
                 yield {"resources": resources}
         finally:
@@ -107,10 +111,13 @@ def create_app(
     return app
 
 
-def _build_resources(settings: HistorySettings, tracing: Tracing | None) -> Resources:
+def _build_resources(
+    settings: HistorySettings, tracing: Tracing | None, metrics: Metrics
+) -> Resources:
     return Resources(
         settings=settings,
         tracing=tracing,
+        metrics=metrics,
         engine=open_engine(
             settings.database_url,
             name="history",

@@ -15,7 +15,8 @@ from services.history.errors import NotErased, StoreUnavailable
 from services.history.settings import HistorySettings
 from services.history.tables import AnyRow, predictions
 from shared.ids import first_uuid7_at
-from shared.metrics import Reading
+from shared.metrics import Sample
+from shared.metrics.names import RETENTION_ERASED, RETENTION_FAILURES
 from shared.telemetry import get_logger
 
 _LOCK_KEY: Final = 0x10A2_0A6E
@@ -40,20 +41,10 @@ class Retention:
         self.erased = 0
         self.failures = 0
 
-    def readings(self) -> Iterable[Reading]:
+    def samples(self) -> Iterable[Sample]:
         """Both counts, for Prometheus."""
-        return (
-            Reading(
-                "history_retention_erased_total",
-                "Decisions erased because they were older than RETENTION_DAYS.",
-                lambda: self.erased,
-            ),
-            Reading(
-                "history_retention_failures_total",
-                "Attempts to erase old decisions that a failing server cut off.",
-                lambda: self.failures,
-            ),
-        )
+        yield Sample(RETENTION_ERASED, self.erased)
+        yield Sample(RETENTION_FAILURES, self.failures)
 
     @asynccontextmanager
     async def enforced(self, stores: Stores, settings: HistorySettings) -> AsyncIterator[None]:

@@ -39,6 +39,7 @@ from shared.direct import NDJSON, DirectRoute, read_body
 from shared.errors import Fault, InvalidInput
 from shared.events import INTERNAL_PREDICTIONS_PATH
 from shared.http import problem_docs
+from shared.performance import Performance, performance_of
 from shared.version import VERSION
 
 MAX_GROUP_BYTES: Final = 4 * 1024 * 1024
@@ -243,6 +244,20 @@ async def analytics(request: Request) -> Response:
     )
 
 
+@about.get(
+    "/performance",
+    response_model=Performance,
+    responses=problem_docs(400, 401, 403, 429),
+    openapi_extra=_READS,
+)
+async def performance(request: Request) -> Response:
+    """Tell how fast each route answers, and how often from the cache; needs `history:read`."""
+    client_of(request.scope).require("history:read")
+    refuse_parameters(request)
+    counted = await resources_of(request.scope).metrics.counted()
+    return Response(performance_of(counted).model_dump_json(), media_type=JSON)
+
+
 @about.get("/", response_model=About, responses=problem_docs(400, 401, 429))
 async def root(request: Request) -> Response:
     """Say what this is and where everything else is."""
@@ -258,6 +273,7 @@ async def root(request: Request) -> Response:
             "export": "/history/export",
             "statistics": "/statistics",
             "analytics": "/analytics",
+            "performance": "/performance",
         },
     )
     return Response(body.model_dump_json(), media_type=JSON)

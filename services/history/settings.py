@@ -78,6 +78,21 @@ class HistorySettings(CommonSettings):
         default=21_600.0, gt=0, description="Between two searches for decisions that are too old."
     )
 
+    database_budget_bytes: int | None = Field(
+        default=None,
+        ge=1,
+        description="What the database may grow to; only shown in the metrics, beside its size.",
+    )
+
+    metrics_port: int | None = Field(
+        default=None,
+        ge=1,
+        le=65535,
+        description="Where the consumer tells Prometheus of itself; nowhere, by default. The API"
+        " does at /metrics.",
+    )
+    metrics_host: str = Field(default="127.0.0.1", description="Address of that port.")
+
     consumer_name: str = Field(
         default_factory=socket.gethostname,
         min_length=1,

@@ -106,6 +106,43 @@ async def put_aside(
         await pipeline.execute()
 
 
+class Backlog(NamedTuple):
+    """What waits on the stream, in entries; ``pending`` ones are in a consumer's hands."""
+
+    entries: int
+    pending: int
+    oldest_pending_s: float
+    dead_letters: int
+    consumers: int
+
+
+async def backlog(redis: Redis, *, seen_within_s: float) -> Backlog:
+    """All of it at one moment; consumers are those seen so lately. Raises what the client does.
+
+    What is finished is taken off the stream at once, so what is not pending was never read. Redis
+    itself does not always know how much that is.
+    """
+    async with redis.pipeline(transaction=True) as pipeline:
+        pipeline.xlen(STREAM)
+        pipeline.xlen(DEAD_LETTER_STREAM)
+        pipeline.xpending(STREAM, CONSUMER_GROUP)
+        pipeline.xinfo_consumers(STREAM, CONSUMER_GROUP)
+        pipeline.time()
+        entries, dead, pending, consumers, now = await pipeline.execute(raise_on_error=False)
+    held, oldest = 0, None
+    if not isinstance(pending, ResponseError):
+        held, oldest = pending["pending"], pending["min"]
+    now_s = now[0] + now[1] / 1e6
+    return Backlog(
+        entries=entries,
+        pending=held,
+        # An entry's id begins with the milliseconds at which Redis, by its own clock, took it.
+        oldest_pending_s=max(0.0, now_s - int(oldest.split(b"-")[0]) / 1000) if oldest else 0.0,
+        dead_letters=dead,
+        consumers=sum(idle_ms < seen_within_s * 1000 for idle_ms in _numbers(consumers, "idle")),
+    )
+
+
 async def state(redis: Redis) -> dict[str, int | float | None]:
     """How much waits on the stream, how much was put aside, and when a consumer last came by.
 

@@ -6,9 +6,11 @@ from redis.asyncio import Redis
 from starlette.types import Scope
 
 from services.inference.catalogue import Catalogue
+from services.inference.figures import DecisionFigures
 from services.inference.idempotency import Idempotency
 from services.inference.publisher import Publisher
 from services.inference.registry import Bundle
+from shared.metrics import Metrics
 
 
 @dataclass(frozen=True)
@@ -20,6 +22,8 @@ class Resources:
     publisher: Publisher
     idempotency: Idempotency
     redis: Redis
+    figures: DecisionFigures
+    metrics: Metrics
 
 
 def resources_of(scope: Scope) -> Resources:

@@ -9,7 +9,7 @@ PostgreSQL stores the first one and no second.
 import asyncio
 import re
 import secrets
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from hashlib import sha256
@@ -26,7 +26,8 @@ from shared.access import address_of, client_of
 from shared.errors import Fault, InvalidInput
 from shared.idempotency import answer_key
 from shared.ids import uuid8
-from shared.metrics import Reading
+from shared.metrics import Sample
+from shared.metrics.names import IDEMPOTENCY_REPLAYS, IDEMPOTENCY_UNPROTECTED
 from shared.telemetry import get_logger
 
 MAX_KEY_LENGTH: Final = 255
@@ -142,20 +143,10 @@ class Idempotency:
         self.replayed = 0
         self.unprotected = 0
 
-    def readings(self) -> tuple[Reading, ...]:
+    def samples(self) -> Iterable[Sample]:
         """What is to be known of repeated requests from outside."""
-        return (
-            Reading(
-                "idempotency_replays",
-                "Requests answered with the answer given before.",
-                lambda: self.replayed,
-            ),
-            Reading(
-                "idempotency_unprotected_decisions",
-                "Decisions on named requests that Redis was not asked about or does not remember.",
-                lambda: self.unprotected,
-            ),
-        )
+        yield Sample(IDEMPOTENCY_REPLAYS, self.replayed)
+        yield Sample(IDEMPOTENCY_UNPROTECTED, self.unprotected)
 
     async def once(self, request: NamedRequest, decide: Callable[[], Awaitable[bytes]]) -> Answer:
         """The answer given before, or else that of ``decide``, which is then kept for a day.

@@ -15,17 +15,18 @@ from redis.exceptions import RedisError
 from services.inference import routes
 from services.inference.catalogue import build_catalogue
 from services.inference.deps import Resources, resources_of
+from services.inference.figures import DecisionFigures, bundle_info
 from services.inference.idempotency import Idempotency
 from services.inference.manifest import BundleError
 from services.inference.publisher import Publisher, http_road, redis_road
 from services.inference.registry import load_bundle
 from services.inference.settings import InferenceSettings
-from shared.access import AccessMiddleware, Bucket, document_access, is_unlimited
+from shared.access import KEY_BUCKET, AccessMiddleware, Bucket, document_access, is_unlimited
 from shared.clients import anonymous
 from shared.direct import DirectMiddleware
 from shared.health import Check, health_router
 from shared.http import install_conventions
-from shared.metrics import Metrics
+from shared.metrics import Metrics, build_info
 from shared.rate_limit import RateLimits
 from shared.redis import connect, connect_in_turn
 from shared.telemetry import NO_TELEMETRY, configure_logging, get_logger
@@ -61,9 +62,12 @@ def create_app(
         raise SystemExit(1) from None
 
     tracing = tracing or start_tracing("inference")
-    rate_limits = RateLimits()
+    rate_limits = RateLimits(KEY_BUCKET, "predict", "benchmark", "other")
     metrics = Metrics()
-    metrics.read_from(rate_limits.readings())
+    figures = DecisionFigures(bundle)
+    metrics.read_from(
+        build_info("inference"), bundle_info(bundle), rate_limits.samples, figures.samples
+    )
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[dict[str, Resources]]:
@@ -81,6 +85,7 @@ def create_app(
                 max_connections=_IDEMPOTENCY_CONNECTIONS,
             ) as answers,
             rate_limits.shared_through(redis),
+            metrics.shared_with_workers(),
         ):
             with suppress(RedisError, OSError):
                 # Dialled now, so that the first decision does not wait for it within its deadline.
@@ -91,7 +96,7 @@ def create_app(
                 deadline_s=settings.idempotency_deadline_s,
                 pending_s=_pending_s(settings),
             )
-            metrics.read_from((*publisher.readings(), *idempotency.readings()))
+            metrics.read_from(publisher.samples, idempotency.samples)
             yield {
                 "resources": Resources(
                     bundle=bundle,
@@ -99,6 +104,8 @@ def create_app(
                     publisher=publisher,
                     idempotency=idempotency,
                     redis=redis,
+                    figures=figures,
+                    metrics=metrics,
                 )
             }
             await publisher.drain()

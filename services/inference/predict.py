@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from time import perf_counter
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 from uuid import UUID
 
 from pydantic_core import to_json
@@ -21,21 +21,33 @@ _ID_BEGINS: Final = len(b'{"success":true,"prediction_id":"')
 _ID_ENDS: Final = _ID_BEGINS + 36
 
 
+class Decided(NamedTuple):
+    """A decision: ``body`` is the JSON that is answered, the rest what is counted of it."""
+
+    body: bytes
+    prediction: Prediction
+    approved: float
+    imputed: list[str]
+    warnings: int
+
+
 def decide(
     application: Mapping[str, Any],
     *,
     model: ServedModel,
     bundle: Bundle,
     prediction_id: UUID | None = None,
-) -> bytes:
-    """The decision of ``model`` on an application as understood, as the JSON that is answered.
+) -> Decided:
+    """The decision of ``model`` on an application as understood.
 
-    The bytes are a ``shared.events.Decision``; they are also what the record is made of. Without
+    Its body is a ``shared.events.Decision``, and also what the record is made of. Without
     a ``prediction_id`` it gets a new one, of version 7.
     """
     decided_at = datetime.now(UTC)
     outcome = _outcome(feature_row(application), model)
-    return to_json(
+    imputed = [field for field in SCORED_INPUTS if application[field] is None]
+    warnings = warnings_for(application, bundle.training_ranges)
+    body = to_json(
         {
             "success": True,
             "prediction_id": prediction_id or uuid7(int(decided_at.timestamp() * _MS_PER_S)),
@@ -49,11 +61,13 @@ def decide(
                 "accuracy": model.accuracy,
             },
             "input_data": application,
-            "imputed": [field for field in SCORED_INPUTS if application[field] is None],
-            "warnings": warnings_for(application, bundle.training_ranges),
+            "imputed": imputed,
+            "warnings": warnings,
             "timestamp": decided_at,
         }
     )
+    approved = outcome["probability"]["approved"]
+    return Decided(body, outcome["prediction"], approved, imputed, len(warnings))
 
 
 def id_of(decision: bytes) -> str:
@@ -62,7 +76,7 @@ def id_of(decision: bytes) -> str:
 
 
 def recorded_event(
-    decision: bytes, *, client: str, request_id: str, traceparent: str | None = None
+    decided: Decided, *, client: str, request_id: str, traceparent: str | None = None
 ) -> bytes:
     """The ``PredictionRecorded`` event around the very bytes the client is answered with.
 
@@ -72,7 +86,7 @@ def recorded_event(
     traced = b"" if traceparent is None else b'"traceparent":"%b",' % traceparent.encode()
     return (
         b'{"type":"PredictionRecorded","version":1,"client":"%b","request_id":"%b",%b"decision":%b}'
-        % (client.encode(), request_id.encode(), traced, decision)
+        % (client.encode(), request_id.encode(), traced, decided.body)
     )
 
 

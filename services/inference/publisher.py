@@ -1,7 +1,7 @@
 """The hand-over: an event is durable before its decision is answered, or it is not answered."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from time import monotonic
 from typing import Final
 
@@ -11,7 +11,14 @@ from redis.exceptions import RedisError
 
 from shared.errors import NotRecorded
 from shared.events import EVENT_FIELD, INTERNAL_PREDICTIONS_PATH, STREAM
-from shared.metrics import Reading
+from shared.metrics import Sample, Tally
+from shared.metrics.names import (
+    PUBLISH_DECISIONS,
+    PUBLISH_FAILURES,
+    PUBLISH_FALLBACKS,
+    PUBLISH_GROUP,
+    PUBLISH_REFUSED,
+)
 from shared.telemetry import get_logger
 
 MAX_GROUP: Final = 64
@@ -76,30 +83,19 @@ class Publisher:
         self._sender: asyncio.Task[None] | None = None
         self._stream_rests_until_s = 0.0
         self.published = 0
-        self.groups = 0
+        self.groups = Tally(PUBLISH_GROUP)
+        self.failures = {"stream": 0, "http": 0}
         self.fallbacks = 0
         self.refused = 0
 
-    def readings(self) -> tuple[Reading, ...]:
+    def samples(self) -> Iterable[Sample]:
         """What is to be known of the hand-over from outside."""
-        return (
-            Reading("publish_decisions", "Decisions handed over.", lambda: self.published),
-            Reading(
-                "publish_groups",
-                "Groups sent; decisions per group tell of the load.",
-                lambda: self.groups,
-            ),
-            Reading(
-                "publish_fallback_decisions",
-                "Decisions handed over by HTTP.",
-                lambda: self.fallbacks,
-            ),
-            Reading(
-                "publish_refused_decisions",
-                "Decisions not given, for none could be recorded.",
-                lambda: self.refused,
-            ),
-        )
+        yield Sample(PUBLISH_DECISIONS, self.published)
+        yield Sample(PUBLISH_GROUP, self.groups.value)
+        yield Sample(PUBLISH_FALLBACKS, self.fallbacks)
+        yield Sample(PUBLISH_REFUSED, self.refused)
+        for road, failures in self.failures.items():
+            yield Sample(PUBLISH_FAILURES, failures, (road,))
 
     async def publish(self, event: bytes) -> None:
         """Return once ``event`` is durable. Raises ``NotRecorded`` if no road took it in time."""
@@ -129,7 +125,7 @@ class Publisher:
 
     async def _send(self, group: Sequence[_Waiting]) -> bool:
         """Whether the group is durable."""
-        self.groups += 1
+        self.groups.add(len(group))
         try:
             return await self._hand_over([event for event, _ in group])
         except Exception:  # noqa: BLE001  nobody may be left waiting, whatever went wrong
@@ -161,12 +157,14 @@ class Publisher:
                 await self._stream(events)
             except (RedisError, OSError, TimeoutError) as error:
                 self._stream_rests_until_s = monotonic() + REDIS_REST_S
+                self.failures["stream"] += 1
                 _log.warning("stream away, handing over by HTTP", error=repr(error))
             else:
                 return True
         try:
             await self._fallback(events)
         except (httpx.HTTPError, OSError, TimeoutError) as error:
+            self.failures["http"] += 1
             _log.warning("history service away too, refusing decisions", error=repr(error))
             return False
         self.fallbacks += len(events)

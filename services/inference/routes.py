@@ -1,6 +1,7 @@
 """The HTTP face of the service: parse, one call, answer."""
 
 from collections.abc import Mapping
+from time import perf_counter
 from typing import Annotated, Any, Final, get_args
 from uuid import UUID
 
@@ -36,6 +37,7 @@ from shared.direct import DirectRoute, describe, read_body
 from shared.errors import InvalidInput, NotFound
 from shared.events import EXAMPLE, Decision, ModelName
 from shared.http import note_decision, problem_docs, request_id_of
+from shared.performance import Performance, performance_of
 from shared.tracing import trace_of
 
 JSON: Final = "application/json"
@@ -96,22 +98,28 @@ async def _decide_and_record(request: Request, model: ServedModel) -> Response:
     trace = trace_of(request.scope)
     if trace is not None:
         trace.step("validate")
+    began_s = perf_counter()
     application = understand(body)
+    validate_s = perf_counter() - began_s
     if trace is not None:
         trace.end_step()
     if key is None:
-        decision = await _record(request.scope, application, model)
-        _note(request.scope, decision)
-        return Response(decision, media_type=JSON)
+        answer = await _record(request.scope, application, model, validate_s)
+        _note(request.scope, answer)
+        return Response(answer, media_type=JSON)
     named = NamedRequest.of(request.scope, key=key, body=body)
-    return await _record_once(request.scope, application, model, named)
+    return await _record_once(request.scope, application, model, validate_s, named)
 
 
 async def _record_once(
-    scope: Scope, application: Mapping[str, Any], model: ServedModel, named: NamedRequest
+    scope: Scope,
+    application: Mapping[str, Any],
+    model: ServedModel,
+    validate_s: float,
+    named: NamedRequest,
 ) -> Response:
     answer = await resources_of(scope).idempotency.once(
-        named, lambda: _record(scope, application, model, named.prediction_id)
+        named, lambda: _record(scope, application, model, validate_s, named.prediction_id)
     )
     _note(scope, answer.body)
     headers = _REPLAYED if answer.replayed else None
@@ -122,6 +130,7 @@ async def _record(
     scope: Scope,
     application: Mapping[str, Any],
     model: ServedModel,
+    validate_s: float,
     prediction_id: UUID | None = None,
 ) -> bytes:
     """The decision, once it is durable."""
@@ -129,13 +138,13 @@ async def _record(
     trace = trace_of(scope)
     if trace is not None:
         trace.step("model")
-    decision = decide(
-        application, model=model, bundle=resources.bundle, prediction_id=prediction_id
-    )
+    began_s = perf_counter()
+    decided = decide(application, model=model, bundle=resources.bundle, prediction_id=prediction_id)
+    decided_s = perf_counter()
     if trace is not None:
         trace.step("publish")
     event = recorded_event(
-        decision,
+        decided,
         client=client_of(scope).name,
         request_id=request_id_of(scope),
         traceparent=None if trace is None else trace.traceparent,
@@ -143,7 +152,14 @@ async def _record(
     await resources.publisher.publish(event)
     if trace is not None:
         trace.end_step()
-    return decision
+    resources.figures.count(
+        model.name,
+        decided,
+        validate_s=validate_s,
+        model_s=decided_s - began_s,
+        publish_s=perf_counter() - decided_s,
+    )
+    return decided.body
 
 
 def _note(scope: Scope, decision: bytes) -> None:
@@ -305,6 +321,14 @@ async def index(request: Request) -> Index:
             "model card": "GET /models/card, /models/pictures/{name}",
             "check an application": "POST /validate-loan, GET /validation-rules",
             "health": "GET /health, /livez, /readyz",
+            "performance": "GET /performance",
             "documentation": "GET /docs",
         },
     )
+
+
+@about.get("/performance", openapi_extra=needs("history:read"))
+async def performance(request: Request) -> Performance:
+    """Tell how fast each route answers; needs the scope `history:read`."""
+    client_of(request.scope).require("history:read")
+    return performance_of(await resources_of(request.scope).metrics.counted())

@@ -55,6 +55,7 @@ def _run(settings: LocalSettings, folder: Path) -> None:
     inference_url = _url(host, settings.inference_port)
     history_url = _url(host, settings.history_port)
     dashboard_url = _url(host, settings.dashboard_port)
+    consumer_url = _url(host, settings.metrics_port)
     with ExitStack() as stack:
         _say("Starting (Ctrl-C stops it)")
         database_url, database = _server(
@@ -72,7 +73,7 @@ def _run(settings: LocalSettings, folder: Path) -> None:
             api_key=api_key,
         )
         history = services.history(env, host=host, port=settings.history_port, logs=logs)
-        consumer = services.consumer(env, logs=logs)
+        consumer = services.consumer(env, host=host, metrics_port=settings.metrics_port, logs=logs)
         inference = services.inference(env, host=host, port=settings.inference_port, logs=logs)
         dashboard = services.dashboard(env, host=host, port=settings.dashboard_port, logs=logs)
         embedded = (*database, *redis)
@@ -92,7 +93,7 @@ def _run(settings: LocalSettings, folder: Path) -> None:
         _say(f"Running after {time.monotonic() - began:.1f} s.\n")
         if has_dashboard:
             _say(f"Dashboard  {dashboard_url}")
-        _say(_directions(inference_url, history_url, api_key, folder))
+        _say(_directions(inference_url, history_url, consumer_url, api_key, folder))
         supervisor.watch()
 
 
@@ -121,10 +122,13 @@ def _local_key(path: Path) -> str:
     return secret
 
 
-def _directions(inference_url: str, history_url: str, api_key: str, folder: Path) -> str:
+def _directions(
+    inference_url: str, history_url: str, consumer_url: str, api_key: str, folder: Path
+) -> str:
     return f"""\
 Inference  {inference_url}/docs
 History    {history_url}/docs
+Metrics    {consumer_url}/metrics of the consumer; /metrics of each of the others
 API key    {api_key}
 
 Ask for a decision:

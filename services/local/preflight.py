@@ -71,6 +71,7 @@ def check_ports(settings: LocalSettings) -> None:
         "INFERENCE_PORT": settings.inference_port,
         "HISTORY_PORT": settings.history_port,
         "DASHBOARD_PORT": settings.dashboard_port,
+        "METRICS_PORT": settings.metrics_port,
     }
     for (first, port), (second, other) in combinations(ports.items(), 2):
         if port == other:

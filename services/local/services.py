@@ -64,10 +64,18 @@ def dashboard(environment: Mapping[str, str], *, host: str, port: int, logs: Pat
     return _api("dashboard", environment, host=host, port=port, logs=logs)
 
 
-def consumer(environment: Mapping[str, str], *, logs: Path) -> Process:
-    """The process that stores the decisions of the stream."""
+def consumer(
+    environment: Mapping[str, str],
+    *,
+    logs: Path,
+    host: str | None = None,
+    metrics_port: int | None = None,
+) -> Process:
+    """The process that stores the decisions of the stream; its metrics are at ``metrics_port``."""
+    told = {"METRICS_HOST": host, "METRICS_PORT": metrics_port}
+    env = {**environment, **{name: str(value) for name, value in told.items() if value is not None}}
     command = [sys.executable, "-m", "services.history.consumer"]
-    return Process("consumer", command, folder=logs, env=environment)
+    return Process("consumer", command, folder=logs, env=env)
 
 
 def reachable_host(host: str) -> str:

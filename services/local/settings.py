@@ -21,4 +21,7 @@ class LocalSettings(BaseSettings):
     inference_port: int = Field(default=8000, ge=1, le=65535)
     history_port: int = Field(default=8001, ge=1, le=65535)
     dashboard_port: int = Field(default=8002, ge=1, le=65535)
+    metrics_port: int = Field(
+        default=8003, ge=1, le=65535, description="Where the consumer, which has no API, has its."
+    )
     local_data: Path = Field(default=Path(".local"), description="Folder of data and logs.")

@@ -289,6 +289,25 @@ class CheckResult(_Answer):
     detail: Any = None
 
 
+class RoutePerformance(_Answer):
+    """How long the answers of one route took, in milliseconds; all but the mean are estimates."""
+
+    method: str
+    route: str
+    requests: int
+    mean_ms: float
+    median_ms: float
+    p95_ms: float
+    p99_ms: float
+
+
+class Performance(_Answer):
+    """How fast each route of a service answers, and how often from the cache if it has one."""
+
+    routes: list[RoutePerformance]
+    cache_hit_rate: float | None
+
+
 class Health(_Answer):
     """How a service is: ``degraded`` works, with something optional down."""
 

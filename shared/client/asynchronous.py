@@ -167,6 +167,10 @@ class AsyncLoanPredictorClient:
         """How ``service`` is."""
         return await self._call(calls.health(service))
 
+    async def performance(self, service: Service) -> answers.Performance:
+        """How fast the routes of ``service`` answer; needs a key with the scope history:read."""
+        return await self._call(calls.performance(service))
+
     async def _call(self, call: Call[T]) -> T:
         return call.parse(await self._respond(call))
 

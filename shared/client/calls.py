@@ -18,6 +18,7 @@ from shared.client.answers import (
     ModelInfo,
     ModelList,
     Page,
+    Performance,
     Record,
     Statistics,
     ValidationReport,
@@ -181,6 +182,12 @@ def health(service: Service) -> Call[Health]:
     """How one service is."""
     gateway = "/health/history" if service == "history" else None
     return Call(service, "/health", _json(Health), through_gateway=gateway)
+
+
+def performance(service: Service) -> Call[Performance]:
+    """How fast one service answers."""
+    gateway = "/performance/history" if service == "history" else None
+    return Call(service, "/performance", _json(Performance), through_gateway=gateway)
 
 
 @dataclass(frozen=True)

@@ -166,6 +166,10 @@ class LoanPredictorClient:
         """How ``service`` is."""
         return self._call(calls.health(service))
 
+    def performance(self, service: Service) -> answers.Performance:
+        """How fast the routes of ``service`` answer; needs a key with the scope history:read."""
+        return self._call(calls.performance(service))
+
     def _call(self, call: Call[T]) -> T:
         return call.parse(self._respond(call))
 

@@ -111,6 +111,7 @@ def test_servers_refuse_whoever_has_no_password(stack: Stack) -> None:
         ("/docs/history", "history"),
         ("/openapi/history.json", "history"),
         ("/health/history", "history"),
+        ("/performance/history", "history"),
         ("/readyz/history", "history"),
         ("/app/login", "dashboard"),
         ("/app/readyz", "dashboard"),

@@ -23,6 +23,7 @@ _INFERENCE: dict[str, tuple[str, type[BaseModel]]] = {
     "/models/{model}": ("get", answers.ModelDetail),
     "/model-info": ("get", answers.ModelInfo),
     "/health": ("get", answers.Health),
+    "/performance": ("get", answers.Performance),
 }
 _HISTORY: dict[str, tuple[str, type[BaseModel]]] = {
     "/history": ("get", answers.Page),
@@ -30,6 +31,7 @@ _HISTORY: dict[str, tuple[str, type[BaseModel]]] = {
     "/statistics": ("get", answers.Statistics),
     "/analytics": ("get", answers.Analytics),
     "/health": ("get", answers.Health),
+    "/performance": ("get", answers.Performance),
 }
 _CASES = [("inference", path) for path in _INFERENCE] + [("history", path) for path in _HISTORY]
 

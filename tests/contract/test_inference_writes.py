@@ -37,6 +37,6 @@ def test_history_reads_what_inference_writes() -> None:
     bundle = load_bundle(BUNDLE_ROOT, None)
     decision = decide(understand(to_json(EXAMPLE)), model=bundle.champion, bundle=bundle)
     row = decode(recorded_event(decision, client="broker", request_id="order-66"))
-    answered = json.loads(decision)
+    answered = json.loads(decision.body)
     assert str(row[0]) == answered["prediction_id"]
     assert {"broker", "order-66", answered["model_info"]["version"]} <= set(map(str, row))

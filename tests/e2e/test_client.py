@@ -73,7 +73,7 @@ def test_what_was_decided_can_be_read_back_in_every_way(client: LoanPredictorCli
 
 
 def test_what_the_services_tell_of_themselves(client: LoanPredictorClient) -> None:
-    """Models, their figures, card and pictures, rules, checks and health."""
+    """Models, their figures, card and pictures, rules, checks, health and performance."""
     listed = client.models()
     assert client.model_info().name == listed.champion
     comparison = client.compare()
@@ -88,6 +88,9 @@ def test_what_the_services_tell_of_themselves(client: LoanPredictorClient) -> No
     assert benchmark.consensus.total_models == len(benchmark.results) == len(listed.models)
     assert client.health("inference").status == "ok"
     assert client.health("history").status == "ok"
+    asked = {(route.method, route.route) for route in client.performance("inference").routes}
+    assert {("GET", "/models/{model}"), ("POST", "/models/benchmark")} <= asked
+    assert client.performance("inference").cache_hit_rate is None
 
 
 def test_refusals_are_typed(client: LoanPredictorClient, system: System) -> None:
@@ -137,6 +140,9 @@ async def test_asynchronous_client_does_the_same(system: System) -> None:
         assert (await client.model_card()).startswith("# Model card")
         assert (await client.picture("roc.png")).startswith(b"\x89PNG")
         assert (await client.health("inference")).service == "inference"
+        performance = await client.performance("history")
+        assert performance.routes
+        assert performance.cache_hit_rate is not None
         with pytest.raises(InvalidRequest):
             await client.predict({})
 

@@ -34,7 +34,7 @@ def test_probability_is_the_same_for_every_gender_and_marital_status(bundle: Bun
                             ),
                             model=model,
                             bundle=bundle,
-                        )
+                        ).body
                     )["probability"]
                 )
                 for gender in ("Male", "Female", None)
@@ -50,7 +50,7 @@ def test_every_scored_input_can_move_a_score(bundle: Bundle) -> None:
     changed = base | {"Credit_History": 0}
     frozen = replace(bundle)
     first, second = (
-        from_json(decide(application, model=forest, bundle=frozen))["probability"]["approved"]
+        from_json(decide(application, model=forest, bundle=frozen).body)["probability"]["approved"]
         for application in (base, changed)
     )
     assert first > second

@@ -111,12 +111,15 @@ def open_bench(
 
 
 @contextmanager
-def inference(bench: Bench, *, workers: int = 1) -> Iterator[Serving]:
-    """The inference service, ready; what it published is forgotten after."""
+def inference(bench: Bench, *, workers: int = 1, app: str = _INFERENCE_APP) -> Iterator[Serving]:
+    """The inference service, ready; what it published is forgotten after.
+
+    ``app`` makes another of it, served by the very command that serves the product.
+    """
     port = free_port()
-    shipped = inference_process(bench, port=port)
+    command = _served_instead(inference_process(bench, port=port).command, app)
     with _serving(
-        shipped.command, bench.folder, bench.environment(), port=port, workers=workers
+        command, bench.folder, bench.environment(), port=port, workers=workers
     ) as serving:
         yield serving
     bench.clear_stream()
@@ -142,8 +145,7 @@ def baseline(name: Baseline, folder: Path, *, workers: int = 1) -> Iterator[Serv
     """A baseline, served by the very command that serves the product."""
     port = free_port()
     shipped = services.inference({}, host=HOST, port=port, logs=folder)
-    app = f"tests.load.baselines:create_{name}_app"
-    command = [app if part == _INFERENCE_APP else part for part in shipped.command]
+    command = _served_instead(shipped.command, f"tests.load.baselines:create_{name}_app")
     with _serving(command, folder, os.environ, port=port, workers=workers) as serving:
         yield serving
 
@@ -158,6 +160,10 @@ def consumers(bench: Bench, *, database: str, count: int) -> Iterator[None]:
             process.spawn()
             stack.callback(process.stop)
         yield
+
+
+def _served_instead(command: list[str], app: str) -> list[str]:
+    return [app if part == _INFERENCE_APP else part for part in command]
 
 
 @contextmanager

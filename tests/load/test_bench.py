@@ -13,13 +13,25 @@ from sqlalchemy import func, select
 from services.history.database import open_engine
 from services.history.settings import parse_database_url
 from services.history.tables import predictions
+from services.inference.main import create_app as create_inference_app
 from services.local.servers import Server
 from shared.events import EXAMPLE, Decision
 from tests.history.storage import assert_rollups_equal_a_recount
-from tests.load import baselines, bench, consumer_figures, filling, report, stack, wrk
+from tests.load import (
+    baselines,
+    bench,
+    consumer_figures,
+    filling,
+    observation_figures,
+    report,
+    stack,
+    wrk,
+)
 from tests.load.figure import Figure, at_least, at_most, figure, ratio
 from tests.load.stack import Bench
 from tests.load.wrk import NotMeasured, parse
+from tests.prometheus import Exposition
+from tests.serving import served
 
 needs_wrk = pytest.mark.skipif(shutil.which("wrk") is None, reason="wrk is not installed here")
 
@@ -109,6 +121,26 @@ async def test_empty_baseline_reads_and_writes() -> None:
     transport = httpx.ASGITransport(app=baselines.create_empty_app())
     async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
         assert (await client.get("/")).status_code == (await client.post("/")).status_code == 200
+
+
+async def test_unobserved_service_decides_and_says_and_counts_nothing(
+    redis_url: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The same answer: only then is the difference the cost of observing."""
+    monkeypatch.setenv("REDIS_URL", redis_url)
+    async with served(observation_figures.create_unobserved_app()) as client:
+        answer = await client.post("/predict", json=EXAMPLE)
+        told = Exposition((await client.get("/metrics")).text)
+    assert TypeAdapter(Decision).validate_json(answer.content).success
+    assert "http_request_duration_seconds" not in told.names
+    assert told.sum_of("decisions_total") == told.sum_of("decision_stage_seconds_count") == 0
+    assert "/predict" not in capsys.readouterr().err
+    async with served(create_inference_app()) as client:
+        await client.post("/predict", json=EXAMPLE)
+        told = Exposition((await client.get("/metrics")).text)
+    assert told.sum_of("http_request_duration_seconds_count") == 1
+    assert told.sum_of("decisions_total") == 1
+    assert "/predict" in capsys.readouterr().err
 
 
 async def test_filled_history_has_distinct_rows_and_the_rollups_of_a_recount(

@@ -10,7 +10,7 @@ from services.local.processes import CannotStart, Process
 from services.local.settings import LocalSettings
 from tests.harness import HOST, free_port
 
-_PORTS = ("INFERENCE_PORT", "HISTORY_PORT", "DASHBOARD_PORT")
+_PORTS = ("INFERENCE_PORT", "HISTORY_PORT", "DASHBOARD_PORT", "METRICS_PORT")
 
 
 def test_second_run_in_the_same_folder_is_refused_until_the_first_ends(tmp_path: Path) -> None:
@@ -65,12 +65,17 @@ def test_same_port_twice_is_refused() -> None:
         check_ports(LocalSettings(history_port=8000))
     with pytest.raises(CannotStart, match="HISTORY_PORT and DASHBOARD_PORT are both 8001"):
         check_ports(LocalSettings(dashboard_port=8001))
+    with pytest.raises(CannotStart, match="INFERENCE_PORT and METRICS_PORT are both 8000"):
+        check_ports(LocalSettings(metrics_port=8000))
 
 
 def test_free_ports_pass() -> None:
     """And stay free: checking leaves nothing behind."""
     settings = LocalSettings(
-        inference_port=free_port(), history_port=free_port(), dashboard_port=free_port()
+        inference_port=free_port(),
+        history_port=free_port(),
+        dashboard_port=free_port(),
+        metrics_port=free_port(),
     )
     check_ports(settings)
     check_ports(settings)

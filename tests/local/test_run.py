@@ -75,6 +75,7 @@ def _run_in(folder: Path, **extra: str) -> Run:
         "INFERENCE_PORT": str(free_port()),
         "HISTORY_PORT": str(free_port()),
         "DASHBOARD_PORT": str(free_port()),
+        "METRICS_PORT": str(free_port()),
         **extra,
     }
     log = folder / "run.log"
@@ -258,7 +259,7 @@ def _history(run: Run) -> list[str]:
 
 def _all_closed(run: Run) -> bool:
     """Whether nothing listens any more where its services did."""
-    for variable in ("INFERENCE_PORT", "HISTORY_PORT", "DASHBOARD_PORT"):
+    for variable in ("INFERENCE_PORT", "HISTORY_PORT", "DASHBOARD_PORT", "METRICS_PORT"):
         with socket.socket() as connection:
             if connection.connect_ex((HOST, int(run.env[variable]))) == 0:
                 return False

@@ -206,14 +206,16 @@ def test_error_without_a_problem_document_is_still_an_api_error() -> None:
     assert caught.value.retry_after_s is None
 
 
-def test_gateway_has_one_address_and_another_path_for_the_health_of_history() -> None:
+def test_gateway_has_one_address_and_other_paths_for_what_both_services_have() -> None:
     """Everything else has the same path behind it."""
     paths: list[str] = []
 
     def handle(request: httpx.Request) -> httpx.Response:
         paths.append(request.url.path)
         return httpx.Response(
-            200, json={"status": "ok", "service": "", "version": "", "checks": {}}
+            200,
+            json={"status": "ok", "service": "", "version": "", "checks": {}}
+            | {"routes": [], "cache_hit_rate": None},
         )
 
     for history_url in (None, "http://history.test/"):
@@ -221,7 +223,10 @@ def test_gateway_has_one_address_and_another_path_for_the_health_of_history() ->
         with LoanPredictorClient(_URL, history_url, http=http) as client:
             client.health("history")
             client.health("inference")
-    assert paths == ["/health/history", "/health", "/health", "/health"]
+            client.performance("history")
+            client.performance("inference")
+    plain = ["/health", "/health", "/performance", "/performance"]
+    assert paths == ["/health/history", "/health", "/performance/history", "/performance", *plain]
 
 
 async def test_other_key_goes_over_the_same_connections() -> None:

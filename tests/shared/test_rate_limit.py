@@ -44,7 +44,7 @@ def test_limit_lets_exactly_its_amount_through() -> None:
     """One process alone is exact; each rejection is counted."""
     limits = RateLimits()
     assert _let_through(limits, 130) == 100
-    assert limits.rejections == 30
+    assert limits.rejections == {"predict": 30}
 
 
 def test_callers_and_buckets_are_counted_apart() -> None:

@@ -1,0 +1,92 @@
+"""What the running system tells Prometheus, held against what is documented."""
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+from redis import Redis
+
+from shared.events import EXAMPLE
+from shared.metrics.names import EXPORTED, PROCESS
+from shared.version import VERSION
+from tests.harness import HOST, System, free_port, running_dashboard, running_system
+from tests.prometheus import Exposition
+from tests.waiting import until
+
+_LIMIT = 2
+
+
+@pytest.fixture
+def consumer_port() -> int:
+    """Where the consumer is to listen."""
+    return free_port()
+
+
+@pytest.fixture
+def system(
+    database_url: str, redis_url: str, tmp_path: Path, consumer_port: int
+) -> Iterator[System]:
+    """The shipped processes, with every figure on that a setting can put on."""
+    settings = {
+        "METRICS_PORT": str(consumer_port),
+        "DATABASE_BUDGET_BYTES": "1000000000",
+        "RATE_LIMIT_OTHER": f"{_LIMIT}/hour",
+    }
+    with (
+        Redis.from_url(redis_url) as redis,
+        running_system(
+            database_url=database_url,
+            redis_url=redis_url,
+            logs=tmp_path / "logs",
+            settings=settings,
+        ) as running,
+    ):
+        redis.config_set("maxmemory", "384mb")
+        yield running
+        redis.config_set("maxmemory", "0")
+
+
+def test_every_process_exports_exactly_what_is_documented(
+    system: System, consumer_port: int, tmp_path: Path
+) -> None:
+    """Every name of ``shared.metrics.names``, and none besides; each says who it is."""
+    for url in (system.inference_url, system.history_url):
+        statuses = [httpx.get(url).status_code for _ in range(_LIMIT + 1)]
+        assert statuses == [200] * _LIMIT + [429]
+    with running_dashboard(system, logs=tmp_path / "logs") as dashboard_url:
+        urls = {
+            "inference": system.inference_url,
+            "history": system.history_url,
+            "consumer": f"http://{HOST}:{consumer_port}",
+            "dashboard": dashboard_url,
+        }
+        assert urls.keys() == EXPORTED.keys()
+        for service, url in urls.items():
+            httpx.get(f"{url}/livez")
+            told = Exposition(httpx.get(f"{url}/metrics").text)
+            expected = {metric.name for metric in EXPORTED[service]}
+            if sys.platform != "linux":
+                expected -= {metric.name for metric in PROCESS}
+            assert told.names == expected
+            assert told.sum_of("build_info", service=service, version=VERSION) == 1
+
+
+def test_a_decision_is_seen_on_its_way_by_each_process(system: System, consumer_port: int) -> None:
+    """Decided and handed over once, stored once, and nothing left on the stream."""
+    headers = {"x-api-key": system.api_key}
+    for _ in range(3):
+        httpx.post(f"{system.inference_url}/predict", json=EXAMPLE, headers=headers)
+
+    def told(url: str) -> Exposition:
+        return Exposition(httpx.get(f"{url}/metrics").text)
+
+    inference = told(system.inference_url)
+    assert inference.sum_of("decisions_total", outcome="approved") == 3
+    assert inference.sum_of("publish_decisions_total") == 3
+    until(lambda: told(f"http://{HOST}:{consumer_port}").sum_of("consumer_rows_total") == 3)
+    until(lambda: told(system.history_url).sum_of("stream_entries") == 0)
+    history = told(system.history_url)
+    assert history.sum_of("stream_up") == history.sum_of("database_up") == 1
+    assert history.sum_of("stream_consumers") == 1
