@@ -4,7 +4,7 @@ import asyncio
 import hashlib
 import json
 import re
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
@@ -13,8 +13,13 @@ from typing import Any, Final
 import httpx
 import pytest
 import pytest_asyncio
+from fastapi import FastAPI
 from redis import Redis
 
+from services.history.main import create_app as create_history
+from services.history.settings import HistorySettings
+from services.inference.main import create_app as create_inference
+from services.inference.settings import InferenceSettings
 from services.local.processes import Process
 from services.local.servers import Server
 from shared.events import EVENT_FIELD, EXAMPLE, INTERNAL_PREDICTIONS_PATH, STREAM
@@ -157,6 +162,20 @@ async def test_no_log_tells_a_secret_or_anything_about_an_applicant(
         if re.search(secret, line)
     ]
     assert told == []
+
+
+@pytest.mark.parametrize(
+    "app",
+    [
+        pytest.param(lambda: create_inference(InferenceSettings()), id="inference"),
+        pytest.param(lambda: create_history(HistorySettings()), id="history"),
+    ],
+)
+def test_no_route_needs_escaping_in_a_log(app: Callable[[], FastAPI]) -> None:
+    """The line of a request is filled in with them as they are."""
+    templates = app().openapi()["paths"]
+    assert templates
+    assert [path for path in templates if json.dumps(path) != f'"{path}"'] == []
 
 
 def _event(line: str) -> dict[str, Any]:
