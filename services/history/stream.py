@@ -129,6 +129,9 @@ async def backlog(redis: Redis, *, seen_within_s: float) -> Backlog:
         pipeline.xinfo_consumers(STREAM, CONSUMER_GROUP)
         pipeline.time()
         entries, dead, pending, consumers, now = await pipeline.execute(raise_on_error=False)
+    for length in (entries, dead):
+        if isinstance(length, Exception):
+            raise length
     held, oldest = 0, None
     if not isinstance(pending, ResponseError):
         held, oldest = pending["pending"], pending["min"]

@@ -75,6 +75,17 @@ async def test_stream_is_told_by_what_was_read_and_what_was_not(
     assert told.sum_of("redis_memory_bytes") > 500_000
 
 
+async def test_key_that_is_no_stream_is_told_as_no_stream(
+    client: httpx.AsyncClient, redis: Redis
+) -> None:
+    """Whatever is wrong with what is watched, watching it goes on."""
+    await redis.set(STREAM, "no stream")
+    told = await _told(client)
+    assert told.sum_of("stream_up") == 0
+    assert told.sum_of("database_up") == 1
+    assert not told.has(_OF_REDIS)
+
+
 async def test_lag_is_right_where_redis_itself_does_not_know_it(
     client: httpx.AsyncClient, redis: Redis
 ) -> None:
