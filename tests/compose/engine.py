@@ -69,7 +69,9 @@ class Stack:
             "COMPOSE_PROJECT_NAME=loan-predictor", f"COMPOSE_PROJECT_NAME={_PROJECT}"
         )
         text += f"GATEWAY_PORT={port}\nGATEWAY_SUBNET={_SUBNET}\n"
-        text += f"PROMETHEUS_PORT={prometheus_port}\nRATE_LIMIT_PREDICT={ANONYMOUS_LIMITED_TO}/hour\n"
+        text += (
+            f"PROMETHEUS_PORT={prometheus_port}\nRATE_LIMIT_PREDICT={ANONYMOUS_LIMITED_TO}/hour\n"
+        )
         self.env_file.touch(mode=0o600)
         self.env_file.write_text(text)
         found = re.search("^API_KEY=(.+)$", text, re.MULTILINE)

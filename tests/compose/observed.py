@@ -1,6 +1,7 @@
 """The stack as Prometheus sees it, and its rules by its own tool; on the stack of ``stack.py``."""
 
 import asyncio
+import re
 import time
 from collections import Counter
 from pathlib import Path
@@ -15,6 +16,8 @@ from tests.observability.scenarios import SCENARIOS
 _REPLICAS = {"inference": 3, "history": 1, "history-consumer": 2, "dashboard": 1, "prometheus": 1}
 _SEEN_WITHIN_S = 60.0
 _POLL_S = 1.0
+_GRAFANAS = re.compile(r"\$__\w+")
+"""Lengths of time that Grafana puts in."""
 _APPLICATION = {"ApplicantIncome": 5849, "LoanAmount": 128, "Credit_History": 1}
 
 
@@ -47,7 +50,7 @@ async def test_prometheus_sees_every_process_of_the_scaled_stack_and_what_it_dec
             assert answer.status_code == 200, answer.text
         started_s = time.monotonic()
         async with asyncio.timeout(_SEEN_WITHIN_S):
-            while await _number(prometheus, "sum(decisions_total)") < 20:
+            while await _decisions(prometheus) < 20:  # noqa: ASYNC110  only asking can tell
                 await asyncio.sleep(_POLL_S)
         took_s = time.monotonic() - started_s
         notes.append(f"decisions show in decisions_total after {took_s:.0f} s")
@@ -55,10 +58,10 @@ async def test_prometheus_sees_every_process_of_the_scaled_stack_and_what_it_dec
         empty = [
             panel
             for panel, query in panel_queries().items()
-            if not await _query(prometheus, query.replace("$__rate_interval", "5m"))
+            if not await _query(prometheus, _GRAFANAS.sub("5m", query))
         ]
         notes.append(
-            f"{len(panel_queries())} queries of panels are answered; empty so far: {empty or 'none'}"
+            f"{len(panel_queries())} queries of panels are answered; empty: {empty or 'none'}"
         )
         critical = [
             alert["labels"]
@@ -113,6 +116,6 @@ async def _query(prometheus: httpx.AsyncClient, query: str) -> Any:
     return (await _asked(prometheus, "query", query=query))["result"]
 
 
-async def _number(prometheus: httpx.AsyncClient, query: str) -> float:
-    found = await _query(prometheus, query)
+async def _decisions(prometheus: httpx.AsyncClient) -> float:
+    found = await _query(prometheus, "sum(decisions_total)")
     return float(found[0]["value"][1]) if found else 0.0

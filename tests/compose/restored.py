@@ -94,7 +94,10 @@ async def test_restore_refuses_a_database_that_is_not_empty(
 async def _stored(http: httpx.AsyncClient, since: str, expected: set[str]) -> None:
     """Return once all of these are in the history."""
     async with asyncio.timeout(_STORED_WITHIN_S):
-        while expected - {each["prediction_id"] for each in await records_since(http, since)}:
+        while True:
+            found = {each["prediction_id"] for each in await records_since(http, since)}
+            if expected <= found:
+                return
             await asyncio.sleep(0.5)
 
 

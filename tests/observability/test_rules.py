@@ -1,16 +1,19 @@
-"""The alerts, by Prometheus's own tool where there is one; `make compose-test` has it in any case."""
+"""The alerts, by promtool where there is one; `make compose-test` has it in any case."""
 
 import shutil
 import subprocess
 from pathlib import Path
+from typing import Final
 
 import pytest
 
 from tests.observability.files import ALERTS, PROMETHEUS, RULES
 from tests.observability.scenarios import SCENARIOS, Scenario
 
+_PROMTOOL: Final = shutil.which("promtool")
+
 needs_promtool = pytest.mark.skipif(
-    shutil.which("promtool") is None,
+    _PROMTOOL is None,
     reason="promtool is not on the PATH (Debian's package prometheus has it)",
 )
 
@@ -47,5 +50,6 @@ def test_every_alert_says_what_it_means_and_where_to_read_on() -> None:
 
 
 def _promtool(*arguments: str) -> None:
-    done = subprocess.run(["promtool", *arguments], capture_output=True, text=True, check=False)
+    assert _PROMTOOL
+    done = subprocess.run([_PROMTOOL, *arguments], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
