@@ -63,7 +63,7 @@ async def test_prometheus_sees_every_process_of_the_scaled_stack_and_what_it_dec
 
         # A rate needs two looks at a counter.
         async with asyncio.timeout(_SEEN_WITHIN_S):
-            while (empty := await _empty_panels(prometheus)) - _EMPTY_AT_FIRST:
+            while (empty := await _empty_panels(prometheus)) - _EMPTY_AT_FIRST:  # noqa: ASYNC110  the same
                 await asyncio.sleep(_POLL_S)
         notes.append(f"{len(panel_queries()) - len(empty)} queries of panels show something")
         critical = [
