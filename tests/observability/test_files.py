@@ -28,6 +28,37 @@ def test_scraped_services_share_one_network_with_prometheus() -> None:
     assert "observability" not in services["gateway"]["networks"]
 
 
+@pytest.mark.parametrize("name", ["prometheus", "grafana", "alertmanager"])
+def test_who_watches_is_as_confined_as_what_is_watched(name: str) -> None:
+    """And reachable from this machine alone; started by nobody who does not ask for it."""
+    service = _COMPOSE["services"][name]
+    assert service["profiles"] == ["observability"]
+    assert service["read_only"]
+    assert service["cap_drop"] == ["ALL"]
+    assert service["user"].split(":")[0] != "0"
+    assert service["healthcheck"]["test"]
+    assert service["logging"]["options"] == {"max-size": "10m", "max-file": "3"}
+    assert service["mem_limit"]
+    assert all(port.startswith("127.0.0.1:") for port in service.get("ports", []))
+    assert service["networks"] == ["observability", "operators"]
+    assert ":?" not in str(service)
+
+
+def test_grafana_does_not_start_without_a_password() -> None:
+    """It would take an empty one for none, and then admin's is admin."""
+    shell, option, script = _COMPOSE["services"]["grafana"]["entrypoint"]
+    found = shutil.which(shell)
+    assert found
+    command = script.replace("$$", "$").replace("/run.sh", "echo started")
+    for password, code in (("", 1), ("secret", 0)):
+        env = {"PATH": "/usr/bin:/bin", "GF_SECURITY_ADMIN_PASSWORD": password}
+        done = subprocess.run(
+            [found, option, command], env=env, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == code
+        assert ("GRAFANA_PASSWORD" in done.stderr) == (code == 1)
+
+
 def test_dashboards_are_where_grafana_is_told_to_look() -> None:
     """And the first one is its home."""
     (provider,) = read_yaml(_PROVISIONING / "dashboards" / "dashboards.yml")["providers"]
