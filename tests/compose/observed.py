@@ -4,14 +4,17 @@ import asyncio
 import re
 import time
 from collections import Counter
+from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import httpx
 
 from tests.compose.engine import Stack, output_of
 from tests.observability.files import ALERTS, FOLDER, RECORDED, panel_queries
 from tests.observability.scenarios import SCENARIOS
+
+_T = TypeVar("_T")
 
 _REPLICAS = {"inference": 3, "history": 1, "history-consumer": 2, "dashboard": 1, "prometheus": 1}
 _SEEN_WITHIN_S = 60.0
@@ -39,10 +42,7 @@ async def test_prometheus_sees_every_process_of_the_scaled_stack_and_what_it_dec
     )
     await asyncio.to_thread(stack.wait_healthy)
     async with httpx.AsyncClient(base_url=stack.prometheus_url, timeout=10) as prometheus:
-        async with asyncio.timeout(_SEEN_WITHIN_S):
-            while (found := await _targets(prometheus)) != _REPLICAS:
-                assert found.keys() <= _REPLICAS.keys(), found
-                await asyncio.sleep(_POLL_S)
+        found = await _until(lambda: _targets(prometheus), lambda found: found == _REPLICAS)
         took_s = time.monotonic() - started_s
         notes.append(f"Prometheus sees {sum(found.values())} processes up, after {took_s:.0f} s")
 
@@ -55,16 +55,14 @@ async def test_prometheus_sees_every_process_of_the_scaled_stack_and_what_it_dec
             answer = await http.post("/predict", json=_APPLICATION)
             assert answer.status_code == 200, answer.text
         started_s = time.monotonic()
-        async with asyncio.timeout(_SEEN_WITHIN_S):
-            while await _decisions(prometheus) < 20:  # noqa: ASYNC110  only asking can tell
-                await asyncio.sleep(_POLL_S)
+        await _until(lambda: _decisions(prometheus), lambda number: number >= 20)
         took_s = time.monotonic() - started_s
         notes.append(f"decisions show in decisions_total after {took_s:.0f} s")
 
         # A rate needs two looks at a counter.
-        async with asyncio.timeout(_SEEN_WITHIN_S):
-            while (empty := await _empty_panels(prometheus)) - _EMPTY_AT_FIRST:  # noqa: ASYNC110  the same
-                await asyncio.sleep(_POLL_S)
+        empty = await _until(
+            lambda: _empty_panels(prometheus), lambda empty: empty <= _EMPTY_AT_FIRST
+        )
         notes.append(f"{len(panel_queries()) - len(empty)} queries of panels show something")
         critical = [
             alert["labels"]
@@ -100,6 +98,15 @@ def test_rules_and_configuration_pass_the_images_own_promtool(tmp_path: Path) ->
     output_of(*promtool, "test", "rules", *files)
 
 
+async def _until(ask: Callable[[], Awaitable[_T]], accept: Callable[[_T], bool]) -> _T:
+    """The first acceptable answer; the test fails with the last one if none comes in time."""
+    give_up_at_s = time.monotonic() + _SEEN_WITHIN_S
+    while not accept(found := await ask()):
+        assert time.monotonic() < give_up_at_s, found
+        await asyncio.sleep(_POLL_S)
+    return found
+
+
 async def _empty_panels(prometheus: httpx.AsyncClient) -> set[str]:
     """The queries of panels that find nothing; one that is wrong is no answer at all."""
     return {
@@ -110,10 +117,10 @@ async def _empty_panels(prometheus: httpx.AsyncClient) -> set[str]:
 
 
 async def _targets(prometheus: httpx.AsyncClient) -> Counter[str]:
-    """How many targets of each job are up; one that is not makes it another job."""
+    """How many targets of each job are up; one that is not counts as another job."""
     active = (await _asked(prometheus, "targets"))["activeTargets"]
     return Counter(
-        target["labels"]["job"] if target["health"] == "up" else f"{target['health']}"
+        target["labels"]["job"] if target["health"] == "up" else target["health"]
         for target in active
     )
 

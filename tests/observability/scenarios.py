@@ -11,52 +11,12 @@ from pathlib import Path
 from typing import Any, Final
 
 from tests.observability.files import GROUPS
+from tests.observability.healthy import DECIDED, DISK_FULL, HEALTHY, IMPUTED, PREDICT, WEEK
 
 _CHANGES_AT: Final = 120
 """Steps after which a healthy system changes; before, no alert fires."""
 
 _FIRING: Final = 'group by (alertname) (ALERTS{alertstate="firing"})'
-
-_PREDICT: Final = 'job="inference",instance="a:8000",method="POST",route="/predict"'
-_DECIDED: Final = 'decisions_total{job="inference",model="gradient_boosting",version="b-1"'
-_IMPUTED: Final = "decision_imputed_inputs_total"
-_DISK_FULL: Final = 'consumer_database_failures_total{job="history-consumer",reason="disk_full"}'
-
-# In the notation of promtool: start+step x times. A step is a minute.
-HEALTHY: Final[Mapping[str, str]] = {
-    'up{job="inference",instance="a:8000"}': "1x400",
-    'up{job="inference",instance="b:8000"}': "1x400",
-    'up{job="history",instance="c:8001"}': "1x400",
-    'up{job="history-consumer",instance="d:8003"}': "1x400",
-    'up{job="dashboard",instance="e:8002"}': "1x400",
-    f'http_request_duration_seconds_count{{{_PREDICT},status="200"}}': "0+600x400",
-    f'http_request_duration_seconds_count{{{_PREDICT},status="503"}}': "0x400",
-    f'http_request_duration_seconds_bucket{{{_PREDICT},status="200",le="0.01"}}': "0+590x400",
-    f'http_request_duration_seconds_bucket{{{_PREDICT},status="200",le="0.1"}}': "0+599x400",
-    f'http_request_duration_seconds_bucket{{{_PREDICT},status="200",le="0.25"}}': "0+600x400",
-    f'http_request_duration_seconds_bucket{{{_PREDICT},status="200",le="+Inf"}}': "0+600x400",
-    f'{_DECIDED},outcome="approved"}}': "0+420x400",
-    f'{_DECIDED},outcome="rejected"}}': "0+180x400",
-    f'{_IMPUTED}{{job="inference",input="Credit_History"}}': "0+60x400",
-    'bundle_info{job="inference",instance="a:8000",version="b-1"}': "1x400",
-    'bundle_info{job="inference",instance="b:8000",version="b-1"}': "1x400",
-    'publish_refused_decisions_total{job="inference"}': "0x400",
-    'publish_fallback_decisions_total{job="inference"}': "0x400",
-    'rate_limit_degraded{job="inference"}': "0x400",
-    'rate_limit_degraded{job="history"}': "0x400",
-    'stream_up{job="history"}': "1x400",
-    'stream_lag_entries{job="history"}': "3x400",
-    'stream_pending_entries{job="history"}': "2x400",
-    'stream_oldest_pending_seconds{job="history"}': "0.2x400",
-    'stream_dead_letters{job="history"}': "0x400",
-    'consumer_last_commit_timestamp_seconds{job="history-consumer"}': "0+60x400",
-    _DISK_FULL: "0x400",
-    'database_up{job="history"}': "1x400",
-    'database_size_bytes{job="history"}': "1000000000+100000x400",
-    'database_budget_bytes{job="history"}': "100000000000x400",
-    'redis_memory_bytes{job="history"}': "100000000x400",
-    'redis_max_memory_bytes{job="history"}': "402653184x400",
-}
 
 
 @dataclass(frozen=True)
@@ -136,12 +96,6 @@ def _all(prefix: str, values: str | None) -> dict[str, str | None]:
 
 # For the alerts that compare with a week, a step is ten minutes.
 _STEPS_IN_8_DAYS: Final = 8 * 24 * 6
-_WEEK: Final = {
-    f'{_DECIDED},outcome="approved"}}': "0+28x1500",
-    f'{_DECIDED},outcome="rejected"}}': "0+12x1500",
-    f'{_IMPUTED}{{job="inference",input="Credit_History"}}': "0+4x1500",
-    **{series: "1x1500" for series in HEALTHY if series.startswith("up{")},
-}
 
 
 def _week(name: str, changes: Mapping[str, str | None], *alerts: str) -> Scenario:
@@ -151,7 +105,7 @@ def _week(name: str, changes: Mapping[str, str | None], *alerts: str) -> Scenari
         frozenset(alerts),
         within=42,
         not_within=3,
-        healthy=_WEEK,
+        healthy=WEEK,
         step="10m",
         changes_at=_STEPS_IN_8_DAYS,
     )
@@ -160,8 +114,8 @@ def _week(name: str, changes: Mapping[str, str | None], *alerts: str) -> Scenari
 def _decided(*, approved: int, rejected: int) -> dict[str, str | None]:
     begun = _STEPS_IN_8_DAYS
     return {
-        f'{_DECIDED},outcome="approved"}}': f"{28 * begun + approved}+{approved}x300",
-        f'{_DECIDED},outcome="rejected"}}': f"{12 * begun + rejected}+{rejected}x300",
+        f'{DECIDED},outcome="approved"}}': f"{28 * begun + approved}+{approved}x300",
+        f'{DECIDED},outcome="rejected"}}': f"{12 * begun + rejected}+{rejected}x300",
     }
 
 
@@ -183,7 +137,7 @@ SCENARIOS: Final = (
         when="one decision in ten is refused",
         changes={
             'publish_refused_decisions_total{job="inference"}': _counted(60, before=0),
-            f'http_request_duration_seconds_count{{{_PREDICT},status="503"}}': _counted(
+            f'http_request_duration_seconds_count{{{PREDICT},status="503"}}': _counted(
                 60, before=0
             ),
         },
@@ -193,7 +147,7 @@ SCENARIOS: Final = (
         when="two decisions are refused, too few for a rate",
         changes={
             'publish_refused_decisions_total{job="inference"}': "2x300",
-            f'http_request_duration_seconds_count{{{_PREDICT},status="503"}}': "2x300",
+            f'http_request_duration_seconds_count{{{PREDICT},status="503"}}': "2x300",
         },
         within=3,
     ),
@@ -201,13 +155,13 @@ SCENARIOS: Final = (
         "HighErrorRate",
         when="a service fails one request in fifty for eight minutes",
         changes={
-            f'http_request_duration_seconds_count{{{_PREDICT},status="500"}}': "0+12x300",
+            f'http_request_duration_seconds_count{{{PREDICT},status="500"}}': "0+12x300",
         },
         not_within=5,
     ),
     _fires(
         when="a service fails five requests in a thousand",
-        changes={f'http_request_duration_seconds_count{{{_PREDICT},status="500"}}': "0+3x300"},
+        changes={f'http_request_duration_seconds_count{{{PREDICT},status="500"}}': "0+3x300"},
         within=60,
     ),
     _fires("DeadLetters", when="an event is put aside", changes=_all("stream_dead", "1x300")),
@@ -227,7 +181,7 @@ SCENARIOS: Final = (
             **_all("stream_lag", "0x300"),
             **_all("stream_pending", "0x300"),
             **_all("decisions_total", "stale"),
-            **_all(_IMPUTED, "stale"),
+            **_all(IMPUTED, "stale"),
         },
         within=14,
     ),
@@ -285,7 +239,7 @@ SCENARIOS: Final = (
         "ConsumerStalled",
         when="the disk is full",
         changes={
-            _DISK_FULL: _counted(4, before=0),
+            DISK_FULL: _counted(4, before=0),
             **_all("stream_lag", "0+10x300"),
             **_all("consumer_last_commit", "7200x300"),
         },
@@ -311,7 +265,7 @@ SCENARIOS: Final = (
         "PredictSlow",
         when="one decision in fifty takes longer than 100 ms",
         changes=_all(
-            f'http_request_duration_seconds_bucket{{{_PREDICT},status="200",le="0.1"}}',
+            f'http_request_duration_seconds_bucket{{{PREDICT},status="200",le="0.1"}}',
             f"{599 * _CHANGES_AT}+588x300",
         ),
         within=15,
@@ -320,13 +274,16 @@ SCENARIOS: Final = (
     _fires(
         "NoDecisions",
         when="callers go away",
-        changes={**_all("decisions_total", "stale"), **_all(_IMPUTED, "stale")},
+        changes={
+            f'{DECIDED},outcome="approved"}}': _counted(0, before=420),
+            f'{DECIDED},outcome="rejected"}}': _counted(0, before=180),
+        },
         within=20,
         not_within=14,
     ),
     _fires(
-        when="they have been away for two hours, as at night",
-        changes={**_all("decisions_total", "stale"), **_all(_IMPUTED, "stale")},
+        when="they have been away for two hours, as at night, and inference was restarted",
+        changes={**_all("decisions_total", "stale"), **_all(IMPUTED, "stale")},
         within=150,
     ),
     _fires(
@@ -390,12 +347,12 @@ SCENARIOS: Final = (
     _week("two in three are approved", _decided(approved=26, rejected=14)),
     _week(
         "a caller no longer sends the credit history",
-        {f'{_IMPUTED}{{job="inference",input="Credit_History"}}': f"{4 * _STEPS_IN_8_DAYS}+16x300"},
+        {f'{IMPUTED}{{job="inference",input="Credit_History"}}': f"{4 * _STEPS_IN_8_DAYS}+16x300"},
         "ImputedInputsShifted",
     ),
     _week(
         "a caller no longer sends the term, which nobody left out before",
-        {f'{_IMPUTED}{{job="inference",input="Loan_Amount_Term"}}': "0+16x300"},
+        {f'{IMPUTED}{{job="inference",input="Loan_Amount_Term"}}': "0+16x300"},
         "ImputedInputsShifted",
     ),
 )
