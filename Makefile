@@ -13,12 +13,14 @@ export DOCKER_BUILDKIT := 1
 export COMPOSE_DOCKER_CLI_BUILD := 1
 # Compose v2 where there is one, else docker-compose.
 COMPOSE = $(shell docker compose version >/dev/null 2>&1 && echo docker compose || echo docker-compose)
+# What has to do with all containers has to do with those who watch them, too.
+OBSERVED = --profile observability
 # Fresh secrets are made inside the image: with Docker nothing else has to be installed. Where the
 # environment is installed, or can be for want of Docker, a key is made without it.
 KEYS = docker run --rm -i --network none --read-only loan-predictor-history python -m shared.keys
 KEY_MAKER = $(if $(wildcard $(INSTALLED)),$(INSTALLED),$(if $(shell command -v docker),history-image,$(INSTALLED)))
 
-.PHONY: help run test test-browser check train format lock clean env up down logs ps key password history-image compose-test bench flame load ladder chaos verify-audit fuzz audit
+.PHONY: help run test test-browser check train format lock clean env up observe down logs ps backup restore key password history-image compose-test bench flame load ladder chaos verify-audit fuzz audit
 .DEFAULT_GOAL := help
 
 help: ## Show this list
@@ -67,14 +69,26 @@ up: .env ## Start the whole system in containers: http://localhost:8080
 	@echo "    -d '{\"ApplicantIncome\": 5849, \"LoanAmount\": 128, \"Credit_History\": 1}'"
 	@echo "  curl -s http://localhost:8080/history -H \"X-API-Key: \$$(sed -n s/^API_KEY=//p .env)\""
 
+observe: .env ## Start Prometheus, Grafana and the Alertmanager beside the containers: http://localhost:3000
+	@grep -q '^GRAFANA_PASSWORD=.' .env || { echo "Add a line GRAFANA_PASSWORD=... to .env, which is from before there was Grafana." >&2; exit 2; }
+	$(COMPOSE) $(OBSERVED) up --detach --build
+	@echo "Ready. Open http://localhost:3000 as admin with $$(sed -n s/^GRAFANA_PASSWORD=//p .env); alerts: docs/operations.md"
+
 down: ## Stop the containers; their data stays
-	$(COMPOSE) down
+	$(COMPOSE) $(OBSERVED) down
 
 logs: ## Follow the containers' logs
-	$(COMPOSE) logs --follow --tail 100
+	$(COMPOSE) $(OBSERVED) logs --follow --tail 100
 
 ps: ## Show the containers and their health
-	$(COMPOSE) ps
+	$(COMPOSE) $(OBSERVED) ps
+
+backup: ## Write the containers' records to a file in backups, while they run; FILE=name
+	@COMPOSE="$(COMPOSE)" sh services/postgres/backup.sh $(FILE)
+
+restore: ## Put a backup into the containers' empty database: make restore FILE=backups/loan-....dump
+	@test -n "$(FILE)" || { echo "Name the backup: make restore FILE=backups/loan-....dump" >&2; exit 2; }
+	@COMPOSE="$(COMPOSE)" sh services/postgres/restore.sh "$(FILE)"
 
 key: $(KEY_MAKER) ## Make an API key: make key NAME=bank SCOPES=predict LIMITS=1000/hour
 	@test -n "$(NAME)" && test -n "$(SCOPES)" || { echo \
@@ -88,7 +102,7 @@ history-image:
 	@docker build --quiet --file Dockerfile.history --tag loan-predictor-history . > /dev/null
 
 compose-test: $(INSTALLED) ## Prove the containers: build, start, kill, restart, upgrade; needs Docker
-	$(PY) -m pytest -s --timeout 600 tests/compose/images.py tests/compose/stack.py
+	$(PY) -m pytest -s --timeout 600 $(addprefix tests/compose/,images.py restored.py stack.py observed.py)
 
 bench: $(INSTALLED) ## Measure every promise about speed; needs wrk: make bench ARGS="--quick"
 	@$(PY) -m tests.load.bench $(ARGS)

@@ -38,6 +38,7 @@ def fill(template: str) -> str:
         "DASHBOARD_API_KEY": dashboard_key,
         "DASHBOARD_LOGIN": login,
         "DASHBOARD_PASSWORD": password_entry(login),
+        "GRAFANA_PASSWORD": secrets.token_urlsafe(12),
         "API_KEYS": f'"{operator} {internal} {dashboard}"',
     }
     for name, value in values.items():

@@ -64,7 +64,9 @@ class Place:
                 unfinished.replace(self._file)
             except OSError as error:
                 if not self._fails:
-                    _log.warning("other workers are not told what is counted here", error=str(error))
+                    _log.warning(
+                        "other workers are not told what is counted here", error=str(error)
+                    )
                 self._fails = True
             else:
                 self._fails = False

@@ -59,8 +59,9 @@ class Stack:
     def __init__(self, folder: Path) -> None:
         self.env_file = folder / ".env"
         self._compose = compose_command()
-        port = free_port()
+        port, prometheus_port = free_port(), free_port()
         self.url = f"http://127.0.0.1:{port}"
+        self.prometheus_url = f"http://127.0.0.1:{prometheus_port}"
         self.limited_key, limited = mint_key("limited", ["predict"], f"{LIMITED_TO}/hour")
         text = keys.fill((ROOT / ".env.example").read_text())
         text = text.replace('API_KEYS="', f'API_KEYS="{limited} ')
@@ -68,7 +69,9 @@ class Stack:
             "COMPOSE_PROJECT_NAME=loan-predictor", f"COMPOSE_PROJECT_NAME={_PROJECT}"
         )
         text += f"GATEWAY_PORT={port}\nGATEWAY_SUBNET={_SUBNET}\n"
-        text += f"RATE_LIMIT_PREDICT={ANONYMOUS_LIMITED_TO}/hour\n"
+        text += (
+            f"PROMETHEUS_PORT={prometheus_port}\nRATE_LIMIT_PREDICT={ANONYMOUS_LIMITED_TO}/hour\n"
+        )
         self.env_file.touch(mode=0o600)
         self.env_file.write_text(text)
         found = re.search("^API_KEY=(.+)$", text, re.MULTILINE)
@@ -83,9 +86,14 @@ class Stack:
         command = [*self._compose, "--env-file", str(self.env_file), *files, *arguments]
         return output_of(*command, env=env)
 
+    def script(self, path: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """Run one of the shell scripts that work on the stack, whatever it comes to."""
+        command = " ".join([*self._compose, "--env-file", str(self.env_file)])
+        return run("sh", path, *arguments, env={"COMPOSE": command})
+
     def destroy(self) -> None:
         """Remove the containers and their data."""
-        self.compose("down", "--volumes", "--remove-orphans")
+        self.compose("--profile", "observability", "down", "--volumes", "--remove-orphans")
 
     def containers(self, service: str) -> list[str]:
         """The ids of all replicas of a service."""

@@ -2,8 +2,10 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from itertools import count
 from typing import Any, Final
 
@@ -45,12 +47,22 @@ class Verdict:
     failures: dict[int | str, int]
 
 
-async def steady_load(http: httpx.AsyncClient, ledger: Ledger, stop: asyncio.Event) -> None:
-    """Ask for decisions from several clients until ``stop``; then return when all have ended."""
-    numbers = count()
+def now() -> str:
+    """The time, as the history is asked since when."""
+    return datetime.now(UTC).isoformat()
+
+
+@asynccontextmanager
+async def loaded(http: httpx.AsyncClient, ledger: Ledger) -> AsyncIterator[None]:
+    """Ask for decisions from several clients while the block runs; all have ended after it."""
+    numbers, stop = count(), asyncio.Event()
     async with asyncio.TaskGroup() as clients:
         for _ in range(CLIENTS):
             clients.create_task(_client(http, ledger, numbers, stop))
+        try:
+            yield
+        finally:
+            stop.set()
 
 
 async def _client(

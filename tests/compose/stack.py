@@ -8,7 +8,6 @@ import json
 import re
 import time
 from collections import Counter
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +25,15 @@ from tests.compose.engine import (
     output_of,
     run,
 )
-from tests.compose.load import Ledger, Verdict, drained, hold_against, records_since, steady_load
+from tests.compose.load import (
+    Ledger,
+    Verdict,
+    drained,
+    hold_against,
+    loaded,
+    now,
+    records_since,
+)
 
 _APPLICATION = {"ApplicantIncome": 5849, "LoanAmount": 128, "Credit_History": 1}
 _REPLICAS = 3
@@ -152,7 +159,7 @@ async def test_inner_routes_are_not_reachable(stack: Stack, path: str) -> None:
 
 async def test_decision_is_found_in_history_exactly_once(http: httpx.AsyncClient) -> None:
     """As it was answered."""
-    since = _now()
+    since = now()
     answer = await http.post("/predict", json=_APPLICATION | {"Loan_ID": "once"})
     assert answer.status_code == 200, answer.text
     decision = answer.json()
@@ -233,11 +240,9 @@ async def test_gone_under_load_loses_and_doubles_no_answered_decision(
     stack: Stack, http: httpx.AsyncClient, verdicts: list[Verdict], how: str, service: str
 ) -> None:
     """Killed by -9, or stopped as for an update; the decisions answered are the rows stored."""
-    since = _now()
+    since = now()
     ledger = Ledger(prefix=f"{service}-{time.time_ns()}")
-    stop = asyncio.Event()
-    load = asyncio.create_task(steady_load(http, ledger, stop))
-    try:
+    async with loaded(http, ledger):
         await asyncio.sleep(_LOAD_BEFORE_S)
         container = stack.containers(service)[0]
         await asyncio.to_thread(output_of, "docker", how, container)
@@ -245,9 +250,6 @@ async def test_gone_under_load_loses_and_doubles_no_answered_decision(
         await asyncio.to_thread(output_of, "docker", "start", container)
         await asyncio.to_thread(stack.wait_healthy)
         await asyncio.sleep(_LOAD_AFTER_S)
-    finally:
-        stop.set()
-        await load
     await drained(http)
     verdict = hold_against(ledger, await records_since(http, since), fault=f"{how} {service}")
     verdicts.append(verdict)
@@ -334,10 +336,6 @@ def _head() -> str:
     head = ScriptDirectory.from_config(config).get_current_head()
     assert head
     return head
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat()
 
 
 def _log(container: str) -> str:

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from services.inference.manifest import SCHEMA_VERSION
-from services.inference.settings import BUNDLE_ROOT
+from services.inference.registry import load_bundle
+from services.inference.settings import BUNDLE_ROOT, InferenceSettings
 
 ROOT = Path(__file__).parents[2]
 _LOAD = "import sys; from services.inference.main import create_app; create_app(); "
@@ -45,6 +46,20 @@ def copied_root(tmp_path: Path) -> Path:
 
 def _folder(root: Path) -> Path:
     return root / (root / "CURRENT").read_text().strip()
+
+
+def test_an_older_bundle_is_served_again_when_it_is_named(
+    copied_root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By BUNDLE_VERSION alone, whatever CURRENT says; this is how models are rolled back."""
+    older = _folder(copied_root)
+    shutil.copytree(older, copied_root / "b-00000000")
+    (copied_root / "CURRENT").write_text("b-00000000\n")
+    _rewrite_manifest(copied_root, version="b-00000000")
+    assert load_bundle(copied_root, None).manifest.version == "b-00000000"
+    monkeypatch.setenv("BUNDLE_VERSION", older.name)
+    named = InferenceSettings().bundle_version
+    assert load_bundle(copied_root, named).manifest.version == older.name
 
 
 def test_serving_never_imports_the_training_libraries() -> None:

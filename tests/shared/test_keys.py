@@ -49,7 +49,14 @@ def test_env_template_is_filled_with_keys_that_fit_each_other() -> None:
 def test_env_template_is_filled_anew_each_time_and_fits_a_url() -> None:
     """No two installations share a secret, and no password needs escaping."""
     first, second = (_values(keys.fill(_TEMPLATE)) for _ in range(2))
-    for name in ("POSTGRES_PASSWORD", "REDIS_PASSWORD", "API_KEY", "INTERNAL_API_KEY", "API_KEYS"):
+    for name in (
+        "POSTGRES_PASSWORD",
+        "REDIS_PASSWORD",
+        "API_KEY",
+        "INTERNAL_API_KEY",
+        "API_KEYS",
+        "GRAFANA_PASSWORD",
+    ):
         assert first[name] != second[name]
     assert re.fullmatch("[0-9a-f]{48}", first["POSTGRES_PASSWORD"])
     assert re.fullmatch("[0-9a-f]{48}", first["REDIS_PASSWORD"])

@@ -1,0 +1,64 @@
+#!/bin/sh
+# Starts the Alertmanager with the e-mail receiver that ALERT_EMAIL_TO and ALERT_SMTP_... describe:
+# it does not read its settings from the environment, so this writes them into a file of its own.
+# Without ALERT_EMAIL_TO alerts are kept and shown, and sent to nobody. Values are written by the
+# shell itself: an argument could be read by every user of the host.
+set -eu
+umask 077
+folder=${ALERTMANAGER_CONFIG:-/tmp/alertmanager}
+mkdir -p "$folder"
+
+# As a YAML string, whatever is in it.
+quoted() {
+    printf "'%s'" "$(printf '%s' "$1" | sed "s/'/''/g")"
+}
+
+if [ -z "${ALERT_EMAIL_TO:-}" ]; then
+    echo "No ALERT_EMAIL_TO is set: alerts are shown in Grafana and sent to nobody." >&2
+    receiver="  - name: operator"
+elif [ -z "${ALERT_SMTP_HOST:-}" ]; then
+    echo "ALERT_EMAIL_TO is set and ALERT_SMTP_HOST (mail.example:587) is not." >&2
+    exit 1
+else
+    receiver="  - name: operator
+    email_configs:
+      - to: $(quoted "$ALERT_EMAIL_TO")
+        from: $(quoted "${ALERT_EMAIL_FROM:-$ALERT_EMAIL_TO}")
+        smarthost: $(quoted "$ALERT_SMTP_HOST")
+        require_tls: ${ALERT_SMTP_TLS:-true}
+        send_resolved: true"
+    if [ -n "${ALERT_SMTP_USER:-}" ]; then
+        printf '%s' "${ALERT_SMTP_PASSWORD:-}" > "$folder/smtp-password"
+        receiver="$receiver
+        auth_username: $(quoted "$ALERT_SMTP_USER")
+        auth_password_file: $(quoted "$folder/smtp-password")"
+    fi
+    echo "Alerts go to $ALERT_EMAIL_TO." >&2
+fi
+
+cat > "$folder/alertmanager.yml" <<END
+route:
+  receiver: operator
+  group_by: [alertname]
+  group_wait: 30s
+  group_interval: 5m
+  repeat_interval: 12h
+  routes:
+    - matchers: ['severity="critical"']
+      receiver: operator
+      repeat_interval: 1h
+# Of a fault and what follows from it, the fault is told.
+inhibit_rules:
+  - source_matchers: [alertname="ServiceGone"]
+    target_matchers: [alertname="TargetDown"]
+    equal: [job]
+  - source_matchers: [alertname="RedisDown"]
+    target_matchers: [alertname=~"HandOverDegraded|RateLimitsDegraded"]
+  - source_matchers: [alertname=~"DatabaseDown|DatabaseDiskFull"]
+    target_matchers: [alertname=~"ConsumerStalled|StreamBacklog|DecisionsPendingLong"]
+receivers:
+$receiver
+END
+
+unset ALERT_SMTP_PASSWORD
+exec "${ALERTMANAGER:-/bin/alertmanager}" --config.file="$folder/alertmanager.yml" "$@"
