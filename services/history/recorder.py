@@ -6,6 +6,7 @@ from typing import Any, Final, TypeAlias
 
 import asyncpg
 from pydantic import ValidationError
+from pydantic_core import CoreConfig, SchemaValidator
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
@@ -18,8 +19,11 @@ DecodedRow: TypeAlias = tuple[Any, ...]
 """One decision as ``records.row_of`` makes it."""
 
 
-# The adapter's own method costs more than what it adds.
-_read_event: Final = EVENT.validator.validate_json
+# The adapter's own method costs more than what it adds, and so does looking up each text among the
+# last ones: what is no literal seldom comes twice.
+_read_event: Final = SchemaValidator(
+    EVENT.core_schema, CoreConfig(cache_strings="none")
+).validate_json
 
 
 class Undecodable(ValueError):
