@@ -10,6 +10,7 @@ from pydantic_core import CoreConfig, SchemaValidator
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from services.history.copying import copy_data
 from services.history.database import is_data_error
 from services.history.records import COLUMNS, EVENT, row_of
 from services.history.rollups import add_up
@@ -105,8 +106,11 @@ async def _insert(connection: asyncpg.Connection, rows: Sequence[DecodedRow]) ->
     case, so it is tried first.
     """
     by_model, by_applicant = add_up(rows)
+    source: Any = copy_data(rows)  # of its types the driver's stubs leave this one out
     async with connection.transaction():
-        await connection.copy_records_to_table(predictions.name, records=rows, columns=COLUMNS)
+        await connection.copy_to_table(
+            predictions.name, source=source, columns=COLUMNS, format="binary"
+        )
         # The counts come last: the rows that every writer updates are locked the shortest.
         await connection.execute(_ADD_UP, by_model, by_applicant)
 
