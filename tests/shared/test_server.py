@@ -1,11 +1,13 @@
-"""Whom a service believes about the address of its callers."""
+"""Whom a service believes about its callers, and how its workers share them."""
 
+import socket
 from pathlib import Path
 
 import httpx
 import pytest
 
 from services.local import services
+from shared.server import listener_beside_others
 from tests import keys
 from tests.harness import HOST, free_port
 
@@ -52,3 +54,27 @@ def test_forwarded_address_counts_only_from_a_trusted_proxy(
         process.stop()
         print(process.log_tail())
     assert statuses == [200] * _LIMIT + [200 if counted_apart else 429]
+
+
+def test_connections_that_come_at_once_are_spread_over_the_workers() -> None:
+    """No worker gets all of them, whichever of them is the first to accept."""
+    port = free_port()
+    with listener_beside_others(HOST, port) as first, listener_beside_others(HOST, port) as second:
+        for listener in (first, second):
+            listener.listen()
+            listener.setblocking(False)
+        callers = [socket.create_connection((HOST, port)) for _ in range(64)]
+        waiting = [_accept_all(first), _accept_all(second)]
+        for connection in (*callers, *waiting[0], *waiting[1]):
+            connection.close()
+    assert sum(map(len, waiting)) == 64
+    assert all(waiting)
+
+
+def _accept_all(listener: socket.socket) -> list[socket.socket]:
+    accepted = []
+    while True:
+        try:
+            accepted.append(listener.accept()[0])
+        except BlockingIOError:
+            return accepted
