@@ -1,7 +1,8 @@
 """Rows as COPY reads them fastest: in PostgreSQL's binary format.
 
-The driver makes it too, value by value. Here half of a row is looked up, for most of its texts and
-lists are the same few again and again, and the rest packed together: 1.4 us a row instead of 2.2.
+The driver makes it too, value by value and when the batch is sent. Here half of a row is looked up,
+for most of its texts and lists are the same few again and again, and the rest packed together, as
+soon as the event is read: its values are still in the processor's cache then and let go at once.
 
 Source: PostgreSQL's manual, COPY, "Binary Format".
 """
@@ -10,7 +11,8 @@ from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from struct import Struct
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
+from uuid import UUID
 
 from services.history.records import COLUMNS
 
@@ -33,21 +35,40 @@ _NULL: Final = _length(-1)
 _SMALL_NUMBERS: Final = {None: _NULL, 0: b"\0\0\0\2\0\0", 1: b"\0\0\0\2\0\1"}
 
 
-def copy_data(rows: Iterable[Sequence[Any]]) -> memoryview:
-    """What ``COPY ... FROM STDIN (FORMAT binary)`` reads ``rows`` from.
+class EncodedRow(NamedTuple):
+    """A row as COPY reads it, beside what has to be known of it before it is stored."""
 
-    Each is the values of ``records.COLUMNS``, as ``records.row_of`` gives them.
-    """
-    parts = [_HEAD]
+    id: UUID
+    derived_id: UUID | None
+    decided_at: datetime
+    model: str
+    bundle_version: str
+    prediction: str
+    confidence: float
+    with_warnings: bool
+    property_area: str | None
+    credit_history: int | None
+    data: bytes
+
+
+def copy_data(rows: Iterable[EncodedRow]) -> memoryview:
+    """What ``COPY ... FROM STDIN (FORMAT binary)`` reads the columns of ``COLUMNS`` from."""
+    # Bytes themselves the driver would take for a path.
+    return memoryview(b"".join((_HEAD, *[row.data for row in rows], _END)))
+
+
+def encode(row: Sequence[Any]) -> EncodedRow:
+    """The values of ``records.COLUMNS``, as ``records.row_of`` gives them, encoded."""
     # fmt: off
-    for (
+    (
         key, decided_at, confidence, approved, rejected, accuracy,
         income, other_income, amount, term, credit_history,
         prediction, model, version, client, request_id, loan_id,
         gender, married, dependents, education, self_employed, area,
         imputed, warnings, derived_id,
-    ) in rows:
-        parts += (
+    ) = row
+    data = b"".join(
+        (
             _first_columns(
                 _COLUMNS, 16, key.bytes, 8, (decided_at - _EPOCH) // _MICROSECOND,
                 8, confidence, 8, approved, 8, rejected, 8, accuracy,
@@ -65,10 +86,12 @@ def copy_data(rows: Iterable[Sequence[Any]]) -> memoryview:
             _list(*warnings),
             _NULL if derived_id is None else _id(16, derived_id.bytes),
         )
+    )
+    return EncodedRow(
+        key, derived_id, decided_at, model, version, prediction,
+        confidence, bool(warnings), area, credit_history, data,
+    )
     # fmt: on
-    parts.append(_END)
-    # Bytes themselves the driver would take for a path.
-    return memoryview(b"".join(parts))
 
 
 def _text(text: str | None) -> bytes:

@@ -6,10 +6,11 @@ from typing import Any
 import asyncpg
 
 from services.history.copying import copy_data
+from services.history.recorder import decode
 from services.history.records import COLUMNS
 from services.history.tables import predictions
 from shared.events import Application
-from tests.history.events import derived_id, random_events, row_of
+from tests.history.events import body_of, derived_id, random_events, row_of
 
 
 async def test_rows_are_stored_as_the_driver_stores_them(database_url: str) -> None:
@@ -26,15 +27,16 @@ async def test_rows_are_stored_as_the_driver_stores_them(database_url: str) -> N
             1, seed=46, timestamp=datetime(2026, 1, 1, tzinfo=timezone(timedelta(hours=-11)))
         ),
     ]
-    rows = [row_of(event) for event in events]
     connection = await asyncpg.connect(database_url)
     try:
         for table in ("ours", "theirs"):
             await connection.execute(f"CREATE TABLE {table} (LIKE {predictions.name})")
             await connection.execute(f"ALTER TABLE {table} ALTER recorded_at DROP NOT NULL")
-        ours: Any = copy_data(rows)
+        ours: Any = copy_data(map(row_of, events))
         await connection.copy_to_table("ours", source=ours, columns=COLUMNS, format="binary")
-        await connection.copy_records_to_table("theirs", records=rows, columns=COLUMNS)
+        await connection.copy_records_to_table(
+            "theirs", records=[decode(body_of(event)) for event in events], columns=COLUMNS
+        )
         stored = [
             await connection.fetch(f"SELECT row_to_json({table}) FROM {table} ORDER BY id")  # noqa: S608 - two names of this test
             for table in ("ours", "theirs")
