@@ -35,7 +35,8 @@ _STAGED: Final = "bench:staged"
 _GROUP: Final = 16
 """Events in one entry: what one worker hands over together under 32 connections, as measured."""
 _WARM_UP: Final = 64 * _GROUP
-"""Events that are stored before, so that every lane has its connection open, as COPY has."""
+"""Events that are stored before, or half of them all if that is less, so that every lane has its
+connection open, as COPY has."""
 _MOST_CONSUMERS: Final = 3
 _POLL_S: Final = 0.005
 _GIVE_UP_S: Final = 300.0
@@ -130,8 +131,9 @@ def drain_rate(bench: Bench, events: Sequence[bytes], *, consumers: int) -> floa
     bench.clear_stream()
     with Redis.from_url(bench.redis.url) as redis:
         redis.xgroup_create(STREAM, CONSUMER_GROUP, id="0", mkstream=True)
-        _fill(redis, STREAM, events[:_WARM_UP])
-        measured = events[_WARM_UP:]
+        warm_up = min(_WARM_UP, len(events) // 2)
+        _fill(redis, STREAM, events[:warm_up])
+        measured = events[warm_up:]
         # Under another name, so that one command gives the full stream to waiting consumers.
         redis.xgroup_create(_STAGED, CONSUMER_GROUP, id="0", mkstream=True)
         _fill(redis, _STAGED, measured)
