@@ -17,10 +17,11 @@ from typing import Annotated, Final
 from pydantic import BeforeValidator, Field, IPvAnyNetwork, ValidationError
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from uvicorn import Config, Server
-from uvicorn.supervisors import Multiprocess
+from uvicorn.config import STARTUP_FAILURE
 
 from shared.health import DRAINING
 from shared.metrics.workers import worker_folder
+from shared.supervisor import keep_running
 from shared.telemetry import get_logger, take_over_output
 
 _CLOSE: Final = (b"connection", b"close")
@@ -182,17 +183,28 @@ def _accept_all(listener: socket.socket) -> list[socket.socket]:
         accepted.append(connection)
 
 
+def listener_beside_others(host: str, port: int) -> socket.socket:
+    """A socket bound to a port that other workers have sockets of their own for.
+
+    Linux deals connections out to all that listen. From one socket for all, the worker that wakes
+    first accepts whatever waits: up to 32 of 32 connections that came at once.
+    """
+    listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
+    for option in (socket.SO_REUSEADDR, socket.SO_REUSEPORT):
+        listener.setsockopt(socket.SOL_SOCKET, option, 1)
+    listener.bind((host, port))
+    return listener
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Serve; the exit code is 0 after a signal, 3 when the app does not start."""
     parser = argparse.ArgumentParser(prog="python -m shared.server", description=__doc__)
     parser.add_argument("app", help="module:factory")
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=8000)
+    parser.add_argument("--workers", type=int, default=1, help="processes that serve (1)")
     parser.add_argument(
-        "--workers",
-        type=int,
-        default=1,
-        help="several are served by uvicorn's own, without DRAIN_S",
+        "--beside-others", action="store_true", help="serve a port that others serve as well"
     )
     asked = parser.parse_args(arguments)
     take_over_output()
@@ -209,7 +221,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         factory=True,
         host=asked.host,
         port=asked.port,
-        workers=asked.workers,
         loop="uvloop",
         http="shared.protocol:BoundedHttpProtocol",
         proxy_headers=bool(trusted),
@@ -222,12 +233,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
         timeout_graceful_shutdown=settings.shutdown_grace_s,
     )
     if asked.workers > 1:
+        # Nothing else may serve there now: to share a port by mistake would go unnoticed.
+        config.bind_socket().close()
         with worker_folder():
-            Multiprocess(config, sockets=[config.bind_socket()]).run()
-        return 0
+            return keep_running(
+                [
+                    *(sys.executable, "-m", "shared.server", asked.app, "--beside-others"),
+                    *("--host", asked.host, "--port", str(asked.port)),
+                ],
+                count=asked.workers,
+            )
     server = DrainingServer(config, drain_s=settings.drain_s)
-    server.run([config.bind_socket()])
-    return 0 if server.started else 3
+    server.run(
+        [
+            listener_beside_others(asked.host, asked.port)
+            if asked.beside_others
+            else config.bind_socket()
+        ]
+    )
+    return 0 if server.started else STARTUP_FAILURE
 
 
 if __name__ == "__main__":

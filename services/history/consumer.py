@@ -23,9 +23,10 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from services.history import stream
+from services.history.copying import EncodedRow
 from services.history.database import DATABASE_ERRORS, is_data_error, open_engine
 from services.history.figures import ConsumerFigures, told_to_prometheus
-from services.history.recorder import DecodedRow, Undecodable, decode, store
+from services.history.recorder import Undecodable, read_row, store
 from services.history.settings import CACHE_PREFIX, HistorySettings
 from services.history.stream import Entry
 from shared.cache import Cache
@@ -67,7 +68,7 @@ class Batch(NamedTuple):
     """The events of some entries: those that make rows, beside these, and those that make none."""
 
     origins: list[Origin]
-    rows: list[DecodedRow]
+    rows: list[EncodedRow]
     unusable: list[Unusable]
 
 
@@ -80,7 +81,7 @@ async def decode_all(entries: Iterable[Entry]) -> Batch:
         await asyncio.sleep(0)
         events = entry.events
         try:
-            rows = list(map(decode, events))
+            rows = list(map(read_row, events))
         except Undecodable:
             events, rows = _sort_out(entry, batch.unusable)
         batch.origins.extend(zip(repeat(entry), events, strict=False))
@@ -88,12 +89,12 @@ async def decode_all(entries: Iterable[Entry]) -> Batch:
     return batch
 
 
-def _sort_out(entry: Entry, unusable: list[Unusable]) -> tuple[list[bytes], list[DecodedRow]]:
+def _sort_out(entry: Entry, unusable: list[Unusable]) -> tuple[list[bytes], list[EncodedRow]]:
     """The events that make rows, and these; what makes none is added to ``unusable``."""
     events, rows = [], []
     for event in entry.events:
         try:
-            rows.append(decode(event))
+            rows.append(read_row(event))
         except Undecodable as error:
             unusable.append(Unusable(entry, event, str(error)))
         else:
@@ -215,7 +216,7 @@ class Consumer:
             # What is stored but not acknowledged will be taken over and found stored.
             _log.warning("not acknowledged", error=_reason(error))
 
-    async def _store(self, origins: Sequence[Origin], rows: Sequence[DecodedRow]) -> list[Unusable]:
+    async def _store(self, origins: Sequence[Origin], rows: Sequence[EncodedRow]) -> list[Unusable]:
         """Commit the rows; the events that the database refuses by themselves, with its reason.
 
         A refused batch is halved until the refused rows stand alone, so they cost the others
@@ -232,7 +233,7 @@ class Consumer:
             )
         return []
 
-    async def _commit(self, origins: Sequence[Origin], rows: Sequence[DecodedRow]) -> None:
+    async def _commit(self, origins: Sequence[Origin], rows: Sequence[EncodedRow]) -> None:
         """Commit the rows, however long the database is away.
 
         Raises ``DBAPIError`` only when it refuses the values, and ``Unfinished``.

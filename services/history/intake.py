@@ -6,9 +6,10 @@ from redis.exceptions import RedisError
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from services.history.copying import EncodedRow
 from services.history.database import DATABASE_ERRORS, is_data_error, is_outage
 from services.history.errors import StoreUnavailable
-from services.history.recorder import DecodedRow, Undecodable, decode, store
+from services.history.recorder import Undecodable, read_row, store
 from shared.cache import Cache
 from shared.errors import MAX_FAULTS, Fault, InvalidInput
 from shared.telemetry import get_logger
@@ -44,8 +45,8 @@ async def take_in(
         _log.warning("caches not invalidated", error=repr(error))
 
 
-def _decode_lines(body: bytes) -> list[DecodedRow]:
-    rows: list[DecodedRow] = []
+def _decode_lines(body: bytes) -> list[EncodedRow]:
+    rows: list[EncodedRow] = []
     faults: list[Fault] = []
     for number, line in enumerate(body.split(b"\n"), start=1):
         if len(faults) == MAX_FAULTS:
@@ -53,7 +54,7 @@ def _decode_lines(body: bytes) -> list[DecodedRow]:
         if not line.strip():
             continue
         try:
-            rows.append(decode(line))
+            rows.append(read_row(line))
         except Undecodable as error:
             faults.append(Fault(field=f"line {number}", message=str(error)))
     if not rows and not faults:

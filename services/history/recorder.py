@@ -6,9 +6,11 @@ from typing import Any, Final, TypeAlias
 
 import asyncpg
 from pydantic import ValidationError
+from pydantic_core import CoreConfig, SchemaValidator
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from services.history.copying import EncodedRow, copy_data, encode
 from services.history.database import is_data_error
 from services.history.records import COLUMNS, EVENT, row_of
 from services.history.rollups import add_up
@@ -21,8 +23,11 @@ DecodedRow: TypeAlias = tuple[Any, ...]
 """One decision as ``records.row_of`` makes it."""
 
 
-# The adapter's own method costs more than what it adds.
-_read_event: Final = EVENT.validator.validate_json
+# The adapter's own method costs more than what it adds, and so does looking up each text among the
+# last ones: what is no literal seldom comes twice.
+_read_event: Final = SchemaValidator(
+    EVENT.core_schema, CoreConfig(cache_strings="none")
+).validate_json
 
 
 class Undecodable(ValueError):
@@ -41,7 +46,12 @@ def decode(payload: bytes) -> DecodedRow:
         raise Undecodable("; ".join(faults)) from None
 
 
-async def store(engine: AsyncEngine, rows: Sequence[DecodedRow]) -> int:
+def read_row(payload: bytes) -> EncodedRow:
+    """What ``store`` takes, of one event as ``decode`` reads it; raises ``Undecodable``."""
+    return encode(decode(payload))
+
+
+async def store(engine: AsyncEngine, rows: Sequence[EncodedRow]) -> int:
     """Commit the rows and their share of the roll-ups, all or nothing; how many were new.
 
     A row whose decision is stored already changes nothing, so storing again is always safe; of
@@ -50,7 +60,7 @@ async def store(engine: AsyncEngine, rows: Sequence[DecodedRow]) -> int:
     """
     # In one order everywhere: transactions that meet on a row wait for each other, not in a ring.
     # They meet on the decision's own id: one that is derived may come with two times, so two keys.
-    by_id = {(row[_DERIVED_ID] or row[0]).int: row for row in reversed(rows)}
+    by_id = {(row.derived_id or row.id).int: row for row in reversed(rows)}
     new = [by_id[number] for number in sorted(by_id)]
     async with _driver(engine) as connection:
         while new:
@@ -62,16 +72,13 @@ async def store(engine: AsyncEngine, rows: Sequence[DecodedRow]) -> int:
                 stored = await _stored(connection, new)
                 if not stored:
                     raise  # the rows refuse each other; only a forged id can lead here
-                new = [row for row in new if not stored.intersection((row[0], row[_DERIVED_ID]))]
+                new = [row for row in new if not stored.intersection((row.id, row.derived_id))]
             else:
                 break
     # By the ids of their requests, each of these decisions is found in this process's log too.
-    _log.info("stored", rows=len(new), request_ids=[row[_REQUEST_ID] for row in rows])
+    _log.info("stored", rows=len(new), request_ids=[row.request_id for row in rows])
     return len(new)
 
-
-_DERIVED_ID: Final = COLUMNS.index("derived_id")
-_REQUEST_ID: Final = COLUMNS.index("request_id")
 
 _FIND: Final = """
 SELECT id, derived_id FROM predictions WHERE id = ANY($1) OR derived_id = ANY($2)
@@ -100,15 +107,18 @@ ON CONFLICT (period, starts_at, model, bundle_version, prediction) DO UPDATE SET
 """
 
 
-async def _insert(connection: asyncpg.Connection, rows: Sequence[DecodedRow]) -> None:
+async def _insert(connection: asyncpg.Connection, rows: Sequence[EncodedRow]) -> None:
     """One transaction; raises ``UniqueViolationError``, with nothing stored, if a row exists.
 
     COPY, the cheapest way in for both sides, cannot skip a row that is there. That is the rare
     case, so it is tried first.
     """
     by_model, by_applicant = add_up(rows)
+    source: Any = copy_data(rows)  # of its types the driver's stubs leave this one out
     async with connection.transaction():
-        await connection.copy_records_to_table(predictions.name, records=rows, columns=COLUMNS)
+        await connection.copy_to_table(
+            predictions.name, source=source, columns=COLUMNS, format="binary"
+        )
         # The counts come last: the rows that every writer updates are locked the shortest.
         await connection.execute(_ADD_UP, by_model, by_applicant)
 
@@ -121,10 +131,10 @@ _DRIVER_ERRORS: Final = (
 )
 
 
-async def _stored(connection: asyncpg.Connection, rows: Sequence[DecodedRow]) -> set[Any]:
+async def _stored(connection: asyncpg.Connection, rows: Sequence[EncodedRow]) -> set[Any]:
     """The keys, and the derived ids, by which any of the rows is stored already."""
-    ids = [row[0] for row in rows]
-    derived_ids = [row[_DERIVED_ID] for row in rows if row[_DERIVED_ID] is not None]
+    ids = [row.id for row in rows]
+    derived_ids = [row.derived_id for row in rows if row.derived_id is not None]
     found = await connection.fetch(_FIND, ids, derived_ids)
     return {identifier for row in found for identifier in row if identifier is not None}
 

@@ -7,23 +7,10 @@ it; what is left to PostgreSQL are some dozens of rows per batch.
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from datetime import UTC, date, datetime, time
-from operator import itemgetter
 from typing import Any, Final, NamedTuple, TypeAlias
 
-from services.history.records import COLUMNS
+from services.history.copying import EncodedRow
 from services.history.tables import HISTOGRAM_BUCKETS, MISSING
-
-_COUNTED: Final = (
-    "decided_at",
-    "model",
-    "bundle_version",
-    "prediction",
-    "confidence",
-    "warnings",
-    "property_area",
-    "credit_history",
-)
-_counted: Final = itemgetter(*map(COLUMNS.index, _COUNTED))
 
 _Hour: TypeAlias = tuple[date, int, str, str, str]
 """A UTC hour with the model, its version and the decision."""
@@ -31,8 +18,8 @@ _Hour: TypeAlias = tuple[date, int, str, str, str]
 _Span: TypeAlias = tuple[str, datetime, str, str, str]
 """The key of ``prediction_rollup``."""
 
-_Applicant: TypeAlias = tuple[str, str, str]
-"""The key of ``applicant_rollup``."""
+_Applicant: TypeAlias = tuple[str | None, int | None, str]
+"""The area, the credit history and the decision."""
 
 _EPOCH: Final = datetime.fromtimestamp(0, UTC)
 
@@ -63,21 +50,22 @@ class _Total(NamedTuple):
         )
 
 
-def add_up(rows: Iterable[Sequence[Any]]) -> Rollups:
-    """The roll-ups of ``rows``, each the values of ``records.COLUMNS``.
+def add_up(rows: Iterable[EncodedRow]) -> Rollups:
+    """The roll-ups of ``rows``.
 
     ``decided_at`` must be in UTC, for it is UTC's hours and days that are counted.
     """
-    by_hour: defaultdict[_Hour, list[tuple[float, list[str]]]] = defaultdict(list)
+    by_hour: defaultdict[_Hour, list[tuple[float, bool]]] = defaultdict(list)
     by_applicant: defaultdict[_Applicant, list[float]] = defaultdict(list)
-    for decided_at, model, version, prediction, confidence, warnings, area, history in map(
-        _counted, rows
-    ):
+    # fmt: off
+    for (
+        _, _, _, decided_at, model, version, prediction, confidence, warned, area, history, _,
+    ) in rows:
+        # fmt: on
         # A date and a number make a key at a fifth of the cost of a time cut down to the hour.
         decided_in = (decided_at.date(), decided_at.hour, model, version, prediction)
-        by_hour[decided_in].append((confidence, warnings))
-        applicant = (area or MISSING, MISSING if history is None else str(history), prediction)
-        by_applicant[applicant].append(confidence)
+        by_hour[decided_in].append((confidence, warned))
+        by_applicant[area, history, prediction].append(confidence)
 
     by_span: defaultdict[_Span, _Total] = defaultdict(_Total)
     for (day, hour, model, version, prediction), counted in by_hour.items():
@@ -91,19 +79,26 @@ def add_up(rows: Iterable[Sequence[Any]]) -> Rollups:
             by_span[key] = by_span[key].and_(total)
     return Rollups(
         by_model=[(*key, *by_span[key]) for key in sorted(by_span)],
-        by_applicant=[
-            (*key, len(by_applicant[key]), sum(by_applicant[key])) for key in sorted(by_applicant)
-        ],
+        by_applicant=sorted(
+            (
+                MISSING if area is None else area,
+                MISSING if history is None else str(history),
+                prediction,
+                len(confidences),
+                sum(confidences),
+            )
+            for (area, history, prediction), confidences in by_applicant.items()
+        ),
     )
 
 
-def _total(counted: Sequence[tuple[float, list[str]]]) -> _Total:
+def _total(counted: Sequence[tuple[float, bool]]) -> _Total:
     histogram = [0] * HISTOGRAM_BUCKETS
     for confidence, _ in counted:
         histogram[min(int(confidence * HISTOGRAM_BUCKETS), HISTOGRAM_BUCKETS - 1)] += 1
     return _Total(
         len(counted),
-        sum(1 for _, warnings in counted if warnings),
+        sum(warned for _, warned in counted),
         sum(confidence for confidence, _ in counted),
         histogram,
     )

@@ -98,7 +98,7 @@ class HistorySettings(CommonSettings):
         min_length=1,
         description="Name within the consumer group; consumers on one host may share it.",
     )
-    consumer_batch_size: int = Field(default=500, ge=1, le=500)
+    consumer_batch_size: int = Field(default=1000, ge=1, le=1000)
     consumer_block_s: float = Field(
         default=1.0, gt=0, le=60, description="Longest wait of one read of an empty stream."
     )

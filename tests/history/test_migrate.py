@@ -14,13 +14,13 @@ from services.history import migrate as migrating
 from services.history.database import ping, transaction
 from services.history.migrate import migrate
 from services.history.queries import read_one
-from services.history.recorder import store
+from services.history.recorder import decode, store
 from services.history.records import COLUMNS, record_of
 from services.history.settings import HistorySettings
 from services.history.tables import PERSONAL, metadata, predictions
 from tests.harness import HOST, free_port
 from tests.history.conftest import engine_of
-from tests.history.events import random_events, row_of
+from tests.history.events import body_of, random_events, row_of
 
 
 async def test_migrations_lead_to_the_tables_even_when_run_at_once(
@@ -48,7 +48,7 @@ async def test_upgrade_keeps_the_rows_that_are_there(empty_database_url: str) ->
         await connection.run_sync(_upgrade_to, "0001")
         await connection.execute(
             insert(table(predictions.name, *map(column, names))),
-            [dict(zip(names, row_of(event), strict=False)) for event in events],
+            [dict(zip(names, decode(body_of(event)), strict=False)) for event in events],
         )
     await migrate(settings.database_url)
 

@@ -2,7 +2,7 @@
 
 import os
 import resource
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from functools import partial
 from statistics import median
@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from tests.load import stack
 from tests.load.decision_figures import LOADED, applications_to
-from tests.load.figure import Figure, at_least, figure, interleave, ratio
+from tests.load.figure import Bound, Figure, at_least, interleave, ratio
 from tests.load.processor import is_counted, session_s
 from tests.load.stack import Bench, Serving
 from tests.load.wrk import Target
@@ -38,52 +38,76 @@ def two_workers(bench: Bench) -> list[Figure]:
             "limit, one": opened.enter_context(stack.baseline("limit", bench.folder)),
             "limit, two": opened.enter_context(stack.baseline("limit", bench.folder, workers=2)),
         }
+        targets = {
+            name: applications_to(bench, serving.url, "/predict")
+            for name, serving in servings.items()
+        }
+
+        def contender(name: str, connections: int) -> Callable[[], _Run]:
+            return partial(_run, bench, servings[name], targets[name], connections=connections)
+
         results = interleave(
             bench,
             {
-                name: partial(_run, bench, serving, applications_to(bench, serving.url, "/predict"))
-                for name, serving in servings.items()
+                **{name: contender(name, LOADED) for name in servings},
+                # As many for each as the one has: the groups that are handed over are as large.
+                **{f"{name}, twice": contender(name, 2 * LOADED) for name in ("two", "limit, two")},
             },
             show=lambda run: f"{run.rate:,.0f}/s",
         )
-    ours = _gains(results["one"], results["two"])
-    limits = _gains(results["limit, one"], results["limit, two"])
-    found = [
-        ratio(
-            "Two workers against one on this machine, as a multiple of how the limit route scales",
+
+    def compared(name: str, more: str, bound: Bound | None) -> Figure:
+        ours = _gains(results["one"], results[f"two{more}"])
+        limits = _gains(results["limit, one"], results[f"limit, two{more}"])
+        return ratio(
+            name,
             ours,
             limits,
-            bound=at_least(1.0),
+            bound=bound,
             detail=f"{median(ours):.2f} times the rate against {median(limits):.2f} times",
         )
+
+    found = [
+        compared(
+            "Two workers against one on this machine, as a multiple of how the limit route scales",
+            "",
+            at_least(1.0),
+        ),
+        compared("The same with 32 connections for each worker", ", twice", None),
     ]
     if is_counted():
-        found.append(_ceiling(results["one"], results["limit, one"]))
+        found.append(_ceiling(results))
     return found
 
 
-def _ceiling(ours: Sequence[_Run], limits: Sequence[_Run]) -> Figure:
-    """What the scaling can be at most, by what a request costs whom when one worker serves it."""
-    values = [
-        _most_gain(mine) / _most_gain(limit) for mine, limit in zip(ours, limits, strict=True)
+def _ceiling(results: Mapping[str, Sequence[_Run]]) -> Figure:
+    """What the scaling can be at most, by what a request costs whom with one worker and two."""
+    gains = [
+        [
+            _most_gain(one, two)
+            for one, two in zip(results[f"{route}one"], results[f"{route}two"], strict=True)
+        ]
+        for route in ("", "limit, ")
     ]
-    return figure(
-        "The most that this can be, by processor time",
-        values,
-        unit="x",
+    return ratio(
+        "The most that the first can be, by processor time",
+        *gains,
         bound=None,
-        detail=f"a request takes {_costs(ours)}; on the limit route {_costs(limits)}",
+        detail="a request takes "
+        + "; ".join(f"{_costs(results[name])} ({name})" for name in ("one", "two"))
+        + "; on the limit route "
+        + "; ".join(f"{_costs(results[f'limit, {name}'])} ({name})" for name in ("one", "two")),
     )
 
 
-def _most_gain(one: _Run) -> float:
+def _most_gain(one: _Run, two: _Run) -> float:
     """The rate of two workers with no processor idle, against that of one that never waits.
 
     The two share the processors with Redis and the generator; a single one has its own.
     """
     cores = os.cpu_count() or 1
     alone = min(1 / one.service_s, cores / one.total_s)
-    together = min(2 / one.service_s, cores / one.total_s)
+    together = min(2 / two.service_s, cores / two.total_s)
     return together / alone
 
 
@@ -101,12 +125,12 @@ def _gains(one: Sequence[_Run], two: Sequence[_Run]) -> list[float]:
     return [more.rate / less.rate for less, more in zip(one, two, strict=True)]
 
 
-def _run(bench: Bench, serving: Serving, target: Target) -> _Run:
+def _run(bench: Bench, serving: Serving, target: Target, *, connections: int) -> _Run:
     if not is_counted():
-        return _Run(target.run(connections=LOADED, seconds=bench.seconds).rate, 0, 0, 0)
+        return _Run(target.run(connections=connections, seconds=bench.seconds).rate, 0, 0, 0)
     service_s, redis_s = session_s(serving.session), session_s(bench.redis.process.pid)
     generator_s = _children_s()
-    measured = target.run(connections=LOADED, seconds=bench.seconds)
+    measured = target.run(connections=connections, seconds=bench.seconds)
     return _Run(
         measured.rate,
         (session_s(serving.session) - service_s) / measured.requests,

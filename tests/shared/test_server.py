@@ -1,5 +1,6 @@
-"""Whom a service believes about the address of its callers."""
+"""Whom a service believes about its callers, and how its workers share them."""
 
+import socket
 import sys
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import pytest
 
 from services.local import services
 from services.local.processes import Process
+from shared.server import listener_beside_others
 from tests import keys
 from tests.harness import HOST, events_in, free_port
 from tests.waiting import until
@@ -93,3 +95,27 @@ def test_app_that_does_not_start_says_so_in_events(tmp_path: Path) -> None:
         assert event["level"] == "critical"
         assert name.lower() in str(event).lower()
         assert "7431" not in str(event)
+
+
+def test_connections_that_come_at_once_are_spread_over_the_workers() -> None:
+    """No worker gets all of them, whichever of them is the first to accept."""
+    port = free_port()
+    with listener_beside_others(HOST, port) as first, listener_beside_others(HOST, port) as second:
+        for listener in (first, second):
+            listener.listen()
+            listener.setblocking(False)
+        callers = [socket.create_connection((HOST, port)) for _ in range(64)]
+        waiting = [_accept_all(first), _accept_all(second)]
+        for connection in (*callers, *waiting[0], *waiting[1]):
+            connection.close()
+    assert sum(map(len, waiting)) == 64
+    assert all(waiting)
+
+
+def _accept_all(listener: socket.socket) -> list[socket.socket]:
+    accepted = []
+    while True:
+        try:
+            accepted.append(listener.accept()[0])
+        except BlockingIOError:
+            return accepted
