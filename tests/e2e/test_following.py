@@ -61,6 +61,8 @@ async def test_decision_is_followed_by_either_id_from_the_answer_to_the_row(
     [commit] = _committed(system.consumer, request_id)
     assert commit["rows"] == 1
     assert record.json()["request_id"] == request_id
+    # An answer is sent before its line is written.
+    await _says(system.history, event="request", request_id=request_id)
     [read] = _found(system.history, event="request", request_id=request_id)
     assert read["route"] == "/history/{prediction_id}"
 
@@ -152,6 +154,8 @@ async def test_repeated_request_is_logged_with_the_decision_it_was_given(system:
                 json=EXAMPLE,
                 headers={"x-request-id": request_id},
             )
+    # An answer is sent before its line is written.
+    await eventually(lambda: bool(_found(system.inference, request_id="second")))
     logged = [
         _found(system.inference, request_id=request_id)[0]["prediction_id"]
         for request_id in ("first", "second")
@@ -171,5 +175,6 @@ async def test_decision_that_took_the_other_road_is_found_in_the_history_service
         assert answer.status_code == 200
         [commit] = _committed(system.history, "order-66")
         assert commit["rows"] == 1
-        assert _found(system.history, event="request", route=INTERNAL_PREDICTIONS_PATH, status=204)
-        assert _found(system.inference, request_id="order-66", client="anonymous")
+        # An answer is sent before its line is written.
+        await _says(system.history, event="request", route=INTERNAL_PREDICTIONS_PATH, status=204)
+        await _says(system.inference, request_id="order-66", client="anonymous")
