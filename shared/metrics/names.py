@@ -232,7 +232,7 @@ CONSUMER_ROWS: Final = Counter(
 CONSUMER_BATCH: Final = Histogram(
     "consumer_batch_rows",
     "Decisions in each transaction that was committed.",
-    bounds=(1, 2, 5, 10, 20, 50, 100, 200, 500),
+    bounds=(1, 2, 5, 10, 20, 50, 100, 200, 500, 1000),
 )
 CONSUMER_COMMIT: Final = Histogram(
     "consumer_commit_seconds",

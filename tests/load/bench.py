@@ -24,6 +24,7 @@ FIGURES: Final[dict[str, Callable[[Bench], list[Figure]]]] = {
     "limit": decision_figures.against_limit,
     "tutorial": decision_figures.against_tutorial,
     "unloaded": decision_figures.unloaded,
+    "batch": decision_figures.beside_batch,
     "benchmark": decision_figures.benchmark_route,
     "observation": observation_figures.observation,
     "workers": worker_figures.two_workers,

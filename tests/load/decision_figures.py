@@ -4,6 +4,7 @@ import random
 import subprocess
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import Final
 from pydantic_core import to_json
 from redis import Redis
 
+from services.dashboard.jobs import CONCURRENCY
 from tests.applications import random_application
 from tests.harness import HOST, free_port
 from tests.load import stack, wrk
@@ -116,6 +118,40 @@ def unloaded(bench: Bench) -> list[Figure]:
             detail=f"{median(mine) * 1000:.3f} ms against {median(theirs) * 1000:.3f} ms",
         )
     ]
+
+
+def beside_batch(bench: Bench) -> list[Figure]:
+    """What one caller waits while another sends a batch as the dashboard does, a few at a time."""
+    with decision_route(bench) as one:
+        results = interleave(
+            bench,
+            {
+                "beside": partial(_beside_batch, one, bench),
+                "alone": partial(one.run, connections=1, seconds=bench.seconds),
+            },
+            show=lambda result: f"{result.p99_s * 1000:.3f} ms",
+        )
+    beside, alone = ([run.p99_s for run in results[name]] for name in ("beside", "alone"))
+    return [
+        ratio(
+            "p99 of POST /predict beside a batch, against alone",
+            beside,
+            alone,
+            bound=None,
+            detail=f"{median(beside) * 1000:.3f} ms against {median(alone) * 1000:.3f} ms,"
+            f" {CONCURRENCY} of the batch at a time",
+        )
+    ]
+
+
+def _beside_batch(one: Target, bench: Bench) -> Measurement:
+    with ThreadPoolExecutor(1) as other:
+        # It begins before and ends after what is measured.
+        batch = other.submit(one.run, connections=CONCURRENCY, seconds=bench.seconds + 1)
+        time.sleep(0.5)
+        measured = one.run(connections=1, seconds=bench.seconds)
+        batch.result()
+    return measured
 
 
 def benchmark_route(bench: Bench) -> list[Figure]:
