@@ -145,6 +145,6 @@ $(INSTALLED): requirements.lock
 	"$(PYTHON)" -m venv .venv
 	awk '/^[^ #]/ { wanted = /^uv==/ } wanted' requirements.lock > .venv/uv.lock
 	$(PY) -m pip install --quiet --disable-pip-version-check --require-hashes -r .venv/uv.lock
-	.venv/bin/uv pip sync --quiet --require-hashes --python $(PY) requirements.lock \
+	.venv/bin/uv pip sync --quiet --compile-bytecode --require-hashes --python $(PY) requirements.lock \
 		|| $(PY) -m pip install --disable-pip-version-check --require-hashes -r requirements.lock
 	touch $@
