@@ -34,7 +34,8 @@ _log = get_logger(__name__)
 class BoundedHttpProtocol(HttpToolsProtocol):
     """Refuses a request whose head is too large (431), too slow (408) or no HTTP (400).
 
-    A request that arrives whole, as nearly all do, costs one comparison and sets no timer.
+    A request that arrives whole, as nearly all do, costs one comparison and sets no timer. The head
+    of an answer goes out together with the first piece of its body.
     """
 
     _timer: asyncio.TimerHandle | None = None
@@ -50,6 +51,19 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         """Forget the connection."""
         self._stop_timer()
         super().connection_lost(exc)
+
+    def on_headers_complete(self) -> None:
+        """Begin a request."""
+        super().on_headers_complete()
+        cycle = self._latest_cycle()
+        # An answer to HEAD ends without a second write, and 100 Continue is no head to wait with.
+        if (
+            cycle is not None
+            and cycle.scope is self.scope
+            and self.scope["method"] != "HEAD"
+            and not cycle.waiting_for_100_continue
+        ):
+            cycle.transport = _HeadWithBody(self.transport)
 
     def data_received(self, data: bytes) -> None:
         """Take what came, in pieces small enough to be counted."""
@@ -128,6 +142,38 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         if cycle is None or cycle.response_complete or not cycle.response_started:
             self.transport.write(_answer(error, self._asked() or {}))
         self.transport.close()
+
+
+class _HeadWithBody(asyncio.Transport):
+    """What one answer is written to: keeps its head until the first of its body, as ASGI asks.
+
+    uvicorn writes the two apart, each a system call of its own and a packet.
+    """
+
+    __slots__ = ("_head", "_transport")
+
+    def __init__(self, transport: asyncio.Transport) -> None:
+        self._transport = transport
+        self._head: bytes | None = b""
+
+    def write(self, data: bytes) -> None:  # type: ignore[override]  # uvicorn writes bytes alone
+        """Keep the first piece; send it with the second; send all others as they come."""
+        head = self._head
+        if head is None:
+            self._transport.write(data)
+        elif head:
+            self._head = None
+            self._transport.write(head + data)
+        else:
+            self._head = data
+
+    def is_closing(self) -> bool:
+        """Whether the connection is being closed."""
+        return self._transport.is_closing()
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._transport.close()
 
 
 def _answer(error: ServiceError, asked: Mapping[str, Any]) -> bytes:

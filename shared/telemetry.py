@@ -9,9 +9,10 @@ import json
 import logging
 import sys
 import threading
-import time
 import warnings
 from collections.abc import Callable, MutableMapping
+from threading import get_ident
+from time import gmtime, strftime, time
 from types import TracebackType
 from typing import Any, Final, Literal, Protocol, TextIO
 
@@ -73,7 +74,7 @@ class TimeStamp:
             second, rest = divmod(millisecond, 1000)
             if second != self._second:
                 self._second = second
-                self._to_second = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second))
+                self._to_second = strftime("%Y-%m-%dT%H:%M:%S", gmtime(second))
             self._text = f"{self._to_second}.{rest:03d}Z"
         return self._text
 
@@ -86,23 +87,27 @@ class LineWriter:
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
-        self._lines: list[str] = []
+        self._waiting: list[tuple[Callable[..., str], tuple[Any, ...]]] = []
+        self._thread = 0
 
-    def __call__(self, line: str) -> None:
-        """Take ``line``, to be written before the loop waits again."""
-        try:
-            loop = asyncio.get_running_loop()
-        except RuntimeError:
-            self._write(line)
-            return
-        self._lines.append(line)
-        if len(self._lines) == 1:
+    def __call__(self, make: Callable[..., str], *values: Any) -> None:
+        """Have the line that ``make(*values)`` returns written before the loop waits again.
+
+        It is made then too: after one another, lines cost half of what each costs between requests.
+        """
+        if not self._waiting or self._thread != get_ident():
+            try:
+                loop = asyncio.get_running_loop()
+            except RuntimeError:
+                self._write(make(*values))
+                return
+            self._thread = get_ident()
             loop.call_soon(self._flush)
+        self._waiting.append((make, values))
 
     def _flush(self) -> None:
-        text = "\n".join(self._lines)
-        self._lines.clear()
-        self._write(text)
+        waiting, self._waiting = self._waiting, []
+        self._write("\n".join([make(*values) for make, values in waiting]))
 
     def _write(self, text: str) -> None:
         self._stream.write(text + "\n")
@@ -115,7 +120,7 @@ class _Handler(logging.Handler):
         self._write = write
 
     def emit(self, record: logging.LogRecord) -> None:
-        self._write(self.format(record))
+        self._write(str, self.format(record))
 
 
 class LogAccess(Protocol):
@@ -213,6 +218,24 @@ def json_access_log(write: LineWriter) -> LogAccess:
     """
     stamp = TimeStamp()
 
+    def line(
+        unix_s: float,
+        request_id: str,
+        client: str,
+        method: str,
+        route: str,
+        status: int,
+        duration_s: float,
+        prediction_id: str | None,
+    ) -> str:
+        decided = "" if prediction_id is None else f',"prediction_id":"{prediction_id}"'
+        return (
+            f'{{"time":"{stamp(unix_s)}","level":"info","logger":"access","event":"request",'
+            f'"request_id":"{request_id}","client":"{client}","method":"{method}",'
+            f'"route":"{route}","status":{status},'
+            f'"duration_s":{duration_s:.6f}{decided}}}'
+        )
+
     def log(
         *,
         request_id: str,
@@ -223,13 +246,7 @@ def json_access_log(write: LineWriter) -> LogAccess:
         duration_s: float,
         prediction_id: str | None,
     ) -> None:
-        decided = "" if prediction_id is None else f',"prediction_id":"{prediction_id}"'
-        write(
-            f'{{"time":"{stamp(time.time())}","level":"info","logger":"access","event":"request",'
-            f'"request_id":"{request_id}","client":"{client}","method":"{method}",'
-            f'"route":"{route}","status":{status},'
-            f'"duration_s":{duration_s:.6f}{decided}}}'
-        )
+        write(line, time(), request_id, client, method, route, status, duration_s, prediction_id)
 
     return log
 

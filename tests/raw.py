@@ -57,6 +57,10 @@ class Connection:
             closed=headers.get("connection") == "close" and await self.is_closed(),
         )
 
+    async def piece(self) -> bytes:
+        """What comes next, as much as is there."""
+        return await self._reader.read(2**16)
+
     async def is_closed(self) -> bool:
         """Wait until the server ends the connection; whether nothing more came before."""
         try:

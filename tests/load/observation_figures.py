@@ -1,8 +1,8 @@
 """What it costs a decision that it is logged and counted."""
 
-from functools import partial
+from concurrent.futures import ThreadPoolExecutor
 from statistics import median
-from typing import Any
+from typing import Any, Final
 from unittest.mock import patch
 
 from fastapi import FastAPI
@@ -13,33 +13,41 @@ from shared.metrics import Metrics
 from shared.telemetry import LogAccess, configure_logging, silent
 from tests.load import stack
 from tests.load.decision_figures import LOADED, applications_to
-from tests.load.figure import Figure, at_least, interleave, ratio
+from tests.load.figure import Figure, at_least, ratio
 from tests.load.processor import is_counted, session_s
 from tests.load.stack import Bench, Serving
 from tests.load.wrk import Target
+
+_RUNS: Final = 4
+"""Runs in a round: the difference is small, and a single run tells it to three hundredths."""
 
 
 def observation(bench: Bench) -> list[Figure]:
     """The shipped service against itself without a line or a figure of its requests.
 
     A worker that is always busy answers as many as its processor time is enough for. That is
-    counted, where it is, for it tells a difference of a hundredth that a busy machine hides.
+    counted, where it is, with both loaded at once: what disturbs one run disturbs the other, and a
+    difference of a hundredth shows.
     """
     with (
         stack.inference(bench) as shipped,
         stack.inference(bench, app=f"{__name__}:create_unobserved_app") as unobserved,
+        ThreadPoolExecutor() as pool,
     ):
-        results = interleave(
-            bench,
-            {
-                name: partial(
-                    _rate, bench, serving, applications_to(bench, serving.url, "/predict")
-                )
-                for name, serving in (("shipped", shipped), ("unobserved", unobserved))
-            },
-            show=lambda rate: f"{rate:,.0f}/s",
-        )
-    ours, theirs = results["shipped"], results["unobserved"]
+        contenders = [
+            (serving, applications_to(bench, serving.url, "/predict"))
+            for serving in (shipped, unobserved)
+        ]
+        ours, theirs = [], []
+        for number in range(1, bench.rounds * _RUNS + 1):
+            runs = [pool.submit(_rate, bench, *contender) for contender in contenders]
+            mine, other = (run.result() for run in runs)
+            ours.append(mine)
+            theirs.append(other)
+            bench.say(
+                f"  run {number} of {bench.rounds * _RUNS}:"
+                f" shipped {mine:,.0f}/s, unobserved {other:,.0f}/s"
+            )
     return [
         ratio(
             "POST /predict with its access log and metrics, against the same without either",

@@ -7,6 +7,7 @@ import httpx
 import pytest
 import pytest_asyncio
 from fastapi import APIRouter, FastAPI, Request, Response, WebSocket
+from starlette.types import Receive, Scope, Send
 from websockets.asyncio.client import connect
 
 from shared import protocol
@@ -142,6 +143,58 @@ async def test_connection_is_kept_between_requests(client: httpx.AsyncClient) ->
             )
             assert (await connection.answer()).body == b"2"
             await asyncio.sleep(2 * _SHORT_S)
+
+
+async def test_head_of_an_answer_goes_out_with_its_body() -> None:
+    """One packet, and one system call; the pieces that follow do not wait for each other."""
+    go_on = asyncio.Semaphore(0)
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            await receive()
+            await send({"type": "lifespan.startup.complete"})
+            return
+        headers = [(b"content-length", b"9")]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        for number, piece in enumerate((b"one", b"two", b"six")):
+            await go_on.acquire()
+            await send({"type": "http.response.body", "body": piece, "more_body": number < 2})
+
+    async with served(app) as client, connected(str(client.base_url)) as connection:
+        await connection.send(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n")
+        first = asyncio.create_task(connection.piece())
+        await asyncio.sleep(0.05)
+        assert not first.done()
+        go_on.release()
+        received = await first
+        assert received.startswith(b"HTTP/1.1 200 OK\r\n")
+        assert received.endswith(b"\r\n\r\none")
+        for piece in (b"two", b"six"):
+            go_on.release()
+            assert await connection.piece() == piece
+
+
+async def test_answer_without_a_body_does_not_wait_for_one(client: httpx.AsyncClient) -> None:
+    """HEAD, and a status that has none."""
+    for request_, status in ((b"HEAD /openapi.json", 200), (b"OPTIONS /length", 204)):
+        async with connected(str(client.base_url)) as connection:
+            await connection.send(request_ + b" HTTP/1.1\r\nhost: x\r\n\r\n")
+            async with asyncio.timeout(5):
+                head = await connection.piece()
+            assert head.startswith(b"HTTP/1.1 %d " % status)
+            assert head.endswith(b"\r\n\r\n")
+
+
+async def test_client_that_asks_first_may_send_its_body(client: httpx.AsyncClient) -> None:
+    """100 Continue comes at once: the body, and with it the answer, waits for it."""
+    async with connected(str(client.base_url)) as connection:
+        await connection.send(
+            b"POST /length HTTP/1.1\r\nhost: x\r\ncontent-length: 3\r\nexpect: 100-continue\r\n\r\n"
+        )
+        async with asyncio.timeout(5):
+            assert await connection.piece() == b"HTTP/1.1 100 Continue\r\n\r\n"
+        await connection.send(b"abc")
+        assert (await connection.answer()).body == b"3"
 
 
 @pytest.mark.parametrize(

@@ -149,15 +149,15 @@ def test_form_follows_the_stream_unless_it_is_named(monkeypatch: pytest.MonkeyPa
 
 def test_line_outside_a_loop_is_written_at_once(stream: CountingStream) -> None:
     """Before the loop starts nothing is held back."""
-    LineWriter(stream)("starting")
+    LineWriter(stream)(str, "starting")
     assert stream.getvalue() == "starting\n"
 
 
 async def test_line_of_another_thread_is_written_at_once(stream: CountingStream) -> None:
     """It neither waits for the loop's turn nor gets in its way."""
     write = LineWriter(stream)
-    write("of the loop")
-    await asyncio.to_thread(write, "of a thread")
+    write(str, "of the loop")
+    await asyncio.to_thread(write, str, "of a thread")
     await asyncio.sleep(0)
     assert sorted(stream.getvalue().splitlines()) == ["of a thread", "of the loop"]
 
