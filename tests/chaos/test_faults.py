@@ -125,8 +125,10 @@ def test_loss_and_doubling_are_found(stage: Stage) -> None:
         servers.run_sql(
             stage.postgres.url,
             """
-            DELETE FROM predictions WHERE id = (SELECT id FROM predictions ORDER BY id LIMIT 1);
-            CREATE TEMPORARY TABLE copy AS SELECT * FROM predictions ORDER BY id LIMIT 1;
+            DELETE FROM predictions WHERE id =
+                (SELECT id FROM predictions WHERE prediction = 'Approved' ORDER BY id LIMIT 1);
+            CREATE TEMPORARY TABLE copy AS
+                SELECT * FROM predictions WHERE prediction = 'Rejected' ORDER BY id LIMIT 1;
             UPDATE copy SET id = gen_random_uuid();
             INSERT INTO predictions SELECT * FROM copy
             """,
