@@ -55,6 +55,8 @@ def get_logger(name: str) -> BoundLogger:
     return logger
 
 
+_GATHER_S: Final = 0.01
+
 # Speaks for Python itself, which has no logger for what it has to say.
 _log = get_logger("python")
 
@@ -80,34 +82,36 @@ class TimeStamp:
 
 
 class LineWriter:
-    """Writes all lines of one turn of the event loop together: one system call for all of them.
+    """Writes lines one by one, or many that can wait for a moment together.
 
-    Outside a running loop, as in another thread, each line is written at once.
+    Together they are made and written at two thirds of what each costs between two requests. A
+    process that is killed takes the lines with it that waited: 10 ms of them at most.
     """
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
-        self._waiting: list[tuple[Callable[..., str], tuple[Any, ...]]] = []
-        self._thread = 0
+        self._thread = get_ident()
+        self._waiting: list[tuple[str, tuple[object, ...]]] = []
 
-    def __call__(self, make: Callable[..., str], *values: Any) -> None:
-        """Have the line that ``make(*values)`` returns written before the loop waits again.
+    def soon(self, template: str, *values: object) -> None:
+        """Have the line ``template % values`` written within 10 ms.
 
-        It is made then too: after one another, lines cost half of what each costs between requests.
+        For the thread that made this, inside a running event loop.
         """
-        if not self._waiting or self._thread != get_ident():
-            try:
-                loop = asyncio.get_running_loop()
-            except RuntimeError:
-                self._write(make(*values))
-                return
-            self._thread = get_ident()
-            loop.call_soon(self._flush)
-        self._waiting.append((make, values))
+        if not self._waiting:
+            asyncio.get_running_loop().call_later(_GATHER_S, self._write_waiting)
+        self._waiting.append((template, values))
 
-    def _flush(self) -> None:
+    def now(self, line: str) -> None:
+        """Write ``line``, after all that waited; another thread's goes before them."""
+        if get_ident() == self._thread:
+            self._write_waiting()
+        self._write(line)
+
+    def _write_waiting(self) -> None:
         waiting, self._waiting = self._waiting, []
-        self._write("\n".join([make(*values) for make, values in waiting]))
+        if waiting:
+            self._write("\n".join([template % values for template, values in waiting]))
 
     def _write(self, text: str) -> None:
         self._stream.write(text + "\n")
@@ -120,7 +124,7 @@ class _Handler(logging.Handler):
         self._write = write
 
     def emit(self, record: logging.LogRecord) -> None:
-        self._write(str, self.format(record))
+        self._write.now(self.format(record))
 
 
 class LogAccess(Protocol):
@@ -212,29 +216,17 @@ def _console(*, colors: bool) -> structlog.dev.ConsoleRenderer:
 def json_access_log(write: LineWriter) -> LogAccess:
     """The access log as JSON on ``write``.
 
-    Built by hand, at 1.2 us a line where structlog takes 17.7: it is on every request's path. No
+    Built by hand, at 0.9 us a line where structlog takes 17.7: it is on every request's path. No
     value can need escaping: the id, the client's name and the method (the parser knows a few dozen)
     are plain characters by their own rules, and the route is a template of this code.
     """
     stamp = TimeStamp()
-
-    def line(
-        unix_s: float,
-        request_id: str,
-        client: str,
-        method: str,
-        route: str,
-        status: int,
-        duration_s: float,
-        prediction_id: str | None,
-    ) -> str:
-        decided = "" if prediction_id is None else f',"prediction_id":"{prediction_id}"'
-        return (
-            f'{{"time":"{stamp(unix_s)}","level":"info","logger":"access","event":"request",'
-            f'"request_id":"{request_id}","client":"{client}","method":"{method}",'
-            f'"route":"{route}","status":{status},'
-            f'"duration_s":{duration_s:.6f}{decided}}}'
-        )
+    answered = (
+        '{"time":"%s","level":"info","logger":"access","event":"request","request_id":"%s",'
+        '"client":"%s","method":"%s","route":"%s","status":%d,"duration_s":%.6f'
+    )
+    decided = answered + ',"prediction_id":"%s"}'
+    answered += "}"
 
     def log(
         *,
@@ -246,7 +238,11 @@ def json_access_log(write: LineWriter) -> LogAccess:
         duration_s: float,
         prediction_id: str | None,
     ) -> None:
-        write(line, time(), request_id, client, method, route, status, duration_s, prediction_id)
+        values = (stamp(time()), request_id, client, method, route, status, duration_s)
+        if prediction_id is None:
+            write.soon(answered, *values)
+        else:
+            write.soon(decided, *values, prediction_id)
 
     return log
 
