@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from time import perf_counter
+from time import perf_counter_ns
 from typing import Any, Final, NamedTuple
 from uuid import UUID
 
@@ -17,6 +17,7 @@ from shared.ids import uuid7
 
 _PROBABILITY_DIGITS: Final = 6
 _MS_PER_S: Final = 1000
+_TENTHS_US_PER_MS: Final = 10_000
 _ID_BEGINS: Final = len(b'{"success":true,"prediction_id":"')
 _ID_ENDS: Final = _ID_BEGINS + 36
 
@@ -124,7 +125,8 @@ def _outcome(features: tuple[float, ...], model: ServedModel) -> dict[str, Any]:
 
 
 def _timed_outcome(features: tuple[float, ...], model: ServedModel) -> dict[str, Any]:
-    started_s = perf_counter()
+    started_ns = perf_counter_ns()
     outcome = _outcome(features, model)
-    elapsed_ms = (perf_counter() - started_s) * _MS_PER_S
-    return {**outcome, "prediction_time_ms": round(elapsed_ms, 4)}
+    # Whole tenths of a microsecond: to round a float to them takes six times as long.
+    outcome["prediction_time_ms"] = (perf_counter_ns() - started_ns) // 100 / _TENTHS_US_PER_MS
+    return outcome
