@@ -127,6 +127,6 @@ def _outcome(features: tuple[float, ...], model: ServedModel) -> dict[str, Any]:
 def _timed_outcome(features: tuple[float, ...], model: ServedModel) -> dict[str, Any]:
     started_ns = perf_counter_ns()
     outcome = _outcome(features, model)
-    # Whole tenths of a microsecond: to round a float to them takes six times as long.
+    # Whole tenths of a microsecond: to round a float to them takes ten times as long.
     outcome["prediction_time_ms"] = (perf_counter_ns() - started_ns) // 100 / _TENTHS_US_PER_MS
     return outcome
