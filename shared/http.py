@@ -285,17 +285,15 @@ class RequestContextMiddleware:
         finally:
             duration_s = perf_counter() - started_s
             route = getattr(asked.get("route"), "path", UNKNOWN_ROUTE)
-            self._metrics.observe_request(
-                method=scope["method"], route=route, status=status, duration_s=duration_s
-            )
+            self._metrics.observe_request(scope["method"], route, status, duration_s)
             self._log_access(
-                request_id=state["request_id"],
-                client=getattr(state.get("client"), "name", ANONYMOUS),
-                method=scope["method"],
-                route=route,
-                status=status,
-                duration_s=duration_s,
-                prediction_id=state.get("prediction_id"),
+                state["request_id"],
+                getattr(state.get("client"), "name", ANONYMOUS),
+                scope["method"],
+                route,
+                status,
+                duration_s,
+                state.get("prediction_id"),
             )
 
 

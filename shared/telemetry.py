@@ -14,7 +14,7 @@ from collections.abc import Callable, MutableMapping
 from threading import get_ident
 from time import gmtime, strftime, time
 from types import TracebackType
-from typing import Any, Final, Literal, Protocol, TextIO
+from typing import Any, Final, Literal, TextIO
 
 import structlog
 from fastapi.telemetry import TelemetryConfig
@@ -82,39 +82,38 @@ class TimeStamp:
 
 
 class LineWriter:
-    """Writes lines one by one, or many that can wait for a moment together.
+    """Writes a line at once, or those that can wait for a moment together.
 
-    Together they are made and written at three quarters of what each costs after its request. A
-    process that is killed takes the lines with it that waited: 10 ms of them at most.
+    A process that is killed takes with it what waited: the lines of 10 ms at most.
     """
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
         self._thread = get_ident()
-        self._waiting: list[tuple[str, tuple[object, ...]]] = []
+        self._waiting: list[Callable[[], str]] = []
 
-    def soon(self, template: str, *values: object) -> None:
-        """Have the line ``template % values`` written within 10 ms.
+    def soon(self, lines: Callable[[], str]) -> None:
+        """Write what ``lines`` makes, whole lines, when it is called within 10 ms.
 
         For the thread that made this, inside a running event loop.
         """
         if not self._waiting:
             asyncio.get_running_loop().call_later(_GATHER_S, self._write_waiting)
-        self._waiting.append((template, values))
+        self._waiting.append(lines)
 
     def now(self, line: str) -> None:
-        """Write ``line``, after all that waited; another thread's goes before them."""
+        """Write ``line``, after all that waited; another thread's goes before that."""
         if get_ident() == self._thread:
             self._write_waiting()
-        self._write(line)
+        self._write(f"{line}\n")
 
     def _write_waiting(self) -> None:
         waiting, self._waiting = self._waiting, []
         if waiting:
-            self._write("\n".join([template % values for template, values in waiting]))
+            self._write("".join([lines() for lines in waiting]))
 
     def _write(self, text: str) -> None:
-        self._stream.write(text + "\n")
+        self._stream.write(text)
         self._stream.flush()
 
 
@@ -127,21 +126,8 @@ class _Handler(logging.Handler):
         self._write.now(self.format(record))
 
 
-class LogAccess(Protocol):
-    """Takes what is to be said of one request."""
-
-    def __call__(
-        self,
-        *,
-        request_id: str,
-        client: str,
-        method: str,
-        route: str,
-        status: int,
-        duration_s: float,
-        prediction_id: str | None,
-    ) -> None:
-        """Say it. ``route`` is a template: a path may name a loan."""
+LogAccess = Callable[[str, str, str, str, int, float, str | None], None]
+"""Takes what ``log_access`` takes, and says it."""
 
 
 def configure_logging(settings: LogSettings) -> LogAccess:
@@ -216,20 +202,15 @@ def _console(*, colors: bool) -> structlog.dev.ConsoleRenderer:
 def json_access_log(write: LineWriter) -> LogAccess:
     """The access log as JSON on ``write``.
 
-    Built by hand, at 1.0 us a line where structlog takes 17.7: it is on every request's path. No
-    value can need escaping: the id, the client's name and the method (the parser knows a few dozen)
-    are plain characters by their own rules, and the route is a template of this code.
+    Built by hand, at 0.9 us a line where structlog takes 22: it is on every request's path, where
+    a request is only noted down. No value can need escaping: the id, the client's name and the
+    method (the parser knows a few dozen) are plain characters by their own rules, and the route is
+    a template of this code.
     """
     stamp = TimeStamp()
-    answered = (
-        '{"time":"%s","level":"info","logger":"access","event":"request","request_id":"%s",'
-        '"client":"%s","method":"%s","route":"%s","status":%d,"duration_s":%.6f'
-    )
-    decided = answered + ',"prediction_id":"%s"}'
-    answered += "}"
+    requests: list[tuple[float, str, str, str, str, int, float, str | None]] = []
 
     def log(
-        *,
         request_id: str,
         client: str,
         method: str,
@@ -238,11 +219,24 @@ def json_access_log(write: LineWriter) -> LogAccess:
         duration_s: float,
         prediction_id: str | None,
     ) -> None:
-        values = (stamp(time()), request_id, client, method, route, status, duration_s)
-        if prediction_id is None:
-            write.soon(answered, *values)
-        else:
-            write.soon(decided, *values, prediction_id)
+        if not requests:
+            write.soon(lines)
+        requests.append(
+            (time(), request_id, client, method, route, status, duration_s, prediction_id)
+        )
+
+    def lines() -> str:
+        made = "".join(
+            [
+                f'{{"time":"{stamp(at_s)}","level":"info","logger":"access","event":"request",'
+                f'"request_id":"{request_id}","client":"{client}","method":"{method}",'
+                f'"route":"{route}","status":{status},"duration_s":{duration_s:.6f}'
+                + ("}\n" if decided is None else f',"prediction_id":"{decided}"}}\n')
+                for at_s, request_id, client, method, route, status, duration_s, decided in requests
+            ]
+        )
+        requests.clear()
+        return made
 
     return log
 
@@ -250,13 +244,34 @@ def json_access_log(write: LineWriter) -> LogAccess:
 _access = get_logger("access")
 
 
-def log_access(*, prediction_id: str | None, duration_s: float, **members: object) -> None:
-    """The access log by way of structlog, in whichever form the log has."""
+def log_access(
+    request_id: str,
+    client: str,
+    method: str,
+    route: str,
+    status: int,
+    duration_s: float,
+    prediction_id: str | None,
+) -> None:
+    """The access log by way of structlog, in whichever form the log has.
+
+    ``route`` is a template, for a path may name a loan; ``prediction_id`` is that of the decision
+    that the request was answered with, if it was.
+    """
     decided = {} if prediction_id is None else {"prediction_id": prediction_id}
-    _access.info("request", **members, duration_s=round(duration_s, 6), **decided)
+    _access.info(
+        "request",
+        request_id=request_id,
+        client=client,
+        method=method,
+        route=route,
+        status=status,
+        duration_s=round(duration_s, 6),
+        **decided,
+    )
 
 
-def silent(**_: object) -> None:
+def silent(*_: object) -> None:
     """Access log that says nothing."""
 
 

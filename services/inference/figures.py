@@ -43,7 +43,6 @@ class DecisionFigures:
         self,
         model: ModelName,
         decided: Decided,
-        *,
         validate_s: float,
         model_s: float,
         publish_s: float,

@@ -1,6 +1,5 @@
 """The use cases: decide one application, ask all models about it, or only look it over."""
 
-from collections import Counter
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from time import perf_counter_ns
@@ -15,7 +14,7 @@ from services.inference.rules import warnings_for
 from shared.events import Prediction
 from shared.ids import uuid7
 
-_PROBABILITY_DIGITS: Final = 6
+_MILLION: Final = 1_000_000
 _MS_PER_S: Final = 1000
 _TENTHS_US_PER_MS: Final = 10_000
 _ID_BEGINS: Final = len(b'{"success":true,"prediction_id":"')
@@ -95,17 +94,22 @@ def benchmark(application: Mapping[str, Any], bundle: Bundle) -> dict[str, Any]:
     """What each model says to one application, in ``schemas.Benchmark``'s form."""
     features = feature_row(application)
     results = {name: _timed_outcome(features, model) for name, model in bundle.models.items()}
-    votes = Counter(result["prediction"] for result in results.values())
-    champions_vote = results[bundle.champion.name]["prediction"]
-    consensus = max(votes, key=lambda prediction: (votes[prediction], prediction == champions_vote))
+    approvals = sum(result["prediction"] == "Approved" for result in results.values())
+    rejections = len(results) - approvals
+    consensus: Prediction
+    if approvals == rejections:
+        consensus = results[bundle.champion.name]["prediction"]
+    else:
+        consensus = "Approved" if approvals > rejections else "Rejected"
+    agreeing = max(approvals, rejections)
     return {
         "success": True,
         "input_data": application,
         "results": results,
         "consensus": {
             "prediction": consensus,
-            "agreement": votes[consensus] / len(results),
-            "models_agree": votes[consensus],
+            "agreement": agreeing / len(results),
+            "models_agree": agreeing,
             "total_models": len(results),
         },
         "warnings": warnings_for(application, bundle.training_ranges),
@@ -115,8 +119,9 @@ def benchmark(application: Mapping[str, Any], bundle: Bundle) -> dict[str, Any]:
 def _outcome(features: tuple[float, ...], model: ServedModel) -> dict[str, Any]:
     approved = model.approval_probability(features)
     prediction: Prediction = "Approved" if approved >= model.threshold else "Rejected"
-    shown = round(approved, _PROBABILITY_DIGITS)
-    rest = round(1 - shown, _PROBABILITY_DIGITS)
+    # In whole millionths: to round floats to six digits takes three times as long.
+    millionths = int(approved * _MILLION + 0.5)
+    shown, rest = millionths / _MILLION, (_MILLION - millionths) / _MILLION
     return {
         "prediction": prediction,
         "confidence": shown if prediction == "Approved" else rest,
@@ -127,6 +132,6 @@ def _outcome(features: tuple[float, ...], model: ServedModel) -> dict[str, Any]:
 def _timed_outcome(features: tuple[float, ...], model: ServedModel) -> dict[str, Any]:
     started_ns = perf_counter_ns()
     outcome = _outcome(features, model)
-    # Whole tenths of a microsecond: to round a float to them takes ten times as long.
+    # Whole tenths of a microsecond, for the same reason.
     outcome["prediction_time_ms"] = (perf_counter_ns() - started_ns) // 100 / _TENTHS_US_PER_MS
     return outcome

@@ -27,28 +27,49 @@ from shared.events import EXAMPLE, ModelName
 _WARM_UP_RUNS: Final = 20
 
 
+class FeatureVector:
+    """The one row that every model of a bundle reads."""
+
+    def __init__(self) -> None:
+        self._array = np.empty((1, len(FEATURES)), dtype=np.float32)
+        self.value = ort.OrtValue.ortvalue_from_numpy(self._array)
+        self._held: tuple[float, ...] = ()
+
+    def hold(self, features: tuple[float, ...]) -> None:
+        """Have it hold ``features``; to copy the same ones again for each model takes 0.5 us."""
+        if features is not self._held:
+            self._array[0] = features
+            self._held = features
+
+
 class ServedModel:
     """One ONNX model. Not safe for several threads: its input and output arrays are reused."""
 
     def __init__(
-        self, *, name: ModelName, session: ort.InferenceSession, accuracy: float, threshold: float
+        self,
+        *,
+        name: ModelName,
+        session: ort.InferenceSession,
+        vector: FeatureVector,
+        accuracy: float,
+        threshold: float,
     ) -> None:
         self.name = name
         self.accuracy = accuracy
         self.threshold = threshold
         self._session = session
-        self._input = np.empty((1, len(FEATURES)), dtype=np.float32)
+        self._vector = vector
         self._output = np.empty((1, 2), dtype=np.float32)
         # Bound once, the runtime reads and writes these very arrays: 4.5 us a row instead of 6.6.
         self._binding = session.io_binding()
-        self._binding.bind_ortvalue_input("features", ort.OrtValue.ortvalue_from_numpy(self._input))
+        self._binding.bind_ortvalue_input("features", vector.value)
         self._binding.bind_ortvalue_output(
             "probabilities", ort.OrtValue.ortvalue_from_numpy(self._output)
         )
 
     def approval_probability(self, features: tuple[float, ...]) -> float:
         """The probability of approval for one feature row, as ``feature_row`` makes it."""
-        self._input[0] = features
+        self._vector.hold(features)
         self._session.run_with_iobinding(self._binding)
         return float(self._output[0, 1])
 
@@ -85,10 +106,12 @@ def load_bundle(root: Path, version: str | None) -> Bundle:
             f"The bundle {folder} was trained on other features than this service computes;"
             " train it again."
         )
+    vector = FeatureVector()
     models: dict[str, ServedModel] = {
         name: ServedModel(
             name=name,
             session=_session(folder / f"{name}.onnx"),
+            vector=vector,
             accuracy=manifest.models[name].cross_validation.accuracy.mean,
             threshold=manifest.threshold,
         )

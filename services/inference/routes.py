@@ -155,9 +155,9 @@ async def _record(
     resources.figures.count(
         model.name,
         decided,
-        validate_s=validate_s,
-        model_s=decided_s - began_s,
-        publish_s=perf_counter() - decided_s,
+        validate_s,
+        decided_s - began_s,
+        perf_counter() - decided_s,
     )
     return decided.body
 

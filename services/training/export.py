@@ -6,13 +6,15 @@ import warnings
 import zlib
 from collections.abc import Mapping, Sequence
 from math import log
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
+import onnx.utils
 import onnxruntime
 from joblib.numpy_pickle import NumpyPickler
 from skl2onnx import to_onnx
 from skl2onnx.common.data_types import FloatTensorType
+from sklearn.calibration import CalibratedClassifierCV
 from sklearn.pipeline import Pipeline
 from threadpoolctl import threadpool_limits
 
@@ -22,6 +24,7 @@ from services.inference.rules import FIELD_RULES, UNUSUAL_AMOUNT, FieldRule
 from services.training.models import SEED, THRESHOLD, Classifier, Probabilities
 
 INPUT_NAME: Final = "features"
+OUTPUT_NAME: Final = "probabilities"
 OPSET: Final = {"": 21, "ai.onnx.ml": 3}
 MAX_PROBABILITY_DIFFERENCE: Final = 1e-5
 RANDOM_APPLICATIONS: Final = 20_000
@@ -55,18 +58,17 @@ def to_joblib(pipeline: Pipeline) -> bytes:
 
 
 def to_onnx_model(pipeline: Pipeline, *, name: str) -> bytes:
-    """The served model: float32 ``features`` in, ``label`` and ``probabilities`` out."""
-    with warnings.catch_warnings():
-        # skl2onnx reads two attributes of every SVC that scikit-learn means to remove; they
-        # hold nothing here, for the calibration is a step of its own.
-        warnings.filterwarnings("ignore", "Attribute `prob[AB]_` was deprecated", FutureWarning)
-        model = to_onnx(
-            pipeline,
-            name=name,
-            initial_types=[(INPUT_NAME, FloatTensorType([None, len(FEATURES)]))],
-            options={"zipmap": False},
-            target_opset=OPSET,
-        )
+    """The served model: float32 ``features`` in, ``probabilities`` out."""
+    *steps, (_, classifier) = pipeline.steps
+    if isinstance(classifier, CalibratedClassifierCV):
+        calibrated = classifier.calibrated_classifiers_[0]
+        model = _convert(Pipeline([*steps, ("classifier", calibrated.estimator)]), raw_scores=True)
+        _fold_in(calibrated.calibrators[0], model)
+    else:
+        model = _convert(pipeline)
+    # Without the label, which the runtime would make every time although nobody asks for it.
+    model = onnx.utils.Extractor(model).extract_model([INPUT_NAME], [OUTPUT_NAME])
+    model.graph.name = name
     # The library lists its operator sets in the order of a set of strings, which changes from
     # process to process.
     operator_sets = sorted(model.opset_import, key=lambda operator_set: operator_set.domain)
@@ -74,6 +76,36 @@ def to_onnx_model(pipeline: Pipeline, *, name: str) -> bytes:
     model.opset_import.extend(operator_sets)
     content: bytes = model.SerializeToString(deterministic=True)
     return content
+
+
+def _convert(pipeline: Pipeline, *, raw_scores: bool = False) -> onnx.ModelProto:
+    with warnings.catch_warnings():
+        # skl2onnx reads two attributes of every SVC that scikit-learn means to remove; they
+        # hold nothing here, for the calibration is a step of its own.
+        warnings.filterwarnings("ignore", "Attribute `prob[AB]_` was deprecated", FutureWarning)
+        model: onnx.ModelProto = to_onnx(
+            pipeline,
+            initial_types=[(INPUT_NAME, FloatTensorType([None, len(FEATURES)]))],
+            options={"zipmap": False} | ({"raw_scores": True} if raw_scores else {}),
+            target_opset=OPSET,
+        )
+    return model
+
+
+def _fold_in(calibration: Any, model: onnx.ModelProto) -> None:
+    """Have the support vector machine in ``model`` answer with its calibrated probabilities.
+
+    With f its decision function, 1 / (1 + exp(a f + b)) is the logistic function of -(a f + b),
+    which is linear in the coefficients of f and in its intercept. As operators of their own these
+    few sums take the runtime as long as all the support vectors.
+    """
+    [machine] = [node for node in model.graph.node if node.op_type == "SVMClassifier"]
+    of = {attribute.name: attribute for attribute in machine.attribute}
+    a, b = calibration.a_, calibration.b_
+    # The operator holds f with its sign reversed, as libsvm does.
+    of["coefficients"].floats[:] = [a * coefficient for coefficient in of["coefficients"].floats]
+    of["rho"].floats[:] = [a * rho - b for rho in of["rho"].floats]
+    of["post_transform"].s = b"LOGISTIC"
 
 
 def open_onnx(content: bytes) -> onnxruntime.InferenceSession:
@@ -86,7 +118,7 @@ def open_onnx(content: bytes) -> onnxruntime.InferenceSession:
 
 def approvals(session: onnxruntime.InferenceSession, features: Matrix) -> Probabilities:
     """The exported model's probability of approval of each row."""
-    probabilities: Probabilities = session.run(["probabilities"], {INPUT_NAME: features})[0]
+    probabilities: Probabilities = session.run([OUTPUT_NAME], {INPUT_NAME: features})[0]
     return probabilities[:, 1]
 
 

@@ -41,7 +41,7 @@ class Metrics(Collector):
         self._asked: list[Asked] = []
         self._place: Place | None = None
 
-    def observe_request(self, *, method: str, route: str, status: int, duration_s: float) -> None:
+    def observe_request(self, method: str, route: str, status: int, duration_s: float) -> None:
         """Count one answered request under its route's template."""
         tally = self._requests.get((method, route, status))
         if tally is None:

@@ -89,10 +89,10 @@ def _without_access_log(*arguments: Any, **named: Any) -> LogAccess:
 
 
 class _UncountedRequests(Metrics):
-    def observe_request(self, **_: Any) -> None:
+    def observe_request(self, *_: Any) -> None:
         pass
 
 
 class _UncountedDecisions(DecisionFigures):
-    def count(self, *_: Any, **__: Any) -> None:
+    def count(self, *_: Any) -> None:
         pass

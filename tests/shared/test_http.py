@@ -1,6 +1,8 @@
 """Problem documents and request ids, on a small app served for real."""
 
+import asyncio
 from collections.abc import AsyncIterator, Sequence
+from inspect import signature
 from typing import Annotated, cast
 
 import httpx
@@ -13,7 +15,15 @@ from shared.errors import Fault, InvalidInput, NotFound, NotRecorded
 from shared.health import Check, health_router
 from shared.http import install_conventions
 from shared.metrics import Metrics
-from shared.telemetry import LogAccess, silent
+from shared.telemetry import (
+    LogAccess,
+    LogFormat,
+    LogSettings,
+    configure_logging,
+    log_access,
+    readable,
+    silent,
+)
 from tests.serving import served
 
 pytestmark = pytest.mark.filterwarnings("error")
@@ -85,8 +95,10 @@ def _app(
 
 
 def _collect(told: list[dict[str, object]]) -> LogAccess:
-    def log(**members: object) -> None:
-        told.append(members)
+    members = signature(log_access).parameters
+
+    def log(*values: object) -> None:
+        told.append(dict(zip(members, values, strict=True)))
 
     return log
 
@@ -186,6 +198,20 @@ async def test_each_request_is_logged_once_with_its_id() -> None:
         "status": 404,
         "prediction_id": None,
     }
+
+
+@pytest.mark.parametrize("log_format", ["json", "console"])
+async def test_request_reads_alike_in_both_forms_of_the_log(
+    capsys: pytest.CaptureFixture[str], log_format: LogFormat
+) -> None:
+    """For a program or for a person, the same members in the same order."""
+    log = configure_logging(LogSettings(log_format=log_format))
+    async with served(_app(log_access=log)) as client:
+        await client.get("/absent", headers={"x-request-id": "find-me"})
+        await asyncio.sleep(0.1)  # lines of requests are written together
+    [line] = [line for line in capsys.readouterr().err.splitlines() if "find-me" in line]
+    said = "request_id=find-me client=anonymous method=GET route=/absent status=404 duration_s="
+    assert said in readable(line)
 
 
 async def test_requests_are_measured_under_their_route(client: httpx.AsyncClient) -> None:

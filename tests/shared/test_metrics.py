@@ -304,7 +304,7 @@ def test_estimated_quantiles_are_within_their_bucket_of_the_true_ones() -> None:
     metrics = Metrics()
     for number, duration_s in enumerate(durations):
         status = 200 if number % 3 else 503
-        metrics.observe_request(method="GET", route="/r", status=status, duration_s=duration_s)
+        metrics.observe_request("GET", "/r", status, duration_s)
     counted = asyncio.run(metrics.counted())
     [found] = performance_of(counted).routes
     assert (found.method, found.route, found.requests) == ("GET", "/r", 10_000)

@@ -1,4 +1,4 @@
-"""The log: one event per line, in one form, written a turn of the event loop at a time."""
+"""The log: one event per line, in one form, those of requests written together."""
 
 import asyncio
 import io
@@ -156,7 +156,7 @@ def test_event_is_written_at_once(stream: CountingStream) -> None:
 async def test_line_of_another_thread_is_written_at_once(stream: CountingStream) -> None:
     """It neither waits for the loop nor gets in its way."""
     write = LineWriter(stream)
-    write.soon("of the %s", "loop")
+    write.soon(lambda: "of the loop\n")
     await asyncio.to_thread(write.now, "of a thread")
     assert stream.getvalue() == "of a thread\n"
     await _until_written(stream)
@@ -167,7 +167,7 @@ async def test_lines_that_can_wait_are_written_together(stream: CountingStream) 
     """A hundred requests answered within 10 ms cost one write, and no line is lost."""
     log = json_access_log(LineWriter(stream))
     for number in range(100):
-        log(**_REQUEST | {"request_id": str(number)})
+        log(*(_REQUEST | {"request_id": str(number)}).values())
     assert stream.writes == 0
     await _until_written(stream)
     assert stream.writes == 1
@@ -179,9 +179,9 @@ async def test_lines_that_can_wait_are_written_together(stream: CountingStream) 
 async def test_event_is_written_after_what_waited(stream: CountingStream) -> None:
     """The order of the lines is that of what they tell; the last event of a process is the last."""
     write = LineWriter(stream)
-    write.soon("answered")
+    write.soon(lambda: "answered\n")
     write.now("failed")
-    write.soon("answered %s", "again")
+    write.soon(lambda: "answered again\n")
     write.now("stopped")
     assert stream.getvalue().splitlines() == ["answered", "failed", "answered again", "stopped"]
 
@@ -220,9 +220,9 @@ async def test_access_line_made_by_hand_is_the_one_that_structlog_makes(
 ) -> None:
     """Same members in the same order, same values of the same kinds; only the time is its own."""
     configure_logging(LogSettings(log_format="json"))
-    request = _REQUEST | changes
-    log_access(**request)
-    json_access_log(LineWriter(stream))(**request)
+    request = (_REQUEST | changes).values()
+    log_access(*request)
+    json_access_log(LineWriter(stream))(*request)
     await _until_written(stream)
     [expected], [made] = _lines(capsys.readouterr().err), _lines(stream.getvalue())
     assert len(made.pop("time")) == len(expected.pop("time"))
@@ -232,7 +232,7 @@ async def test_access_line_made_by_hand_is_the_one_that_structlog_makes(
 
 def test_access_log_is_silent_above_info(capsys: pytest.CaptureFixture[str]) -> None:
     """LOG_LEVEL=WARNING means warnings only."""
-    configure_logging(LogSettings(log_level="WARNING"))(**_REQUEST)
+    configure_logging(LogSettings(log_level="WARNING"))(*_REQUEST.values())
     get_logger("here").info("not heard")
     get_logger("here").warning("heard")
     [line] = _lines(capsys.readouterr().err)

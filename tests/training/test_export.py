@@ -44,6 +44,9 @@ def test_export_passes_the_gate(
     assert [(node.name, node.shape, node.type) for node in session.get_inputs()] == [
         ("features", [None, len(FEATURES)], "tensor(float)")
     ]
+    assert [(node.name, node.type) for node in session.get_outputs()] == [
+        ("probabilities", "tensor(float)")
+    ]
     compared = np.vstack([features, rows])
     parity = check_parity(name, pipeline, session, compared)
     assert parity.rows == len(compared)
