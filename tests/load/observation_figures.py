@@ -18,36 +18,27 @@ from tests.load.processor import is_counted, session_s
 from tests.load.stack import Bench, Serving
 from tests.load.wrk import Target
 
-_RUNS: Final = 4
-"""Runs in a round: the difference is small, and a single run tells it to three hundredths."""
+_PAIRS: Final = 4
+"""Pairs of services in a round: the difference is small, and two processes of the very same service
+differ by as much, each as long as it lives (by its memory's layout, by its seed for hashes)."""
 
 
 def observation(bench: Bench) -> list[Figure]:
     """The shipped service against itself without a line or a figure of its requests.
 
     A worker that is always busy answers as many as its processor time is enough for. That is
-    counted, where it is, with both loaded at once: what disturbs one run disturbs the other, and a
+    counted, where it is, with both loaded at once: what disturbs one disturbs the other, and a
     difference of a hundredth shows.
     """
-    with (
-        stack.inference(bench) as shipped,
-        stack.inference(bench, app=f"{__name__}:create_unobserved_app") as unobserved,
-        ThreadPoolExecutor() as pool,
-    ):
-        contenders = [
-            (serving, applications_to(bench, serving.url, "/predict"))
-            for serving in (shipped, unobserved)
-        ]
-        ours, theirs = [], []
-        for number in range(1, bench.rounds * _RUNS + 1):
-            runs = [pool.submit(_rate, bench, *contender) for contender in contenders]
-            mine, other = (run.result() for run in runs)
-            ours.append(mine)
-            theirs.append(other)
-            bench.say(
-                f"  run {number} of {bench.rounds * _RUNS}:"
-                f" shipped {mine:,.0f}/s, unobserved {other:,.0f}/s"
-            )
+    pairs = bench.rounds * _PAIRS
+    ours, theirs = [], []
+    for number in range(1, pairs + 1):
+        shipped, unobserved = _rates_of_pair(bench)
+        ours.append(shipped)
+        theirs.append(unobserved)
+        bench.say(
+            f"  pair {number} of {pairs}: shipped {shipped:,.0f}/s, unobserved {unobserved:,.0f}/s"
+        )
     return [
         ratio(
             "POST /predict with its access log and metrics, against the same without either",
@@ -58,6 +49,21 @@ def observation(bench: Bench) -> list[Figure]:
             " busy worker",
         )
     ]
+
+
+def _rates_of_pair(bench: Bench) -> tuple[float, float]:
+    """The shipped service and the unobserved one, both started anew."""
+    with (
+        stack.inference(bench) as shipped,
+        stack.inference(bench, app=f"{__name__}:create_unobserved_app") as unobserved,
+        ThreadPoolExecutor() as pool,
+    ):
+        contenders = [
+            (serving, applications_to(bench, serving.url, "/predict"))
+            for serving in (shipped, unobserved)
+        ]
+        runs = [pool.submit(_rate, bench, *contender) for contender in contenders]
+        return runs[0].result(), runs[1].result()
 
 
 def _rate(bench: Bench, serving: Serving, target: Target) -> float:
