@@ -55,7 +55,7 @@ def get_logger(name: str) -> BoundLogger:
     return logger
 
 
-_GATHER_S: Final = 0.01
+_GATHER_S: Final = 0.05
 
 # Speaks for Python itself, which has no logger for what it has to say.
 _log = get_logger("python")
@@ -84,7 +84,7 @@ class TimeStamp:
 class LineWriter:
     """Writes a line at once, or those that can wait for a moment together.
 
-    A process that is killed takes with it what waited: the lines of 10 ms at most.
+    A process that is killed takes with it what waited: the lines of 50 ms at most.
     """
 
     def __init__(self, stream: TextIO) -> None:
@@ -93,7 +93,7 @@ class LineWriter:
         self._waiting: list[Callable[[], str]] = []
 
     def soon(self, lines: Callable[[], str]) -> None:
-        """Write what ``lines`` makes, whole lines, when it is called within 10 ms.
+        """Write what ``lines`` makes, whole lines, when it is called within 50 ms.
 
         For the thread that made this, inside a running event loop.
         """

@@ -208,7 +208,7 @@ async def test_request_reads_alike_in_both_forms_of_the_log(
     log = configure_logging(LogSettings(log_format=log_format))
     async with served(_app(log_access=log)) as client:
         await client.get("/absent", headers={"x-request-id": "find-me"})
-        await asyncio.sleep(0.1)  # lines of requests are written together
+        await asyncio.sleep(0.2)  # lines of requests are written together
     [line] = [line for line in capsys.readouterr().err.splitlines() if "find-me" in line]
     said = "request_id=find-me client=anonymous method=GET route=/absent status=404 duration_s="
     assert said in readable(line)

@@ -164,7 +164,7 @@ async def test_line_of_another_thread_is_written_at_once(stream: CountingStream)
 
 
 async def test_lines_that_can_wait_are_written_together(stream: CountingStream) -> None:
-    """A hundred requests answered within 10 ms cost one write, and no line is lost."""
+    """A hundred requests answered in one moment cost one write, and no line is lost."""
     log = json_access_log(LineWriter(stream))
     for number in range(100):
         log(*(_REQUEST | {"request_id": str(number)}).values())
