@@ -17,7 +17,7 @@ COMPOSE = $(shell docker compose version >/dev/null 2>&1 && echo docker compose 
 OBSERVED = --profile observability
 # Fresh secrets are made inside the image: with Docker nothing else has to be installed. Where the
 # environment is installed, or can be for want of Docker, a key is made without it.
-KEYS = docker run --rm -i --network none --read-only loan-predictor-history python -m shared.keys
+KEYS = docker run --rm -i --network none --read-only loan-predictor-history python -m shared.access.keys
 KEY_MAKER = $(if $(wildcard $(INSTALLED)),$(INSTALLED),$(if $(shell command -v docker),history-image,$(INSTALLED)))
 
 .PHONY: help run test test-browser check train format lock clean env up observe down logs ps backup restore key password history-image compose-test bench flame load ladder chaos verify-audit fuzz audit
@@ -93,10 +93,10 @@ restore: ## Put a backup into the containers' empty database: make restore FILE=
 key: $(KEY_MAKER) ## Make an API key: make key NAME=bank SCOPES=predict LIMITS=1000/hour
 	@test -n "$(NAME)" && test -n "$(SCOPES)" || { echo \
 		"Name the client and what it may do: make key NAME=bank SCOPES=predict,history:read" >&2; exit 2; }
-	@$(if $(filter $(INSTALLED),$(KEY_MAKER)),$(PY) -m shared.keys,$(KEYS)) mint "$(NAME)" "$(SCOPES)" "$(or $(LIMITS),unlimited)"
+	@$(if $(filter $(INSTALLED),$(KEY_MAKER)),$(PY) -m shared.access.keys,$(KEYS)) mint "$(NAME)" "$(SCOPES)" "$(or $(LIMITS),unlimited)"
 
 password: $(INSTALLED) ## Hash a password for DASHBOARD_PASSWORD
-	@$(PY) -m shared.keys password
+	@$(PY) -m shared.access.keys password
 
 history-image:
 	@docker build --quiet --file Dockerfile.history --tag loan-predictor-history . > /dev/null
@@ -120,7 +120,7 @@ ladder: $(INSTALLED) ## Raise the load on the running system until it no longer 
 	@$(PY) -m tests.load.ladder $(ARGS)
 
 verify-audit: $(INSTALLED) ## Check the audit log against later changes: make verify-audit HEAD=12:9f86...
-	@$(PY) -m services.local.attach services.history.audit $(HEAD)
+	@$(PY) -m services.local.with_local_database services.history.audit $(HEAD)
 
 fuzz: $(INSTALLED) ## Fuzz both services by their OpenAPI documents: make fuzz EXAMPLES=2000
 	FUZZ_EXAMPLES="$(or $(EXAMPLES),1000)" FUZZ_SEED="$(or $(SEED),$$(date +%s))" \

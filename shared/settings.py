@@ -7,9 +7,9 @@ from typing import Annotated, Final
 from pydantic import BeforeValidator, Field
 from pydantic_settings import NoDecode, SettingsConfigDict
 
-from shared.clients import ApiKey, parse_keys
-from shared.rate_limit import Limits, parse_limits
-from shared.telemetry import LogSettings
+from shared.access.api_keys import ApiKey, parse_keys
+from shared.access.rate_limit import Limits, parse_limits
+from shared.observability.logs import LogSettings
 
 
 def _keys(value: object) -> object:

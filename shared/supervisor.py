@@ -6,7 +6,7 @@ import time
 from collections.abc import Sequence
 from typing import Final
 
-from shared.telemetry import get_logger
+from shared.observability.logs import get_logger
 
 _LOOK_EVERY_S: Final = 0.1
 

@@ -5,9 +5,9 @@ from typing import Any, get_args
 
 from fastapi import FastAPI
 
-from shared.access import is_unlimited
-from shared.clients import ApiKey, Scope, mint_key, parse_keys
-from shared.events import EXAMPLE
+from shared.access.api_keys import ApiKey, Scope, mint_key, parse_keys
+from shared.access.middleware import is_unlimited
+from shared.contract.events import EXAMPLE
 from tests.serving import served
 
 _PARAMETERS = {

@@ -14,7 +14,8 @@ from tempfile import mkdtemp
 import pytest
 from redis import Redis
 
-from services.local import servers, services
+from services.local import components as services
+from services.local import servers
 from services.local.servers import Server
 from tests.applications import random_application
 from tests.harness import System, running_system

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from services.local import services
+from services.local import components as services
 from services.local.processes import Process
 from tests import keys
 

@@ -9,7 +9,7 @@ import httpx
 import uvicorn
 from starlette.types import ASGIApp
 
-from shared.protocol import BoundedHttpProtocol
+from shared.web.protocol import BoundedHttpProtocol
 from tests.harness import HOST
 
 

@@ -2,7 +2,7 @@
 
 from redis.asyncio import Redis
 
-from shared.events import EVENT_FIELD, STREAM
+from shared.contract.events import EVENT_FIELD, STREAM
 
 
 async def recorded_events(redis: Redis) -> list[bytes]:

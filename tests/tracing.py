@@ -13,7 +13,7 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.sdk.trace.sampling import DEFAULT_ON
 
-from shared.tracing import Tracing
+from shared.observability.tracing import Tracing
 from tests.harness import HOST
 
 TRACE: str = f"{0xABC:032x}"

@@ -11,7 +11,7 @@ from markupsafe import Markup
 
 from services.dashboard.formatting import count, percent
 from shared.client.answers import Bucket, Day, Interval, Summary
-from shared.events import Probability
+from shared.contract.events import Probability
 
 _MOST_LABELS: Final = 6
 _EMPTY: Final = Markup("")

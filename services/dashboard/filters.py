@@ -9,8 +9,8 @@ from pydantic import TypeAdapter, ValidationError
 from services.dashboard.formatting import model_title
 from services.dashboard.markup import Field, Option
 from shared.client import Filters
-from shared.errors import Fault
-from shared.events import ModelName, Prediction
+from shared.contract.errors import Fault
+from shared.contract.events import ModelName, Prediction
 
 _ANY: Final = Option("", "Any")
 

@@ -9,8 +9,8 @@ from starlette.responses import PlainTextResponse, RedirectResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from services.dashboard.sessions import Session, Sessions
-from shared.headers import RawHeaders
-from shared.metrics import PATH as METRICS_PATH
+from shared.observability.metrics import PATH as METRICS_PATH
+from shared.web.headers import RawHeaders
 
 COOKIE: Final = "loan_dashboard"
 LOGIN_PATH: Final = "/login"

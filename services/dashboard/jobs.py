@@ -14,8 +14,8 @@ from services.dashboard import sheet
 from services.dashboard.sessions import Session, SignedOut
 from services.dashboard.sheet import Row, SheetError
 from shared.client import CallFailed, InvalidRequest, Patience
-from shared.events import Decision
-from shared.telemetry import get_logger
+from shared.contract.events import Decision
+from shared.observability.logs import get_logger
 
 CONCURRENCY: Final = 8
 MAX_JOBS: Final = 20

@@ -10,7 +10,7 @@ from nicegui.events import GenericEventArguments
 from services.dashboard import markup
 from services.dashboard.sessions import SignedOut
 from shared.client import AccessDenied, ApiError, CallFailed, InvalidRequest, MissingResource
-from shared.telemetry import get_logger
+from shared.observability.logs import get_logger
 
 RETRY_S: Final = 2.0
 """How soon a page whose service is away looks again."""

@@ -12,10 +12,10 @@ from services.dashboard import theme
 from services.dashboard.gate import COOKIE, LOGIN_PATH, root_of, session_of
 from services.dashboard.sessions import LIFETIME_S, Sessions
 from services.dashboard.settings import DashboardSettings
+from shared.access.passwords import is_password
+from shared.access.rate_limit import RateLimitExceeded, RateLimits, parse_limits
 from shared.client import AccessDenied, AsyncLoanPredictorClient, CallFailed
-from shared.direct import FORM, read_body
-from shared.passwords import is_password
-from shared.rate_limit import RateLimitExceeded, RateLimits, parse_limits
+from shared.web.direct import FORM, read_body
 
 ATTEMPTS_OF_ONE: Final = parse_limits("5/minute;30/hour")
 ATTEMPTS_OF_ALL: Final = parse_limits("60/minute")
@@ -40,7 +40,7 @@ _PAGE: Final = Markup("""<!doctype html>
 </form></main></body></html>""")
 
 
-class Porter:
+class Authenticator:
     """Gives whoever brings the password, or an API key that the services accept, a session.
 
     ``client`` is the dashboard's own. Somebody's API key is used for that session's calls alone,
@@ -88,7 +88,7 @@ class Porter:
         return self.sessions.begin("API key", theirs)
 
 
-def login_router(porter: Porter) -> APIRouter:
+def login_router(porter: Authenticator) -> APIRouter:
     """The routes /login and /logout."""
     router = APIRouter(include_in_schema=False)
 
@@ -140,7 +140,7 @@ def login_router(porter: Porter) -> APIRouter:
 
 
 def _page(
-    request: Request, porter: Porter, wanted: str, error: str = "", status: int = 200
+    request: Request, porter: Authenticator, wanted: str, error: str = "", status: int = 200
 ) -> Response:
     with_password = porter.takes_password
     body = _PAGE.format(

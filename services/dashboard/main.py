@@ -1,6 +1,6 @@
 """The dashboard, composed: the one place where its objects are built.
 
-``python -m shared.server services.dashboard.main:create_app``. One process: pages live in its
+``python -m shared.web.server services.dashboard.main:create_app``. One process: pages live in its
 memory.
 """
 
@@ -14,17 +14,17 @@ from nicegui import ui
 from services.dashboard import theme
 from services.dashboard.gate import Gate, page_headers
 from services.dashboard.jobs import Jobs
-from services.dashboard.login import Porter, login_router
-from services.dashboard.pages import batch, decide, history, models, nowhere, record, statistics
+from services.dashboard.login import Authenticator, login_router
+from services.dashboard.pages import batch, decide, history, models, not_found, record, statistics
 from services.dashboard.sessions import Session, Sessions
 from services.dashboard.settings import DashboardSettings
 from services.dashboard.watch import Watch
 from shared.client import AsyncLoanPredictorClient, Patience
-from shared.health import Check, health_router
-from shared.http import install_conventions
-from shared.metrics import Metrics, build_info
-from shared.telemetry import NO_TELEMETRY, configure_logging
+from shared.observability.logs import configure_logging
+from shared.observability.metrics import Metrics, build_info
 from shared.version import VERSION
+from shared.web.conventions import NO_TELEMETRY, install_conventions
+from shared.web.health import Check, health_router
 
 _PATIENCE = Patience(attempts=2, total_s=5, attempt_s=3)
 """A person is waiting: a page that says what is wrong is better than one that is still trying."""
@@ -64,7 +64,7 @@ def create_app(settings: DashboardSettings | None = None) -> FastAPI:
     routers = (
         health_router(service="dashboard", version=VERSION, checks=_checks(client)),
         theme.assets_router(),
-        login_router(Porter(settings, sessions=sessions, client=client)),
+        login_router(Authenticator(settings, sessions=sessions, client=client)),
         history.export_router(),
         models.pictures_router(),
         batch.files_router(jobs),
@@ -79,7 +79,7 @@ def create_app(settings: DashboardSettings | None = None) -> FastAPI:
     for page in (decide, history, record, statistics, models):
         page.register(watch)
     batch.register(watch, jobs)
-    nowhere.register(watch)
+    not_found.register(watch)
     # A bar without a name, which comes and goes above every page, helps nobody.
     pages_app.config.quasar_config["loadingBar"] = {"skipHijack": True}
     ui.run_with(

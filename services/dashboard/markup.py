@@ -6,8 +6,8 @@ from typing import Final, NamedTuple
 from markupsafe import Markup
 
 from services.dashboard.formatting import NONE, NOT_GIVEN, amount, credit_history, field_title
-from shared.errors import Fault
-from shared.events import Application, Prediction
+from shared.contract.errors import Fault
+from shared.contract.events import Application, Prediction
 
 EMPTY: Final = Markup("")
 WAITING: Final = Markup(

@@ -5,8 +5,8 @@ from typing import Annotated
 from pydantic import AfterValidator, Field, SecretStr
 from pydantic_settings import SettingsConfigDict
 
-from shared.passwords import check_entry
-from shared.telemetry import LogSettings
+from shared.access.passwords import check_entry
+from shared.observability.logs import LogSettings
 
 
 class DashboardSettings(LogSettings):

@@ -23,19 +23,19 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from services.history import stream
+from services.history.cache import Cache
+from services.history.consumer_metrics import ConsumerMetrics, metrics_server
 from services.history.copying import EncodedRow
 from services.history.database import DATABASE_ERRORS, is_data_error, open_engine
-from services.history.figures import ConsumerFigures, told_to_prometheus
 from services.history.recorder import Undecodable, read_row, store
 from services.history.settings import CACHE_PREFIX, HistorySettings
 from services.history.stream import Entry
-from shared.cache import Cache
-from shared.events import DEAD_LETTER_STREAM
+from shared.contract.events import DEAD_LETTER_STREAM
+from shared.observability.logs import configure_logging, get_logger, take_over_output
+from shared.observability.tracing import Tracing, start_tracing
 from shared.redis import COMMAND_TIMEOUT_S, connect
-from shared.telemetry import configure_logging, get_logger, take_over_output
-from shared.tracing import Tracing, start_tracing
 
-LANES: Final = 4
+CONCURRENT_BATCHES: Final = 4
 """Batches in hand at a time: while the servers are at work on some, another is decoded. Each has a
 connection of its own; with fewer the process waits for round trips, with more nothing is gained."""
 
@@ -125,7 +125,7 @@ class Consumer:
         self._redis = redis
         self._cache = cache
         self._tracing = tracing
-        self.figures = ConsumerFigures()
+        self.figures = ConsumerMetrics()
         self._stopping = asyncio.Event()
         self._take_over_at_s = 0.0
         self._invalidate_at_s = 0.0
@@ -139,9 +139,9 @@ class Consumer:
 
     async def run(self) -> None:
         """Store entries until ``stop``; failures of either server are waited out."""
-        async with asyncio.TaskGroup() as lanes:
-            for _ in range(LANES):
-                lanes.create_task(self._work())
+        async with asyncio.TaskGroup() as workers:
+            for _ in range(CONCURRENT_BATCHES):
+                workers.create_task(self._work())
         if self._cache_is_stale:
             await self._invalidate()
 
@@ -342,7 +342,7 @@ async def consume(settings: HistorySettings) -> None:
     engine = open_engine(
         settings.database_url,
         name="history-consumer",
-        pool_size=LANES,
+        pool_size=CONCURRENT_BATCHES,
         connect_timeout_s=settings.database_connect_timeout_s,
         command_timeout_s=settings.database_command_timeout_s,
         ping_first=False,
@@ -360,7 +360,7 @@ async def consume(settings: HistorySettings) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, consumer.stop)
     try:
-        with told_to_prometheus(consumer.figures, settings):
+        with metrics_server(consumer.figures, settings):
             await consumer.run()
     finally:
         await cache.aclose()

@@ -10,13 +10,13 @@ from redis.asyncio import Redis
 from sqlalchemy.ext.asyncio import AsyncEngine
 from starlette.types import Scope
 
+from services.history.cache import Cache
 from services.history.erasure import Stores
 from services.history.schemas import unknown_parameter
 from services.history.settings import HistorySettings
-from shared.cache import Cache
-from shared.errors import MAX_FAULTS, Fault, InvalidInput
-from shared.metrics import Metrics
-from shared.tracing import Tracing
+from shared.contract.errors import MAX_FAULTS, Fault, InvalidInput
+from shared.observability.metrics import Metrics
+from shared.observability.tracing import Tracing
 
 JSON: Final = "application/json"
 

@@ -20,13 +20,13 @@ from sqlalchemy.sql.expression import case
 from sqlalchemy.types import Text
 
 from services.history import audit
+from services.history.cache import Cache
 from services.history.database import connection, transaction
 from services.history.errors import NotErased, unknown
 from services.history.queries import is_decision
 from services.history.schemas import AuditEntry, Erasure
 from services.history.tables import PERSONAL, WARNINGS, predictions
-from shared.cache import Cache
-from shared.idempotency import answer_key
+from shared.contract.idempotency import answer_key
 
 _REDIS_ERRORS: Final = (RedisError, OSError)
 _NOTHING_ERASED: Final = "Redis does not answer, so nothing was erased; try again shortly."

@@ -4,7 +4,7 @@ from datetime import datetime
 from typing import ClassVar
 from uuid import UUID
 
-from shared.errors import NotFound, ServiceError
+from shared.contract.errors import NotFound, ServiceError
 
 
 class _TryAgain(ServiceError):

@@ -12,7 +12,7 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from services.history.settings import HistorySettings
-from shared.events import CONSUMER_GROUP, STREAM
+from shared.contract.events import CONSUMER_GROUP, STREAM
 from shared.redis import connect
 
 BUSY_S: Final = 20.0

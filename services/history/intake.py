@@ -1,4 +1,4 @@
-"""The road for events past the stream: store them at once, all of them or none."""
+"""The sink for events past the stream: store them at once, all of them or none."""
 
 import time
 
@@ -6,14 +6,14 @@ from redis.exceptions import RedisError
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from services.history.cache import Cache
 from services.history.copying import EncodedRow
 from services.history.database import DATABASE_ERRORS, is_data_error, is_outage
 from services.history.errors import StoreUnavailable
 from services.history.recorder import Undecodable, read_row, store
-from shared.cache import Cache
-from shared.errors import MAX_FAULTS, Fault, InvalidInput
-from shared.telemetry import get_logger
-from shared.tracing import Tracing
+from shared.contract.errors import MAX_FAULTS, Fault, InvalidInput
+from shared.observability.logs import get_logger
+from shared.observability.tracing import Tracing
 
 _log = get_logger(__name__)
 
@@ -41,7 +41,7 @@ async def take_in(
     try:
         await cache.invalidate()
     except (RedisError, OSError) as error:
-        # This road is taken when Redis is away; what it still holds then ends by its age.
+        # This sink is taken when Redis is away; what it still holds then ends by its age.
         _log.warning("caches not invalidated", error=repr(error))
 
 

@@ -1,6 +1,6 @@
 """The history service's API, composed: the one place where its objects are built.
 
-``python -m shared.server services.history.main:create_app``
+``python -m shared.web.server services.history.main:create_app``
 """
 
 from collections.abc import AsyncIterator, Sequence
@@ -12,23 +12,29 @@ from fastapi_offline import FastAPIOffline
 from starlette_compress import CompressMiddleware
 
 from services.history import routes, stream
+from services.history.cache import Cache
 from services.history.database import open_engine, ping
 from services.history.deps import Resources, resources_of
 from services.history.retention import Retention
+from services.history.server_metrics import ServerMetrics
 from services.history.settings import CACHE_PREFIX, HistorySettings
-from services.history.surroundings import Surroundings
-from shared.access import KEY_BUCKET, AccessMiddleware, Bucket, document_access, is_unlimited
-from shared.cache import Cache
-from shared.clients import anonymous
-from shared.direct import DirectMiddleware
-from shared.health import Check, health_router
-from shared.http import install_conventions
-from shared.metrics import Metrics, build_info
-from shared.rate_limit import RateLimits
+from shared.access.api_keys import anonymous
+from shared.access.middleware import (
+    KEY_BUCKET,
+    AccessMiddleware,
+    Bucket,
+    document_access,
+    is_unlimited,
+)
+from shared.access.rate_limit import RateLimits
+from shared.observability.logs import configure_logging
+from shared.observability.metrics import Metrics, build_info
+from shared.observability.tracing import Tracing, start_tracing
 from shared.redis import connect, connect_in_turn
-from shared.telemetry import NO_TELEMETRY, configure_logging
-from shared.tracing import Tracing, start_tracing
 from shared.version import VERSION
+from shared.web.conventions import NO_TELEMETRY, install_conventions
+from shared.web.direct import DirectMiddleware
+from shared.web.health import Check, health_router
 
 _CACHE_CONNECTIONS: Final = 16
 TITLE = "Loan predictor: history"
@@ -58,7 +64,7 @@ def create_app(
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[dict[str, Resources]]:
         resources = _build_resources(settings, tracing, metrics)
-        servers = Surroundings(settings, engine=resources.engine, redis=resources.redis)
+        servers = ServerMetrics(settings, engine=resources.engine, redis=resources.redis)
         metrics.read_from(resources.cache.samples, servers.pool)
         metrics.ask(servers.samples)
         try:
@@ -150,7 +156,7 @@ def _checks(request: Request) -> Sequence[Check]:
         return {**state, "cache_failures": resources.cache.failures}
 
     # Without Redis every answer is computed afresh and events come by HTTP, so the service is
-    # only degraded: taking it out of rotation then would close the very road that is left.
+    # only degraded: taking it out of rotation then would close the very sink that is left.
     return (
         Check("postgres", postgres),
         Check("redis", redis, required=False),

@@ -12,7 +12,7 @@ from sqlalchemy.ext.asyncio import create_async_engine
 
 from services.history.database import DATABASE_ERRORS
 from services.history.settings import HistorySettings
-from shared.telemetry import get_logger, take_over_output
+from shared.observability.logs import get_logger, take_over_output
 
 _SCRIPTS: Final = Path(__file__).parent / "migrations"
 _LOCK_KEY: Final = 0x10A2_5EED

@@ -17,7 +17,7 @@ from services.history.tables import (
     prediction_rollup,
     predictions,
 )
-from shared.ids import first_uuid7_at, is_uuid7
+from shared.contract.ids import first_uuid7_at, is_uuid7
 
 TREND_DAYS: Final = 30
 

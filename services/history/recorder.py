@@ -15,7 +15,7 @@ from services.history.database import is_data_error
 from services.history.records import COLUMNS, EVENT, row_of
 from services.history.rollups import add_up
 from services.history.tables import predictions
-from shared.telemetry import get_logger
+from shared.observability.logs import get_logger
 
 _log = get_logger(__name__)
 

@@ -12,8 +12,8 @@ from pydantic import BaseModel, Field, TypeAdapter, with_config
 from typing_extensions import TypedDict
 
 from services.history.tables import AnyRow, predictions
-from shared.events import Application, Decision, ModelInfo, PredictionRecorded, Probability
-from shared.ids import is_uuid7, uuid7_from
+from shared.contract.events import Application, Decision, ModelInfo, PredictionRecorded, Probability
+from shared.contract.ids import is_uuid7, uuid7_from
 
 
 class Record(Decision):

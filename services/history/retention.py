@@ -14,10 +14,10 @@ from services.history.erasure import Reason, Stores, erase
 from services.history.errors import NotErased, StoreUnavailable
 from services.history.settings import HistorySettings
 from services.history.tables import AnyRow, predictions
-from shared.ids import first_uuid7_at
-from shared.metrics import Sample
-from shared.metrics.names import RETENTION_ERASED, RETENTION_FAILURES
-from shared.telemetry import get_logger
+from shared.contract.ids import first_uuid7_at
+from shared.observability.logs import get_logger
+from shared.observability.metrics import Sample
+from shared.observability.metrics.names import RETENTION_ERASED, RETENTION_FAILURES
 
 _LOCK_KEY: Final = 0x10A2_0A6E
 """Names the lock that the one process that erases holds; see ``audit`` for another."""

@@ -34,13 +34,13 @@ from services.history.schemas import (
     Statistics,
     encode_cursor,
 )
-from shared.access import client_of, needs, require
-from shared.direct import NDJSON, DirectRoute, read_body
-from shared.errors import Fault, InvalidInput
-from shared.events import INTERNAL_PREDICTIONS_PATH
-from shared.http import problem_docs
-from shared.performance import Performance, performance_of
+from shared.access.middleware import client_of, needs, require
+from shared.contract.errors import Fault, InvalidInput
+from shared.contract.events import INTERNAL_PREDICTIONS_PATH
 from shared.version import VERSION
+from shared.web.conventions import problem_docs
+from shared.web.direct import NDJSON, DirectRoute, read_body
+from shared.web.performance import Performance, performance_of
 
 MAX_GROUP_BYTES: Final = 4 * 1024 * 1024
 """The largest group of events that the inference service hands over by HTTP is well below."""

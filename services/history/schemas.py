@@ -22,8 +22,8 @@ from pydantic import (
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from services.history.records import Record
-from shared.errors import MAX_FAULTS, MAX_NAME_LENGTH
-from shared.events import LoanId, ModelName, Prediction
+from shared.contract.errors import MAX_FAULTS, MAX_NAME_LENGTH
+from shared.contract.events import LoanId, ModelName, Prediction
 
 _UUID_BYTES = 16
 _CHECK_BYTES = 4

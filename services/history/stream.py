@@ -6,7 +6,7 @@ from typing import Any, Final, NamedTuple
 from redis.asyncio import Redis
 from redis.exceptions import ResponseError
 
-from shared.events import CONSUMER_GROUP, DEAD_LETTER_STREAM, EVENT_FIELD, STREAM
+from shared.contract.events import CONSUMER_GROUP, DEAD_LETTER_STREAM, EVENT_FIELD, STREAM
 
 _FIELD: Final = EVENT_FIELD.encode()
 _NO_GROUP: Final = "NOGROUP"

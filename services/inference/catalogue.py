@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict
 from starlette.requests import Request
 from starlette.responses import Response
 
-from services.inference.manifest import (
+from services.scoring.manifest import (
     Baseline,
     BaselineName,
     CrossValidation,
@@ -23,9 +23,9 @@ from services.inference.manifest import (
     Timing,
     TrainedModel,
 )
-from services.inference.registry import Bundle
-from services.inference.rules import FIELD_RULES, WARNING_RULES, FieldRule
-from shared.events import ModelName
+from services.scoring.registry import Bundle
+from services.scoring.rules import FIELD_RULES, WARNING_RULES, FieldRule
+from shared.contract.events import ModelName
 
 MAX_AGE_S: Final = 3600
 MARKDOWN: Final = "text/markdown"

@@ -6,11 +6,11 @@ from redis.asyncio import Redis
 from starlette.types import Scope
 
 from services.inference.catalogue import Catalogue
-from services.inference.figures import DecisionFigures
 from services.inference.idempotency import Idempotency
-from services.inference.publisher import Publisher
-from services.inference.registry import Bundle
-from shared.metrics import Metrics
+from services.scoring.metrics import DecisionMetrics
+from services.scoring.publisher import Publisher
+from services.scoring.registry import Bundle
+from shared.observability.metrics import Metrics
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,7 @@ class Resources:
     publisher: Publisher
     idempotency: Idempotency
     redis: Redis
-    figures: DecisionFigures
+    figures: DecisionMetrics
     metrics: Metrics
 
 

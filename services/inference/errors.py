@@ -2,7 +2,7 @@
 
 from typing import ClassVar
 
-from shared.errors import NotFound, ServiceError
+from shared.contract.errors import NotFound, ServiceError
 
 
 class UnknownModel(NotFound):

@@ -22,13 +22,13 @@ from redis.exceptions import RedisError
 from starlette.types import Scope
 
 from services.inference.errors import AnswerErased, IdempotencyKeyReused, StillInProgress
-from shared.access import address_of, client_of
-from shared.errors import Fault, InvalidInput
-from shared.idempotency import answer_key
-from shared.ids import uuid8
-from shared.metrics import Sample
-from shared.metrics.names import IDEMPOTENCY_REPLAYS, IDEMPOTENCY_UNPROTECTED
-from shared.telemetry import get_logger
+from shared.access.middleware import address_of, client_of
+from shared.contract.errors import Fault, InvalidInput
+from shared.contract.idempotency import answer_key
+from shared.contract.ids import uuid8
+from shared.observability.logs import get_logger
+from shared.observability.metrics import Sample
+from shared.observability.metrics.names import IDEMPOTENCY_REPLAYS, IDEMPOTENCY_UNPROTECTED
 
 MAX_KEY_LENGTH: Final = 255
 KEEP_S: Final = 24 * 60 * 60

@@ -1,6 +1,6 @@
 """The inference service, composed: the one place where its objects are built.
 
-``python -m shared.server services.inference.main:create_app``
+``python -m shared.web.server services.inference.main:create_app``
 """
 
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -15,23 +15,29 @@ from redis.exceptions import RedisError
 from services.inference import routes
 from services.inference.catalogue import build_catalogue
 from services.inference.deps import Resources, resources_of
-from services.inference.figures import DecisionFigures, bundle_info
 from services.inference.idempotency import Idempotency
-from services.inference.manifest import BundleError
-from services.inference.publisher import Publisher, http_road, redis_road
-from services.inference.registry import load_bundle
 from services.inference.settings import InferenceSettings
-from shared.access import KEY_BUCKET, AccessMiddleware, Bucket, document_access, is_unlimited
-from shared.clients import anonymous
-from shared.direct import DirectMiddleware
-from shared.health import Check, health_router
-from shared.http import install_conventions
-from shared.metrics import Metrics, build_info
-from shared.rate_limit import RateLimits
+from services.scoring.manifest import BundleError
+from services.scoring.metrics import DecisionMetrics, bundle_info
+from services.scoring.publisher import Publisher, http_sink, redis_sink
+from services.scoring.registry import load_bundle
+from shared.access.api_keys import anonymous
+from shared.access.middleware import (
+    KEY_BUCKET,
+    AccessMiddleware,
+    Bucket,
+    document_access,
+    is_unlimited,
+)
+from shared.access.rate_limit import RateLimits
+from shared.observability.logs import configure_logging, get_logger
+from shared.observability.metrics import Metrics, build_info
+from shared.observability.tracing import Tracing, start_tracing
 from shared.redis import connect, connect_in_turn
-from shared.telemetry import NO_TELEMETRY, configure_logging, get_logger
-from shared.tracing import Tracing, start_tracing
 from shared.version import VERSION
+from shared.web.conventions import NO_TELEMETRY, install_conventions
+from shared.web.direct import DirectMiddleware
+from shared.web.health import Check, health_router
 
 _IDEMPOTENCY_CONNECTIONS = 8
 _PENDING_SLACK_S = 1.0
@@ -64,7 +70,7 @@ def create_app(
     tracing = tracing or start_tracing("inference")
     rate_limits = RateLimits(KEY_BUCKET, "predict", "benchmark", "other")
     metrics = Metrics()
-    figures = DecisionFigures(bundle)
+    figures = DecisionMetrics(bundle)
     metrics.read_from(
         build_info("inference"), bundle_info(bundle), rate_limits.samples, figures.samples
     )
@@ -152,8 +158,8 @@ def _build_publisher(
 ) -> Publisher:
     key = settings.internal_api_key
     return Publisher(
-        stream=redis_road(stream, deadline_s=settings.publish_redis_deadline_s),
-        fallback=http_road(
+        stream=redis_sink(stream, deadline_s=settings.publish_redis_deadline_s),
+        fallback=http_sink(
             history,
             history_url=settings.history_url,
             api_key=key.get_secret_value() if key else None,
@@ -163,7 +169,7 @@ def _build_publisher(
 
 
 def _pending_s(settings: InferenceSettings) -> float:
-    """How long a decision may take: the group before it fails on both roads, then its own does."""
+    """How long a decision may take: the group before it fails on both sinks, then its own does."""
     deadlines_s = settings.publish_redis_deadline_s + settings.publish_http_deadline_s
     return 2 * deadlines_s + _PENDING_SLACK_S
 

@@ -23,22 +23,18 @@ from services.inference.catalogue import (
 from services.inference.deps import Resources, resources_of
 from services.inference.errors import UnknownModel
 from services.inference.idempotency import HEADER_DOC, NamedRequest, idempotency_key
-from services.inference.predict import benchmark, decide, id_of, recorded_event
-from services.inference.registry import ServedModel
-from services.inference.rules import warnings_for
-from services.inference.schemas import (
-    Benchmark,
-    LoanApplication,
-    ValidationReport,
-    understand,
-)
-from shared.access import client_of, needs
-from shared.direct import DirectRoute, describe, read_body
-from shared.errors import InvalidInput, NotFound
-from shared.events import EXAMPLE, Decision, ModelName
-from shared.http import note_decision, problem_docs, request_id_of
-from shared.performance import Performance, performance_of
-from shared.tracing import trace_of
+from shared.contract.application import LoanApplication, parse_application
+from services.inference.schemas import Benchmark, ValidationReport
+from services.scoring.decisions import benchmark, decide, id_of, recorded_event
+from services.scoring.registry import ServedModel
+from services.scoring.rules import warnings_for
+from shared.access.middleware import client_of, needs
+from shared.contract.errors import InvalidInput, NotFound
+from shared.contract.events import EXAMPLE, Decision, ModelName
+from shared.observability.tracing import trace_of
+from shared.web.conventions import note_decision, problem_docs, request_id_of
+from shared.web.direct import DirectRoute, describe, read_body
+from shared.web.performance import Performance, performance_of
 
 JSON: Final = "application/json"
 _EXAMPLE_BODY: Final = to_json(EXAMPLE)
@@ -99,7 +95,7 @@ async def _decide_and_record(request: Request, model: ServedModel) -> Response:
     if trace is not None:
         trace.step("validate")
     began_s = perf_counter()
-    application = understand(body)
+    application = parse_application(body)
     validate_s = perf_counter() - began_s
     if trace is not None:
         trace.end_step()
@@ -186,7 +182,7 @@ async def benchmark_models(request: Request) -> Response:
     """Ask all models about one application; ``{}`` stands for the documented example."""
     client_of(request.scope).require("predict")
     body = await read_body(request)
-    application = understand(_EXAMPLE_BODY if body.strip() == b"{}" else body)
+    application = parse_application(_EXAMPLE_BODY if body.strip() == b"{}" else body)
     answer = benchmark(application, resources_of(request.scope).bundle)
     return Response(to_json(answer), media_type=JSON)
 
@@ -202,7 +198,7 @@ async def validate_loan(request: Request) -> Response:
     client_of(request.scope).require("predict")
     ranges = resources_of(request.scope).bundle.training_ranges
     try:
-        application = understand(await read_body(request))
+        application = parse_application(await read_body(request))
     except InvalidInput as error:
         report: dict[str, Any] = {
             "valid": False,

@@ -4,10 +4,9 @@ from pathlib import Path
 
 from pydantic import Field, SecretStr
 
-from shared.rate_limit import parse_limits
+from services.scoring.manifest import BUNDLE_ROOT
+from shared.access.rate_limit import parse_limits
 from shared.settings import CommonSettings, RateLimit
-
-BUNDLE_ROOT = Path(__file__).parent / "bundle"
 
 
 class InferenceSettings(CommonSettings):

@@ -14,13 +14,14 @@ from typing import Final
 
 from pydantic import ValidationError
 
-from services.local import preflight, servers, services
+from services.local import components as services
+from services.local import preflight, servers
 from services.local.processes import CannotStart, Process
 from services.local.servers import Server
 from services.local.settings import LocalSettings
 from services.local.supervisor import Supervisor
-from shared.clients import SCOPES, mint_key
-from shared.events import EXAMPLE
+from shared.access.api_keys import SCOPES, mint_key
+from shared.contract.events import EXAMPLE
 
 _JSON: Final = "-H 'Content-Type: application/json'"
 _STOP_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)

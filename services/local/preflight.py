@@ -10,9 +10,9 @@ from itertools import combinations
 from pathlib import Path
 from typing import Final
 
+from services.local.components import reachable_host
 from services.local.processes import CannotStart, stop_leftover
 from services.local.servers import POSTGRES_STOP
-from services.local.services import reachable_host
 from services.local.settings import LocalSettings
 
 _CONNECT_TIMEOUT_S: Final = 0.5

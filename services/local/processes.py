@@ -16,7 +16,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final, NamedTuple, TypedDict
 
-from shared.telemetry import readable
+from shared.observability.logs import readable
 
 STOP_GRACE_S: Final = 10.0
 START_TIMEOUT_S: Final = 30.0

@@ -12,7 +12,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from services.inference.rules import FIELD_RULES, FieldRule
+from services.scoring.rules import FIELD_RULES, FieldRule
 
 Labels = npt.NDArray[np.int64]
 

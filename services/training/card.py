@@ -3,8 +3,8 @@
 from collections.abc import Iterable, Sequence
 from typing import Final
 
-from services.inference.features import MONITORED_INPUTS, SCORED_INPUTS
-from services.inference.manifest import (
+from services.scoring.features import MONITORED_INPUTS, SCORED_INPUTS
+from services.scoring.manifest import (
     PICTURE_FOLDER,
     BaselineName,
     CategoricalInput,
@@ -15,7 +15,7 @@ from services.inference.manifest import (
 )
 from services.training.export import MAX_PROBABILITY_DIFFERENCE
 from services.training.models import TITLES
-from shared.events import ModelName
+from shared.contract.events import ModelName
 
 FOUR_FIFTHS: Final = 0.8
 """Below this selection-rate ratio the Uniform Guidelines (29 CFR 1607.4) see adverse impact."""

@@ -28,8 +28,8 @@ from sklearn.metrics import (
 from sklearn.model_selection import RepeatedStratifiedKFold, train_test_split
 from threadpoolctl import threadpool_limits
 
-from services.inference.features import SCORED_INPUTS, Matrix, feature_matrix
-from services.inference.manifest import (
+from services.scoring.features import SCORED_INPUTS, Matrix, feature_matrix
+from services.scoring.manifest import (
     BaselineName,
     ConfusionMatrix,
     CrossValidation,
@@ -45,7 +45,7 @@ from services.training.models import (
     Classifier,
     Probabilities,
 )
-from shared.events import ModelName
+from shared.contract.events import ModelName
 
 CandidateName = ModelName | BaselineName
 

@@ -18,9 +18,9 @@ from sklearn.calibration import CalibratedClassifierCV
 from sklearn.pipeline import Pipeline
 from threadpoolctl import threadpool_limits
 
-from services.inference.features import FEATURES, Matrix
-from services.inference.manifest import Parity
-from services.inference.rules import FIELD_RULES, UNUSUAL_AMOUNT, FieldRule
+from services.scoring.features import FEATURES, Matrix
+from services.scoring.manifest import Parity
+from services.scoring.rules import FIELD_RULES, UNUSUAL_AMOUNT, FieldRule
 from services.training.models import SEED, THRESHOLD, Classifier, Probabilities
 
 INPUT_NAME: Final = "features"

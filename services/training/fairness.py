@@ -4,8 +4,8 @@ from collections.abc import Mapping, Sequence
 
 import pandas as pd
 
-from services.inference.features import MONITORED_INPUTS
-from services.inference.manifest import Fairness
+from services.scoring.features import MONITORED_INPUTS
+from services.scoring.manifest import Fairness
 from services.training.applications import Labels
 from services.training.evaluation import DECIMALS
 from services.training.models import THRESHOLD, Probabilities

@@ -17,8 +17,8 @@ from sklearn.pipeline import Pipeline
 from threadpoolctl import threadpool_limits
 from tqdm import tqdm
 
-from services.inference.features import FEATURES, Matrix, feature_matrix
-from services.inference.manifest import (
+from services.scoring.features import FEATURES, Matrix, feature_matrix
+from services.scoring.manifest import (
     MODEL_CARD_FILE,
     MODEL_NAMES,
     PICTURE_FOLDER,
@@ -56,9 +56,9 @@ from services.training.models import (
 )
 from services.training.pictures import draw
 from services.training.reference import reference_inputs
-from shared.events import ModelName
+from shared.contract.events import ModelName
 
-DEFAULT_OUTPUT: Final = Path("services/inference/bundle")
+DEFAULT_OUTPUT: Final = Path("services/scoring/bundle")
 
 _LIBRARIES = (
     "joblib",

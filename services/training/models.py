@@ -15,10 +15,10 @@ from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
 
-from services.inference.features import FEATURES, Matrix
-from services.inference.manifest import BaselineName
+from services.scoring.features import FEATURES, Matrix
+from services.scoring.manifest import BaselineName
 from services.training.applications import Labels
-from shared.events import ModelName
+from shared.contract.events import ModelName
 
 SEED: Final = 42
 """The one seed of every split, model and draw; it is the one of the article's own split."""

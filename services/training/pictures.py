@@ -11,11 +11,11 @@ from matplotlib.figure import Figure
 from sklearn.calibration import calibration_curve
 from sklearn.metrics import roc_curve
 
-from services.inference.manifest import MODEL_NAMES, Input, NumericInput, TrainedModel
+from services.scoring.manifest import MODEL_NAMES, Input, NumericInput, TrainedModel
 from services.training.applications import LabelledApplications, Labels
 from services.training.evaluation import OutOfFold
 from services.training.models import TITLES
-from shared.events import ModelName
+from shared.contract.events import ModelName
 
 CALIBRATION_BINS: Final = 6
 

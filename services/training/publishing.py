@@ -7,7 +7,7 @@ import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
-from services.inference.manifest import (
+from services.scoring.manifest import (
     CURRENT_FILE,
     MANIFEST_FILE,
     BundleError,

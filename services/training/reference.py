@@ -5,9 +5,9 @@ from typing import Final
 
 import numpy as np
 
-from services.inference.features import MONITORED_INPUTS, NUMERIC_INPUTS, SCORED_INPUTS
-from services.inference.manifest import CategoricalInput, Input, NumericInput
-from services.inference.rules import FIELD_RULES
+from services.scoring.features import MONITORED_INPUTS, NUMERIC_INPUTS, SCORED_INPUTS
+from services.scoring.manifest import CategoricalInput, Input, NumericInput
+from services.scoring.rules import FIELD_RULES
 
 BINS: Final = 10
 

@@ -2,10 +2,10 @@
 
 from typing import Final
 
-from services.inference.manifest import MODEL_NAMES, Interval, RuleComparison
+from services.scoring.manifest import MODEL_NAMES, Interval, RuleComparison
 from services.training.evaluation import OutOfFold, difference
 from services.training.models import TITLES
-from shared.events import ModelName
+from shared.contract.events import ModelName
 
 _CRITERION: Final = "log_loss"
 

@@ -1,4 +1,4 @@
-"""What the services answer, as a client needs it; a decision itself is in ``shared.events``.
+"""What the services answer, as a client needs it; a decision is in ``shared.contract.events``.
 
 These are not the services' own schemas, which may change with the service: each type here has the
 members that a client may rely on and ignores whatever else a newer service says.
@@ -10,8 +10,8 @@ from typing import Any, Literal
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict
 
-from shared.errors import Fault
-from shared.events import Application, Decision, Prediction, Probability
+from shared.contract.errors import Fault
+from shared.contract.events import Application, Decision, Prediction, Probability
 
 
 class _Answer(BaseModel):

@@ -13,7 +13,7 @@ from shared.client import answers, calls
 from shared.client.attempts import Outcome, Patience, Wait, attempts, unbroken
 from shared.client.calls import Applied, Call, ExportFormat, Service, Services
 from shared.client.filters import Filters
-from shared.events import Decision
+from shared.contract.events import Decision
 
 T = TypeVar("T")
 

@@ -26,7 +26,7 @@ from shared.client.answers import (
 )
 from shared.client.errors import UnreadableAnswer
 from shared.client.filters import Filters
-from shared.events import Application, Decision
+from shared.contract.events import Application, Decision
 
 Service = Literal["inference", "history"]
 ExportFormat = Literal["csv", "ndjson"]

@@ -18,7 +18,7 @@ from typing import Final
 import httpx
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from shared.errors import Fault
+from shared.contract.errors import Fault
 
 
 class CallFailed(Exception):

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, fields
 from datetime import datetime
 
-from shared.events import ModelName, Prediction
+from shared.contract.events import ModelName, Prediction
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -18,8 +18,8 @@ from playwright.sync_api import Browser, BrowserContext, Page, Playwright, expec
 from services.local import servers
 from services.local.servers import Server
 from shared.client import LoanPredictorClient
-from shared.events import INTERNAL_PREDICTIONS_PATH, ModelName
-from shared.ids import uuid7
+from shared.contract.events import INTERNAL_PREDICTIONS_PATH, ModelName
+from shared.contract.ids import uuid7
 from tests import keys
 from tests.applications import random_application
 from tests.browser.look import Shown

@@ -4,7 +4,7 @@ from playwright.sync_api import Page, expect
 
 from services.dashboard.formatting import count, percent
 from shared.client.answers import Summary
-from shared.events import EXAMPLE
+from shared.contract.events import EXAMPLE
 from tests.browser.look import Shown, figure
 
 

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 import pytest
 from playwright.sync_api import BrowserContext, Page, expect
 
-from shared.passwords import password_entry
+from shared.access.passwords import password_entry
 from tests import keys
 from tests.browser.look import Shown
 from tests.harness import running_dashboard

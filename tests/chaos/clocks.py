@@ -10,7 +10,7 @@ from typing import Final
 
 import httpx
 
-from services.local import services
+from services.local import components as services
 from tests.chaos.faults import NoEffect
 from tests.chaos.stage import Stage
 from tests.harness import HOST, free_port

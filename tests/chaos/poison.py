@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from redis import Redis
 
-from shared.events import DEAD_LETTER_STREAM, EVENT_FIELD, STREAM
+from shared.contract.events import DEAD_LETTER_STREAM, EVENT_FIELD, STREAM
 from tests.chaos.faults import NoEffect
 from tests.chaos.stage import Stage
 from tests.history.events import body_of, random_event

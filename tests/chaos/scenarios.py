@@ -51,7 +51,7 @@ SCENARIOS: Final[dict[str, Scenario]] = {
         lambda stage: faults.killed(stage.system.history),
         away_s=_A_MINUTE_S,
     ),
-    "both-roads": Scenario(
+    "both-sinks": Scenario(
         "Redis and history killed (-9)",
         lambda stage: faults.killed(stage.redis.process, stage.system.history),
         refuses=None,

@@ -10,10 +10,11 @@ from typing import Final
 
 from redis import Redis
 
-from services.local import servers, services
+from services.local import components as services
+from services.local import servers
 from services.local.processes import Process
 from services.local.servers import Server
-from shared.events import DEAD_LETTER_STREAM
+from shared.contract.events import DEAD_LETTER_STREAM
 from tests.harness import System, running_system
 from tests.load.stack import baseline
 

@@ -51,7 +51,7 @@ def test_redis_restarted(stage: Stage) -> None:
 
 
 def test_redis_paused(stage: Stage) -> None:
-    """A decision that took both roads, because Redis woke up after its deadline, is stored once."""
+    """A decision that took both sinks, because Redis woke up after its deadline, is stored once."""
     _survive(stage, "redis-paused")
 
 
@@ -98,7 +98,7 @@ def test_history_killed(stage: Stage) -> None:
 
 def test_redis_and_history_killed(stage: Stage) -> None:
     """What cannot be recorded is refused with 503 and Retry-After."""
-    assert _survive(stage, "both-roads").refused > 0
+    assert _survive(stage, "both-sinks").refused > 0
 
 
 def test_redis_and_history_paused(stage: Stage) -> None:

@@ -9,8 +9,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from shared import keys
-from shared.clients import mint_key
+from shared.access import keys
+from shared.access.api_keys import mint_key
 from tests.harness import free_port
 
 ROOT: Final = Path(__file__).parents[2]

@@ -11,7 +11,7 @@ from services.history.settings import HistorySettings
 from services.inference.main import create_app as create_inference
 from services.inference.settings import InferenceSettings
 from shared.client import answers
-from shared.events import Decision
+from shared.contract.events import Decision
 
 _INFERENCE: dict[str, tuple[str, type[BaseModel]]] = {
     "/predict": ("post", Decision),

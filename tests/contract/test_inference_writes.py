@@ -6,11 +6,11 @@ from pathlib import Path
 from pydantic_core import to_json
 
 from services.history.recorder import decode
-from services.inference.predict import decide, recorded_event
-from services.inference.registry import load_bundle
-from services.inference.schemas import understand
-from services.inference.settings import BUNDLE_ROOT
-from shared.events import EXAMPLE
+from shared.contract.application import parse_application
+from services.scoring.manifest import BUNDLE_ROOT
+from services.scoring.decisions import decide, recorded_event
+from services.scoring.registry import load_bundle
+from shared.contract.events import EXAMPLE
 
 _SAMPLE = Path(__file__).with_name("prediction_recorded_v1.json")
 
@@ -26,7 +26,7 @@ def test_written_event_has_the_frozen_shape() -> None:
     """Every member of version 1 is there under its name and in its place, and none besides."""
     bundle = load_bundle(BUNDLE_ROOT, None)
     sample = json.loads(_SAMPLE.read_bytes())
-    application = understand(to_json(sample["decision"]["input_data"]))
+    application = parse_application(to_json(sample["decision"]["input_data"]))
     decision = decide(application, model=bundle.champion, bundle=bundle)
     event = json.loads(recorded_event(decision, client="broker", request_id="order-66"))
     assert _shape(event) == _shape(sample)
@@ -35,7 +35,7 @@ def test_written_event_has_the_frozen_shape() -> None:
 def test_history_reads_what_inference_writes() -> None:
     """The very bytes of the hand-over decode to a row of the history."""
     bundle = load_bundle(BUNDLE_ROOT, None)
-    decision = decide(understand(to_json(EXAMPLE)), model=bundle.champion, bundle=bundle)
+    decision = decide(parse_application(to_json(EXAMPLE)), model=bundle.champion, bundle=bundle)
     row = decode(recorded_event(decision, client="broker", request_id="order-66"))
     answered = json.loads(decision.body)
     assert str(row[0]) == answered["prediction_id"]

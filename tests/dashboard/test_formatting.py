@@ -19,7 +19,7 @@ from shared.client.answers import (
     Statistics,
     Summary,
 )
-from shared.errors import Fault
+from shared.contract.errors import Fault
 
 _NONE = Summary(
     total_predictions=0, approved=0, rejected=0, approval_rate=None, average_confidence=None

@@ -10,8 +10,8 @@ from starlette.types import Message
 
 from services.dashboard.gate import COOKIE
 from services.dashboard.login import ATTEMPTS_OF_ONE
-from shared.clients import mint_key
-from shared.passwords import password_entry
+from shared.access.api_keys import mint_key
+from shared.access.passwords import password_entry
 from tests.dashboard.conftest import client_of, settings_of, settings_of_nothing, started
 from tests.harness import System
 

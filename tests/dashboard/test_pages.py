@@ -17,7 +17,7 @@ from services.dashboard import live, sheet
 from services.dashboard.formatting import count, model_title, percent
 from services.dashboard.pages import decide
 from shared.client import Filters, LoanPredictorClient
-from shared.events import EXAMPLE
+from shared.contract.events import EXAMPLE
 from tests.harness import System
 from tests.waiting import eventually, until
 

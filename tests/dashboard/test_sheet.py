@@ -9,7 +9,7 @@ import pytest
 
 from services.dashboard import sheet
 from services.dashboard.sheet import Row, SheetError
-from shared.events import EXAMPLE, Application, Decision, ModelInfo, Probability
+from shared.contract.events import EXAMPLE, Application, Decision, ModelInfo, Probability
 
 
 def _bytes(*lines: str) -> bytes:

@@ -17,7 +17,7 @@ from shared.client import (
     Patience,
     ServiceUnreachable,
 )
-from shared.events import EXAMPLE
+from shared.contract.events import EXAMPLE
 from tests.harness import System
 from tests.waiting import until
 

@@ -9,7 +9,7 @@ import pytest
 
 from services.local.processes import Process
 from services.local.servers import Server
-from shared.events import EXAMPLE, INTERNAL_PREDICTIONS_PATH
+from shared.contract.events import EXAMPLE, INTERNAL_PREDICTIONS_PATH
 from tests.harness import HOST, System, events_in, free_port, running_system
 from tests.tracing import CALLER, TRACE, TRACEPARENT, collector
 from tests.waiting import eventually

@@ -12,10 +12,10 @@ import pytest
 import pytest_asyncio
 from redis.asyncio import Redis
 
-from services.local import services
+from services.local import components as services
 from services.local.processes import Process
 from services.local.servers import Server
-from shared.events import EXAMPLE
+from shared.contract.events import EXAMPLE
 from tests import keys
 from tests.harness import HOST, free_port
 from tests.stream import recorded_events
@@ -176,7 +176,7 @@ async def test_service_that_drains_says_so_and_goes_on_serving(
 async def test_inference_starts_without_its_servers_and_finds_redis(
     own_redis: Server, http: httpx.AsyncClient, tmp_path: Path
 ) -> None:
-    """It comes up degraded and refuses decisions with 503 until there is a road for them."""
+    """It comes up degraded and refuses decisions with 503 until there is a sink for them."""
     own_redis.process.kill()
     port = free_port()
     url = f"http://{HOST}:{port}"

@@ -8,8 +8,8 @@ import httpx
 import pytest
 from redis import Redis
 
-from shared.events import EXAMPLE
-from shared.metrics.names import EXPORTED, PROCESS
+from shared.contract.events import EXAMPLE
+from shared.observability.metrics.names import EXPORTED, PROCESS
 from shared.version import VERSION
 from tests.harness import HOST, System, free_port, running_dashboard, running_system
 from tests.prometheus import Exposition
@@ -51,7 +51,7 @@ def system(
 def test_every_process_exports_exactly_what_is_documented(
     system: System, consumer_port: int, tmp_path: Path
 ) -> None:
-    """Every name of ``shared.metrics.names``, and none besides; each says who it is."""
+    """Every name of ``metrics.names``, and none besides; each says who it is."""
     for url in (system.inference_url, system.history_url):
         statuses = [httpx.get(url).status_code for _ in range(_LIMIT + 1)]
         assert statuses == [200] * _LIMIT + [429]

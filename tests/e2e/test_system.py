@@ -16,7 +16,7 @@ from pytest import approx  # noqa: PT013 - it reads as a word of the expectation
 
 from services.local.processes import Process
 from services.local.servers import Server
-from shared.events import ModelName
+from shared.contract.events import ModelName
 from tests.harness import System, running_system
 
 _CLIENTS = 16

@@ -10,16 +10,16 @@ import pytest_asyncio
 from redis.asyncio import Redis
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from services.history.cache import Cache
 from services.history.consumer import Consumer
 from services.history.database import open_engine
 from services.history.main import create_app
 from services.history.recorder import store
 from services.history.settings import HistorySettings
-from shared.cache import Cache
-from shared.clients import parse_keys
-from shared.events import PredictionRecorded
+from shared.access.api_keys import parse_keys
+from shared.contract.events import PredictionRecorded
+from shared.observability.tracing import Tracing
 from shared.redis import connect
-from shared.tracing import Tracing
 from tests import keys
 from tests.history.events import random_events, row_of
 from tests.serving import served

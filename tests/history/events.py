@@ -8,7 +8,7 @@ from uuid import UUID, uuid4
 
 from services.history.copying import EncodedRow
 from services.history.recorder import read_row
-from shared.events import (
+from shared.contract.events import (
     Application,
     Decision,
     ModelInfo,
@@ -16,7 +16,7 @@ from shared.events import (
     PredictionRecorded,
     Probability,
 )
-from shared.ids import uuid7
+from shared.contract.ids import uuid7
 from tests.applications import random_application
 
 MODELS: tuple[ModelName, ...] = get_args(ModelName)

@@ -11,7 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from services.history.recorder import store
 from services.history.tables import HISTOGRAM_BUCKETS
-from shared.events import CONSUMER_GROUP, EVENT_FIELD, STREAM, PredictionRecorded
+from shared.contract.events import CONSUMER_GROUP, EVENT_FIELD, STREAM, PredictionRecorded
 from tests.history.events import body_of, row_of
 
 Totals = dict[tuple[Any, ...], list[Any]]

@@ -16,7 +16,7 @@ from services.history.main import create_app
 from services.history.recorder import store
 from services.history.schemas import encode_cursor
 from services.local.servers import Server
-from shared.events import PredictionRecorded
+from shared.contract.events import PredictionRecorded
 from tests import keys
 from tests.harness import HOST, free_port
 from tests.history.conftest import STORED_EVENTS, quick_settings

@@ -11,10 +11,10 @@ from redis.asyncio import Redis
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from services.history.settings import HistorySettings
-from services.local import services
+from services.local import components as services
 from services.local.processes import Process
 from services.local.servers import Server
-from shared.events import CONSUMER_GROUP, DEAD_LETTER_STREAM, EVENT_FIELD, STREAM
+from shared.contract.events import CONSUMER_GROUP, DEAD_LETTER_STREAM, EVENT_FIELD, STREAM
 from shared.redis import connect
 from tests.history.conftest import consuming, engine_of, quick_settings
 from tests.history.events import body_of, random_events

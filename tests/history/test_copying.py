@@ -9,7 +9,7 @@ from services.history.copying import copy_data
 from services.history.recorder import decode
 from services.history.records import COLUMNS
 from services.history.tables import predictions
-from shared.events import Application
+from shared.contract.events import Application
 from tests.history.events import body_of, derived_id, random_events, row_of
 
 

@@ -16,7 +16,7 @@ from services.history.main import create_app
 from services.history.recorder import store
 from services.history.settings import HistorySettings
 from services.local.servers import Server
-from shared.events import PredictionRecorded
+from shared.contract.events import PredictionRecorded
 from tests import keys
 from tests.history.conftest import engine_of, quick_settings
 from tests.history.events import path_of, random_events, row_of, with_loan_id

@@ -1,4 +1,4 @@
-"""The road past the stream, and what the health route tells of the stream itself."""
+"""The sink past the stream, and what the health route tells of the stream itself."""
 
 import httpx
 import pytest
@@ -8,7 +8,12 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from services.history.main import create_app
 from services.history.settings import HistorySettings
 from services.local.servers import Server
-from shared.events import DEAD_LETTER_STREAM, EVENT_FIELD, INTERNAL_PREDICTIONS_PATH, STREAM
+from shared.contract.events import (
+    DEAD_LETTER_STREAM,
+    EVENT_FIELD,
+    INTERNAL_PREDICTIONS_PATH,
+    STREAM,
+)
 from tests import keys
 from tests.harness import HOST, free_port
 from tests.history.conftest import consuming, quick_settings
@@ -102,7 +107,7 @@ async def test_posting_without_the_database_says_try_again(
 
 
 async def test_posting_works_without_redis(database_url: str, engine: AsyncEngine) -> None:
-    """The road past the stream does not need the server whose absence it is for."""
+    """The sink past the stream does not need the server whose absence it is for."""
     settings = quick_settings(
         database_url=database_url, redis_url=f"redis://{HOST}:{free_port()}/0"
     )

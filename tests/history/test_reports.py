@@ -8,7 +8,7 @@ import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from services.history.recorder import store
-from shared.events import PredictionRecorded
+from shared.contract.events import PredictionRecorded
 from tests.history.events import MODELS, random_events, row_of
 
 

@@ -17,7 +17,7 @@ from services.history.database import alone
 from services.history.main import create_app
 from services.history.settings import HistorySettings
 from services.local.servers import Server
-from shared.events import PredictionRecorded
+from shared.contract.events import PredictionRecorded
 from tests import keys
 from tests.history.conftest import engine_of, quick_settings
 from tests.history.events import derived_id, random_events

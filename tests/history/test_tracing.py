@@ -1,4 +1,4 @@
-"""A trace goes on to where its decision is stored, on either road."""
+"""A trace goes on to where its decision is stored, on either sink."""
 
 import httpx
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
@@ -7,7 +7,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from services.history.main import create_app
 from services.history.settings import HistorySettings
-from shared.events import INTERNAL_PREDICTIONS_PATH, PredictionRecorded
+from shared.contract.events import INTERNAL_PREDICTIONS_PATH, PredictionRecorded
 from tests import keys
 from tests.history.conftest import consuming
 from tests.history.events import body_of, path_of, random_events

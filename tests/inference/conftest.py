@@ -8,9 +8,10 @@ import pytest_asyncio
 from redis.asyncio import Redis
 
 from services.inference.main import create_app
-from services.inference.registry import Bundle, load_bundle
-from services.inference.settings import BUNDLE_ROOT, InferenceSettings
-from shared.clients import parse_keys
+from services.inference.settings import InferenceSettings
+from services.scoring.manifest import BUNDLE_ROOT
+from services.scoring.registry import Bundle, load_bundle
+from shared.access.api_keys import parse_keys
 from tests import keys
 from tests.harness import HOST, free_port
 from tests.serving import served

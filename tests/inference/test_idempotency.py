@@ -15,10 +15,10 @@ from services.inference.idempotency import KEEP_S, Idempotency, NamedRequest
 from services.inference.main import create_app
 from services.inference.settings import InferenceSettings
 from services.local.servers import Server
-from shared.clients import mint_key, parse_keys
-from shared.errors import NotRecorded
-from shared.events import EXAMPLE, STREAM, PredictionRecorded
-from shared.idempotency import answer_key
+from shared.access.api_keys import mint_key, parse_keys
+from shared.contract.errors import NotRecorded
+from shared.contract.events import EXAMPLE, STREAM, PredictionRecorded
+from shared.contract.idempotency import answer_key
 from shared.redis import connect_in_turn
 from tests import keys
 from tests.harness import HOST, free_port

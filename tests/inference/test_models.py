@@ -8,10 +8,10 @@ import httpx
 import pytest
 
 from services.inference.catalogue import build_catalogue
-from services.inference.registry import Bundle
-from services.inference.rules import FIELD_RULES
-from services.inference.schemas import LoanApplication
-from shared.events import EXAMPLE
+from shared.contract.application import LoanApplication
+from services.scoring.registry import Bundle
+from services.scoring.rules import FIELD_RULES
+from shared.contract.events import EXAMPLE
 from shared.version import VERSION
 
 _DOCUMENTS = (

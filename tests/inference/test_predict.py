@@ -6,8 +6,8 @@ import httpx
 import pytest
 from redis.asyncio import Redis
 
-from services.inference.registry import Bundle
-from shared.events import EXAMPLE, Decision, PredictionRecorded
+from services.scoring.registry import Bundle
+from shared.contract.events import EXAMPLE, Decision, PredictionRecorded
 from tests.stream import recorded_events
 
 MODELS = ("random_forest", "logistic_regression", "gradient_boosting", "support_vector_machine")

@@ -9,9 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from services.inference.manifest import SCHEMA_VERSION
-from services.inference.registry import load_bundle
-from services.inference.settings import BUNDLE_ROOT, InferenceSettings
+from services.inference.settings import InferenceSettings
+from services.scoring.manifest import BUNDLE_ROOT
+from services.scoring.manifest import SCHEMA_VERSION
+from services.scoring.registry import load_bundle
 
 ROOT = Path(__file__).parents[2]
 _LOAD = "import sys; from services.inference.main import create_app; create_app(); "
@@ -33,7 +34,7 @@ def test_model_runtime_reports_to_nobody() -> None:
     """The runtime's telemetry is off before the runtime is loaded, without anybody's doing."""
     finished = _start(
         BUNDLE_ROOT,
-        "import services.inference.registry, os; print(os.environ['ORT_DISABLE_TELEMETRY'])",
+        "import services.scoring.registry, os; print(os.environ['ORT_DISABLE_TELEMETRY'])",
     )
     assert finished.stdout.strip() == "1", finished.stderr
 

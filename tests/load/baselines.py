@@ -7,12 +7,12 @@ from datetime import UTC, datetime
 
 from fastapi import FastAPI
 
-from services.inference.features import FEATURES, feature_row
-from services.inference.manifest import read_current_version
-from services.inference.schemas import LoanApplication
-from services.inference.settings import BUNDLE_ROOT
-from shared.events import EXAMPLE, Application, Decision, ModelInfo, Probability
-from shared.ids import uuid7
+from shared.contract.application import LoanApplication
+from services.scoring.manifest import BUNDLE_ROOT
+from services.scoring.features import FEATURES, feature_row
+from services.scoring.manifest import read_current_version
+from shared.contract.events import EXAMPLE, Application, Decision, ModelInfo, Probability
+from shared.contract.ids import uuid7
 
 
 def create_empty_app() -> FastAPI:
@@ -33,7 +33,7 @@ def create_empty_app() -> FastAPI:
 def create_limit_app() -> FastAPI:
     """The decision route with the product's models of request and answer, and no work between.
 
-    What FastAPI's own road costs, and so the limit of whoever takes it.
+    What FastAPI's own handling costs, and so the limit of whoever takes it.
     """
     app = FastAPI()
     decision = _decision(0.8123, Application.model_validate(EXAMPLE))

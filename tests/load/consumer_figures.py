@@ -16,11 +16,11 @@ from tqdm import tqdm
 
 from services.history.recorder import decode
 from services.history.records import COLUMNS
-from services.inference.predict import decide, recorded_event
-from services.inference.registry import load_bundle
-from services.inference.schemas import understand
-from services.inference.settings import BUNDLE_ROOT
-from shared.events import ANONYMOUS, CONSUMER_GROUP, EVENT_FIELD, STREAM
+from shared.contract.application import parse_application
+from services.scoring.manifest import BUNDLE_ROOT
+from services.scoring.decisions import decide, recorded_event
+from services.scoring.registry import load_bundle
+from shared.contract.events import ANONYMOUS, CONSUMER_GROUP, EVENT_FIELD, STREAM
 from tests.applications import random_application
 from tests.load import stack
 from tests.load.decision_figures import decision_route, rate_of
@@ -97,7 +97,9 @@ def real_events(count: int) -> list[bytes]:
     return [
         recorded_event(
             decide(
-                understand(to_json(random_application(rng))), model=bundle.champion, bundle=bundle
+                parse_application(to_json(random_application(rng))),
+                model=bundle.champion,
+                bundle=bundle,
             ),
             client=ANONYMOUS,
             request_id=uuid4().hex,

@@ -15,9 +15,9 @@ from uuid import UUID
 
 import asyncpg
 
+from services.history.cache import Cache
 from services.history.schemas import encode_cursor
 from services.history.settings import CACHE_PREFIX
-from shared.cache import Cache
 from shared.redis import connect
 from tests.load import stack, wrk
 from tests.load.decision_figures import LOADED

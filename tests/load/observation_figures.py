@@ -8,9 +8,9 @@ from unittest.mock import patch
 from fastapi import FastAPI
 
 from services.inference import main
-from services.inference.figures import DecisionFigures
-from shared.metrics import Metrics
-from shared.telemetry import LogAccess, configure_logging, silent
+from services.scoring.metrics import DecisionMetrics
+from shared.observability.logs import LogAccess, configure_logging, silent
+from shared.observability.metrics import Metrics
 from tests.load import stack
 from tests.load.decision_figures import LOADED, applications_to
 from tests.load.figure import Figure, at_least, ratio
@@ -84,7 +84,7 @@ def create_unobserved_app() -> FastAPI:
         main,
         configure_logging=_without_access_log,
         Metrics=_UncountedRequests,
-        DecisionFigures=_UncountedDecisions,
+        DecisionMetrics=_UncountedDecisions,
     ):
         return main.create_app()
 
@@ -99,6 +99,6 @@ class _UncountedRequests(Metrics):
         pass
 
 
-class _UncountedDecisions(DecisionFigures):
+class _UncountedDecisions(DecisionMetrics):
     def count(self, *_: Any) -> None:
         pass

@@ -11,10 +11,11 @@ from typing import Final, Literal, NamedTuple
 
 from redis import Redis
 
-from services.local import servers, services
+from services.local import components as services
+from services.local import servers
 from services.local.processes import Process
 from services.local.servers import Server
-from shared.events import STREAM
+from shared.contract.events import STREAM
 from tests import keys
 from tests.harness import HOST, free_port
 

@@ -17,7 +17,7 @@ from services.history.settings import parse_database_url
 from services.history.tables import predictions
 from services.inference.main import create_app as create_inference_app
 from services.local.servers import Server
-from shared.events import EXAMPLE, Decision
+from shared.contract.events import EXAMPLE, Decision
 from tests.history.storage import assert_rollups_equal_a_recount
 from tests.load import (
     baselines,

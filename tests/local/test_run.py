@@ -129,7 +129,13 @@ def test_audit_log_of_the_running_system_is_verified_without_a_setting(run: Run)
 
 def _verify_audit(run: Run, *noted: str) -> tuple[int, str]:
     done = subprocess.run(
-        [sys.executable, "-m", "services.local.attach", "services.history.audit", *noted],
+        [
+            sys.executable,
+            "-m",
+            "services.local.with_local_database",
+            "services.history.audit",
+            *noted,
+        ],
         env=run.env,
         capture_output=True,
         text=True,

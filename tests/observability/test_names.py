@@ -7,7 +7,7 @@ from typing import Final
 
 import pytest
 
-from shared.metrics import names
+from shared.observability.metrics import names
 from tests.observability.files import ALERTS, DASHBOARDS, RECORDED, panel_queries, panels
 from tests.observability.promql import Asked, asked_for
 from tests.observability.scenarios import SCENARIOS

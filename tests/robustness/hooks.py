@@ -17,7 +17,7 @@ from schemathesis import Case, HookContext, SerializationContext
 
 from services.history.schemas import encode_cursor
 from services.inference.idempotency import HEADER_DOC
-from shared.direct import NDJSON
+from shared.web.direct import NDJSON
 from tests.history.events import body_of, random_events
 
 _event_lines = st.builds(random_events, st.integers(1, 3), seed=st.integers()).map(

@@ -4,8 +4,8 @@ import json
 from collections.abc import Iterator
 from typing import Final
 
-from shared.direct import MAX_BODY_BYTES
-from shared.events import EXAMPLE
+from shared.contract.events import EXAMPLE
+from shared.web.direct import MAX_BODY_BYTES
 
 GOOD: Final = json.dumps(EXAMPLE).encode()
 _NUMBERS: Final = {

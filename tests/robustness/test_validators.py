@@ -19,13 +19,13 @@ from sqlalchemy import URL
 from services.history.recorder import Undecodable, decode
 from services.history.schemas import ExportQuery, PageQuery, decode_cursor, encode_cursor
 from services.history.settings import parse_database_url
-from services.inference.schemas import LoanApplication, understand
-from shared.clients import SCOPES, mint_key, parse_keys
-from shared.errors import MAX_FAULTS, InvalidInput
-from shared.events import EXAMPLE
-from shared.http import accepted_request_id
-from shared.ids import first_uuid7_at
-from shared.rate_limit import parse_limits
+from shared.contract.application import LoanApplication, parse_application
+from shared.access.api_keys import SCOPES, mint_key, parse_keys
+from shared.access.rate_limit import parse_limits
+from shared.contract.errors import MAX_FAULTS, InvalidInput
+from shared.contract.events import EXAMPLE
+from shared.contract.ids import first_uuid7_at
+from shared.web.conventions import accepted_request_id
 from tests.history.events import body_of, random_events
 
 settings.register_profile("robustness", max_examples=300, deadline=None)
@@ -61,7 +61,7 @@ _documented = jsonschema_rs.validator_for(LoanApplication.model_json_schema())
 def _understood(body: bytes) -> dict[str, Any] | None:
     """What an application means; None where it is refused with faults to mend."""
     try:
-        return understand(body)
+        return parse_application(body)
     except InvalidInput as error:
         faults = error.faults
     assert 0 < len(faults) <= MAX_FAULTS + 1
@@ -111,7 +111,7 @@ def test_what_was_understood_is_understood_as_the_same(changes: dict[str, object
     """An answer's input_data, sent again, is the same application."""
     understood = _understood(json.dumps(EXAMPLE | changes).encode())
     if understood is not None:
-        assert understand(to_json(understood)) == understood
+        assert parse_application(to_json(understood)) == understood
 
 
 @_robust
@@ -122,7 +122,7 @@ def test_member_given_twice_is_named(member: str, data: st.DataObject) -> None:
     again = json.dumps({member: EXAMPLE[member]})[1:-1]
     members.insert(data.draw(st.integers(0, len(members))), again)
     with pytest.raises(InvalidInput) as refused:
-        understand(("{" + ",".join(members) + "}").encode())
+        parse_application(("{" + ",".join(members) + "}").encode())
     assert [fault.field for fault in refused.value.faults] == [member]
 
 
@@ -130,7 +130,7 @@ def test_member_given_twice_is_named(member: str, data: st.DataObject) -> None:
 @given(st.text('!:"\\,{}é', min_size=1, max_size=20))
 def test_colons_in_a_value_are_not_taken_for_members(loan_id: str) -> None:
     """The short way to notice a repeated member has a long one behind it."""
-    understood = understand(json.dumps(EXAMPLE | {"Loan_ID": loan_id}).encode())
+    understood = parse_application(json.dumps(EXAMPLE | {"Loan_ID": loan_id}).encode())
     assert understood["Loan_ID"] == loan_id
 
 

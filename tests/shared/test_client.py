@@ -21,8 +21,8 @@ from shared.client import (
     UnreadableAnswer,
 )
 from shared.client.attempts import Outcome, Wait, attempts
-from shared.events import EXAMPLE
-from shared.http import PROBLEM_MEDIA_TYPE
+from shared.contract.events import EXAMPLE
+from shared.web.conventions import PROBLEM_MEDIA_TYPE
 
 _URL = "http://service.test"
 _QUICK = Patience(attempts=4, total_s=5, first_wait_s=0.001, longest_wait_s=0.002)

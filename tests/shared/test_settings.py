@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from shared.clients import mint_key
+from shared.access.api_keys import mint_key
 from shared.settings import CommonSettings
 
 

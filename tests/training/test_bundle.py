@@ -7,8 +7,9 @@ from pathlib import Path
 import joblib
 import pytest
 
-from services.inference.features import FEATURES, feature_matrix
-from services.inference.manifest import (
+from services.scoring.manifest import BUNDLE_ROOT
+from services.scoring.features import FEATURES, feature_matrix
+from services.scoring.manifest import (
     MANIFEST_FILE,
     MODEL_NAMES,
     Manifest,
@@ -16,7 +17,6 @@ from services.inference.manifest import (
     read_current_version,
     read_manifest,
 )
-from services.inference.settings import BUNDLE_ROOT
 from services.training.card import model_card
 from services.training.export import check_parity, open_onnx, random_applications
 from services.training.main import DEFAULT_OUTPUT

@@ -2,8 +2,8 @@
 
 import re
 
-from services.inference.features import MONITORED_INPUTS
-from services.inference.manifest import MODEL_CARD_FILE, Manifest, Timing
+from services.scoring.features import MONITORED_INPUTS
+from services.scoring.manifest import MODEL_CARD_FILE, Manifest, Timing
 from services.training.card import accuracy_table, model_card
 from services.training.main import Published
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from sklearn.model_selection import RepeatedStratifiedKFold, cross_val_score
 
-from services.inference.features import SCORED_INPUTS, feature_matrix
-from services.inference.manifest import MODEL_NAMES
+from services.scoring.features import SCORED_INPUTS, feature_matrix
+from services.scoring.manifest import MODEL_NAMES
 from services.training.applications import LabelledApplications
 from services.training.evaluation import (
     CANDIDATES,

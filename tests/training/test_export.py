@@ -9,9 +9,9 @@ import numpy as np
 import onnx
 import pytest
 
-from services.inference.features import FEATURES, Matrix, feature_matrix
-from services.inference.manifest import MODEL_NAMES
-from services.inference.schemas import understand
+from shared.contract.application import parse_application
+from services.scoring.features import FEATURES, Matrix, feature_matrix
+from services.scoring.manifest import MODEL_NAMES
 from services.training.applications import LabelledApplications, Labels
 from services.training.export import (
     MAX_PROBABILITY_DIFFERENCE,
@@ -23,7 +23,7 @@ from services.training.export import (
     to_onnx_model,
 )
 from services.training.models import PIPELINES, Classifier, Probabilities
-from shared.events import ModelName
+from shared.contract.events import ModelName
 from tests.applications import random_application
 
 
@@ -126,7 +126,7 @@ def test_random_applications_are_what_the_service_accepts() -> None:
     """Each passes the service's own check; together they cover every category and gap."""
     applications = random_applications(500)
     for application in applications:
-        understand(json.dumps(application).encode())
+        parse_application(json.dumps(application).encode())
     for field in ("Credit_History", "Dependents", "Education", "Self_Employed", "Property_Area"):
         assert None in {application[field] for application in applications}
     assert {application["Dependents"] for application in applications} == {
@@ -146,4 +146,4 @@ def test_generated_applications_are_what_the_service_accepts() -> None:
     """The tests' own generator makes nothing that the service would refuse."""
     rng = random.Random(11)  # noqa: S311 - test data, not a secret
     for _ in range(500):
-        understand(json.dumps(random_application(rng)).encode())
+        parse_application(json.dumps(random_application(rng)).encode())

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from services.inference.manifest import Fairness
+from services.scoring.manifest import Fairness
 from services.training.fairness import fairness
 
 

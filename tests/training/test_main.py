@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from services.inference.features import FEATURES
-from services.inference.manifest import (
+from services.scoring.features import FEATURES
+from services.scoring.manifest import (
     MANIFEST_FILE,
     MODEL_CARD_FILE,
     MODEL_NAMES,

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from services.inference.features import feature_matrix
+from services.scoring.features import feature_matrix
 from services.training.models import BASELINES, PIPELINES, CreditHistoryRule, parameters
-from shared.events import ModelName
+from shared.contract.events import ModelName
 
 
 @pytest.mark.parametrize(

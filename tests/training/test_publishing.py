@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from services.inference.manifest import (
+from services.scoring.manifest import (
     CURRENT_FILE,
     MANIFEST_FILE,
     BundleError,

@@ -1,7 +1,7 @@
 """The reference distribution that monitoring compares the traffic with."""
 
-from services.inference.features import MONITORED_INPUTS, SCORED_INPUTS
-from services.inference.manifest import CategoricalInput, NumericInput
+from services.scoring.features import MONITORED_INPUTS, SCORED_INPUTS
+from services.scoring.manifest import CategoricalInput, NumericInput
 from services.training.applications import LabelledApplications
 from services.training.reference import BINS, reference_inputs
 from tests.training.test_applications import filler_rows

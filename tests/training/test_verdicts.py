@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from services.inference.manifest import MODEL_NAMES, Interval, RuleComparison
+from services.scoring.manifest import MODEL_NAMES, Interval, RuleComparison
 from services.training import verdicts
 from services.training.evaluation import CandidateName, OutOfFold
 from services.training.verdicts import verdict

@@ -16,7 +16,7 @@ from services.dashboard.gate import root_of, session_of
 from services.dashboard.jobs import Job, Jobs, progress
 from services.dashboard.live import Region
 from services.dashboard.watch import Watch
-from shared.errors import BodyTooLarge
+from shared.contract.errors import BodyTooLarge
 
 REFRESH_S: Final = 0.4
 MAX_SHOWN_FAULTS: Final = 100

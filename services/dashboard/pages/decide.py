@@ -17,8 +17,8 @@ from services.dashboard.sessions import SignedOut
 from services.dashboard.watch import Watch
 from shared.client import CallFailed, InvalidRequest
 from shared.client.answers import Benchmark
-from shared.errors import Fault
-from shared.events import EXAMPLE, Decision
+from shared.contract.errors import Fault
+from shared.contract.events import EXAMPLE, Decision
 
 _UNKNOWN: Final = Option("", "Not given")
 

@@ -18,7 +18,7 @@ from services.dashboard.live import Loader, Region
 from services.dashboard.watch import Watch
 from shared.client import ApiError, CallFailed, InvalidRequest
 from shared.client.answers import Page, Record
-from shared.errors import Fault
+from shared.contract.errors import Fault
 
 PAGE_SIZE: Final = 20
 

@@ -1,0 +1,85 @@
+"""What the consumer counts, and where Prometheus reads it."""
+
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import get_args
+
+from prometheus_client import CollectorRegistry, start_http_server
+
+from services.history.database import FailureReason, reason_of
+from services.history.settings import HistorySettings
+from shared.observability.metrics import Metrics, Sample, Tally, build_info
+from shared.observability.metrics.names import (
+    CONSUMER_BATCH,
+    CONSUMER_COMMIT,
+    CONSUMER_DATABASE_FAILURES,
+    CONSUMER_DEAD_LETTERS,
+    CONSUMER_LAST_COMMIT,
+    CONSUMER_ROWS,
+    CONSUMER_TAKEN_OVER,
+)
+
+
+class ConsumerMetrics:
+    """What one consumer has done since it started."""
+
+    def __init__(self) -> None:
+        self.rows = 0
+        self.dead_letters = 0
+        self.taken_over = 0
+        self._batches = Tally(CONSUMER_BATCH)
+        self._commits = Tally(CONSUMER_COMMIT)
+        self._failures: dict[FailureReason, int] = dict.fromkeys(get_args(FailureReason), 0)
+        self._last_commit_at_s = 0.0
+
+    def committed(self, *, batch: int, new: int, took_s: float) -> None:
+        """Count a transaction of ``batch`` decisions, of which ``new`` were not stored before."""
+        self.rows += new
+        self._batches.add(batch)
+        self._commits.add(took_s)
+        self._last_commit_at_s = time.time()
+
+    def failed(self, error: Exception) -> None:
+        """Count a transaction that failed."""
+        self._failures[reason_of(error)] += 1
+
+    def samples(self) -> Iterable[Sample]:
+        """Everything so far."""
+        yield Sample(CONSUMER_ROWS, self.rows)
+        yield Sample(CONSUMER_BATCH, self._batches.value)
+        yield Sample(CONSUMER_COMMIT, self._commits.value)
+        for reason, failures in self._failures.items():
+            yield Sample(CONSUMER_DATABASE_FAILURES, failures, (reason,))
+        yield Sample(CONSUMER_DEAD_LETTERS, self.dead_letters)
+        yield Sample(CONSUMER_TAKEN_OVER, self.taken_over)
+        yield Sample(CONSUMER_LAST_COMMIT, self._last_commit_at_s)
+
+
+@contextmanager
+def metrics_server(figures: ConsumerMetrics, settings: HistorySettings) -> Iterator[None]:
+    """Answer at METRICS_PORT, in a thread, while the block runs; without that setting, nowhere.
+
+    Raises ``SystemExit`` with one line when the port cannot be used.
+    """
+    host, port = settings.metrics_host, settings.metrics_port
+    if port is None:
+        yield
+        return
+    metrics = Metrics()
+    metrics.read_from(build_info("consumer"), figures.samples)
+    registry = CollectorRegistry()
+    registry.register(metrics)
+    try:
+        server, thread = start_http_server(port, host, registry)
+    except OSError as error:
+        raise SystemExit(
+            f"Port {port} on {host} cannot be used ({error.strerror}):"
+            " choose another with METRICS_PORT, or another address with METRICS_HOST."
+        ) from None
+    try:
+        yield
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()

@@ -1,0 +1,108 @@
+"""The product's own processes: how each is started and when it is ready."""
+
+import os
+import sys
+from collections.abc import Mapping
+from http.client import HTTPConnection, HTTPException
+from pathlib import Path
+from typing import Final
+
+from services.local.processes import Process, run_to_end
+from shared.access.api_keys import DASHBOARD_SCOPES, SCOPES, key_entry, mint_key
+
+_PROBE_TIMEOUT_S: Final = 1.0
+_FINISH_REQUESTS_S: Final = 5
+"""Longer than clients keep an idle connection, so that none sends into one that is closing."""
+_EVERY_ADDRESS: Final = "0.0.0.0"  # noqa: S104 - compared with, not bound
+
+
+def environment(
+    *, database_url: str, redis_url: str, inference_url: str, history_url: str, api_key: str
+) -> dict[str, str]:
+    """What every process is told, on top of what this one was told itself.
+
+    ``api_key`` may do everything, without limit. The services get a key of their own among
+    themselves, and the dashboard one that does what people do there; both are new each time.
+    """
+    internal_key, internal_entry = mint_key("services", ["internal"])
+    dashboard_key, dashboard_entry = mint_key("dashboard", DASHBOARD_SCOPES)
+    entries = [
+        os.environ.get("API_KEYS", ""),
+        key_entry(api_key, "local", SCOPES),
+        internal_entry,
+        dashboard_entry,
+    ]
+    return os.environ | {
+        "DATABASE_URL": database_url,
+        "REDIS_URL": redis_url,
+        "INFERENCE_URL": inference_url,
+        "HISTORY_URL": history_url,
+        "INTERNAL_API_KEY": internal_key,
+        "DASHBOARD_API_KEY": dashboard_key,
+        "API_KEYS": " ".join(entries),
+        "SHUTDOWN_GRACE_S": str(_FINISH_REQUESTS_S),
+    }
+
+
+def migrate(environment: Mapping[str, str]) -> None:
+    """Bring the database's schema up to date; raises ``CannotStart`` with the reason."""
+    run_to_end([sys.executable, "-m", "services.history.migrate"], env=environment)
+
+
+def history(environment: Mapping[str, str], *, host: str, port: int, logs: Path) -> Process:
+    """The history service's API."""
+    return _api("history", environment, host=host, port=port, logs=logs)
+
+
+def inference(environment: Mapping[str, str], *, host: str, port: int, logs: Path) -> Process:
+    """The inference service."""
+    return _api("inference", environment, host=host, port=port, logs=logs)
+
+
+def dashboard(environment: Mapping[str, str], *, host: str, port: int, logs: Path) -> Process:
+    """The dashboard."""
+    return _api("dashboard", environment, host=host, port=port, logs=logs)
+
+
+def consumer(
+    environment: Mapping[str, str],
+    *,
+    logs: Path,
+    host: str | None = None,
+    metrics_port: int | None = None,
+) -> Process:
+    """The process that stores the decisions of the stream; its metrics are at ``metrics_port``."""
+    told = {"METRICS_HOST": host, "METRICS_PORT": metrics_port}
+    env = {**environment, **{name: str(value) for name, value in told.items() if value is not None}}
+    command = [sys.executable, "-m", "services.history.consumer"]
+    return Process("consumer", command, folder=logs, env=env)
+
+
+def reachable_host(host: str) -> str:
+    """The address at which this machine reaches what listens on ``host``."""
+    return "127.0.0.1" if host == _EVERY_ADDRESS else host
+
+
+def _api(name: str, environment: Mapping[str, str], *, host: str, port: int, logs: Path) -> Process:
+    command = [
+        *(sys.executable, "-m", "shared.web.server", f"services.{name}.main:create_app"),
+        *("--host", host, "--port", str(port)),
+    ]
+    return Process(
+        name,
+        command,
+        folder=logs,
+        env=environment,
+        ready=lambda _pid: _answers_ready(reachable_host(host), port),
+    )
+
+
+def _answers_ready(host: str, port: int) -> bool:
+    connection = HTTPConnection(host, port, timeout=_PROBE_TIMEOUT_S)
+    try:
+        connection.request("GET", "/readyz")
+        return connection.getresponse().status == 200
+    except (OSError, HTTPException):
+        return False
+    finally:
+        connection.close()

@@ -1,0 +1,299 @@
+"""What a bundle of models says of itself: the schema of its ``manifest.json``.
+
+Training writes it, the inference service reads it. Bundles lie side by side under one root, each
+in a folder named after its version; the file ``CURRENT`` in the root holds the version to serve.
+Beside its manifest a bundle holds, for each model, ``<model>.onnx`` (served) and
+``<model>.joblib`` (the scikit-learn reference it was exported from), a model card and pictures.
+
+The served model takes one float32 input ``features`` of shape (rows, features) and answers
+``label`` and ``probabilities`` (float32, shape (rows, 2)); column 1 is the probability of
+approval, and an application is approved when that is at least ``threshold``.
+"""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Annotated, Final, Literal, Self, get_args
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from shared.contract.events import ModelName
+
+SCHEMA_VERSION: Final = 1
+"""Raised when a reader of the former version could no longer serve the bundle correctly."""
+
+BUNDLE_ROOT: Final = Path(__file__).parent / "bundle"
+"""The bundles that ship with the product."""
+
+MANIFEST_FILE = "manifest.json"
+CURRENT_FILE = "CURRENT"
+MODEL_CARD_FILE = "MODEL_CARD.md"
+PICTURE_FOLDER = "img"
+MODEL_NAMES: tuple[ModelName, ...] = get_args(ModelName)
+
+Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+Share = Annotated[float, Field(ge=0, le=1)]
+BaselineName = Literal["majority_class", "credit_history_rule"]
+
+
+class BundleError(Exception):
+    """The bundle cannot be used; the message is the one sentence that says why."""
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+
+
+class Data(_Frozen):
+    """The labelled applications the models were trained on."""
+
+    sha256: Sha256
+    rows: int
+    approved_share: Share
+
+
+class Interval(_Frozen):
+    """A mean over cross-validation folds with its Nadeau-Bengio 95 % interval."""
+
+    mean: float
+    low: float
+    high: float
+
+    @property
+    def contains_zero(self) -> bool:
+        """For a difference: true when the folds cannot tell the two sides apart."""
+        return self.low <= 0 <= self.high
+
+
+class CrossValidation(_Frozen):
+    """Figures over the folds of repeated stratified cross-validation."""
+
+    accuracy: Interval
+    balanced_accuracy: Interval
+    auc: Interval
+    brier: Interval
+    log_loss: Interval
+
+
+class ConfusionMatrix(_Frozen):
+    """Rows of the holdout by what happened and what was predicted; positive is approved."""
+
+    true_positive: int
+    false_positive: int
+    false_negative: int
+    true_negative: int
+
+
+class Holdout(_Frozen):
+    """Figures on one stratified 20 % split: a single draw, shown because it is so often quoted."""
+
+    rows: int
+    accuracy: Share
+    precision: Share
+    recall: Share
+    f1: Share
+    auc: Share
+    confusion_matrix: ConfusionMatrix
+
+
+class Fairness(_Frozen):
+    """How one model treats the groups of one monitored attribute, out of fold.
+
+    Applications that do not say which group they belong to are left out.
+    """
+
+    groups: dict[str, int]
+    """Rows per group."""
+    selection_rates: dict[str, Share]
+    selection_rate_ratio: Share | None
+    """The lowest group's approval rate over the highest's; the four-fifths rule asks for 0.8.
+    None, as the gap is, where there are no two groups to compare."""
+    true_positive_rates: dict[str, Share]
+    true_positive_rate_gap: Share | None
+
+
+class Baseline(_Frozen):
+    """A rule that needs no model, measured on the same folds and the same split."""
+
+    description: str
+    cross_validation: CrossValidation
+    holdout: Holdout
+
+
+class Parity(_Frozen):
+    """The export gate's finding: the served ONNX model against its scikit-learn reference."""
+
+    rows: int
+    max_absolute_difference: float
+    label_flips: int
+
+
+class RuleComparison(_Frozen):
+    """Model minus Credit_History rule, paired fold by fold; a lower log-loss is better."""
+
+    accuracy: Interval
+    log_loss: Interval
+
+
+class TrainedModel(_Frozen):
+    """One of the four models and everything measured of it."""
+
+    title: str
+    parameters: dict[str, str]
+    cross_validation: CrossValidation
+    holdout: Holdout
+    fairness: dict[str, Fairness]
+    """By monitored attribute."""
+    importances: dict[str, float]
+    """By scored input: how much the holdout's log-loss rises when the input is shuffled."""
+    parity: Parity
+    log_loss_above_champion: Interval | None
+    """Paired fold by fold; None for the champion itself."""
+    against_rule: RuleComparison
+    verdict: list[str]
+    """What follows from the comparisons, in sentences."""
+
+
+class NumericInput(_Frozen):
+    """Training range and reference distribution of a quantity."""
+
+    kind: Literal["numeric"] = "numeric"
+    minimum: float
+    maximum: float
+    bin_edges: list[float]
+    """Ascending; bin i covers [edge i, edge i+1), the last bin its upper edge too."""
+    counts: list[int]
+    missing: int
+
+
+class CategoricalInput(_Frozen):
+    """Reference distribution of a category."""
+
+    kind: Literal["categorical"] = "categorical"
+    counts: dict[str, int]
+    missing: int
+
+
+Input = Annotated[NumericInput | CategoricalInput, Field(discriminator="kind")]
+
+
+class Evaluation(_Frozen):
+    """How the figures were measured."""
+
+    folds: int
+    repeats: int
+    holdout_share: Share
+
+
+class Timing(_Frozen):
+    """Wall-clock times of one model, the only figures that differ between runs."""
+
+    training_time_s: float
+    """Fitting the holdout's training part, on one thread."""
+    prediction_time_per_row_ms: float
+    """Median over the training rows, each scored alone by the ONNX runtime on one thread."""
+
+
+class Manifest(_Frozen):
+    """The whole bundle; ``version`` is derived from everything else but card and timings."""
+
+    schema_version: Literal[1] = SCHEMA_VERSION
+    version: str = Field(pattern="^b-[0-9a-f]{8}$")
+    data: Data
+    seed: int
+    threshold: Share
+    evaluation: Evaluation
+    libraries: dict[str, str]
+    features: tuple[str, ...]
+    champion: ModelName
+    champion_reason: str
+    models: dict[ModelName, TrainedModel]
+    baselines: dict[BaselineName, Baseline]
+    inputs: dict[str, Input]
+    """By input field, monitored ones included."""
+    files: dict[str, Sha256]
+    """By path inside the bundle: every file but the manifest itself."""
+    timings: dict[ModelName, Timing]
+
+    @model_validator(mode="after")
+    def _is_complete(self) -> Self:
+        for section in (self.models, self.timings):
+            if set(section) != set(MODEL_NAMES):
+                raise ValueError(f"expected exactly the models {', '.join(MODEL_NAMES)}")
+        unlisted = [
+            file
+            for name in MODEL_NAMES
+            for file in (f"{name}.onnx", f"{name}.joblib")
+            if file not in self.files
+        ]
+        if unlisted:
+            raise ValueError(f"no checksum for {', '.join(unlisted)}")
+        return self
+
+
+def read_current_version(root: Path) -> str:
+    """The version that ``CURRENT`` under ``root`` names; raises ``BundleError``."""
+    try:
+        return (root / CURRENT_FILE).read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        message = f"{root / CURRENT_FILE} cannot be read, so no bundle is published there: {error}"
+        raise BundleError(message) from error
+
+
+def read_manifest(path: Path) -> Manifest:
+    """The manifest in the file ``path``, fully checked against the schema.
+
+    Raises ``BundleError`` with one sentence when it is missing, is no valid manifest, or was
+    written for a newer schema than this reader knows.
+    """
+    try:
+        content = json.loads(path.read_bytes())
+    except OSError as error:
+        raise BundleError(f"{path} cannot be read: {error.strerror}") from error
+    except ValueError as error:
+        raise BundleError(f"{path} is no valid JSON: {error}") from error
+    schema_version = content.get("schema_version") if isinstance(content, dict) else None
+    if isinstance(schema_version, int) and schema_version > SCHEMA_VERSION:
+        raise BundleError(
+            f"{path} has schema version {schema_version}, newer than the {SCHEMA_VERSION} that"
+            " this service reads; update the service or serve an older bundle"
+        )
+    try:
+        return Manifest.model_validate(content)
+    except ValidationError as error:
+        fault = error.errors(include_url=False)[0]
+        where = ".".join(str(part) for part in fault["loc"]) or "as a whole"
+        raise BundleError(
+            f"{path} is no valid manifest: {fault['msg']} ({where};"
+            f" {error.error_count()} fault(s) in all)"
+        ) from error
+
+
+def check_files(folder: Path, manifest: Manifest) -> None:
+    """Return only if every file of the bundle in ``folder`` has the checksum of the manifest.
+
+    Raises ``BundleError`` naming all files that are missing or altered.
+    """
+    faults = []
+    for name in manifest.files:
+        try:
+            read_file(folder, manifest, name)
+        except BundleError as error:
+            faults.append(str(error))
+    if faults:
+        raise BundleError(f"The bundle {folder} is damaged: {'; '.join(faults)}")
+
+
+def read_file(folder: Path, manifest: Manifest, name: str) -> bytes:
+    """The file ``name`` of the bundle in ``folder``, whose bytes have the manifest's checksum.
+
+    Raises ``BundleError`` if it is missing or altered, ``KeyError`` if the manifest lacks it.
+    """
+    expected = manifest.files[name]
+    try:
+        content = (folder / name).read_bytes()
+    except OSError as error:
+        raise BundleError(f"{name} cannot be read ({error.strerror})") from error
+    if hashlib.sha256(content).hexdigest() != expected:
+        raise BundleError(f"{name} is altered (its checksum differs)")
+    return content

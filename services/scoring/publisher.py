@@ -1,0 +1,171 @@
+"""The hand-over: an event is durable before its decision is answered, or it is not answered."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from time import monotonic
+from typing import Final
+
+import httpx
+from redis.asyncio import Redis
+from redis.exceptions import RedisError
+
+from shared.contract.errors import NotRecorded
+from shared.contract.events import EVENT_FIELD, INTERNAL_PREDICTIONS_PATH, STREAM
+from shared.observability.logs import get_logger
+from shared.observability.metrics import Sample, Tally
+from shared.observability.metrics.names import (
+    PUBLISH_DECISIONS,
+    PUBLISH_FAILURES,
+    PUBLISH_FALLBACKS,
+    PUBLISH_GROUP,
+    PUBLISH_REFUSED,
+)
+
+MAX_GROUP: Final = 64
+"""Most events in one entry of the stream: a consumer reads whole entries, and must hold them."""
+REDIS_REST_S: Final = 1.0
+"""After Redis failed, events go by HTTP for this long before it is tried again."""
+
+_log = get_logger(__name__)
+
+
+Sink = Callable[[Sequence[bytes]], Awaitable[None]]
+"""A way of handing a group of events over: returns once they are durable, or raises."""
+
+_Waiting = tuple[bytes, asyncio.Future[None]]
+"""An event, and the request that waits until it is durable."""
+
+
+def redis_sink(redis: Redis, *, deadline_s: float) -> Sink:
+    """Add events to the stream, in one entry: all of them or none.
+
+    Raises ``RedisError``, ``OSError`` or ``TimeoutError``.
+    """
+
+    async def send(events: Sequence[bytes]) -> None:
+        async with asyncio.timeout(deadline_s):
+            await redis.xadd(STREAM, {EVENT_FIELD: b"\n".join(events)})
+
+    return send
+
+
+def http_sink(
+    client: httpx.AsyncClient, *, history_url: str, api_key: str | None, deadline_s: float
+) -> Sink:
+    """Post events to the history service. Raises ``httpx.HTTPError`` or ``TimeoutError``."""
+    url = history_url.rstrip("/") + INTERNAL_PREDICTIONS_PATH
+    headers = {"content-type": "application/x-ndjson"}
+    if api_key is not None:
+        headers["x-api-key"] = api_key
+
+    async def send(events: Sequence[bytes]) -> None:
+        async with asyncio.timeout(deadline_s):
+            response = await client.post(url, content=b"\n".join(events), headers=headers)
+        response.raise_for_status()
+
+    return send
+
+
+class Publisher:
+    """Group commit: while one group is on its way, the next events gather and leave together.
+
+    There is no timer: an idle publisher sends an event at once, a busy one sends as many as have
+    gathered. If the stream fails, the same group goes straight to the history service; an event
+    that took both sinks is stored once, for its id is the primary key. When both sinks fail, what
+    gathered meanwhile is refused with the group: no event waits for more than one failure, and a
+    long outage makes no queue.
+    """
+
+    def __init__(self, *, stream: Sink, fallback: Sink) -> None:
+        self._stream = stream
+        self._fallback = fallback
+        self._gathered: list[_Waiting] = []
+        self._sender: asyncio.Task[None] | None = None
+        self._stream_rests_until_s = 0.0
+        self.published = 0
+        self.groups = Tally(PUBLISH_GROUP)
+        self.failures = {"stream": 0, "http": 0}
+        self.fallbacks = 0
+        self.refused = 0
+
+    def samples(self) -> Iterable[Sample]:
+        """What is to be known of the hand-over from outside."""
+        yield Sample(PUBLISH_DECISIONS, self.published)
+        yield Sample(PUBLISH_GROUP, self.groups.value)
+        yield Sample(PUBLISH_FALLBACKS, self.fallbacks)
+        yield Sample(PUBLISH_REFUSED, self.refused)
+        for sink, failures in self.failures.items():
+            yield Sample(PUBLISH_FAILURES, failures, (sink,))
+
+    async def publish(self, event: bytes) -> None:
+        """Return once ``event`` is durable. Raises ``NotRecorded`` if no sink took it in time."""
+        recorded = asyncio.get_running_loop().create_future()
+        self._gathered.append((event, recorded))
+        if self._sender is None:
+            self._sender = asyncio.create_task(self._send_gathered())
+        await recorded
+
+    async def drain(self) -> None:
+        """Return once everything gathered so far has been recorded or refused."""
+        while self._sender is not None:
+            await asyncio.wait([self._sender])
+
+    async def _send_gathered(self) -> None:
+        try:
+            while self._gathered:
+                group = self._gathered[:MAX_GROUP]
+                del self._gathered[:MAX_GROUP]
+                durable = await self._send(group)
+                self._tell(group, durable=durable)
+                if not durable:
+                    late, self._gathered = self._gathered, []
+                    self._tell(late, durable=False)
+        finally:
+            self._sender = None
+
+    async def _send(self, group: Sequence[_Waiting]) -> bool:
+        """Whether the group is durable."""
+        self.groups.add(len(group))
+        try:
+            return await self._hand_over([event for event, _ in group])
+        except Exception:  # noqa: BLE001  nobody may be left waiting, whatever went wrong
+            _log.exception("unexpected error while handing over", decisions=len(group))
+            return False
+
+    def _tell(self, group: Sequence[_Waiting], *, durable: bool) -> None:
+        """Let each event's request go on, to its answer or its refusal."""
+        if durable:
+            self.published += len(group)
+        else:
+            self.refused += len(group)
+        for _, recorded in group:
+            if recorded.done():
+                continue  # The client has gone.
+            if durable:
+                recorded.set_result(None)
+            else:
+                recorded.set_exception(
+                    NotRecorded(
+                        "The decision could not be recorded, so it is not given;"
+                        " send the application again shortly."
+                    )
+                )
+
+    async def _hand_over(self, events: Sequence[bytes]) -> bool:
+        if monotonic() >= self._stream_rests_until_s:
+            try:
+                await self._stream(events)
+            except (RedisError, OSError, TimeoutError) as error:
+                self._stream_rests_until_s = monotonic() + REDIS_REST_S
+                self.failures["stream"] += 1
+                _log.warning("stream away, handing over by HTTP", error=repr(error))
+            else:
+                return True
+        try:
+            await self._fallback(events)
+        except (httpx.HTTPError, OSError, TimeoutError) as error:
+            self.failures["http"] += 1
+            _log.warning("history service away too, refusing decisions", error=repr(error))
+            return False
+        self.fallbacks += len(events)
+        return True

@@ -1,0 +1,154 @@
+"""The served models: a verified bundle, loaded and warmed once, then asked one row at a time."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import onnxruntime as ort
+
+from shared.contract.application import LoanApplication
+from services.scoring.features import FEATURES, feature_row
+from services.scoring.manifest import (
+    MODEL_CARD_FILE,
+    PICTURE_FOLDER,
+    BundleError,
+    Manifest,
+    NumericInput,
+    check_files,
+    read_current_version,
+    read_file,
+    read_manifest,
+)
+from services.scoring.rules import TrainingRanges
+from shared.contract.events import EXAMPLE, ModelName
+
+_WARM_UP_RUNS: Final = 20
+
+
+class FeatureVector:
+    """The one row that every model of a bundle reads."""
+
+    def __init__(self) -> None:
+        self._array = np.empty((1, len(FEATURES)), dtype=np.float32)
+        self.value = ort.OrtValue.ortvalue_from_numpy(self._array)
+        self._held: tuple[float, ...] = ()
+
+    def hold(self, features: tuple[float, ...]) -> None:
+        """Have it hold ``features``; to copy the same ones again for each model takes 0.5 us."""
+        if features is not self._held:
+            self._array[0] = features
+            self._held = features
+
+
+class ServedModel:
+    """One ONNX model. Not safe for several threads: its input and output arrays are reused."""
+
+    def __init__(
+        self,
+        *,
+        name: ModelName,
+        session: ort.InferenceSession,
+        vector: FeatureVector,
+        accuracy: float,
+        threshold: float,
+    ) -> None:
+        self.name = name
+        self.accuracy = accuracy
+        self.threshold = threshold
+        self._session = session
+        self._vector = vector
+        self._output = np.empty((1, 2), dtype=np.float32)
+        # Bound once, the runtime reads and writes these very arrays: 4.5 us a row instead of 6.6.
+        self._binding = session.io_binding()
+        self._binding.bind_ortvalue_input("features", vector.value)
+        self._binding.bind_ortvalue_output(
+            "probabilities", ort.OrtValue.ortvalue_from_numpy(self._output)
+        )
+
+    def approval_probability(self, features: tuple[float, ...]) -> float:
+        """The probability of approval for one feature row, as ``feature_row`` makes it."""
+        self._vector.hold(features)
+        self._session.run_with_iobinding(self._binding)
+        return float(self._output[0, 1])
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A verified bundle, ready to decide."""
+
+    manifest: Manifest
+    models: Mapping[str, ServedModel]
+    training_ranges: TrainingRanges
+    card: bytes | None
+    """The model card, Markdown in UTF-8; None in a bundle that was published without one."""
+    pictures: Mapping[str, bytes]
+    """PNG files by their name, as the card links to them below ``PICTURE_FOLDER``."""
+
+    @property
+    def champion(self) -> ServedModel:
+        """The model that decides when none is named."""
+        return self.models[self.manifest.champion]
+
+
+def load_bundle(root: Path, version: str | None) -> Bundle:
+    """Load ``version`` from ``root``, or the one CURRENT names; every checksum is verified.
+
+    Raises ``BundleError`` with one sentence if anything is missing, altered, written for a newer
+    service or made for other features than this service computes.
+    """
+    folder = root / (version or read_current_version(root))
+    manifest = read_manifest(folder / "manifest.json")
+    check_files(folder, manifest)
+    if manifest.features != FEATURES:
+        raise BundleError(
+            f"The bundle {folder} was trained on other features than this service computes;"
+            " train it again."
+        )
+    vector = FeatureVector()
+    models: dict[str, ServedModel] = {
+        name: ServedModel(
+            name=name,
+            session=_session(folder / f"{name}.onnx"),
+            vector=vector,
+            accuracy=manifest.models[name].cross_validation.accuracy.mean,
+            threshold=manifest.threshold,
+        )
+        for name in manifest.models
+    }
+    example = feature_row(vars(LoanApplication.model_validate(EXAMPLE)))
+    for model in models.values():
+        for _ in range(_WARM_UP_RUNS):
+            model.approval_probability(example)
+    return Bundle(
+        manifest=manifest,
+        models=models,
+        training_ranges={
+            name: (reference.minimum, reference.maximum)
+            for name, reference in manifest.inputs.items()
+            if isinstance(reference, NumericInput)
+        },
+        card=(
+            read_file(folder, manifest, MODEL_CARD_FILE)
+            if MODEL_CARD_FILE in manifest.files
+            else None
+        ),
+        pictures={
+            name.removeprefix(f"{PICTURE_FOLDER}/"): read_file(folder, manifest, name)
+            for name in manifest.files
+            if name.startswith(f"{PICTURE_FOLDER}/") and name.endswith(".png")
+        },
+    )
+
+
+def _session(path: Path) -> ort.InferenceSession:
+    options = ort.SessionOptions()
+    # One row is microseconds of work: a second thread would cost more than it brings, and its
+    # spinning would take the processor from the event loop.
+    options.intra_op_num_threads = 1
+    options.inter_op_num_threads = 1
+    try:
+        return ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    except Exception as error:
+        raise BundleError(f"{path} is no model the runtime can load: {error}") from error

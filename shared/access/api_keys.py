@@ -1,0 +1,176 @@
+"""Who calls, and what they may: API keys with scopes.
+
+Only hashes of keys are configured. A key is 32 random bytes, so a plain SHA-256 of it cannot be
+turned back; a slow password hash would only slow every request down. Keys are rotated by
+configuring the new one beside the old one for a while: several keys may bear one name.
+"""
+
+import hashlib
+import re
+import secrets
+from collections.abc import Iterable
+from dataclasses import dataclass
+from hmac import compare_digest
+from typing import Final, Literal, cast, get_args
+
+from starlette.types import Scope as AsgiScope
+
+from shared.access.rate_limit import UNLIMITED, Limits, parse_limits
+from shared.contract.errors import ServiceError
+from shared.contract.events import ANONYMOUS
+
+Scope = Literal["predict", "history:read", "history:erase", "admin", "internal"]
+"""``internal`` is for the services among themselves."""
+SCOPES: Final[tuple[Scope, ...]] = get_args(Scope)
+DASHBOARD_SCOPES: Final[tuple[Scope, ...]] = ("predict", "history:read")
+"""What people do on the dashboard."""
+
+_KEY_PREFIX: Final = "lp_"
+_MAX_NAME_LENGTH: Final = 64
+_MAX_SHOWN_LENGTH: Final = 20
+_DIGEST: Final = re.compile("[0-9a-fA-F]{64}")
+_BEARER: Final = b"bearer "
+
+
+class Unauthenticated(ServiceError):
+    """The caller must say who it is, or said something that is not known."""
+
+    status = 401
+    title = "Not authenticated"
+
+    def __init__(self) -> None:
+        super().__init__("Send a valid API key as X-API-Key or Authorization: Bearer.")
+
+    def headers(self) -> dict[str, str]:
+        """Name the scheme, as RFC 9110 asks."""
+        return {"www-authenticate": "Bearer"}
+
+
+class Forbidden(ServiceError):
+    """The caller is known and may not do this."""
+
+    status = 403
+    title = "Not allowed"
+
+    def __init__(self, scope: Scope) -> None:
+        super().__init__(f"This needs an API key with the scope {scope}.")
+
+
+@dataclass(frozen=True)
+class Client:
+    """Somebody who calls; ``limits`` None stands for those of anonymous callers."""
+
+    name: str
+    scopes: frozenset[Scope]
+    limits: Limits | None
+    authenticated: bool = True
+
+    def require(self, scope: Scope) -> None:
+        """Return if the client has ``scope``; raises ``Unauthenticated`` or ``Forbidden``."""
+        if scope in self.scopes:
+            return
+        if not self.authenticated:
+            raise Unauthenticated
+        raise Forbidden(scope)
+
+
+def anonymous(*scopes: Scope) -> Client:
+    """The caller who bears no key, and what it may."""
+    return Client(name=ANONYMOUS, scopes=frozenset(scopes), limits=None, authenticated=False)
+
+
+@dataclass(frozen=True)
+class ApiKey:
+    """A configured key: the hash of its secret, and the client it stands for."""
+
+    digest: bytes
+    client: Client
+
+
+def mint_key(name: str, scopes: Iterable[str], limits: str = UNLIMITED) -> tuple[str, str]:
+    """A fresh secret, to be shown once, and the entry that ``parse_keys`` reads.
+
+    Raises ``ValueError`` for a name, scope or limit that ``parse_keys`` would refuse.
+    """
+    secret = _KEY_PREFIX + secrets.token_urlsafe(32)
+    return secret, key_entry(secret, name, scopes, limits)
+
+
+def key_entry(secret: str, name: str, scopes: Iterable[str], limits: str = UNLIMITED) -> str:
+    """The entry that makes ``secret`` a key; raises ``ValueError`` as ``parse_keys`` does."""
+    entry = f"{name}:{limits}:{_digest(secret.encode()).hex()}:{','.join(scopes)}"
+    parse_keys(entry)
+    return entry
+
+
+def parse_keys(text: str) -> tuple[ApiKey, ...]:
+    """The keys in ``text``: entries ``name:limits:sha256:scope,scope`` between white space.
+
+    Raises ``ValueError`` naming the entry that is wrong, never its hash or its secret, even if
+    they stand in the wrong place.
+    """
+    return tuple(_parse_entry(number, entry) for number, entry in enumerate(text.split(), start=1))
+
+
+def _parse_entry(number: int, entry: str) -> ApiKey:
+    parts = entry.split(":", 3)
+    if len(parts) != 4:
+        raise ValueError(f"API key entry {number} must be name:limits:sha256:scope,scope")
+    name, limits, digest, scopes = parts
+    unknown = set(scopes.split(",")) - set(SCOPES)
+    if unknown:
+        shown = sorted(map(_shown, unknown))
+        raise ValueError(f"API key entry {number}: unknown scopes {shown}")
+    if name == ANONYMOUS or not (name.isascii() and name.replace("-", "").isalnum()):
+        raise ValueError(f"API key entry {number}: the name must be letters, digits and hyphens")
+    if len(name) > _MAX_NAME_LENGTH:
+        raise ValueError(f"API key entry {number}: the name has over {_MAX_NAME_LENGTH} characters")
+    if not _DIGEST.fullmatch(digest):
+        raise ValueError(f"API key entry {number} ({name}): the hash must be 64 hex digits")
+    try:
+        parsed_limits = parse_limits(limits)
+    except ValueError:
+        raise ValueError(f"API key entry {number}: {_shown(limits)} is no limit") from None
+    client = Client(
+        name=name,
+        scopes=cast("frozenset[Scope]", frozenset(scopes.split(","))),
+        limits=parsed_limits,
+    )
+    return ApiKey(digest=bytes.fromhex(digest), client=client)
+
+
+def _shown(text: str) -> str:
+    """The text, unless it is long enough to be a hash or a secret in the wrong place."""
+    return text if len(text) <= _MAX_SHOWN_LENGTH else f"{text[:3]}…"
+
+
+def _digest(secret: bytes) -> bytes:
+    return hashlib.sha256(secret).digest()
+
+
+def identify(asgi_scope: AsgiScope, keys: Iterable[ApiKey], nobody: Client) -> Client:
+    """The client whose key the request bears, ``nobody`` if it bears none.
+
+    Every configured key is compared, in constant time. Raises ``Unauthenticated`` for a key that
+    is not configured.
+    """
+    secret = _presented(asgi_scope)
+    if secret is None:
+        return nobody
+    digest = _digest(secret)
+    found = None
+    for key in keys:
+        if compare_digest(digest, key.digest):
+            found = key.client
+    if found is None:
+        raise Unauthenticated
+    return found
+
+
+def _presented(asgi_scope: AsgiScope) -> bytes | None:
+    for name, value in asgi_scope["headers"]:
+        if name == b"x-api-key":
+            return bytes(value)
+        if name == b"authorization" and value[: len(_BEARER)].lower() == _BEARER:
+            return bytes(value[len(_BEARER) :])
+    return None

@@ -1,0 +1,1 @@
+"""What crosses a service's border: the application, the decision, the events, the errors."""

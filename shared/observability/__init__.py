@@ -1,0 +1,1 @@
+"""What every process reports: logs, traces, metrics."""

@@ -1,0 +1,333 @@
+"""Every metric of the product: its name, its labels and what it tells. Nothing else is exported.
+
+Names follow the Prometheus conventions: base units, ``_total`` for what only counts up. No label
+holds an id, a client or anything else without bound; the values of each are told here.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final, Literal
+
+UNKNOWN_ROUTE: Final = "unknown"
+"""Stands for every path that is no route, or a scanner could make a series per request."""
+
+
+@dataclass(frozen=True)
+class Metric:
+    """One family of series; each has a value for each of the ``labels``."""
+
+    name: str
+    help: str
+    labels: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Counter(Metric):
+    """Only counts up while the process runs; several workers are added up."""
+
+
+@dataclass(frozen=True)
+class Gauge(Metric):
+    """A value of this moment.
+
+    ``of_workers`` tells what several workers' values make together: their sum, the largest, or
+    nothing but the value of whoever is asked, for all of them see the same.
+    """
+
+    of_workers: Literal["sum", "max", "same"] = "same"
+
+
+@dataclass(frozen=True)
+class Histogram(Metric):
+    """Counts of values up to each of the ``bounds``, and their sum; workers are added up."""
+
+    bounds: tuple[float, ...] = ()
+
+
+# --- Every process --------------------------------------------------------------------------------
+
+BUILD_INFO: Final = Gauge(
+    "build_info",
+    "1. service: inference, history, consumer or dashboard; version: of the product.",
+    ("service", "version"),
+)
+# These are prometheus-client's own, where the system has /proc.
+PROCESS_CPU: Final = Counter(
+    "process_cpu_seconds_total", "Total user and system CPU time spent in seconds."
+)
+PROCESS_RESIDENT_MEMORY: Final = Gauge(
+    "process_resident_memory_bytes", "Resident memory size in bytes.", of_workers="sum"
+)
+PROCESS_VIRTUAL_MEMORY: Final = Gauge(
+    "process_virtual_memory_bytes", "Virtual memory size in bytes.", of_workers="sum"
+)
+PROCESS_START_TIME: Final = Gauge(
+    "process_start_time_seconds",
+    "Start time of the process since unix epoch in seconds.",
+    of_workers="max",
+)
+PROCESS_OPEN_FDS: Final = Gauge(
+    "process_open_fds", "Number of open file descriptors.", of_workers="sum"
+)
+PROCESS_MAX_FDS: Final = Gauge(
+    "process_max_fds", "Maximum number of open file descriptors.", of_workers="sum"
+)
+
+# --- Every process that answers HTTP --------------------------------------------------------------
+
+HTTP_REQUEST_DURATION: Final = Histogram(
+    "http_request_duration_seconds",
+    "Time from the arrival of a request to the end of its answer. route: the template of the path,"
+    f" {UNKNOWN_ROUTE} for every path that has none, /metrics and the pages of the documentation"
+    " too; status: 499 if the client left first.",
+    ("method", "route", "status"),
+    # Each is at most 1.67 times the one before, so that a quantile between two of them is honest.
+    bounds=(
+        *(0.0001, 0.00015, 0.0002, 0.0003, 0.0005, 0.0007, 0.001, 0.0015, 0.002, 0.003, 0.005),
+        *(0.007, 0.01, 0.015, 0.02, 0.03, 0.05, 0.07, 0.1, 0.15, 0.2, 0.3, 0.5, 0.7),
+        *(1.0, 1.5, 2.0, 3.0, 5.0, 7.0, 10.0),
+    ),
+)
+
+# --- Inference and history: limits on callers -----------------------------------------------------
+
+RATE_LIMIT_REJECTIONS: Final = Counter(
+    "rate_limit_rejections_total",
+    "Requests refused because their caller was over a limit. bucket: key for clients with limits of"
+    " their own; predict, benchmark or other for anonymous callers.",
+    ("bucket",),
+)
+RATE_LIMIT_DEGRADED: Final = Gauge(
+    "rate_limit_degraded",
+    "1 while limits are counted by this process alone, for Redis is away; else 0.",
+    of_workers="max",
+)
+
+# --- Inference: decisions -------------------------------------------------------------------------
+
+DECISIONS: Final = Counter(
+    "decisions_total",
+    "Decisions that were recorded, and so may be answered. version: of the bundle; outcome:"
+    " approved or rejected.",
+    ("model", "version", "outcome"),
+)
+APPROVAL_PROBABILITY: Final = Histogram(
+    "decision_approval_probability",
+    "The probability of approval in each of these decisions. version: of the bundle.",
+    ("model", "version"),
+    bounds=tuple(tenths / 10 for tenths in range(1, 11)),
+)
+IMPUTED_INPUTS: Final = Counter(
+    "decision_imputed_inputs_total",
+    "Values that these decisions had to do without. input: a scored field of the application.",
+    ("input",),
+)
+WARNINGS: Final = Counter(
+    "decision_warnings_total", "Warnings that these decisions were answered with."
+)
+DECISION_STAGE: Final = Histogram(
+    "decision_stage_seconds",
+    "Where the time of these decisions went. stage: validate (from the body to an application),"
+    " model (to the decision's JSON), publish (until it was recorded).",
+    ("stage",),
+    bounds=(
+        *(0.000005, 0.00001, 0.000025, 0.00005, 0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005),
+        *(0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5),
+    ),
+)
+BUNDLE_INFO: Final = Gauge(
+    "bundle_info",
+    "1. version: of the served bundle; champion: the model that decides when none is named.",
+    ("version", "champion"),
+)
+
+# --- Inference: the hand-over ---------------------------------------------------------------------
+
+PUBLISH_DECISIONS: Final = Counter("publish_decisions_total", "Decisions handed over.")
+PUBLISH_GROUP: Final = Histogram(
+    "publish_group_decisions",
+    "Decisions in each group that was sent, recorded or not; larger groups tell of load.",
+    bounds=(1, 2, 4, 8, 16, 32, 64),
+)
+PUBLISH_FALLBACKS: Final = Counter(
+    "publish_fallback_decisions_total", "Decisions handed over by HTTP."
+)
+PUBLISH_REFUSED: Final = Counter(
+    "publish_refused_decisions_total", "Decisions not given, for none could be recorded."
+)
+PUBLISH_FAILURES: Final = Counter(
+    "publish_failures_total",
+    "Groups that a sink did not take. sink: stream (Redis) or http (the history service).",
+    ("sink",),
+)
+IDEMPOTENCY_REPLAYS: Final = Counter(
+    "idempotency_replays_total", "Requests answered with the answer given before."
+)
+IDEMPOTENCY_UNPROTECTED: Final = Counter(
+    "idempotency_unprotected_decisions_total",
+    "Decisions on named requests that Redis was not asked about or does not remember.",
+)
+
+# --- History: the stream, asked of Redis ----------------------------------------------------------
+# A server that does not answer has no figures but that it is down.
+
+STREAM_UP: Final = Gauge("stream_up", "1 if Redis told of the stream, else 0.")
+STREAM_ENTRIES: Final = Gauge(
+    "stream_entries", "Entries not stored yet, each a group of decisions that came together."
+)
+STREAM_LAG: Final = Gauge("stream_lag_entries", "Entries that no consumer has read yet.")
+STREAM_PENDING: Final = Gauge(
+    "stream_pending_entries", "Entries that a consumer has read and not finished yet."
+)
+STREAM_OLDEST_PENDING: Final = Gauge(
+    "stream_oldest_pending_seconds",
+    "How long ago the oldest entry came that was read and is not finished; 0 without any.",
+)
+STREAM_DEAD_LETTERS: Final = Gauge(
+    "stream_dead_letters", "Events that cannot be stored and were put aside."
+)
+STREAM_CONSUMERS: Final = Gauge(
+    "stream_consumers", "Consumers that have read the stream within the last 20 seconds or so."
+)
+REDIS_MEMORY: Final = Gauge("redis_memory_bytes", "Memory that Redis uses.")
+REDIS_MAX_MEMORY: Final = Gauge(
+    "redis_max_memory_bytes", "Memory that Redis may use; absent if it has no limit."
+)
+
+# --- History: the cache of answers, the database, erasure by age ----------------------------------
+
+CACHE_HITS: Final = Counter("cache_hits_total", "Answers that came from the cache.")
+CACHE_MISSES: Final = Counter(
+    "cache_misses_total", "Answers that were computed, also for several who asked at once."
+)
+CACHE_FAILURES: Final = Counter(
+    "cache_failures_total",
+    "How often Redis did not serve the cache, which then rests for a second.",
+)
+DATABASE_UP: Final = Gauge("database_up", "1 if PostgreSQL answered, else 0.")
+DATABASE_POOL: Final = Gauge(
+    "database_pool_connections",
+    "Open connections of the service to PostgreSQL. state: idle or in_use.",
+    ("state",),
+    of_workers="sum",
+)
+DATABASE_SIZE: Final = Gauge("database_size_bytes", "Size of the database on its server's disk.")
+DATABASE_BUDGET: Final = Gauge(
+    "database_budget_bytes", "DATABASE_BUDGET_BYTES; absent if it is not set."
+)
+RETENTION_ERASED: Final = Counter(
+    "history_retention_erased_total",
+    "Decisions erased because they were older than RETENTION_DAYS.",
+)
+RETENTION_FAILURES: Final = Counter(
+    "history_retention_failures_total",
+    "Attempts to erase old decisions that a failing server cut off.",
+)
+
+# --- Consumer -------------------------------------------------------------------------------------
+
+CONSUMER_ROWS: Final = Counter(
+    "consumer_rows_total", "Decisions stored; one that was stored before does not count."
+)
+CONSUMER_BATCH: Final = Histogram(
+    "consumer_batch_rows",
+    "Decisions in each transaction that was committed.",
+    bounds=(1, 2, 5, 10, 20, 50, 100, 200, 500, 1000),
+)
+CONSUMER_COMMIT: Final = Histogram(
+    "consumer_commit_seconds",
+    "Time of each transaction, from asking for a connection to its commit.",
+    bounds=(
+        *(0.001, 0.002, 0.003, 0.005, 0.007, 0.01, 0.02, 0.03, 0.05, 0.07, 0.1, 0.2, 0.3, 0.5),
+        *(1.0, 2.0, 5.0, 10.0, 30.0),
+    ),
+)
+CONSUMER_DATABASE_FAILURES: Final = Counter(
+    "consumer_database_failures_total",
+    "Transactions that failed. reason: disk_full; connections (none to be had, or it broke);"
+    " refused (the values themselves, so that the event is dealt with alone); other.",
+    ("reason",),
+)
+CONSUMER_DEAD_LETTERS: Final = Counter(
+    "consumer_dead_letters_total", "Events that cannot be stored and were put aside."
+)
+CONSUMER_TAKEN_OVER: Final = Counter(
+    "consumer_taken_over_entries_total",
+    "Entries taken over, for whoever read them did not finish them.",
+)
+CONSUMER_LAST_COMMIT: Final = Gauge(
+    "consumer_last_commit_timestamp_seconds",
+    "When a transaction was committed last, in seconds since the epoch; 0 if none was yet.",
+)
+
+# --- Who exports what -----------------------------------------------------------------------------
+
+PROCESS: Final[tuple[Metric, ...]] = (
+    PROCESS_CPU,
+    PROCESS_RESIDENT_MEMORY,
+    PROCESS_VIRTUAL_MEMORY,
+    PROCESS_START_TIME,
+    PROCESS_OPEN_FDS,
+    PROCESS_MAX_FDS,
+)
+_HTTP: Final[tuple[Metric, ...]] = (BUILD_INFO, *PROCESS, HTTP_REQUEST_DURATION)
+_LIMITS: Final[tuple[Metric, ...]] = (RATE_LIMIT_REJECTIONS, RATE_LIMIT_DEGRADED)
+
+EXPORTED: Final[Mapping[str, tuple[Metric, ...]]] = {
+    "inference": (
+        *_HTTP,
+        *_LIMITS,
+        DECISIONS,
+        APPROVAL_PROBABILITY,
+        IMPUTED_INPUTS,
+        WARNINGS,
+        DECISION_STAGE,
+        BUNDLE_INFO,
+        PUBLISH_DECISIONS,
+        PUBLISH_GROUP,
+        PUBLISH_FALLBACKS,
+        PUBLISH_REFUSED,
+        PUBLISH_FAILURES,
+        IDEMPOTENCY_REPLAYS,
+        IDEMPOTENCY_UNPROTECTED,
+    ),
+    "history": (
+        *_HTTP,
+        *_LIMITS,
+        STREAM_UP,
+        STREAM_ENTRIES,
+        STREAM_LAG,
+        STREAM_PENDING,
+        STREAM_OLDEST_PENDING,
+        STREAM_DEAD_LETTERS,
+        STREAM_CONSUMERS,
+        REDIS_MEMORY,
+        REDIS_MAX_MEMORY,
+        CACHE_HITS,
+        CACHE_MISSES,
+        CACHE_FAILURES,
+        DATABASE_UP,
+        DATABASE_POOL,
+        DATABASE_SIZE,
+        DATABASE_BUDGET,
+        RETENTION_ERASED,
+        RETENTION_FAILURES,
+    ),
+    "consumer": (
+        BUILD_INFO,
+        *PROCESS,
+        CONSUMER_ROWS,
+        CONSUMER_BATCH,
+        CONSUMER_COMMIT,
+        CONSUMER_DATABASE_FAILURES,
+        CONSUMER_DEAD_LETTERS,
+        CONSUMER_TAKEN_OVER,
+        CONSUMER_LAST_COMMIT,
+    ),
+    "dashboard": _HTTP,
+}
+"""The metrics of each process, by its name in ``build_info``."""
+
+BY_NAME: Final[Mapping[str, Metric]] = {
+    metric.name: metric for metrics in EXPORTED.values() for metric in metrics
+}

@@ -1,0 +1,1 @@
+"""What every web service does alike: server, protocol, problem documents, health."""

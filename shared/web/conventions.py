@@ -1,0 +1,330 @@
+"""What both APIs do alike: problem documents, request ids, access log."""
+
+import re
+from collections.abc import Mapping, Sequence
+from http import HTTPStatus
+from secrets import token_hex
+from time import perf_counter
+from typing import Any, Final
+
+from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from fastapi.telemetry import TelemetryConfig
+from prometheus_client.exposition import CONTENT_TYPE_LATEST
+from pydantic import BaseModel, ConfigDict, Field
+from pydantic_core import to_json
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
+from starlette.routing import compile_path
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from shared.contract.errors import Fault, InvalidInput, ServiceError
+from shared.contract.events import ANONYMOUS
+from shared.observability.logs import LogAccess, get_logger
+from shared.observability.metrics import PATH as METRICS_PATH
+from shared.observability.metrics import UNKNOWN_ROUTE, Metrics
+from shared.observability.tracing import Tracing, TracingMiddleware
+from shared.web.headers import NO_STORE, StandingHeaders, allow_origins, standing_headers
+
+PROBLEM_MEDIA_TYPE: Final = "application/problem+json"
+REQUEST_ID_HEADER: Final = b"x-request-id"
+
+# Left on, the framework looks for OpenTelemetry providers anew on every request; and its spans
+# would bear the path and the query, which name loans.
+NO_TELEMETRY: Final[TelemetryConfig] = {"tracing": False, "metrics": False, "logs": False}
+
+_CLIENT_CLOSED_REQUEST: Final = 499
+"""What the access log shows for a client that left; no such status is ever sent."""
+_SCHEMA_REFERENCE: Final = "#/components/schemas/{model}"
+_VALIDATION_ERROR: Final = "HTTPValidationError"
+_ACCEPTED_REQUEST_ID = re.compile(rb"[A-Za-z0-9._~:=+/-]{1,128}")
+_log = get_logger(__name__)
+
+
+class Problem(BaseModel):
+    """A problem document (RFC 9457); ``code`` is stable, ``detail`` says what to do."""
+
+    model_config = ConfigDict(extra="allow")
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    instance: str = Field(description="Path of the request.")
+    code: str = Field(description="Machine-readable name of the error.")
+    request_id: str
+
+
+class InvalidInputProblem(Problem):
+    """A problem document that lists every fault of the input at once."""
+
+    error: str
+    validation_errors: list[Fault]
+
+
+def problem_docs(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """The OpenAPI ``responses`` entries of these statuses, each a problem document."""
+    return {status: _problem_doc(status) for status in statuses}
+
+
+def _problem_doc(status: int) -> dict[str, Any]:
+    model = InvalidInputProblem if status == HTTPStatus.BAD_REQUEST else Problem
+    schema = {"$ref": _SCHEMA_REFERENCE.format(model=model.__name__)}
+    return {
+        "description": HTTPStatus(status).phrase,
+        "content": {PROBLEM_MEDIA_TYPE: {"schema": schema}},
+    }
+
+
+def request_id_of(scope: Scope) -> str:
+    """The id under which this request is logged and answered."""
+    request_id: str = scope["state"]["request_id"]
+    return request_id
+
+
+def problem_response(
+    scope: Scope,
+    *,
+    status: int,
+    code: str,
+    title: str,
+    detail: str,
+    members: Mapping[str, object] | None = None,
+    headers: Mapping[str, str] | None = None,
+) -> Response:
+    """The one form in which an error leaves a service."""
+    document = {
+        "type": f"urn:loan-predictor:problem:{code}",
+        "title": title,
+        "status": status,
+        "detail": detail,
+        "instance": scope["path"],
+        "code": code,
+        "request_id": request_id_of(scope),
+        **(members or {}),
+    }
+    return Response(to_json(document), status, headers, media_type=PROBLEM_MEDIA_TYPE)
+
+
+def service_error_response(scope: Scope, error: ServiceError) -> Response:
+    """The problem document of one of our own errors."""
+    return problem_response(
+        scope,
+        status=error.status,
+        code=type(error).__name__,
+        title=error.title,
+        detail=error.detail,
+        members=error.members(),
+        headers=error.headers(),
+    )
+
+
+async def _on_service_error(request: Request, error: Exception) -> Response:
+    if not isinstance(error, ServiceError):
+        raise error
+    return service_error_response(request.scope, error)
+
+
+async def _on_request_validation_error(request: Request, error: Exception) -> Response:
+    if not isinstance(error, RequestValidationError):
+        raise error
+    faults = [
+        Fault(
+            field=".".join(str(part) for part in fault["loc"][1:]) or str(fault["loc"][0]),
+            message=fault["msg"],
+            value=fault["input"],
+        )
+        for fault in error.errors()
+    ]
+    return service_error_response(request.scope, InvalidInput(faults))
+
+
+async def _on_http_exception(request: Request, error: Exception) -> Response:
+    if not isinstance(error, HTTPException):
+        raise error
+    status = HTTPStatus(error.status_code)
+    headers = dict(error.headers or {})
+    if status == HTTPStatus.METHOD_NOT_ALLOWED:
+        headers["allow"] = _allowed_methods(request) or headers.get("allow", "GET, HEAD")
+        if request.method == "OPTIONS":
+            return Response(status_code=HTTPStatus.NO_CONTENT, headers=headers)
+    details = {
+        HTTPStatus.NOT_FOUND: f"There is nothing at {request.url.path}; see /docs.",
+        HTTPStatus.METHOD_NOT_ALLOWED: f"Possible here: {headers.get('allow')}; see /docs.",
+    }
+    return problem_response(
+        request.scope,
+        status=status,
+        code="".join(word.capitalize() for word in status.phrase.split()),
+        title=status.phrase,
+        detail=details.get(status, str(error.detail)),
+        headers=headers,
+    )
+
+
+def _allowed_methods(request: Request) -> str | None:
+    """Every documented method of the request's path: the first route alone knows only its own.
+
+    None for a path that is not documented.
+    """
+    path, documented = request.scope["path"], request.app.openapi()["paths"]
+    templates = (name for name in documented if compile_path(name)[0].match(path))
+    template = path if path in documented else next(templates, None)
+    if template is None:
+        return None
+    methods = [method.upper() for method in documented[template]]
+    return ", ".join([*methods, *(["HEAD"] if "GET" in methods else []), "OPTIONS"])
+
+
+def install_conventions(
+    app: FastAPI,
+    *,
+    log_access: LogAccess,
+    metrics: Metrics,
+    tracing: Tracing | None = None,
+    cors_origins: Sequence[str] = (),
+    standing: StandingHeaders = standing_headers,
+) -> None:
+    """Give the app what all services do alike, on every request and on every error.
+
+    Every error, the framework's own included, is answered as a problem document; every request has
+    an id, a line in the access log and its place in the metrics, which are at /metrics; some are
+    traced by ``tracing``.
+    ``standing`` tells from the path which headers every answer bears.
+
+    An unexpected exception is answered by ``RequestContextMiddleware``, which this adds.
+    """
+
+    def openapi() -> dict[str, Any]:
+        if app.openapi_schema is None:
+            _complete(FastAPI.openapi(app))
+        return FastAPI.openapi(app)
+
+    app.openapi = openapi  # type: ignore[method-assign]  # the documented way to extend it
+    app.add_exception_handler(ServiceError, _on_service_error)
+    app.add_exception_handler(RequestValidationError, _on_request_validation_error)
+    app.add_exception_handler(HTTPException, _on_http_exception)
+    
+    async def exposition(_: Request) -> Response:
+        return Response(await metrics.exposition(), media_type=CONTENT_TYPE_LATEST)
+
+    app.add_route(METRICS_PATH, exposition, include_in_schema=False)
+    allow_origins(app, cors_origins)
+    if tracing is not None:
+        app.add_middleware(TracingMiddleware, tracing=tracing)
+    app.add_middleware(
+        RequestContextMiddleware, log_access=log_access, metrics=metrics, standing=standing
+    )
+
+
+def _complete(document: dict[str, Any]) -> None:
+    """Describe keys, and bad input as 400 where the framework would have said 422."""
+    for operations in document["paths"].values():
+        for operation in operations.values():
+            if _VALIDATION_ERROR in str(operation["responses"].get("422")):
+                del operation["responses"]["422"]
+                operation["responses"].setdefault("400", _problem_doc(HTTPStatus.BAD_REQUEST))
+    schemas = document.setdefault("components", {}).setdefault("schemas", {})
+    for unused in (_VALIDATION_ERROR, "ValidationError"):
+        schemas.pop(unused, None)
+    for model in (Problem, InvalidInputProblem, Fault):
+        schema = model.model_json_schema(ref_template=_SCHEMA_REFERENCE)
+        schema.pop("$defs", None)
+        schemas[model.__name__] = schema
+
+
+class RequestContextMiddleware:
+    """Gives each request an id, logs and measures it, and answers what nobody else caught.
+
+    A caller's own ``X-Request-ID`` is taken over if it is 1 to 128 plain characters; the id is
+    always returned. Pure ASGI, because it stands on every request's path.
+    """
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        log_access: LogAccess,
+        metrics: Metrics,
+        standing: StandingHeaders = standing_headers,
+    ) -> None:
+        self.app = app
+        self._log_access = log_access
+        self._metrics = metrics
+        self._standing = standing
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        started_s = perf_counter()
+        request_id = accepted_request_id(scope) or token_hex(16).encode()
+        state = scope.setdefault("state", {})
+        state["request_id"] = request_id.decode()
+        state["headers"] = [(REQUEST_ID_HEADER, request_id), *self._standing(scope["path"])]
+        status = 0
+        # To the app HEAD is GET; the server leaves the body of the answer out.
+        asked = {**scope, "method": "GET"} if scope["method"] == "HEAD" else scope
+
+        async def send_with_request_id(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                # Other layers leave what they have to add here, so that only one wraps send.
+                headers = [*message["headers"], *state["headers"]]
+                for name, _ in headers:
+                    if name == b"cache-control":
+                        break
+                else:
+                    headers.append(NO_STORE)
+                message["headers"] = headers
+            await send(message)
+
+        try:
+            await self.app(asked, receive, send_with_request_id)
+        except ClientDisconnect:
+            # Nobody is left to answer.
+            status = _CLIENT_CLOSED_REQUEST
+        except Exception:
+            _log.exception("unexpected error", request_id=state["request_id"])
+            if status:
+                # Half an answer is out already: only cutting the connection tells the client.
+                raise
+            await _unexpected_error_response(scope)(scope, receive, send_with_request_id)
+        finally:
+            duration_s = perf_counter() - started_s
+            route = getattr(asked.get("route"), "path", UNKNOWN_ROUTE)
+            self._metrics.observe_request(scope["method"], route, status, duration_s)
+            self._log_access(
+                state["request_id"],
+                getattr(state.get("client"), "name", ANONYMOUS),
+                scope["method"],
+                route,
+                status,
+                duration_s,
+                state.get("prediction_id"),
+            )
+
+
+def note_decision(scope: Scope, prediction_id: str) -> None:
+    """Have the access log name the decision that this request is answered with."""
+    scope["state"]["prediction_id"] = prediction_id
+
+
+def accepted_request_id(scope: Scope) -> bytes | None:
+    """The id that the caller gave, if it is one to be taken over."""
+    for name, value in scope["headers"]:
+        if name == REQUEST_ID_HEADER:
+            return value if _ACCEPTED_REQUEST_ID.fullmatch(value) else None
+    return None
+
+
+def _unexpected_error_response(scope: Scope) -> Response:
+    return problem_response(
+        scope,
+        status=500,
+        code="InternalServerError",
+        title="Internal error",
+        detail="The service failed on this request; its log tells more under the request_id.",
+    )

@@ -1,0 +1,197 @@
+"""The protocol that both services speak: uvicorn's, bounded in size and time.
+
+The parser keeps what a client sends until the head of its request is complete, however much that
+is and however long it takes, and no app can refuse what it has not been given yet. Whoever serves
+a service names this class, as ``shared.web.server`` does.
+"""
+
+import asyncio
+from collections.abc import Mapping
+from secrets import token_hex
+from typing import Any, Final
+
+from uvicorn.protocols.http.httptools_impl import (
+    STATUS_LINE,
+    HttpToolsProtocol,
+    RequestResponseCycle,
+)
+
+from shared.contract.errors import HeadTooLarge, MalformedRequest, RequestTimeout, ServiceError
+from shared.observability.logs import get_logger
+from shared.web.conventions import REQUEST_ID_HEADER, service_error_response
+from shared.web.headers import NO_STORE, standing_headers
+
+MAX_HEAD_BYTES: Final = 32 * 1024
+"""Request line and headers together; up to twice as much can pass when it comes in one piece."""
+REQUEST_TIMEOUT_S: Final = 10.0
+"""From a request's first byte to its last, and from connecting to the first byte."""
+LAST_REQUEST_S: Final = 0.5
+"""How long an idle connection stays open when the service leaves: a request may be on its way."""
+
+_log = get_logger(__name__)
+
+
+class BoundedHttpProtocol(HttpToolsProtocol):
+    """Refuses a request whose head is too large (431), too slow (408) or no HTTP (400).
+
+    A request that arrives whole, as nearly all do, costs one comparison and sets no timer. The head
+    of an answer goes out together with the first piece of its body.
+    """
+
+    _timer: asyncio.TimerHandle | None = None
+    _head_bytes = 0
+    _upgraded = False
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Take a connection, on which a request has to come soon."""
+        super().connection_made(transport)
+        self._timer = self.loop.call_later(REQUEST_TIMEOUT_S, self._on_too_slow)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Forget the connection."""
+        self._stop_timer()
+        super().connection_lost(exc)
+
+    def on_headers_complete(self) -> None:
+        """Begin a request."""
+        super().on_headers_complete()
+        cycle = self._latest_cycle()
+        # An answer to HEAD ends without a second write, and 100 Continue is no head to wait with.
+        if (
+            cycle is not None
+            and cycle.scope is self.scope
+            and self.scope["method"] != "HEAD"
+            and not cycle.waiting_for_100_continue
+        ):
+            cycle.transport = _HeadWithBody(self.transport)
+
+    def data_received(self, data: bytes) -> None:
+        """Take what came, in pieces small enough to be counted."""
+        for start in range(0, len(data), MAX_HEAD_BYTES):
+            if self.transport.is_closing():
+                return
+            self._take(
+                data if len(data) <= MAX_HEAD_BYTES else data[start : start + MAX_HEAD_BYTES]
+            )
+
+    def shutdown(self) -> None:
+        """Close the connection after the request that is in progress or on its way."""
+        cycle = self._latest_cycle()
+        if cycle is None or cycle.response_complete:
+            # Closed at once, it would take a request with it that its client has sent already.
+            self._stop_timer()
+            self._timer = self.loop.call_later(LAST_REQUEST_S, self._on_too_slow)
+        else:
+            super().shutdown()
+
+    def handle_websocket_upgrade(self) -> None:
+        """Hand the connection over to another protocol, which has no end to wait for."""
+        super().handle_websocket_upgrade()
+        self._upgraded = True
+        self._stop_timer()
+
+    def send_400_response(self, msg: str) -> None:
+        """Answer what is no HTTP."""
+        self._refuse(MalformedRequest(msg))
+
+    def _take(self, piece: bytes) -> None:
+        super().data_received(piece)
+        if self._upgraded:
+            return
+        cycle = self._latest_cycle()
+        if cycle is None or cycle.scope is not self.scope:
+            self._head_bytes += len(piece)
+            if self._head_bytes > MAX_HEAD_BYTES:
+                self._refuse(HeadTooLarge(MAX_HEAD_BYTES))
+                return
+        else:
+            self._head_bytes = 0
+            if not cycle.more_body:
+                self._stop_timer()
+                return
+        if self._timer is None:
+            self._timer = self.loop.call_later(REQUEST_TIMEOUT_S, self._on_too_slow)
+
+    # Both are None at first, which uvicorn's own annotations do not say.
+    def _asked(self) -> Mapping[str, Any] | None:
+        return self.scope
+
+    def _latest_cycle(self) -> RequestResponseCycle | None:
+        return self.cycle
+
+    def _stop_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _on_too_slow(self) -> None:
+        cycle = self._latest_cycle()
+        asked = self._asked()
+        if asked is None or (
+            cycle is not None and cycle.scope is asked and cycle.response_complete
+        ):
+            self.transport.close()  # nothing is asked, so there is nothing to answer
+        else:
+            self._refuse(RequestTimeout(REQUEST_TIMEOUT_S))
+
+    def _refuse(self, error: ServiceError) -> None:
+        """Answer ``error`` unless an answer is on its way already, and close the connection."""
+        if self.transport.is_closing():
+            return
+        cycle = self._latest_cycle()
+        if cycle is None or cycle.response_complete or not cycle.response_started:
+            self.transport.write(_answer(error, self._asked() or {}))
+        self.transport.close()
+
+
+class _HeadWithBody(asyncio.Transport):
+    """What one answer is written to: keeps its head until the first of its body, as ASGI asks.
+
+    uvicorn writes the two apart, each a system call of its own and a packet.
+    """
+
+    __slots__ = ("_head", "_transport")
+
+    def __init__(self, transport: asyncio.Transport) -> None:
+        self._transport = transport
+        self._head: bytes | None = b""
+
+    def write(self, data: bytes) -> None:  # type: ignore[override]  # uvicorn writes bytes alone
+        """Keep the first piece; send it with the second; send all others as they come."""
+        head = self._head
+        if head is None:
+            self._transport.write(data)
+        elif head:
+            self._head = None
+            self._transport.write(head + data)
+        else:
+            self._head = data
+
+    def is_closing(self) -> bool:
+        """Whether the connection is being closed."""
+        return self._transport.is_closing()
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._transport.close()
+
+
+def _answer(error: ServiceError, asked: Mapping[str, Any]) -> bytes:
+    """The whole answer, for a request of which perhaps not even the path is known."""
+    request_id = token_hex(16)
+    path = asked.get("path", "/")
+    _log.warning(
+        "refused before its end",
+        request_id=request_id,
+        status=error.status,
+        code=type(error).__name__,
+    )
+    response = service_error_response({"path": path, "state": {"request_id": request_id}}, error)
+    headers = (
+        *response.raw_headers,
+        (REQUEST_ID_HEADER, request_id.encode()),
+        *standing_headers(path),
+        NO_STORE,
+    )
+    lines = b"".join(b"%b: %b\r\n" % header for header in headers)
+    return b"%b%b\r\n%b" % (STATUS_LINE[error.status], lines, bytes(response.body))

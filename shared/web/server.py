@@ -1,0 +1,258 @@
+"""Serve an app until told to stop, and let nobody's request fall when it is.
+
+``python -m shared.web.server services.inference.main:create_app --port 8000``
+"""
+
+import argparse
+import asyncio
+import ctypes
+import socket
+import sys
+from collections.abc import Sequence
+from ipaddress import ip_network
+from time import monotonic
+from types import FrameType
+from typing import Annotated, Final
+
+from pydantic import BeforeValidator, Field, IPvAnyNetwork, ValidationError
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from uvicorn import Config, Server
+from uvicorn.config import STARTUP_FAILURE
+
+from shared.observability.logs import get_logger, take_over_output
+from shared.observability.metrics.workers import worker_folder
+from shared.supervisor import keep_running
+from shared.web.health import DRAINING
+
+_CLOSE: Final = (b"connection", b"close")
+_KEEP_ALIVE_S: Final = 30
+"""How long a connection may wait for its next request."""
+_HANDSHAKE_S: Final = 0.05
+"""How long a connection may take to be established that was begun before a service leaves."""
+
+_log = get_logger("shared.web.server")
+
+
+def _networks(value: object) -> object:
+    if isinstance(value, str):
+        return tuple(ip_network(part.strip()) for part in value.split(",") if part.strip())
+    return value
+
+
+# pydantic-settings would read it as JSON; it has the form that uvicorn gave it.
+Networks = Annotated[tuple[IPvAnyNetwork, ...], NoDecode, BeforeValidator(_networks)]
+
+
+class ServerSettings(BaseSettings):
+    """How a service leaves, and whom it believes, from environment variables of these names."""
+
+    model_config = SettingsConfigDict(frozen=True, extra="ignore", hide_input_in_errors=True)
+
+    forwarded_allow_ips: Networks = Field(
+        default=(),
+        description="Proxies whose X-Forwarded-For is believed: addresses and networks between"
+        " commas. Nobody's, by default.",
+    )
+    drain_s: float = Field(
+        default=0,
+        ge=0,
+        description="After SIGTERM, how long to go on serving while /readyz says 503, for whoever"
+        " distributes requests to notice.",
+    )
+    root_path: str = Field(
+        default="", description="The path below which a gateway shows the app; it cuts it off."
+    )
+    shutdown_grace_s: int = Field(
+        default=20, ge=1, description="After that, how long requests in progress may take."
+    )
+
+
+class _Config(Config):
+    """uvicorn's, but that every process of the server logs in our form from its start on."""
+
+    def configure_logging(self) -> None:
+        super().configure_logging()
+        take_over_output()
+
+
+class DrainingServer(Server):
+    """uvicorn, but that it says that it is about to leave, leaves in peace, and ends with 0.
+
+    The first SIGTERM or SIGINT makes it not ready and, ``drain_s`` later, stop accepting; requests
+    in progress and those on their way over an established connection are finished, then the app's
+    lifespan ends. A second one ends the draining.
+
+    Whoever connects after that is refused, before a request has been sent: it can safely be sent
+    to another replica.
+    """
+
+    def __init__(self, config: Config, *, drain_s: float) -> None:
+        super().__init__(config)
+        self._drain_s = drain_s
+        self._asked_at_s: float | None = None
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Note the signal; the loop sees to it within a tenth of a second.
+
+        uvicorn would raise it again at the end, so that the process died of it.
+        """
+        if self._asked_at_s is None:
+            self._asked_at_s = monotonic()
+        else:
+            self._drain_s = 0
+            super().handle_exit(sig, frame)
+            self._captured_signals.clear()
+
+    async def on_tick(self, counter: int) -> bool:
+        """Whether it is time to stop accepting."""
+        if self._asked_at_s is None:
+            return await super().on_tick(counter)
+        if not self.lifespan.state.get(DRAINING):
+            self.lifespan.state[DRAINING] = True
+            # Clients that keep their connections make new ones, elsewhere.
+            self.config.encoded_headers.append(_CLOSE)
+            self.server_state.default_headers = [*self.server_state.default_headers, _CLOSE]
+        leave = monotonic() >= self._asked_at_s + self._drain_s
+        return await super().on_tick(counter) or leave
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Leave, with nobody's connection reset.
+
+        A listener that is closed resets the connections that are established but not yet accepted,
+        on which a client may have sent its request already.
+        """
+        listeners = sockets or []
+        for listener in listeners:
+            _stop_listening(listener)
+        await asyncio.sleep(_HANDSHAKE_S)
+        waiting = [connection for listener in listeners for connection in _accept_all(listener)]
+        for server in self.servers:
+            server.close()
+        loop = asyncio.get_running_loop()
+        for connection in waiting:
+            await loop.connect_accepted_socket(
+                lambda: self.config.http_protocol_class(  # type: ignore[call-arg]
+                    config=self.config,
+                    server_state=self.server_state,
+                    app_state=self.lifespan.state,
+                ),
+                connection,
+            )
+        await super().shutdown(sockets)
+
+
+def _stop_listening(listener: socket.socket) -> None:
+    """Let the kernel ignore whoever begins to connect, where it can (Linux).
+
+    Who is ignored tries again a second later, and is then refused or gives up: neither has sent
+    anything. The filter is classic BPF on the TCP header: man 7 socket, SO_ATTACH_FILTER.
+    """
+    if sys.platform != "linux":
+        return
+    attach_filter, flags_at, syn = 26, 13, 0x02
+    program = b"".join(
+        code.to_bytes(2, sys.byteorder) + bytes(jumps) + operand.to_bytes(4, sys.byteorder)
+        for code, jumps, operand in (
+            (0x30, (0, 0), flags_at),  # load the byte with the flags
+            (0x45, (0, 1), syn),  # is it the first packet of a connection?
+            (0x06, (0, 0), 0),  # then drop it
+            (0x06, (0, 0), 0xFFFFFFFF),  # otherwise take it, whole
+        )
+    )
+    code = ctypes.create_string_buffer(program)
+
+    class Program(ctypes.Structure):
+        _fields_ = (("length", ctypes.c_ushort), ("code", ctypes.c_void_p))
+
+    attached = Program(len(program) // 8, ctypes.addressof(code))
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, attach_filter, bytes(attached))
+    except OSError as error:
+        _log.warning("who connects in the moment of leaving may be cut off", error=str(error))
+
+
+def _accept_all(listener: socket.socket) -> list[socket.socket]:
+    """The connections that are established and have not been accepted yet."""
+    accepted: list[socket.socket] = []
+    while True:
+        try:
+            connection, _ = listener.accept()
+        except OSError:  # BlockingIOError when there are no more
+            return accepted
+        connection.setblocking(False)
+        accepted.append(connection)
+
+
+def listener_beside_others(host: str, port: int) -> socket.socket:
+    """A socket bound to a port that other workers have sockets of their own for.
+
+    Linux deals connections out to all that listen. From one socket for all, the worker that wakes
+    first accepts whatever waits: up to 32 of 32 connections that came at once.
+    """
+    listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
+    for option in (socket.SO_REUSEADDR, socket.SO_REUSEPORT):
+        listener.setsockopt(socket.SOL_SOCKET, option, 1)
+    listener.bind((host, port))
+    return listener
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Serve; the exit code is 0 after a signal, 3 when the app does not start."""
+    parser = argparse.ArgumentParser(prog="python -m shared.web.server", description=__doc__)
+    parser.add_argument("app", help="module:factory")
+    parser.add_argument("--host", default="127.0.0.1")
+    parser.add_argument("--port", type=int, default=8000)
+    parser.add_argument("--workers", type=int, default=1, help="processes that serve (1)")
+    parser.add_argument(
+        "--beside-others", action="store_true", help="serve a port that others serve as well"
+    )
+    asked = parser.parse_args(arguments)
+    take_over_output()
+    try:
+        settings = ServerSettings()
+    except ValidationError as error:
+        for fault in error.errors():
+            name = str(fault["loc"][0]).upper()
+            _log.critical("unusable setting", setting=name, reason=fault["msg"])
+        return 2
+    trusted = [str(network) for network in settings.forwarded_allow_ips]
+    config = _Config(
+        asked.app,
+        factory=True,
+        host=asked.host,
+        port=asked.port,
+        loop="uvloop",
+        http="shared.web.protocol:BoundedHttpProtocol",
+        proxy_headers=bool(trusted),
+        forwarded_allow_ips=trusted,
+        root_path=settings.root_path,
+        server_header=False,
+        access_log=False,  # the services write their own
+        log_config=None,
+        timeout_keep_alive=_KEEP_ALIVE_S,
+        timeout_graceful_shutdown=settings.shutdown_grace_s,
+    )
+    if asked.workers > 1:
+        # Nothing else may serve there now: to share a port by mistake would go unnoticed.
+        config.bind_socket().close()
+        with worker_folder():
+            return keep_running(
+                [
+                    *(sys.executable, "-m", "shared.web.server", asked.app, "--beside-others"),
+                    *("--host", asked.host, "--port", str(asked.port)),
+                ],
+                count=asked.workers,
+            )
+    server = DrainingServer(config, drain_s=settings.drain_s)
+    server.run(
+        [
+            listener_beside_others(asked.host, asked.port)
+            if asked.beside_others
+            else config.bind_socket()
+        ]
+    )
+    return 0 if server.started else STARTUP_FAILURE
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,130 @@
+"""A manifest that cannot be served is refused in one sentence."""
+
+import json
+from pathlib import Path
+from shutil import copytree
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from services.scoring.manifest import BUNDLE_ROOT
+from services.scoring.manifest import (
+    CURRENT_FILE,
+    MANIFEST_FILE,
+    SCHEMA_VERSION,
+    BundleError,
+    Manifest,
+    check_files,
+    read_current_version,
+    read_manifest,
+)
+
+
+@pytest.fixture(scope="module")
+def shipped() -> Path:
+    """The folder of the bundle that the product ships."""
+    return BUNDLE_ROOT / read_current_version(BUNDLE_ROOT)
+
+
+@pytest.fixture
+def content(shipped: Path) -> dict[str, Any]:
+    """Its manifest as plain data, to alter."""
+    content: dict[str, Any] = json.loads((shipped / MANIFEST_FILE).read_bytes())
+    return content
+
+
+def refusal(folder: Path, text: str) -> str:
+    """The sentence that refuses a manifest with this text."""
+    path = folder / MANIFEST_FILE
+    path.write_text(text)
+    with pytest.raises(BundleError) as caught:
+        read_manifest(path)
+    sentence = str(caught.value)
+    assert sentence.startswith(str(path))
+    assert "\n" not in sentence
+    return sentence.removeprefix(f"{path} ")
+
+
+def test_manifest_survives_writing_and_reading(shipped: Path, tmp_path: Path) -> None:
+    """Its own JSON reads back as the same manifest."""
+    manifest = read_manifest(shipped / MANIFEST_FILE)
+    (tmp_path / "copy.json").write_text(manifest.model_dump_json())
+    assert read_manifest(tmp_path / "copy.json") == manifest
+
+
+def test_manifest_cannot_be_changed(shipped: Path) -> None:
+    """What was read stays as it was read."""
+    manifest: Any = read_manifest(shipped / MANIFEST_FILE)
+    with pytest.raises(ValidationError, match="frozen"):
+        manifest.champion = "random_forest"
+
+
+def test_missing_manifest_is_named(tmp_path: Path) -> None:
+    """The sentence has the path and the reason."""
+    with pytest.raises(BundleError, match=r"none\.json cannot be read: No such file"):
+        read_manifest(tmp_path / "none.json")
+
+
+def test_newer_schema_is_refused_whatever_else_it_holds(tmp_path: Path) -> None:
+    """The version is looked at before the rest, which this reader cannot know."""
+    newer = json.dumps({"schema_version": SCHEMA_VERSION + 1, "unheard_of": True})
+    assert refusal(tmp_path, newer).startswith(
+        f"has schema version {SCHEMA_VERSION + 1}, newer than the {SCHEMA_VERSION} "
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("{", "is no valid JSON: "),
+        ("[]", "is no valid manifest: Input should be"),
+        ("{}", "is no valid manifest: Field required (version; "),
+    ],
+)
+def test_broken_manifest_is_refused(tmp_path: Path, text: str, sentence: str) -> None:
+    """Text that is no JSON, and JSON that is no manifest."""
+    assert refusal(tmp_path, text).startswith(sentence)
+
+
+def test_unknown_member_is_refused(tmp_path: Path, content: dict[str, Any]) -> None:
+    """Within one schema version nothing is silently passed over."""
+    refused = refusal(tmp_path, json.dumps(content | {"extra": 1}))
+    assert (
+        refused == "is no valid manifest: Extra inputs are not permitted (extra; 1 fault(s) in all)"
+    )
+
+
+@pytest.mark.parametrize("section", ["models", "timings"])
+def test_missing_model_is_refused(tmp_path: Path, content: dict[str, Any], section: str) -> None:
+    """All four models have to be there."""
+    del content[section]["random_forest"]
+    assert "expected exactly the models random_forest, " in refusal(tmp_path, json.dumps(content))
+
+
+def test_model_without_checksum_is_refused(tmp_path: Path, content: dict[str, Any]) -> None:
+    """No model file is served unverified."""
+    del content["files"]["random_forest.onnx"]
+    assert "no checksum for random_forest.onnx" in refusal(tmp_path, json.dumps(content))
+
+
+def test_current_version_is_read_without_its_line_end(tmp_path: Path) -> None:
+    """The file holds the version and a newline; a missing file is one sentence."""
+    with pytest.raises(BundleError, match="no bundle is published there"):
+        read_current_version(tmp_path)
+    (tmp_path / CURRENT_FILE).write_text("b-01234567\n")
+    assert read_current_version(tmp_path) == "b-01234567"
+
+
+def test_every_missing_or_altered_file_is_named(shipped: Path, tmp_path: Path) -> None:
+    """One sentence names all damage; an intact copy passes."""
+    copy = Path(copytree(shipped, tmp_path / shipped.name))
+    manifest: Manifest = read_manifest(copy / MANIFEST_FILE)
+    check_files(copy, manifest)
+    (copy / "random_forest.onnx").unlink()
+    with (copy / "gradient_boosting.onnx").open("ab") as file:
+        file.write(b"\0")
+    with pytest.raises(BundleError) as caught:
+        check_files(copy, manifest)
+    assert "random_forest.onnx cannot be read" in str(caught.value)
+    assert "gradient_boosting.onnx is altered" in str(caught.value)

@@ -1,0 +1,121 @@
+"""Whom a service believes about its callers, and how its workers share them."""
+
+import socket
+import sys
+from pathlib import Path
+
+import httpx
+import pytest
+
+from services.local import components as services
+from services.local.processes import Process
+from shared.web.server import listener_beside_others
+from tests import keys
+from tests.harness import HOST, events_in, free_port
+from tests.waiting import until
+
+_LIMIT = 2
+
+
+@pytest.mark.parametrize(
+    ("trusted", "forwarded", "counted_apart"),
+    [
+        (None, "192.0.2.{}", False),
+        ("10.0.0.0/8", "192.0.2.{}", False),
+        (f"{HOST},10.0.0.0/8", "192.0.2.{}", True),
+        # What the caller itself wrote stands before what the proxy added.
+        (HOST, "192.0.2.{}, 198.51.100.7", False),
+        (f"{HOST},10.0.0.0/8", "192.0.2.{}, 10.1.2.3", True),
+        (HOST, "2001:db8::{}", False),
+    ],
+)
+def test_forwarded_address_counts_only_from_a_trusted_proxy(
+    redis_url: str, tmp_path: Path, trusted: str | None, forwarded: str, counted_apart: bool
+) -> None:
+    """Whoever calls directly cannot get around its limit by naming other addresses."""
+    port = free_port()
+    env = services.environment(
+        database_url="postgresql:///absent",
+        redis_url=redis_url,
+        inference_url=f"http://{HOST}:{free_port()}",
+        history_url=f"http://{HOST}:{free_port()}",
+        api_key=keys.SECRET,
+    )
+    env |= {"RATE_LIMIT_OTHER": f"{_LIMIT}/hour"}
+    env |= {} if trusted is None else {"FORWARDED_ALLOW_IPS": trusted}
+    process = services.inference(env, host=HOST, port=port, logs=tmp_path)
+    try:
+        process.start()
+        statuses = [
+            httpx.get(
+                f"http://{HOST}:{port}/models",
+                headers={"x-forwarded-for": forwarded.format(number)},
+            ).status_code
+            for number in range(1, _LIMIT + 2)
+        ]
+    finally:
+        process.stop()
+        print(process.log_tail())
+    assert statuses == [200] * _LIMIT + [200 if counted_apart else 429]
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_everything_that_is_said_from_the_first_line_on_is_an_event(
+    redis_url: str, tmp_path: Path, workers: int
+) -> None:
+    """Also what uvicorn says before there is an app, in every process of the server."""
+    process = Process(
+        "inference",
+        [
+            *(sys.executable, "-m", "shared.web.server", "services.inference.main:create_app"),
+            *("--port", str(free_port()), "--workers", str(workers)),
+        ],
+        folder=tmp_path,
+        env={"PATH": "", "REDIS_URL": redis_url},
+    )
+    process.start()
+    until(lambda: process.log.read_text().count("startup complete") == workers)
+    process.stop()
+    events = events_in(process)
+    assert all(list(event)[:4] == ["time", "level", "logger", "event"] for event in events)
+    assert {event["logger"] for event in events} == {"uvicorn.error"}
+    assert sum(event["event"].startswith("Started server process") for event in events) == workers
+
+
+def test_app_that_does_not_start_says_so_in_events(tmp_path: Path) -> None:
+    """A setting that cannot be used ends the process, with its name in the log and no value."""
+    for name, value in (("LOG_LEVEL", "7431"), ("API_KEYS", "7431"), ("DRAIN_S", "-7431")):
+        process = services.inference(
+            {"PATH": "", name: value}, host=HOST, port=free_port(), logs=tmp_path / name
+        )
+        process.spawn()
+        until(lambda process=process: not process.running)  # type: ignore[misc]
+        assert process.exit_code != 0
+        *_, event = events_in(process)
+        assert event["level"] == "critical"
+        assert name.lower() in str(event).lower()
+        assert "7431" not in str(event)
+
+
+def test_connections_that_come_at_once_are_spread_over_the_workers() -> None:
+    """No worker gets all of them, whichever of them is the first to accept."""
+    port = free_port()
+    with listener_beside_others(HOST, port) as first, listener_beside_others(HOST, port) as second:
+        for listener in (first, second):
+            listener.listen()
+            listener.setblocking(False)
+        callers = [socket.create_connection((HOST, port)) for _ in range(64)]
+        waiting = [_accept_all(first), _accept_all(second)]
+        for connection in (*callers, *waiting[0], *waiting[1]):
+            connection.close()
+    assert sum(map(len, waiting)) == 64
+    assert all(waiting)
+
+
+def _accept_all(listener: socket.socket) -> list[socket.socket]:
+    accepted = []
+    while True:
+        try:
+            accepted.append(listener.accept()[0])
+        except BlockingIOError:
+            return accepted
