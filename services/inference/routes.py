@@ -23,12 +23,12 @@ from services.inference.catalogue import (
 from services.inference.deps import Resources, resources_of
 from services.inference.errors import UnknownModel
 from services.inference.idempotency import HEADER_DOC, NamedRequest, idempotency_key
-from shared.contract.application import LoanApplication, parse_application
 from services.inference.schemas import Benchmark, ValidationReport
 from services.scoring.decisions import benchmark, decide, id_of, recorded_event
 from services.scoring.registry import ServedModel
 from services.scoring.rules import warnings_for
 from shared.access.middleware import client_of, needs
+from shared.contract.application import LoanApplication, parse_application
 from shared.contract.errors import InvalidInput, NotFound
 from shared.contract.events import EXAMPLE, Decision, ModelName
 from shared.observability.tracing import trace_of

@@ -8,7 +8,6 @@ from typing import Final
 import numpy as np
 import onnxruntime as ort
 
-from shared.contract.application import LoanApplication
 from services.scoring.features import FEATURES, feature_row
 from services.scoring.manifest import (
     MODEL_CARD_FILE,
@@ -22,6 +21,7 @@ from services.scoring.manifest import (
     read_manifest,
 )
 from services.scoring.rules import TrainingRanges
+from shared.contract.application import LoanApplication
 from shared.contract.events import EXAMPLE, ModelName
 
 _WARM_UP_RUNS: Final = 20

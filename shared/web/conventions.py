@@ -204,7 +204,7 @@ def install_conventions(
     app.add_exception_handler(ServiceError, _on_service_error)
     app.add_exception_handler(RequestValidationError, _on_request_validation_error)
     app.add_exception_handler(HTTPException, _on_http_exception)
-    
+
     async def exposition(_: Request) -> Response:
         return Response(await metrics.exposition(), media_type=CONTENT_TYPE_LATEST)
 

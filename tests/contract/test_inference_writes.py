@@ -6,10 +6,10 @@ from pathlib import Path
 from pydantic_core import to_json
 
 from services.history.recorder import decode
-from shared.contract.application import parse_application
-from services.scoring.manifest import BUNDLE_ROOT
 from services.scoring.decisions import decide, recorded_event
+from services.scoring.manifest import BUNDLE_ROOT
 from services.scoring.registry import load_bundle
+from shared.contract.application import parse_application
 from shared.contract.events import EXAMPLE
 
 _SAMPLE = Path(__file__).with_name("prediction_recorded_v1.json")

@@ -8,9 +8,9 @@ import httpx
 import pytest
 
 from services.inference.catalogue import build_catalogue
-from shared.contract.application import LoanApplication
 from services.scoring.registry import Bundle
 from services.scoring.rules import FIELD_RULES
+from shared.contract.application import LoanApplication
 from shared.contract.events import EXAMPLE
 from shared.version import VERSION
 

@@ -10,8 +10,7 @@ from pathlib import Path
 import pytest
 
 from services.inference.settings import InferenceSettings
-from services.scoring.manifest import BUNDLE_ROOT
-from services.scoring.manifest import SCHEMA_VERSION
+from services.scoring.manifest import BUNDLE_ROOT, SCHEMA_VERSION
 from services.scoring.registry import load_bundle
 
 ROOT = Path(__file__).parents[2]

@@ -7,10 +7,9 @@ from datetime import UTC, datetime
 
 from fastapi import FastAPI
 
-from shared.contract.application import LoanApplication
-from services.scoring.manifest import BUNDLE_ROOT
 from services.scoring.features import FEATURES, feature_row
-from services.scoring.manifest import read_current_version
+from services.scoring.manifest import BUNDLE_ROOT, read_current_version
+from shared.contract.application import LoanApplication
 from shared.contract.events import EXAMPLE, Application, Decision, ModelInfo, Probability
 from shared.contract.ids import uuid7
 

@@ -16,10 +16,10 @@ from tqdm import tqdm
 
 from services.history.recorder import decode
 from services.history.records import COLUMNS
-from shared.contract.application import parse_application
-from services.scoring.manifest import BUNDLE_ROOT
 from services.scoring.decisions import decide, recorded_event
+from services.scoring.manifest import BUNDLE_ROOT
 from services.scoring.registry import load_bundle
+from shared.contract.application import parse_application
 from shared.contract.events import ANONYMOUS, CONSUMER_GROUP, EVENT_FIELD, STREAM
 from tests.applications import random_application
 from tests.load import stack

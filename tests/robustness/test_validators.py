@@ -19,9 +19,9 @@ from sqlalchemy import URL
 from services.history.recorder import Undecodable, decode
 from services.history.schemas import ExportQuery, PageQuery, decode_cursor, encode_cursor
 from services.history.settings import parse_database_url
-from shared.contract.application import LoanApplication, parse_application
 from shared.access.api_keys import SCOPES, mint_key, parse_keys
 from shared.access.rate_limit import parse_limits
+from shared.contract.application import LoanApplication, parse_application
 from shared.contract.errors import MAX_FAULTS, InvalidInput
 from shared.contract.events import EXAMPLE
 from shared.contract.ids import first_uuid7_at

@@ -10,7 +10,6 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from shared.contract.application import parse_application
 from services.scoring.features import (
     FEATURES,
     MONITORED_INPUTS,
@@ -18,8 +17,8 @@ from services.scoring.features import (
     feature_matrix,
     feature_row,
 )
-from shared.contract.application import MAX_INCOME, MAX_TERM_MONTHS
 from services.training.applications import read_applications
+from shared.contract.application import MAX_INCOME, MAX_TERM_MONTHS, parse_application
 from shared.contract.events import EXAMPLE, DependentsBand, EducationLevel, PropertyArea, Sex, YesNo
 from tests.applications import write_csv
 from tests.training.test_applications import filler_rows

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from services.scoring.manifest import BUNDLE_ROOT
 from services.scoring.manifest import (
+    BUNDLE_ROOT,
     CURRENT_FILE,
     MANIFEST_FILE,
     SCHEMA_VERSION,

@@ -7,9 +7,9 @@ from pathlib import Path
 import joblib
 import pytest
 
-from services.scoring.manifest import BUNDLE_ROOT
 from services.scoring.features import FEATURES, feature_matrix
 from services.scoring.manifest import (
+    BUNDLE_ROOT,
     MANIFEST_FILE,
     MODEL_NAMES,
     Manifest,

@@ -9,7 +9,6 @@ import numpy as np
 import onnx
 import pytest
 
-from shared.contract.application import parse_application
 from services.scoring.features import FEATURES, Matrix, feature_matrix
 from services.scoring.manifest import MODEL_NAMES
 from services.training.applications import LabelledApplications, Labels
@@ -23,6 +22,7 @@ from services.training.export import (
     to_onnx_model,
 )
 from services.training.models import PIPELINES, Classifier, Probabilities
+from shared.contract.application import parse_application
 from shared.contract.events import ModelName
 from tests.applications import random_application
 

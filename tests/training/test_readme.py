@@ -2,8 +2,12 @@
 
 from pathlib import Path
 
-from services.scoring.manifest import BUNDLE_ROOT
-from services.scoring.manifest import MODEL_CARD_FILE, read_current_version, read_manifest
+from services.scoring.manifest import (
+    BUNDLE_ROOT,
+    MODEL_CARD_FILE,
+    read_current_version,
+    read_manifest,
+)
 from services.training.card import accuracy_table
 
 _README = Path(__file__).parents[2] / "README.md"
