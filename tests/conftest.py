@@ -17,6 +17,8 @@ from redis import Redis
 from services.local import components as services
 from services.local import servers
 from services.local.servers import Server
+from services.scoring.manifest import BUNDLE_ROOT
+from services.scoring.registry import Bundle, load_bundle
 from tests.applications import random_application
 from tests.harness import System, running_system
 
@@ -39,6 +41,12 @@ def own_logging() -> Iterator[None]:
     yield
     root.handlers[:] = handlers
     root.setLevel(level)
+
+
+@pytest.fixture(scope="session")
+def bundle() -> Bundle:
+    """The bundle that the product ships."""
+    return load_bundle(BUNDLE_ROOT, None)
 
 
 @pytest.fixture(scope="session")

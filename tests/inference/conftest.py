@@ -9,18 +9,10 @@ from redis.asyncio import Redis
 
 from services.inference.main import create_app
 from services.inference.settings import InferenceSettings
-from services.scoring.manifest import BUNDLE_ROOT
-from services.scoring.registry import Bundle, load_bundle
 from shared.access.api_keys import parse_keys
 from tests import keys
 from tests.harness import HOST, free_port
 from tests.serving import served
-
-
-@pytest.fixture(scope="session")
-def bundle() -> Bundle:
-    """The bundle that the product ships."""
-    return load_bundle(BUNDLE_ROOT, None)
 
 
 @pytest.fixture
