@@ -137,7 +137,8 @@ clean: ## Remove the environment and all caches; .local with its data stays
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # Everything comes by hash from the lock, uv itself first, through pip. uv does not read pip's
-# settings; where it finds no index without them, pip installs the rest too.
+# settings; where it finds no index without them, pip installs the rest too. The client's own
+# distribution lies in the checkout: the path, relative to site-packages, makes it importable.
 $(INSTALLED): requirements.lock
 	@"$(PYTHON)" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' || { echo \
 		"Python 3.11, 3.12 or 3.13 is needed and $(PYTHON) is none: try make PYTHON=python3.12" >&2; \
@@ -147,4 +148,5 @@ $(INSTALLED): requirements.lock
 	$(PY) -m pip install --quiet --disable-pip-version-check --require-hashes -r .venv/uv.lock
 	.venv/bin/uv pip sync --quiet --compile-bytecode --require-hashes --python $(PY) requirements.lock \
 		|| $(PY) -m pip install --disable-pip-version-check --require-hashes -r requirements.lock
+	echo ../../../../client/src > "$$($(PY) -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/loan-predictor-client.pth"
 	touch $@

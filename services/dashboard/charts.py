@@ -9,9 +9,8 @@ from typing import Final, NamedTuple
 
 from markupsafe import Markup
 
+from loan_predictor_client.models import Bucket, Day, Interval, Probability, Summary
 from services.dashboard.formatting import count, percent
-from shared.client.answers import Bucket, Day, Interval, Summary
-from shared.contract.events import Probability
 
 _MOST_LABELS: Final = 6
 _EMPTY: Final = Markup("")

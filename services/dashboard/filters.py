@@ -6,10 +6,10 @@ from typing import Any, Final, NamedTuple, get_args
 
 from pydantic import TypeAdapter, ValidationError
 
+from loan_predictor_client import Filters
+from loan_predictor_client.models import Fault
 from services.dashboard.formatting import model_title
 from services.dashboard.markup import Field, Option
-from shared.client import Filters
-from shared.contract.errors import Fault
 from shared.contract.events import ModelName, Prediction
 
 _ANY: Final = Option("", "Any")

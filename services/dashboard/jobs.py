@@ -10,17 +10,17 @@ from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Final, Literal
 
+from loan_predictor_client import CallFailed, InvalidRequest, RetryPolicy
+from loan_predictor_client.models import Decision
 from services.dashboard import sheet
 from services.dashboard.sessions import Session, SignedOut
 from services.dashboard.sheet import Row, SheetError
-from shared.client import CallFailed, InvalidRequest, Patience
-from shared.contract.events import Decision
 from shared.observability.logs import get_logger
 
 CONCURRENCY: Final = 8
 MAX_JOBS: Final = 20
 """Beyond that the oldest is forgotten."""
-_PATIENCE: Final = Patience(attempts=8, total_s=30)
+_RETRY_POLICY: Final = RetryPolicy(attempts=8, total_s=30)
 _log = get_logger(__name__)
 
 Phase = Literal["checking", "checked", "deciding", "decided", "unusable"]
@@ -120,7 +120,7 @@ class Jobs:
         # In a thread: a large file takes longer than other pages should wait.
         job.rows = await asyncio.to_thread(sheet.read, content)
         job.faults = {row.line: row.fault for row in job.rows if row.fault is not None}
-        api = job.owner.api.variant(patience=_PATIENCE)
+        api = job.owner.api.variant(retry_policy=_RETRY_POLICY)
 
         async def check(row: Row) -> None:
             report = await api.validate(row.application)
@@ -138,7 +138,7 @@ class Jobs:
 
     async def _decide(self, job: Job) -> None:
         async def decide(row: Row) -> None:
-            api = job.owner.api.variant(patience=_PATIENCE)
+            api = job.owner.api.variant(retry_policy=_RETRY_POLICY)
             key = f"{job.identifier}-{row.line}"
             try:
                 job.decisions[row.line] = await api.predict(row.application, idempotency_key=key)

@@ -7,9 +7,15 @@ from markupsafe import Markup
 from nicegui import ui
 from nicegui.events import GenericEventArguments
 
+from loan_predictor_client import (
+    AccessDenied,
+    ApiError,
+    CallFailed,
+    InvalidRequest,
+    MissingResource,
+)
 from services.dashboard import markup
 from services.dashboard.sessions import SignedOut
-from shared.client import AccessDenied, ApiError, CallFailed, InvalidRequest, MissingResource
 from shared.observability.logs import get_logger
 
 RETRY_S: Final = 2.0

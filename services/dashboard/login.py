@@ -8,13 +8,13 @@ from fastapi import APIRouter, Request, Response
 from fastapi.responses import HTMLResponse, RedirectResponse
 from markupsafe import Markup
 
+from loan_predictor_client import AccessDenied, AsyncLoanPredictorClient, CallFailed
 from services.dashboard import theme
 from services.dashboard.gate import COOKIE, LOGIN_PATH, root_of, session_of
 from services.dashboard.sessions import LIFETIME_S, Sessions
 from services.dashboard.settings import DashboardSettings
 from shared.access.passwords import is_password
 from shared.access.rate_limit import RateLimitExceeded, RateLimits, parse_limits
-from shared.client import AccessDenied, AsyncLoanPredictorClient, CallFailed
 from shared.web.direct import FORM, read_body
 
 ATTEMPTS_OF_ONE: Final = parse_limits("5/minute;30/hour")

@@ -11,6 +11,7 @@ from fastapi import FastAPI, Request
 from nicegui import app as pages_app
 from nicegui import ui
 
+from loan_predictor_client import AsyncLoanPredictorClient, RetryPolicy
 from services.dashboard import theme
 from services.dashboard.gate import Gate, page_headers
 from services.dashboard.jobs import Jobs
@@ -19,14 +20,13 @@ from services.dashboard.pages import batch, decide, history, models, not_found, 
 from services.dashboard.sessions import Session, Sessions
 from services.dashboard.settings import DashboardSettings
 from services.dashboard.watch import Watch
-from shared.client import AsyncLoanPredictorClient, Patience
 from shared.observability.logs import configure_logging
 from shared.observability.metrics import Metrics, build_info
 from shared.version import VERSION
 from shared.web.conventions import NO_TELEMETRY, install_conventions
 from shared.web.health import Check, health_router
 
-_PATIENCE = Patience(attempts=2, total_s=5, attempt_s=3)
+_RETRY_POLICY = RetryPolicy(attempts=2, total_s=5, attempt_s=3)
 """A person is waiting: a page that says what is wrong is better than one that is still trying."""
 
 
@@ -39,7 +39,7 @@ def create_app(settings: DashboardSettings | None = None) -> FastAPI:
         settings.inference_url,
         settings.history_url,
         api_key=key.get_secret_value() if key else None,
-        patience=_PATIENCE,
+        retry_policy=_RETRY_POLICY,
     )
     sessions = Sessions()
     jobs = Jobs()

@@ -5,9 +5,9 @@ from typing import Final, NamedTuple
 
 from markupsafe import Markup
 
+from loan_predictor_client.models import Application, Fault
 from services.dashboard.formatting import NONE, NOT_GIVEN, amount, credit_history, field_title
-from shared.contract.errors import Fault
-from shared.contract.events import Application, Prediction
+from shared.contract.events import Prediction
 
 EMPTY: Final = Markup("")
 WAITING: Final = Markup(

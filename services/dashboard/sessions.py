@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final
 
-from shared.client import AsyncLoanPredictorClient
+from loan_predictor_client import AsyncLoanPredictorClient
 
 LIFETIME_S: Final = 12 * 3600
 MAX_SESSIONS: Final = 1000

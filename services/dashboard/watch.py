@@ -8,9 +8,9 @@ from typing import Final
 
 from markupsafe import Markup
 
+from loan_predictor_client import AsyncLoanPredictorClient, CallFailed
+from loan_predictor_client.calls import Service
 from services.dashboard import markup
-from shared.client import AsyncLoanPredictorClient, CallFailed
-from shared.client.calls import Service
 
 EVERY_S: Final = 2.0
 _LOSSES: Final[dict[Service, str]] = {

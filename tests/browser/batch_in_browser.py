@@ -7,7 +7,7 @@ from pathlib import Path
 
 from playwright.sync_api import Page, expect
 
-from shared.client import Filters
+from loan_predictor_client import Filters
 from tests.applications import random_application
 from tests.browser.look import Shown
 from tests.waiting import until

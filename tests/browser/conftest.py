@@ -15,9 +15,9 @@ import httpx
 import pytest
 from playwright.sync_api import Browser, BrowserContext, Page, Playwright, expect, sync_playwright
 
+from loan_predictor_client import LoanPredictorClient
 from services.local import servers
 from services.local.servers import Server
-from shared.client import LoanPredictorClient
 from shared.contract.events import INTERNAL_PREDICTIONS_PATH, ModelName
 from shared.contract.ids import uuid7
 from tests import keys

@@ -4,8 +4,8 @@ from collections.abc import Callable
 
 from playwright.sync_api import BrowserContext, Page, expect
 
+from loan_predictor_client.models import Record
 from services.dashboard.formatting import field_title, model_title, percent
-from shared.client.answers import Record
 from tests.browser.look import Shown, figure, shown_id
 from tests.waiting import until
 

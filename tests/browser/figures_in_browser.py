@@ -2,8 +2,8 @@
 
 from playwright.sync_api import Page, expect
 
+from loan_predictor_client.models import Summary
 from services.dashboard.formatting import count, percent
-from shared.client.answers import Summary
 from shared.contract.events import EXAMPLE
 from tests.browser.look import Shown, figure
 

@@ -5,9 +5,9 @@ from pathlib import Path
 
 from playwright.sync_api import Page, expect
 
+from loan_predictor_client import Filters
+from loan_predictor_client.models import Record
 from services.dashboard.formatting import amount, moment, percent
-from shared.client import Filters
-from shared.client.answers import Record
 from tests.browser.look import Shown, figure
 
 

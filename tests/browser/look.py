@@ -6,7 +6,7 @@ from pathlib import Path
 
 from playwright.sync_api import Locator, Page
 
-from shared.client import LoanPredictorClient
+from loan_predictor_client import LoanPredictorClient
 from tests.harness import System
 
 

@@ -4,22 +4,28 @@ from datetime import UTC, date, datetime, timedelta, timezone
 
 import pytest
 
+from loan_predictor_client import (
+    AccessDenied,
+    Filters,
+    InvalidRequest,
+    ServiceUnreachable,
+    Unavailable,
+)
+from loan_predictor_client.models import (
+    Analytics,
+    Bucket,
+    ConfidenceAnalysis,
+    Day,
+    Fault,
+    Interval,
+    Statistics,
+    Summary,
+)
 from services.dashboard import charts
 from services.dashboard.filters import asked_of
 from services.dashboard.formatting import amount, count, credit_history, moment, percent
 from services.dashboard.live import explain, may_recover
 from services.dashboard.pages.statistics import overview
-from shared.client import AccessDenied, Filters, InvalidRequest, ServiceUnreachable, Unavailable
-from shared.client.answers import (
-    Analytics,
-    Bucket,
-    ConfidenceAnalysis,
-    Day,
-    Interval,
-    Statistics,
-    Summary,
-)
-from shared.contract.errors import Fault
 
 _NONE = Summary(
     total_predictions=0, approved=0, rejected=0, approval_rate=None, average_confidence=None

@@ -4,11 +4,16 @@ from collections.abc import AsyncIterator, Iterator
 
 import pytest
 
+from loan_predictor_client import (
+    AsyncLoanPredictorClient,
+    Filters,
+    LoanPredictorClient,
+    RetryPolicy,
+)
 from services.dashboard import jobs as jobs_module
 from services.dashboard.jobs import MAX_JOBS, Job, Jobs, progress
 from services.dashboard.pages import batch
 from services.dashboard.sessions import Session, Sessions
-from shared.client import AsyncLoanPredictorClient, Filters, LoanPredictorClient, Patience
 from tests.harness import System
 from tests.waiting import eventually
 
@@ -33,7 +38,7 @@ def owner(client: AsyncLoanPredictorClient) -> Session:
 @pytest.fixture(autouse=True)
 def impatience(monkeypatch: pytest.MonkeyPatch) -> None:
     """An outage shows at once."""
-    monkeypatch.setattr(jobs_module, "_PATIENCE", Patience(attempts=1))
+    monkeypatch.setattr(jobs_module, "_RETRY_POLICY", RetryPolicy(attempts=1))
 
 
 @pytest.fixture

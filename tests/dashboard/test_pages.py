@@ -13,10 +13,10 @@ import pytest
 from nicegui import ui
 from nicegui.testing import User
 
+from loan_predictor_client import Filters, LoanPredictorClient
 from services.dashboard import live, sheet
 from services.dashboard.formatting import count, model_title, percent
 from services.dashboard.pages import decide
-from shared.client import Filters, LoanPredictorClient
 from shared.contract.events import EXAMPLE
 from tests.harness import System
 from tests.waiting import eventually, until

@@ -2,8 +2,8 @@
 
 import pytest
 
+from loan_predictor_client import AsyncLoanPredictorClient
 from services.dashboard.sessions import LIFETIME_S, MAX_SESSIONS, Session, Sessions, SignedOut
-from shared.client import AsyncLoanPredictorClient
 
 _CLIENT = AsyncLoanPredictorClient("http://127.0.0.1:1")
 

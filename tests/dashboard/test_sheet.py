@@ -7,9 +7,10 @@ from uuid import UUID
 
 import pytest
 
+from loan_predictor_client.models import Application, Decision, ModelInfo, Probability
 from services.dashboard import sheet
 from services.dashboard.sheet import Row, SheetError
-from shared.contract.events import EXAMPLE, Application, Decision, ModelInfo, Probability
+from shared.contract.events import EXAMPLE
 
 
 def _bytes(*lines: str) -> bytes:

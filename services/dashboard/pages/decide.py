@@ -7,6 +7,8 @@ from fastapi import Request
 from markupsafe import Markup
 from nicegui import ui
 
+from loan_predictor_client import CallFailed, InvalidRequest
+from loan_predictor_client.models import Benchmark, Decision, Fault
 from services.dashboard import charts, markup
 from services.dashboard.formatting import amount, field_title, model_title, moment, percent
 from services.dashboard.frame import frame
@@ -15,10 +17,7 @@ from services.dashboard.live import SIGNED_OUT, Region, Values, explain
 from services.dashboard.markup import UNITS, Field, Option
 from services.dashboard.sessions import SignedOut
 from services.dashboard.watch import Watch
-from shared.client import CallFailed, InvalidRequest
-from shared.client.answers import Benchmark
-from shared.contract.errors import Fault
-from shared.contract.events import EXAMPLE, Decision
+from shared.contract.events import EXAMPLE
 
 _UNKNOWN: Final = Option("", "Not given")
 

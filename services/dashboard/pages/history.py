@@ -9,6 +9,8 @@ from fastapi.responses import PlainTextResponse, StreamingResponse
 from markupsafe import Markup
 from nicegui import ui
 
+from loan_predictor_client import ApiError, CallFailed, InvalidRequest
+from loan_predictor_client.models import Fault, Page, Record
 from services.dashboard import markup
 from services.dashboard.filters import FIELDS, Asked, asked_of
 from services.dashboard.formatting import NONE, amount, count, model_title, moment, percent
@@ -16,9 +18,6 @@ from services.dashboard.frame import frame
 from services.dashboard.gate import root_of, session_of
 from services.dashboard.live import Loader, Region
 from services.dashboard.watch import Watch
-from shared.client import ApiError, CallFailed, InvalidRequest
-from shared.client.answers import Page, Record
-from shared.contract.errors import Fault
 
 PAGE_SIZE: Final = 20
 

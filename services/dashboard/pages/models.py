@@ -9,6 +9,8 @@ from fastapi.responses import PlainTextResponse
 from markupsafe import Markup
 from nicegui import ui
 
+from loan_predictor_client import ApiError, CallFailed
+from loan_predictor_client.models import CrossValidation, Interval, ModelComparison
 from services.dashboard import charts, markup
 from services.dashboard.charts import Ranged
 from services.dashboard.formatting import count, model_title, percent
@@ -16,8 +18,6 @@ from services.dashboard.frame import frame
 from services.dashboard.gate import root_of, session_of
 from services.dashboard.live import Loader
 from services.dashboard.watch import Watch
-from shared.client import ApiError, CallFailed
-from shared.client.answers import CrossValidation, Interval, ModelComparison
 
 _PICTURES: Final = {
     "roc.png": "ROC curves: how well approvals are ranked above rejections.",

@@ -6,13 +6,13 @@ from fastapi import Request
 from markupsafe import Markup
 from nicegui import ui
 
+from loan_predictor_client.models import Record
 from services.dashboard import charts, markup
 from services.dashboard.formatting import field_title, model_title, moment, percent
 from services.dashboard.frame import frame
 from services.dashboard.gate import root_of, session_of
 from services.dashboard.live import Loader
 from services.dashboard.watch import Watch
-from shared.client.answers import Record
 
 _PAGE: Final = Markup(
     '<div class="lp-grid lp-two"><section class="lp-card" aria-label="Decision">'

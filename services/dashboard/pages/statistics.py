@@ -8,13 +8,13 @@ from fastapi import Request
 from markupsafe import Markup
 from nicegui import ui
 
+from loan_predictor_client.models import Analytics, Day, Statistics, Summary
 from services.dashboard import charts, markup
 from services.dashboard.formatting import count, credit_history, model_title, moment, percent
 from services.dashboard.frame import frame
 from services.dashboard.gate import session_of
 from services.dashboard.live import Loader
 from services.dashboard.watch import Watch
-from shared.client.answers import Analytics, Day, Statistics, Summary
 
 REFRESH_S: Final = 5.0
 _MISSING: Final = "missing"

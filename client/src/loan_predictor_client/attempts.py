@@ -13,14 +13,14 @@ from typing import Final
 
 import httpx
 
-from shared.client.errors import ApiError, CallFailed, ServiceUnreachable, error_of
+from loan_predictor_client.errors import ApiError, CallFailed, ServiceUnreachable, error_of
 
 _AGAIN: Final = frozenset({429, 502, 503, 504})
 _IN_FLIGHT: Final = 409
 
 
 @dataclass(frozen=True)
-class Patience:
+class RetryPolicy:
     """How long to keep asking: so many attempts, and so many seconds for all of them."""
 
     attempts: int = 8
@@ -58,7 +58,7 @@ Attempts = Generator[Send | Wait, Outcome, httpx.Response]
 
 
 def attempts(
-    patience: Patience, *, keyed: bool, now_s: Callable[[], float] = time.monotonic
+    policy: RetryPolicy, *, keyed: bool, now_s: Callable[[], float] = time.monotonic
 ) -> Attempts:
     """Yields the steps of one call; returns the response, raises ``CallFailed``.
 
@@ -67,15 +67,15 @@ def attempts(
     ``Retry-After`` is honoured; if it, or the wait that is due, leads past the deadline, the error
     is raised at once.
     """
-    deadline_s = now_s() + patience.total_s
-    for attempt in range(1, patience.attempts + 1):
+    deadline_s = now_s() + policy.total_s
+    for attempt in range(1, policy.attempts + 1):
         left_s = deadline_s - now_s()
-        outcome = yield Send(timeout_s=max(0.001, min(patience.attempt_s, left_s)))
+        outcome = yield Send(timeout_s=max(0.001, min(policy.attempt_s, left_s)))
         if isinstance(outcome, httpx.Response) and outcome.status_code < 400:
             return outcome
         error = _error(outcome)
-        wait_s = _wait_s(error, patience, attempt, keyed=keyed)
-        if wait_s is None or attempt == patience.attempts or now_s() + wait_s > deadline_s:
+        wait_s = _wait_s(error, policy, attempt, keyed=keyed)
+        if wait_s is None or attempt == policy.attempts or now_s() + wait_s > deadline_s:
             raise error
         yield Wait(wait_s)
     raise AssertionError("the last attempt returns or raises")
@@ -102,10 +102,10 @@ def unbroken() -> Iterator[None]:
         raise _unreachable(error) from error
 
 
-def _wait_s(error: CallFailed, patience: Patience, attempt: int, *, keyed: bool) -> float | None:
+def _wait_s(error: CallFailed, policy: RetryPolicy, attempt: int, *, keyed: bool) -> float | None:
     """How long to wait before the next attempt; None if there shall be none."""
     # Full jitter: callers that failed together must not come back together.
-    ceiling_s = min(patience.longest_wait_s, patience.first_wait_s * 2.0 ** (attempt - 1))
+    ceiling_s = min(policy.longest_wait_s, policy.first_wait_s * 2.0 ** (attempt - 1))
     jitter_s = random.uniform(0, ceiling_s)  # noqa: S311 - not a secret
     if not isinstance(error, ApiError):
         return jitter_s

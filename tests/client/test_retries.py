@@ -1,4 +1,4 @@
-"""The client's patience and its errors, on answers that a healthy service never gives."""
+"""The client's retries and its errors, on answers that a healthy service never gives."""
 
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -6,7 +6,7 @@ from contextlib import suppress
 import httpx
 import pytest
 
-from shared.client import (
+from loan_predictor_client import (
     AccessDenied,
     ApiError,
     AsyncLoanPredictorClient,
@@ -14,18 +14,18 @@ from shared.client import (
     InvalidRequest,
     LoanPredictorClient,
     MissingResource,
-    Patience,
     RateLimited,
+    RetryPolicy,
     ServiceUnreachable,
     Unavailable,
     UnreadableAnswer,
 )
-from shared.client.attempts import Outcome, Wait, attempts
+from loan_predictor_client.attempts import Outcome, Wait, attempts
 from shared.contract.events import EXAMPLE
 from shared.web.conventions import PROBLEM_MEDIA_TYPE
 
 _URL = "http://service.test"
-_QUICK = Patience(attempts=4, total_s=5, first_wait_s=0.001, longest_wait_s=0.002)
+_QUICK = RetryPolicy(attempts=4, total_s=5, first_wait_s=0.001, longest_wait_s=0.002)
 _DECISION = {
     "success": True,
     "prediction_id": "0198c6d0-9711-7b92-8f26-d0c4a1b35e68",
@@ -67,7 +67,7 @@ def _answers(*given: Answer) -> tuple[Callable[[httpx.Request], httpx.Response],
 
 def _client(handle: Callable[[httpx.Request], httpx.Response]) -> LoanPredictorClient:
     http = httpx.Client(transport=httpx.MockTransport(handle))
-    return LoanPredictorClient(_URL, patience=_QUICK, http=http)
+    return LoanPredictorClient(_URL, retry_policy=_QUICK, http=http)
 
 
 @pytest.mark.parametrize(
@@ -159,9 +159,9 @@ def test_wait_beyond_the_deadline_is_not_begun() -> None:
 
 def test_retry_after_is_waited_for_with_jitter_and_the_time_is_bounded() -> None:
     """By a clock of the test's own: nothing is sent before Retry-After, nor after the deadline."""
-    patience = Patience(attempts=9, total_s=10, attempt_s=4, first_wait_s=1, longest_wait_s=1)
+    policy = RetryPolicy(attempts=9, total_s=10, attempt_s=4, first_wait_s=1, longest_wait_s=1)
     now_s = 100.0
-    steps = attempts(patience, keyed=True, now_s=lambda: now_s)
+    steps = attempts(policy, keyed=True, now_s=lambda: now_s)
     outcome: Outcome = None
     waits, timeouts = [], []
     with suppress(Unavailable):
@@ -253,7 +253,7 @@ async def test_asynchronous_client_asks_again_likewise() -> None:
     """It drives the same attempts."""
     handle, keys = _answers(httpx.ConnectError, _problem(503), httpx.Response(200, json=_DECISION))
     http = httpx.AsyncClient(transport=httpx.MockTransport(handle))
-    async with AsyncLoanPredictorClient(_URL, patience=_QUICK, http=http) as client:
+    async with AsyncLoanPredictorClient(_URL, retry_policy=_QUICK, http=http) as client:
         assert (await client.predict(EXAMPLE)).prediction == "Approved"
     assert len(set(keys)) == 1
     assert len(keys) == 3

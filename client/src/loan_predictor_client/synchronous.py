@@ -9,11 +9,26 @@ from uuid import UUID
 
 import httpx
 
-from shared.client import answers, calls
-from shared.client.attempts import Outcome, Patience, Wait, attempts, unbroken
-from shared.client.calls import Applied, Call, ExportFormat, Service, Services
-from shared.client.filters import Filters
-from shared.contract.events import Decision
+from loan_predictor_client import calls
+from loan_predictor_client.attempts import Outcome, RetryPolicy, Wait, attempts, unbroken
+from loan_predictor_client.calls import Applied, Call, ExportFormat, Service, Services
+from loan_predictor_client.filters import Filters
+from loan_predictor_client.models import (
+    Analytics,
+    Benchmark,
+    ChampionInfo,
+    Decision,
+    Health,
+    ModelComparison,
+    ModelDetail,
+    ModelList,
+    Page,
+    Performance,
+    Record,
+    Statistics,
+    ValidationReport,
+    ValidationRules,
+)
 
 T = TypeVar("T")
 
@@ -32,11 +47,11 @@ class LoanPredictorClient:
         history_url: str | None = None,
         *,
         api_key: str | None = None,
-        patience: Patience | None = None,
+        retry_policy: RetryPolicy | None = None,
         http: httpx.Client | None = None,
     ) -> None:
         self._services = Services(inference_url, history_url, api_key)
-        self._patience = patience or Patience()
+        self._retry_policy = retry_policy or RetryPolicy()
         self._http = http or httpx.Client()
 
     def __enter__(self) -> Self:
@@ -55,9 +70,9 @@ class LoanPredictorClient:
         self._http.close()
 
     def variant(
-        self, *, api_key: str | None = None, patience: Patience | None = None
+        self, *, api_key: str | None = None, retry_policy: RetryPolicy | None = None
     ) -> "LoanPredictorClient":
-        """The same services over the same connections, as another caller or with other patience.
+        """The same services over the same connections, as another caller or with another policy.
 
         What is not given stays. Both are closed by closing either.
         """
@@ -66,7 +81,7 @@ class LoanPredictorClient:
             services.inference_url,
             services.history_url,
             api_key=services.api_key if api_key is None else api_key,
-            patience=patience or self._patience,
+            retry_policy=retry_policy or self._retry_policy,
             http=self._http,
         )
 
@@ -80,31 +95,31 @@ class LoanPredictorClient:
         """
         return self._call(calls.predict(application, model=model, key=idempotency_key))
 
-    def benchmark(self, application: Applied) -> answers.Benchmark:
+    def benchmark(self, application: Applied) -> Benchmark:
         """What each model says of the application; nothing is recorded."""
         return self._call(calls.benchmark(application))
 
-    def validate(self, application: Applied) -> answers.ValidationReport:
+    def validate(self, application: Applied) -> ValidationReport:
         """The errors and warnings of an application, without a decision."""
         return self._call(calls.validate(application))
 
-    def validation_rules(self) -> answers.ValidationRules:
+    def validation_rules(self) -> ValidationRules:
         """What an application must be, and what is warned about."""
         return self._call(calls.validation_rules())
 
-    def models(self) -> answers.ModelList:
+    def models(self) -> ModelList:
         """The served models."""
         return self._call(calls.models())
 
-    def compare(self) -> answers.ModelComparison:
+    def compare(self) -> ModelComparison:
         """The models beside each other and beside the baselines."""
         return self._call(calls.compare())
 
-    def model(self, name: str) -> answers.ModelDetail:
+    def model(self, name: str) -> ModelDetail:
         """Everything measured of one model."""
         return self._call(calls.model(name))
 
-    def model_info(self) -> answers.ModelInfo:
+    def model_info(self) -> ChampionInfo:
         """The deciding model, and the bundle it came in."""
         return self._call(calls.model_info())
 
@@ -118,13 +133,11 @@ class LoanPredictorClient:
 
     def history(
         self, filters: Filters | None = None, *, limit: int = 20, cursor: str | None = None
-    ) -> answers.Page:
+    ) -> Page:
         """One page of records, the newest first."""
         return self._call(calls.history(filters or Filters(), limit=limit, cursor=cursor))
 
-    def records(
-        self, filters: Filters | None = None, *, page_size: int = 100
-    ) -> Iterator[answers.Record]:
+    def records(self, filters: Filters | None = None, *, page_size: int = 100) -> Iterator[Record]:
         """All records that pass, the newest first, page by page as they are taken."""
         cursor = None
         while True:
@@ -134,7 +147,7 @@ class LoanPredictorClient:
             if cursor is None:
                 return
 
-    def record(self, prediction_id: UUID | str) -> answers.Record:
+    def record(self, prediction_id: UUID | str) -> Record:
         """One decision as it was answered."""
         return self._call(calls.record(prediction_id))
 
@@ -154,19 +167,19 @@ class LoanPredictorClient:
         finally:
             response.close()
 
-    def statistics(self) -> answers.Statistics:
+    def statistics(self) -> Statistics:
         """How all recorded decisions came out, overall and by model."""
         return self._call(calls.statistics())
 
-    def analytics(self) -> answers.Analytics:
+    def analytics(self) -> Analytics:
         """How decisions came out over time, by confidence and by applicant."""
         return self._call(calls.analytics())
 
-    def health(self, service: Service) -> answers.Health:
+    def health(self, service: Service) -> Health:
         """How ``service`` is."""
         return self._call(calls.health(service))
 
-    def performance(self, service: Service) -> answers.Performance:
+    def performance(self, service: Service) -> Performance:
         """How fast the routes of ``service`` answer; needs a key with the scope history:read."""
         return self._call(calls.performance(service))
 
@@ -175,7 +188,7 @@ class LoanPredictorClient:
 
     def _respond(self, call: Call[T], *, stream: bool = False) -> httpx.Response:
         request = self._services.request(call)
-        steps = attempts(self._patience, keyed=call.keyed)
+        steps = attempts(self._retry_policy, keyed=call.keyed)
         outcome: Outcome = None
         while True:
             try:

@@ -9,13 +9,17 @@ from uuid import UUID, uuid4
 import httpx
 from pydantic import BaseModel
 
-from shared.client.answers import (
+from loan_predictor_client.errors import UnreadableAnswer
+from loan_predictor_client.filters import Filters
+from loan_predictor_client.models import (
     Analytics,
+    Application,
     Benchmark,
+    ChampionInfo,
+    Decision,
     Health,
     ModelComparison,
     ModelDetail,
-    ModelInfo,
     ModelList,
     Page,
     Performance,
@@ -24,9 +28,6 @@ from shared.client.answers import (
     ValidationReport,
     ValidationRules,
 )
-from shared.client.errors import UnreadableAnswer
-from shared.client.filters import Filters
-from shared.contract.events import Application, Decision
 
 Service = Literal["inference", "history"]
 ExportFormat = Literal["csv", "ndjson"]
@@ -134,9 +135,9 @@ def model(name: str) -> Call[ModelDetail]:
     return Call("inference", f"/models/{quote(name, safe='')}", _json(ModelDetail))
 
 
-def model_info() -> Call[ModelInfo]:
+def model_info() -> Call[ChampionInfo]:
     """The deciding model."""
-    return Call("inference", "/model-info", _json(ModelInfo))
+    return Call("inference", "/model-info", _json(ChampionInfo))
 
 
 def model_card() -> Call[str]:

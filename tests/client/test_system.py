@@ -7,14 +7,14 @@ from collections.abc import Iterator
 
 import pytest
 
-from shared.client import (
+from loan_predictor_client import (
     AccessDenied,
     AsyncLoanPredictorClient,
     Filters,
     InvalidRequest,
     LoanPredictorClient,
     MissingResource,
-    Patience,
+    RetryPolicy,
     ServiceUnreachable,
 )
 from shared.contract.events import EXAMPLE
@@ -31,7 +31,7 @@ def client(system: System) -> Iterator[LoanPredictorClient]:
         system.inference_url,
         system.history_url,
         api_key=system.api_key,
-        patience=Patience(attempts=40, longest_wait_s=0.5),
+        retry_policy=RetryPolicy(attempts=40, longest_wait_s=0.5),
     ) as client:
         yield client
 
@@ -150,7 +150,7 @@ async def test_asynchronous_client_does_the_same(system: System) -> None:
 def test_service_that_comes_back_is_waited_for(client: LoanPredictorClient, system: System) -> None:
     """A restart costs the caller time, nothing else; one that lasts is told."""
     impatient = LoanPredictorClient(
-        system.inference_url, patience=Patience(attempts=2, first_wait_s=0.01)
+        system.inference_url, retry_policy=RetryPolicy(attempts=2, first_wait_s=0.01)
     )
     system.inference.kill()
     with impatient, pytest.raises(ServiceUnreachable):

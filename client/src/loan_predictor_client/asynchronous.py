@@ -9,11 +9,26 @@ from uuid import UUID
 
 import httpx
 
-from shared.client import answers, calls
-from shared.client.attempts import Outcome, Patience, Wait, attempts, unbroken
-from shared.client.calls import Applied, Call, ExportFormat, Service, Services
-from shared.client.filters import Filters
-from shared.contract.events import Decision
+from loan_predictor_client import calls
+from loan_predictor_client.attempts import Outcome, RetryPolicy, Wait, attempts, unbroken
+from loan_predictor_client.calls import Applied, Call, ExportFormat, Service, Services
+from loan_predictor_client.filters import Filters
+from loan_predictor_client.models import (
+    Analytics,
+    Benchmark,
+    ChampionInfo,
+    Decision,
+    Health,
+    ModelComparison,
+    ModelDetail,
+    ModelList,
+    Page,
+    Performance,
+    Record,
+    Statistics,
+    ValidationReport,
+    ValidationRules,
+)
 
 T = TypeVar("T")
 
@@ -32,11 +47,11 @@ class AsyncLoanPredictorClient:
         history_url: str | None = None,
         *,
         api_key: str | None = None,
-        patience: Patience | None = None,
+        retry_policy: RetryPolicy | None = None,
         http: httpx.AsyncClient | None = None,
     ) -> None:
         self._services = Services(inference_url, history_url, api_key)
-        self._patience = patience or Patience()
+        self._retry_policy = retry_policy or RetryPolicy()
         self._http = http or httpx.AsyncClient()
 
     async def __aenter__(self) -> Self:
@@ -55,9 +70,9 @@ class AsyncLoanPredictorClient:
         await self._http.aclose()
 
     def variant(
-        self, *, api_key: str | None = None, patience: Patience | None = None
+        self, *, api_key: str | None = None, retry_policy: RetryPolicy | None = None
     ) -> "AsyncLoanPredictorClient":
-        """The same services over the same connections, as another caller or with other patience.
+        """The same services over the same connections, as another caller or with another policy.
 
         What is not given stays. Both are closed by closing either.
         """
@@ -66,7 +81,7 @@ class AsyncLoanPredictorClient:
             services.inference_url,
             services.history_url,
             api_key=services.api_key if api_key is None else api_key,
-            patience=patience or self._patience,
+            retry_policy=retry_policy or self._retry_policy,
             http=self._http,
         )
 
@@ -80,31 +95,31 @@ class AsyncLoanPredictorClient:
         """
         return await self._call(calls.predict(application, model=model, key=idempotency_key))
 
-    async def benchmark(self, application: Applied) -> answers.Benchmark:
+    async def benchmark(self, application: Applied) -> Benchmark:
         """What each model says of the application; nothing is recorded."""
         return await self._call(calls.benchmark(application))
 
-    async def validate(self, application: Applied) -> answers.ValidationReport:
+    async def validate(self, application: Applied) -> ValidationReport:
         """The errors and warnings of an application, without a decision."""
         return await self._call(calls.validate(application))
 
-    async def validation_rules(self) -> answers.ValidationRules:
+    async def validation_rules(self) -> ValidationRules:
         """What an application must be, and what is warned about."""
         return await self._call(calls.validation_rules())
 
-    async def models(self) -> answers.ModelList:
+    async def models(self) -> ModelList:
         """The served models."""
         return await self._call(calls.models())
 
-    async def compare(self) -> answers.ModelComparison:
+    async def compare(self) -> ModelComparison:
         """The models beside each other and beside the baselines."""
         return await self._call(calls.compare())
 
-    async def model(self, name: str) -> answers.ModelDetail:
+    async def model(self, name: str) -> ModelDetail:
         """Everything measured of one model."""
         return await self._call(calls.model(name))
 
-    async def model_info(self) -> answers.ModelInfo:
+    async def model_info(self) -> ChampionInfo:
         """The deciding model, and the bundle it came in."""
         return await self._call(calls.model_info())
 
@@ -118,13 +133,13 @@ class AsyncLoanPredictorClient:
 
     async def history(
         self, filters: Filters | None = None, *, limit: int = 20, cursor: str | None = None
-    ) -> answers.Page:
+    ) -> Page:
         """One page of records, the newest first."""
         return await self._call(calls.history(filters or Filters(), limit=limit, cursor=cursor))
 
     async def records(
         self, filters: Filters | None = None, *, page_size: int = 100
-    ) -> AsyncIterator[answers.Record]:
+    ) -> AsyncIterator[Record]:
         """All records that pass, the newest first, page by page as they are taken."""
         cursor = None
         while True:
@@ -135,7 +150,7 @@ class AsyncLoanPredictorClient:
             if cursor is None:
                 return
 
-    async def record(self, prediction_id: UUID | str) -> answers.Record:
+    async def record(self, prediction_id: UUID | str) -> Record:
         """One decision as it was answered."""
         return await self._call(calls.record(prediction_id))
 
@@ -155,19 +170,19 @@ class AsyncLoanPredictorClient:
         finally:
             await response.aclose()
 
-    async def statistics(self) -> answers.Statistics:
+    async def statistics(self) -> Statistics:
         """How all recorded decisions came out, overall and by model."""
         return await self._call(calls.statistics())
 
-    async def analytics(self) -> answers.Analytics:
+    async def analytics(self) -> Analytics:
         """How decisions came out over time, by confidence and by applicant."""
         return await self._call(calls.analytics())
 
-    async def health(self, service: Service) -> answers.Health:
+    async def health(self, service: Service) -> Health:
         """How ``service`` is."""
         return await self._call(calls.health(service))
 
-    async def performance(self, service: Service) -> answers.Performance:
+    async def performance(self, service: Service) -> Performance:
         """How fast the routes of ``service`` answer; needs a key with the scope history:read."""
         return await self._call(calls.performance(service))
 
@@ -176,7 +191,7 @@ class AsyncLoanPredictorClient:
 
     async def _respond(self, call: Call[T], *, stream: bool = False) -> httpx.Response:
         request = self._services.request(call)
-        steps = attempts(self._patience, keyed=call.keyed)
+        steps = attempts(self._retry_policy, keyed=call.keyed)
         outcome: Outcome = None
         while True:
             try:

@@ -5,9 +5,9 @@
 any input or output, so that the two clients differ only in how they send and how they wait.
 """
 
-from shared.client.asynchronous import AsyncLoanPredictorClient
-from shared.client.attempts import Patience
-from shared.client.errors import (
+from loan_predictor_client.asynchronous import AsyncLoanPredictorClient
+from loan_predictor_client.attempts import RetryPolicy
+from loan_predictor_client.errors import (
     AccessDenied,
     ApiError,
     CallFailed,
@@ -18,8 +18,8 @@ from shared.client.errors import (
     Unavailable,
     UnreadableAnswer,
 )
-from shared.client.filters import Filters
-from shared.client.synchronous import LoanPredictorClient
+from loan_predictor_client.filters import Filters
+from loan_predictor_client.synchronous import LoanPredictorClient
 
 __all__ = [
     "AccessDenied",
@@ -30,8 +30,8 @@ __all__ = [
     "InvalidRequest",
     "LoanPredictorClient",
     "MissingResource",
-    "Patience",
     "RateLimited",
+    "RetryPolicy",
     "ServiceUnreachable",
     "Unavailable",
     "UnreadableAnswer",

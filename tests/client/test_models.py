@@ -6,32 +6,32 @@ import pytest
 from fastapi import FastAPI
 from pydantic import BaseModel
 
+from loan_predictor_client import models
 from services.history.main import create_app as create_history
 from services.history.settings import HistorySettings
 from services.inference.main import create_app as create_inference
 from services.inference.settings import InferenceSettings
-from shared.client import answers
 from shared.contract.events import Decision
 
 _INFERENCE: dict[str, tuple[str, type[BaseModel]]] = {
     "/predict": ("post", Decision),
-    "/models/benchmark": ("post", answers.Benchmark),
-    "/validate-loan": ("post", answers.ValidationReport),
-    "/validation-rules": ("get", answers.ValidationRules),
-    "/models": ("get", answers.ModelList),
-    "/models/compare": ("get", answers.ModelComparison),
-    "/models/{model}": ("get", answers.ModelDetail),
-    "/model-info": ("get", answers.ModelInfo),
-    "/health": ("get", answers.Health),
-    "/performance": ("get", answers.Performance),
+    "/models/benchmark": ("post", models.Benchmark),
+    "/validate-loan": ("post", models.ValidationReport),
+    "/validation-rules": ("get", models.ValidationRules),
+    "/models": ("get", models.ModelList),
+    "/models/compare": ("get", models.ModelComparison),
+    "/models/{model}": ("get", models.ModelDetail),
+    "/model-info": ("get", models.ChampionInfo),
+    "/health": ("get", models.Health),
+    "/performance": ("get", models.Performance),
 }
 _HISTORY: dict[str, tuple[str, type[BaseModel]]] = {
-    "/history": ("get", answers.Page),
-    "/history/{prediction_id}": ("get", answers.Record),
-    "/statistics": ("get", answers.Statistics),
-    "/analytics": ("get", answers.Analytics),
-    "/health": ("get", answers.Health),
-    "/performance": ("get", answers.Performance),
+    "/history": ("get", models.Page),
+    "/history/{prediction_id}": ("get", models.Record),
+    "/statistics": ("get", models.Statistics),
+    "/analytics": ("get", models.Analytics),
+    "/health": ("get", models.Health),
+    "/performance": ("get", models.Performance),
 }
 _CASES = [("inference", path) for path in _INFERENCE] + [("history", path) for path in _HISTORY]
 

@@ -18,7 +18,7 @@ from typing import Final
 import httpx
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from shared.contract.errors import Fault
+from loan_predictor_client.models import Fault
 
 
 class CallFailed(Exception):

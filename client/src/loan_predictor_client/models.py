@@ -10,8 +10,12 @@ from typing import Any, Literal
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict
 
-from shared.contract.errors import Fault
-from shared.contract.events import Application, Decision, Prediction, Probability
+from shared.contract.errors import Fault as Fault  # noqa: PLC0414 - re-exported until generated
+from shared.contract.events import Application as Application  # noqa: PLC0414 - re-exported until generated
+from shared.contract.events import Decision as Decision  # noqa: PLC0414 - re-exported until generated
+from shared.contract.events import ModelInfo as ModelInfo  # noqa: PLC0414 - re-exported until generated
+from shared.contract.events import Prediction as Prediction  # noqa: PLC0414 - re-exported until generated
+from shared.contract.events import Probability as Probability  # noqa: PLC0414 - re-exported until generated
 
 
 class _Answer(BaseModel):
@@ -237,7 +241,7 @@ class ModelDetail(_Answer):
     details: TrainedModel
 
 
-class ModelInfo(_Answer):
+class ChampionInfo(_Answer):
     """The deciding model, and the bundle it came in."""
 
     name: str

@@ -1,0 +1,1 @@
+"""Tests of the Python client, alone and against the shipped services."""
