@@ -66,12 +66,11 @@ def create_app(
         resources = _build_resources(settings, tracing, metrics)
         servers = ServerMetrics(settings, engine=resources.engine, redis=resources.redis)
         metrics.read_from(resources.cache.samples, servers.pool)
-        metrics.ask(servers.samples)
+        metrics.read_from_servers(servers.samples)
         try:
             async with (
                 rate_limits.shared_through(resources.redis),
                 retention.enforced(resources.stores, settings),
-                metrics.shared_with_workers(),
             ):
                 yield {"resources": resources}
         finally:

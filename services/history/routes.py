@@ -254,8 +254,8 @@ async def performance(request: Request) -> Response:
     """Tell how fast each route answers, and how often from the cache; needs `history:read`."""
     client_of(request.scope).require("history:read")
     refuse_parameters(request)
-    counted = await resources_of(request.scope).metrics.counted()
-    return Response(performance_of(counted).model_dump_json(), media_type=JSON)
+    samples = resources_of(request.scope).metrics.samples()
+    return Response(performance_of(samples).model_dump_json(), media_type=JSON)
 
 
 @about.get("/", response_model=About, responses=problem_docs(400, 401, 429))

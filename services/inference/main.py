@@ -91,7 +91,6 @@ def create_app(
                 max_connections=_IDEMPOTENCY_CONNECTIONS,
             ) as answers,
             rate_limits.shared_through(redis),
-            metrics.shared_with_workers(),
         ):
             with suppress(RedisError, OSError):
                 # Dialled now, so that the first decision does not wait for it within its deadline.

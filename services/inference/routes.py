@@ -327,4 +327,4 @@ async def index(request: Request) -> Index:
 async def performance(request: Request) -> Performance:
     """Tell how fast each route answers; needs the scope `history:read`."""
     client_of(request.scope).require("history:read")
-    return performance_of(await resources_of(request.scope).metrics.counted())
+    return performance_of(resources_of(request.scope).metrics.samples())

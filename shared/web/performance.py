@@ -1,13 +1,13 @@
 """How fast each route answers, from the histograms that Prometheus gets."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import accumulate, pairwise
 from typing import Final
 
 from pydantic import BaseModel, Field
 
 from shared.observability.metrics.names import CACHE_HITS, CACHE_MISSES, HTTP_REQUEST_DURATION
-from shared.observability.metrics.samples import Distribution, Snapshot, number_of, together
+from shared.observability.metrics.samples import Distribution, Sample, merged
 
 _MS_PER_S: Final = 1000
 _BOUNDS: Final = HTTP_REQUEST_DURATION.bounds
@@ -33,37 +33,37 @@ class RoutePerformance(BaseModel):
 
 
 class Performance(BaseModel):
-    """All requests since this replica of the service was started, over all of its workers."""
+    """All requests since this replica of the service was started."""
 
-    routes: list[RoutePerformance] = Field(description="The most asked first.")
+    routes: list[RoutePerformance] = Field(description="The most requested first.")
     cache_hit_rate: float | None = Field(
         description="Share of the answers that could come from the cache and did, 0 to 1; null"
         " before the first, and where there is no cache."
     )
 
 
-def performance_of(counted: Snapshot) -> Performance:
-    """What the figures say."""
-    hits, misses = number_of(counted, CACHE_HITS), number_of(counted, CACHE_MISSES)
+def performance_of(samples: Iterable[Sample]) -> Performance:
+    """The performance that a process's samples show."""
+    durations: dict[tuple[str, str], list[Distribution]] = {}
+    cache = {CACHE_HITS: 0.0, CACHE_MISSES: 0.0}
+    for metric, value, labels in samples:
+        if metric is HTTP_REQUEST_DURATION and isinstance(value, Distribution):
+            method, route, _ = labels
+            durations.setdefault((method, route), []).append(value)
+        elif metric in cache and isinstance(value, float | int):
+            cache[metric] = value
+    routes = [
+        _route(method, route, merged(of_statuses))
+        for (method, route), of_statuses in durations.items()
+    ]
+    hits, answers = cache[CACHE_HITS], sum(cache.values())
     return Performance(
-        routes=_routes(counted),
-        cache_hit_rate=hits / (hits + misses) if hits + misses else None,
+        routes=sorted(routes, key=lambda route: (-route.requests, route.route, route.method)),
+        cache_hit_rate=hits / answers if answers else None,
     )
 
 
-def _routes(counted: Snapshot) -> list[RoutePerformance]:
-    routes: dict[tuple[str, str], list[Snapshot]] = {}
-    for (name, labels), value in counted.items():
-        if name == HTTP_REQUEST_DURATION.name:
-            method, route, _ = labels
-            routes.setdefault((method, route), []).append({(name, ()): value})
-    found = [_route(method, route, together({}, each)) for (method, route), each in routes.items()]
-    return sorted(found, key=lambda route: (-route.requests, route.route, route.method))
-
-
-def _route(method: str, route: str, counted: Snapshot) -> RoutePerformance:
-    [durations] = counted.values()
-    assert isinstance(durations, Distribution)  # noqa: S101 - it is a histogram's
+def _route(method: str, route: str, durations: Distribution) -> RoutePerformance:
     return RoutePerformance(
         method=method,
         route=route,

@@ -1,4 +1,4 @@
-"""Serve an app until told to stop, and let nobody's request fall when it is.
+"""Serve an app until SIGTERM, then leave without cutting off a request.
 
 ``python -m shared.web.server services.inference.main:create_app --port 8000``
 """
@@ -20,15 +20,13 @@ from uvicorn import Config, Server
 from uvicorn.config import STARTUP_FAILURE
 
 from shared.observability.logs import get_logger, take_over_output
-from shared.observability.metrics.workers import worker_folder
-from shared.supervisor import keep_running
 from shared.web.health import DRAINING
 
 _CLOSE: Final = (b"connection", b"close")
 _KEEP_ALIVE_S: Final = 30
 """How long a connection may wait for its next request."""
 _HANDSHAKE_S: Final = 0.05
-"""How long a connection may take to be established that was begun before a service leaves."""
+"""How long a handshake that began before the listener stopped may take to complete."""
 
 _log = get_logger("shared.web.server")
 
@@ -39,65 +37,58 @@ def _networks(value: object) -> object:
     return value
 
 
-# pydantic-settings would read it as JSON; it has the form that uvicorn gave it.
+# pydantic-settings would read it as JSON; it has the form that uvicorn uses.
 Networks = Annotated[tuple[IPvAnyNetwork, ...], NoDecode, BeforeValidator(_networks)]
 
 
 class ServerSettings(BaseSettings):
-    """How a service leaves, and whom it believes, from environment variables of these names."""
+    """How a service leaves and which proxies it trusts, from environment variables."""
 
     model_config = SettingsConfigDict(frozen=True, extra="ignore", hide_input_in_errors=True)
 
     forwarded_allow_ips: Networks = Field(
         default=(),
-        description="Proxies whose X-Forwarded-For is believed: addresses and networks between"
-        " commas. Nobody's, by default.",
+        description="Proxies whose X-Forwarded-For is trusted: addresses and networks, separated"
+        " by commas. None by default.",
     )
     drain_s: float = Field(
         default=0,
         ge=0,
-        description="After SIGTERM, how long to go on serving while /readyz says 503, for whoever"
-        " distributes requests to notice.",
+        description="After SIGTERM, how long to go on serving while /readyz is 503, so that load"
+        " balancers notice.",
     )
     root_path: str = Field(
-        default="", description="The path below which a gateway shows the app; it cuts it off."
+        default="",
+        description="The path prefix under which a gateway serves the app and which it strips.",
     )
     shutdown_grace_s: int = Field(
         default=20, ge=1, description="After that, how long requests in progress may take."
     )
 
 
-class _Config(Config):
-    """uvicorn's, but that every process of the server logs in our form from its start on."""
-
-    def configure_logging(self) -> None:
-        super().configure_logging()
-        take_over_output()
-
-
 class DrainingServer(Server):
-    """uvicorn, but that it says that it is about to leave, leaves in peace, and ends with 0.
+    """A uvicorn server that announces its leaving, finishes its work and exits with 0.
 
     The first SIGTERM or SIGINT makes it not ready and, ``drain_s`` later, stop accepting; requests
     in progress and those on their way over an established connection are finished, then the app's
-    lifespan ends. A second one ends the draining.
+    lifespan ends. A second signal ends the draining.
 
-    Whoever connects after that is refused, before a request has been sent: it can safely be sent
-    to another replica.
+    A client that connects after that is refused before it has sent a request, so it can safely
+    send it to another replica.
     """
 
     def __init__(self, config: Config, *, drain_s: float) -> None:
         super().__init__(config)
         self._drain_s = drain_s
-        self._asked_at_s: float | None = None
+        self._signalled_at_s: float | None = None
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """Note the signal; the loop sees to it within a tenth of a second.
+        """Record the signal; ``on_tick`` acts on it within a tenth of a second.
 
-        uvicorn would raise it again at the end, so that the process died of it.
+        uvicorn would raise it again at the end, and the process would die of it.
         """
-        if self._asked_at_s is None:
-            self._asked_at_s = monotonic()
+        if self._signalled_at_s is None:
+            self._signalled_at_s = monotonic()
         else:
             self._drain_s = 0
             super().handle_exit(sig, frame)
@@ -105,25 +96,25 @@ class DrainingServer(Server):
 
     async def on_tick(self, counter: int) -> bool:
         """Whether it is time to stop accepting."""
-        if self._asked_at_s is None:
+        if self._signalled_at_s is None:
             return await super().on_tick(counter)
         if not self.lifespan.state.get(DRAINING):
             self.lifespan.state[DRAINING] = True
-            # Clients that keep their connections make new ones, elsewhere.
+            # Clients that keep their connections reconnect, to another replica.
             self.config.encoded_headers.append(_CLOSE)
             self.server_state.default_headers = [*self.server_state.default_headers, _CLOSE]
-        leave = monotonic() >= self._asked_at_s + self._drain_s
+        leave = monotonic() >= self._signalled_at_s + self._drain_s
         return await super().on_tick(counter) or leave
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Leave, with nobody's connection reset.
+        """Leave without resetting a connection.
 
-        A listener that is closed resets the connections that are established but not yet accepted,
-        on which a client may have sent its request already.
+        Closing a listener resets connections that are established but not yet accepted, on which
+        a client may have sent its request already: they are accepted first.
         """
         listeners = sockets or []
         for listener in listeners:
-            _stop_listening(listener)
+            _ignore_new_connections(listener)
         await asyncio.sleep(_HANDSHAKE_S)
         waiting = [connection for listener in listeners for connection in _accept_all(listener)]
         for server in self.servers:
@@ -141,11 +132,11 @@ class DrainingServer(Server):
         await super().shutdown(sockets)
 
 
-def _stop_listening(listener: socket.socket) -> None:
-    """Let the kernel ignore whoever begins to connect, where it can (Linux).
+def _ignore_new_connections(listener: socket.socket) -> None:
+    """Let the kernel drop the first packet of new connections, where it can (Linux).
 
-    Who is ignored tries again a second later, and is then refused or gives up: neither has sent
-    anything. The filter is classic BPF on the TCP header: man 7 socket, SO_ATTACH_FILTER.
+    The client's kernel retries a second later and is then refused; nothing has been sent yet.
+    The filter is classic BPF on the TCP header: man 7 socket, SO_ATTACH_FILTER.
     """
     if sys.platform != "linux":
         return
@@ -156,7 +147,7 @@ def _stop_listening(listener: socket.socket) -> None:
             (0x30, (0, 0), flags_at),  # load the byte with the flags
             (0x45, (0, 1), syn),  # is it the first packet of a connection?
             (0x06, (0, 0), 0),  # then drop it
-            (0x06, (0, 0), 0xFFFFFFFF),  # otherwise take it, whole
+            (0x06, (0, 0), 0xFFFFFFFF),  # otherwise pass it on whole
         )
     )
     code = ctypes.create_string_buffer(program)
@@ -168,11 +159,11 @@ def _stop_listening(listener: socket.socket) -> None:
     try:
         listener.setsockopt(socket.SOL_SOCKET, attach_filter, bytes(attached))
     except OSError as error:
-        _log.warning("who connects in the moment of leaving may be cut off", error=str(error))
+        _log.warning("connections made during shutdown may be reset", error=str(error))
 
 
 def _accept_all(listener: socket.socket) -> list[socket.socket]:
-    """The connections that are established and have not been accepted yet."""
+    """The connections that are established and not yet accepted."""
     accepted: list[socket.socket] = []
     while True:
         try:
@@ -183,30 +174,13 @@ def _accept_all(listener: socket.socket) -> list[socket.socket]:
         accepted.append(connection)
 
 
-def listener_beside_others(host: str, port: int) -> socket.socket:
-    """A socket bound to a port that other workers have sockets of their own for.
-
-    Linux deals connections out to all that listen. From one socket for all, the worker that wakes
-    first accepts whatever waits: up to 32 of 32 connections that came at once.
-    """
-    listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
-    for option in (socket.SO_REUSEADDR, socket.SO_REUSEPORT):
-        listener.setsockopt(socket.SOL_SOCKET, option, 1)
-    listener.bind((host, port))
-    return listener
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Serve; the exit code is 0 after a signal, 3 when the app does not start."""
+    """Serve; the exit code is 0 after a signal, 2 for an unusable setting, 3 for a failed start."""
     parser = argparse.ArgumentParser(prog="python -m shared.web.server", description=__doc__)
     parser.add_argument("app", help="module:factory")
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=8000)
-    parser.add_argument("--workers", type=int, default=1, help="processes that serve (1)")
-    parser.add_argument(
-        "--beside-others", action="store_true", help="serve a port that others serve as well"
-    )
-    asked = parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
     take_over_output()
     try:
         settings = ServerSettings()
@@ -216,11 +190,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
             _log.critical("unusable setting", setting=name, reason=fault["msg"])
         return 2
     trusted = [str(network) for network in settings.forwarded_allow_ips]
-    config = _Config(
-        asked.app,
+    config = Config(
+        options.app,
         factory=True,
-        host=asked.host,
-        port=asked.port,
+        host=options.host,
+        port=options.port,
         loop="uvloop",
         http="shared.web.protocol:BoundedHttpProtocol",
         proxy_headers=bool(trusted),
@@ -232,25 +206,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         timeout_keep_alive=_KEEP_ALIVE_S,
         timeout_graceful_shutdown=settings.shutdown_grace_s,
     )
-    if asked.workers > 1:
-        # Nothing else may serve there now: to share a port by mistake would go unnoticed.
-        config.bind_socket().close()
-        with worker_folder():
-            return keep_running(
-                [
-                    *(sys.executable, "-m", "shared.web.server", asked.app, "--beside-others"),
-                    *("--host", asked.host, "--port", str(asked.port)),
-                ],
-                count=asked.workers,
-            )
     server = DrainingServer(config, drain_s=settings.drain_s)
-    server.run(
-        [
-            listener_beside_others(asked.host, asked.port)
-            if asked.beside_others
-            else config.bind_socket()
-        ]
-    )
+    server.run([config.bind_socket()])
     return 0 if server.started else STARTUP_FAILURE
 
 

@@ -3,12 +3,11 @@
 import asyncio
 import os
 import signal
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
-import pytest
 import pytest_asyncio
 from redis.asyncio import Redis
 
@@ -57,23 +56,6 @@ def _spawned(process: Process) -> Iterator[Process]:
     finally:
         process.stop()
         print(process.log_tail())
-
-
-def _workers(env: Mapping[str, str], *, port: int, logs: Path, count: int) -> Process:
-    """The inference service with so many workers; not started."""
-    process = services.inference(env, host=HOST, port=port, logs=logs)
-    process.command += ["--workers", str(count)]
-    return process
-
-
-async def _all_started(process: Process, count: int) -> None:
-    """Return once workers have started so many times."""
-    await eventually(lambda: process.log.read_text().count("startup complete") == count)
-
-
-def _children(pid: int) -> list[int]:
-    """The numbers of the processes that a process has started and that live."""
-    return [int(number) for number in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
 async def _sent(
@@ -268,9 +250,8 @@ async def test_settings_of_the_server_are_checked_at_the_start(tmp_path: Path) -
     assert "FORWARDED_ALLOW_IPS" in process.log.read_text()
 
 
-@pytest.mark.parametrize("workers", [1, 2])
 async def test_nobody_who_has_connected_is_cut_off_when_a_service_leaves(
-    redis_url: str, tmp_path: Path, workers: int
+    redis_url: str, tmp_path: Path
 ) -> None:
     """Each request is answered or could not be sent, so that a gateway can go on to a replica."""
     port = free_port()
@@ -289,8 +270,8 @@ async def test_nobody_who_has_connected_is_cut_off_when_a_service_leaves(
             await writer.wait_closed()
 
     env = _environment(redis_url=redis_url)
-    with _spawned(_workers(env, port=port, logs=tmp_path, count=workers)) as process:
-        await _all_started(process, workers)
+    with _spawned(services.inference(env, host=HOST, port=port, logs=tmp_path)) as process:
+        process.wait_ready()
         callers = [asyncio.create_task(ask_until_refused()) for _ in range(16)]
         await asyncio.sleep(0.5)
         process.send(signal.SIGTERM)
@@ -298,40 +279,14 @@ async def test_nobody_who_has_connected_is_cut_off_when_a_service_leaves(
         assert await _ended(process) == 0
 
 
-async def test_worker_that_dies_is_replaced(
-    redis_url: str, http: httpx.AsyncClient, tmp_path: Path
-) -> None:
-    """The others serve meanwhile, and all of them leave with the service."""
-    port = free_port()
-    env = _environment(redis_url=redis_url)
-    with _spawned(_workers(env, port=port, logs=tmp_path, count=2)) as process:
-        await _all_started(process, 2)
-        lost, kept = _children(process.pid)
-        os.kill(lost, signal.SIGKILL)
-        await _all_started(process, 3)
-        assert kept in _children(process.pid)
-        assert len(_children(process.pid)) == 2
-        assert (await http.get(f"http://{HOST}:{port}/livez")).status_code == 200
-        process.send(signal.SIGTERM)
-        assert await _ended(process) == 0
-        with pytest.raises(ProcessLookupError):
-            os.kill(kept, 0)
-
-
-async def test_service_whose_workers_cannot_start_ends(redis_url: str, tmp_path: Path) -> None:
-    """What fails for one fails for each of them, every time; it ends as a single process does."""
-    env = _environment(redis_url=redis_url) | {"PUBLISH_REDIS_DEADLINE_S": "never"}
-    with _spawned(_workers(env, port=free_port(), logs=tmp_path, count=2)) as process:
-        assert await _ended(process) == 1
-
-
 async def test_port_of_another_service_is_not_shared(redis_url: str, tmp_path: Path) -> None:
-    """Workers share their port with each other, and a second service finds it taken."""
+    """A second service finds it taken and ends."""
     port = free_port()
     env = _environment(redis_url=redis_url)
-    with _spawned(_workers(env, port=port, logs=tmp_path, count=2)) as process:
-        await _all_started(process, 2)
-        with _spawned(_workers(env, port=port, logs=tmp_path / "second", count=2)) as second:
+    with _spawned(services.inference(env, host=HOST, port=port, logs=tmp_path)) as process:
+        process.wait_ready()
+        second = services.inference(env, host=HOST, port=port, logs=tmp_path / "second")
+        with _spawned(second):
             assert await _ended(second) == 3
         assert process.running
 

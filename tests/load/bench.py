@@ -13,7 +13,6 @@ from tests.load import (
     history_figures,
     observation_figures,
     report,
-    worker_figures,
     wrk,
 )
 from tests.load.figure import Figure
@@ -27,7 +26,6 @@ FIGURES: Final[dict[str, Callable[[Bench], list[Figure]]]] = {
     "batch": decision_figures.beside_batch,
     "benchmark": decision_figures.benchmark_route,
     "observation": observation_figures.observation,
-    "workers": worker_figures.two_workers,
     "consumer": consumer_figures.drain,
     "history": history_figures.uncached_reads,
     "cached": history_figures.cached_statistics,

@@ -21,7 +21,6 @@ from tests.harness import HOST, free_port
 
 Baseline = Literal["empty", "limit", "tutorial"]
 _INFERENCE_APP: Final = "services.inference.main:create_app"
-_STARTED: Final = "Application startup complete"
 
 
 @dataclass(frozen=True)
@@ -112,16 +111,14 @@ def open_bench(
 
 
 @contextmanager
-def inference(bench: Bench, *, workers: int = 1, app: str = _INFERENCE_APP) -> Iterator[Serving]:
+def inference(bench: Bench, *, app: str = _INFERENCE_APP) -> Iterator[Serving]:
     """The inference service, ready; what it published is forgotten after.
 
     ``app`` makes another of it, served by the very command that serves the product.
     """
     port = free_port()
     command = _served_instead(inference_process(bench, port=port).command, app)
-    with _serving(
-        command, bench.folder, bench.environment(), port=port, workers=workers
-    ) as serving:
+    with _serving(command, bench.folder, bench.environment(), port=port) as serving:
         yield serving
     bench.clear_stream()
 
@@ -137,17 +134,17 @@ def history(bench: Bench, *, database: str, redis_number: int = 0) -> Iterator[S
     port = free_port()
     env = bench.environment(database=database, redis_number=redis_number)
     shipped = services.history(env, host=HOST, port=port, logs=bench.folder)
-    with _serving(shipped.command, bench.folder, env, port=port, workers=1) as serving:
+    with _serving(shipped.command, bench.folder, env, port=port) as serving:
         yield serving
 
 
 @contextmanager
-def baseline(name: Baseline, folder: Path, *, workers: int = 1) -> Iterator[Serving]:
+def baseline(name: Baseline, folder: Path) -> Iterator[Serving]:
     """A baseline, served by the very command that serves the product."""
     port = free_port()
     shipped = services.inference({}, host=HOST, port=port, logs=folder)
     command = _served_instead(shipped.command, f"tests.load.baselines:create_{name}_app")
-    with _serving(command, folder, os.environ, port=port, workers=workers) as serving:
+    with _serving(command, folder, os.environ, port=port) as serving:
         yield serving
 
 
@@ -169,25 +166,17 @@ def _served_instead(command: list[str], app: str) -> list[str]:
 
 @contextmanager
 def _serving(
-    command: list[str], folder: Path, env: Mapping[str, str], *, port: int, workers: int
+    command: list[str], folder: Path, env: Mapping[str, str], *, port: int
 ) -> Iterator[Serving]:
-    """Serve with so many workers, and wait until every one of them has started."""
+    """Serve, and wait until the service answers."""
     process = Process(
-        f"serving-{port}",
-        [*command, *(("--workers", str(workers)) if workers > 1 else ())],
-        folder=folder,
-        env=env,
-        ready=lambda _pid: _started(process) >= workers and _answers(port),
+        f"serving-{port}", command, folder=folder, env=env, ready=lambda _pid: _answers(port)
     )
     try:
         process.start()
         yield Serving(f"http://{HOST}:{port}", process.pid)
     finally:
         process.stop()
-
-
-def _started(process: Process) -> int:
-    return process.log.read_text(errors="replace").count(_STARTED)
 
 
 def _answers(port: int) -> bool:

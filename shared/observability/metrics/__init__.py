@@ -1,7 +1,7 @@
-"""What a process counts about itself, for Prometheus; every name and label stands in ``names``.
+"""What a process counts about itself, for Prometheus; names and labels are in ``names``.
 
-Counting costs a request a tenth of a microsecond: it adds to plain numbers, which are made into
-samples when somebody asks. Where several workers serve one port, any of them answers for all.
+A request pays a tenth of a microsecond per value: it adds to plain numbers, which become samples
+only when Prometheus asks.
 """
 
 from shared.observability.metrics.names import UNKNOWN_ROUTE

@@ -1,15 +1,15 @@
-"""Every metric of the product: its name, its labels and what it tells. Nothing else is exported.
+"""Every metric of the product: its name, its labels and its help. Nothing else is exported.
 
-Names follow the Prometheus conventions: base units, ``_total`` for what only counts up. No label
-holds an id, a client or anything else without bound; the values of each are told here.
+Names follow the Prometheus conventions: base units, ``_total`` for counters. No label holds an id,
+a client or anything else without bound; each help text lists the values of its labels.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Final
 
 UNKNOWN_ROUTE: Final = "unknown"
-"""Stands for every path that is no route, or a scanner could make a series per request."""
+"""The route of every path that has none, or a scanner could make a series per request."""
 
 
 @dataclass(frozen=True)
@@ -23,23 +23,17 @@ class Metric:
 
 @dataclass(frozen=True)
 class Counter(Metric):
-    """Only counts up while the process runs; several workers are added up."""
+    """Only counts up while the process runs."""
 
 
 @dataclass(frozen=True)
 class Gauge(Metric):
-    """A value of this moment.
-
-    ``of_workers`` tells what several workers' values make together: their sum, the largest, or
-    nothing but the value of whoever is asked, for all of them see the same.
-    """
-
-    of_workers: Literal["sum", "max", "same"] = "same"
+    """A value of this moment."""
 
 
 @dataclass(frozen=True)
 class Histogram(Metric):
-    """Counts of values up to each of the ``bounds``, and their sum; workers are added up."""
+    """Counts of values up to each of the ``bounds``, and their sum."""
 
     bounds: tuple[float, ...] = ()
 
@@ -56,22 +50,17 @@ PROCESS_CPU: Final = Counter(
     "process_cpu_seconds_total", "Total user and system CPU time spent in seconds."
 )
 PROCESS_RESIDENT_MEMORY: Final = Gauge(
-    "process_resident_memory_bytes", "Resident memory size in bytes.", of_workers="sum"
+    "process_resident_memory_bytes", "Resident memory size in bytes."
 )
 PROCESS_VIRTUAL_MEMORY: Final = Gauge(
-    "process_virtual_memory_bytes", "Virtual memory size in bytes.", of_workers="sum"
+    "process_virtual_memory_bytes", "Virtual memory size in bytes."
 )
 PROCESS_START_TIME: Final = Gauge(
     "process_start_time_seconds",
     "Start time of the process since unix epoch in seconds.",
-    of_workers="max",
 )
-PROCESS_OPEN_FDS: Final = Gauge(
-    "process_open_fds", "Number of open file descriptors.", of_workers="sum"
-)
-PROCESS_MAX_FDS: Final = Gauge(
-    "process_max_fds", "Maximum number of open file descriptors.", of_workers="sum"
-)
+PROCESS_OPEN_FDS: Final = Gauge("process_open_fds", "Number of open file descriptors.")
+PROCESS_MAX_FDS: Final = Gauge("process_max_fds", "Maximum number of open file descriptors.")
 
 # --- Every process that answers HTTP --------------------------------------------------------------
 
@@ -100,7 +89,6 @@ RATE_LIMIT_REJECTIONS: Final = Counter(
 RATE_LIMIT_DEGRADED: Final = Gauge(
     "rate_limit_degraded",
     "1 while limits are counted by this process alone, for Redis is away; else 0.",
-    of_workers="max",
 )
 
 # --- Inference: decisions -------------------------------------------------------------------------
@@ -209,7 +197,6 @@ DATABASE_POOL: Final = Gauge(
     "database_pool_connections",
     "Open connections of the service to PostgreSQL. state: idle or in_use.",
     ("state",),
-    of_workers="sum",
 )
 DATABASE_SIZE: Final = Gauge("database_size_bytes", "Size of the database on its server's disk.")
 DATABASE_BUDGET: Final = Gauge(

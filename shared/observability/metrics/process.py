@@ -1,11 +1,8 @@
-"""The metrics of one process, or of all workers that serve one port together."""
+"""The metrics of one process, collected when Prometheus asks."""
 
 import asyncio
-import os
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Awaitable, Callable, Iterable
 from itertools import chain
-from pathlib import Path
 from typing import Final
 
 from prometheus_client import ProcessCollector, generate_latest
@@ -13,38 +10,23 @@ from prometheus_client.core import Metric as Family
 from prometheus_client.registry import Collector
 
 from shared.observability.metrics.names import BUILD_INFO, BY_NAME, HTTP_REQUEST_DURATION
-from shared.observability.metrics.samples import (
-    Sample,
-    Snapshot,
-    Source,
-    Tally,
-    families,
-    snapshot,
-    together,
-)
-from shared.observability.metrics.workers import FOLDER_VARIABLE, Place, take_place
+from shared.observability.metrics.samples import Sample, Source, Tally, families
 from shared.version import VERSION
 
 PATH: Final = "/metrics"
 
-_WRITE_EVERY_S: Final = 1.0
-
-Asked = Callable[[], Awaitable[Iterable[Sample]]]
-"""Asks another server; it must answer soon whatever that server does, and not raise."""
+AsyncSource = Callable[[], Awaitable[Iterable[Sample]]]
+"""Asks another server for samples; returns soon whatever that server does, and does not raise."""
 
 
 class Metrics(Collector):
-    """Everything that a process exports.
-
-    It reads from the objects that count, whenever somebody asks; nothing is kept twice.
-    """
+    """Everything that a process exports, read from the objects that count it."""
 
     def __init__(self) -> None:
         self._requests: dict[tuple[str, str, int], Tally] = {}
         self._process = ProcessCollector(registry=None)
         self._sources: list[Source] = [self._process_samples, self._request_samples]
-        self._asked: list[Asked] = []
-        self._place: Place | None = None
+        self._async_sources: list[AsyncSource] = []
 
     def observe_request(self, method: str, route: str, status: int, duration_s: float) -> None:
         """Count one answered request under its route's template."""
@@ -54,64 +36,28 @@ class Metrics(Collector):
         tally.add(duration_s)
 
     def read_from(self, *sources: Source) -> None:
-        """Add what other objects count."""
+        """Export what other objects count."""
         self._sources += sources
 
-    def ask(self, asked: Asked) -> None:
-        """Add what other servers tell, each time anew; every worker would tell the same."""
-        self._asked.append(asked)
+    def read_from_servers(self, *sources: AsyncSource) -> None:
+        """Export what other servers report; each scrape asks them anew."""
+        self._async_sources += sources
 
-    async def counted(self) -> Snapshot:
-        """What this process and every other worker of its service have counted."""
-        return await asyncio.to_thread(self._counted)
-
-    async def exposition(self) -> bytes:
-        """Everything, in the text format of Prometheus (``CONTENT_TYPE_LATEST``)."""
-        told = await asyncio.gather(*(asked() for asked in self._asked))
-        return await asyncio.to_thread(self._text, snapshot(chain.from_iterable(told)))
+    def samples(self) -> Iterable[Sample]:
+        """Everything that this process has counted; asks no other server."""
+        return chain.from_iterable(source() for source in self._sources)
 
     def collect(self) -> Iterable[Family]:
-        """What this process has counted, for the Prometheus client; asks no other server."""
-        return families(self._own())
+        """The same for the Prometheus client."""
+        return families(self.samples())
 
-    @asynccontextmanager
-    async def shared_with_workers(self) -> AsyncIterator[None]:
-        """While the block runs, let the other workers of this service know what is counted here.
+    async def exposition(self) -> bytes:
+        """Everything, other servers' samples included, in the text format of Prometheus."""
+        reported = await asyncio.gather(*(source() for source in self._async_sources))
+        return await asyncio.to_thread(self._text, chain.from_iterable(reported))
 
-        Nothing is done where there is but one.
-        """
-        folder = os.environ.get(FOLDER_VARIABLE)
-        if folder is None:
-            yield
-            return
-        place = self._place = await asyncio.to_thread(take_place, Path(folder))
-        leaving = asyncio.Event()
-        writing = asyncio.create_task(self._keep_writing(place, leaving))
-        try:
-            yield
-        finally:
-            leaving.set()
-            await writing
-            place.leave()
-
-    async def _keep_writing(self, place: Place, leaving: asyncio.Event) -> None:
-        while not leaving.is_set():
-            with suppress(TimeoutError):
-                await asyncio.wait_for(leaving.wait(), _WRITE_EVERY_S)
-            await asyncio.to_thread(place.write, self._own)
-
-    def _text(self, told: Snapshot) -> bytes:
-        return generate_latest(_Collected({**self._counted(), **told}))
-
-    def _counted(self) -> Snapshot:
-        """Reads files."""
-        if self._place is None:
-            return self._own()
-        # What is told is written down first: whatever dies afterwards, no counter goes back.
-        return together(self._place.write(self._own), self._place.others())
-
-    def _own(self) -> Snapshot:
-        return snapshot(sample for source in self._sources for sample in source())
+    def _text(self, reported: Iterable[Sample]) -> bytes:
+        return generate_latest(_Collected(families(chain(self.samples(), reported))))
 
     def _request_samples(self) -> Iterable[Sample]:
         for (method, route, status), tally in list(self._requests.items()):
@@ -124,14 +70,14 @@ class Metrics(Collector):
 
 
 def build_info(service: str) -> Source:
-    """Says which service this is, and of which version."""
+    """Exports which service this is, and its version."""
     sample = Sample(BUILD_INFO, 1, (service, VERSION))
     return lambda: (sample,)
 
 
 class _Collected(Collector):
-    def __init__(self, counted: Snapshot) -> None:
-        self._counted = counted
+    def __init__(self, collected: Iterable[Family]) -> None:
+        self._collected = collected
 
     def collect(self) -> Iterable[Family]:
-        return families(self._counted)
+        return self._collected

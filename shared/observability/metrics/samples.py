@@ -1,7 +1,7 @@
-"""What was counted: tallies on the hot path, samples of them, and the sum over several workers."""
+"""Values of metrics: counted on the hot path, read as samples, grouped for Prometheus."""
 
 from bisect import bisect_left
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Sequence
 from itertools import accumulate
 from typing import NamedTuple, TypeAlias
 
@@ -9,11 +9,11 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.core import Metric as Family
 from prometheus_client.utils import floatToGoString
 
-from shared.observability.metrics.names import BY_NAME, Counter, Gauge, Histogram, Metric
+from shared.observability.metrics.names import Counter, Histogram, Metric
 
 
 class Distribution(NamedTuple):
-    """Values by the bucket they fell into, the last beyond every bound; and their sum."""
+    """How many values fell into each bucket, the last beyond every bound; and their sum."""
 
     counts: tuple[int, ...]
     total: float
@@ -37,10 +37,7 @@ class Sample(NamedTuple):
 
 
 Source: TypeAlias = Callable[[], Iterable[Sample]]
-"""Reads what some object has counted so far. Called in a thread: it must not wait or raise."""
-
-Snapshot: TypeAlias = Mapping[tuple[str, tuple[str, ...]], Value]
-"""Every series by its metric's name and its labels' values."""
+"""Reads what an object has counted so far. Called in a thread: it must not wait or raise."""
 
 
 class Tally:
@@ -64,69 +61,33 @@ class Tally:
         return Distribution(tuple(self._counts), self._total)
 
 
-def snapshot(samples: Iterable[Sample]) -> dict[tuple[str, tuple[str, ...]], Value]:
-    """The samples, by their series."""
-    return {(metric.name, labels): value for metric, value, labels in samples}
+def merged(distributions: Sequence[Distribution]) -> Distribution:
+    """The distribution of all values of ``distributions``, which share their bounds."""
+    counts = zip(*(each.counts for each in distributions), strict=True)
+    return Distribution(tuple(map(sum, counts)), sum(each.total for each in distributions))
 
 
-def together(own: Snapshot, others: Iterable[Snapshot]) -> Snapshot:
-    """What all workers of a service have counted, each metric added up as it declares."""
-    total = dict(own)
-    for other in others:
-        for series, value in other.items():
-            found = total.get(series)
-            total[series] = value if found is None else _both(BY_NAME[series[0]], found, value)
-    return total
+def families(samples: Iterable[Sample]) -> Iterable[Family]:
+    """The samples as the Prometheus client writes them, one family per metric."""
+    by_name: dict[str, list[Sample]] = {}
+    for sample in samples:
+        by_name.setdefault(sample.metric.name, []).append(sample)
+    for series in by_name.values():
+        yield _family(series[0].metric, series)
 
 
-def number_of(counted: Snapshot, metric: Counter | Gauge) -> float:
-    """The value of a metric without labels; 0 if it is not there."""
-    value = counted.get((metric.name, ()), 0.0)
-    assert not isinstance(value, Distribution)  # noqa: S101 - as the metric's kind says
-    return value
-
-
-def lasting(counted: Snapshot) -> Snapshot:
-    """What outlives a worker: what only counts up."""
-    return {
-        series: value
-        for series, value in counted.items()
-        if not isinstance(BY_NAME[series[0]], Gauge)
-    }
-
-
-def _both(metric: Metric, one: Value, other: Value) -> Value:
-    if isinstance(one, Distribution) and isinstance(other, Distribution):
-        counts = (mine + theirs for mine, theirs in zip(one.counts, other.counts, strict=True))
-        return Distribution(tuple(counts), one.total + other.total)
-    assert not isinstance(one, Distribution)  # noqa: S101 - one metric has one kind of value
-    assert not isinstance(other, Distribution)  # noqa: S101
-    if isinstance(metric, Gauge) and metric.of_workers != "sum":
-        return max(one, other) if metric.of_workers == "max" else one
-    return one + other
-
-
-def families(counted: Snapshot) -> Iterable[Family]:
-    """The series in the form that the Prometheus client writes out."""
-    by_name: dict[str, list[tuple[tuple[str, ...], Value]]] = {}
-    for (name, labels), value in counted.items():
-        by_name.setdefault(name, []).append((labels, value))
-    for name, series in by_name.items():
-        yield _family(BY_NAME[name], series)
-
-
-def _family(metric: Metric, series: Iterable[tuple[tuple[str, ...], Value]]) -> Family:
+def _family(metric: Metric, series: Iterable[Sample]) -> Family:
     if isinstance(metric, Histogram):
         histogram = HistogramMetricFamily(metric.name, metric.help, labels=metric.labels)
         bounds = (*map(floatToGoString, metric.bounds), "+Inf")
-        for labels, value in series:
+        for _, value, labels in series:
             assert isinstance(value, Distribution)  # noqa: S101 - as the metric's kind says
             buckets = list(zip(bounds, accumulate(value.counts), strict=True))
             histogram.add_metric(labels, buckets, value.total)
         return histogram
     kind = CounterMetricFamily if isinstance(metric, Counter) else GaugeMetricFamily
     family = kind(metric.name, metric.help, labels=metric.labels)
-    for labels, value in series:
+    for _, value, labels in series:
         assert not isinstance(value, Distribution)  # noqa: S101 - as the metric's kind says
         family.add_metric(labels, value)
     return family

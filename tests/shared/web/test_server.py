@@ -1,6 +1,5 @@
-"""Whom a service believes about its callers, and how its workers share them."""
+"""Whose forwarded addresses a service trusts, and how it logs from its first line on."""
 
-import socket
 import sys
 from pathlib import Path
 
@@ -9,7 +8,6 @@ import pytest
 
 from services.local import components as services
 from services.local.processes import Process
-from shared.web.server import listener_beside_others
 from tests import keys
 from tests.harness import HOST, events_in, free_port
 from tests.waiting import until
@@ -59,27 +57,26 @@ def test_forwarded_address_counts_only_from_a_trusted_proxy(
     assert statuses == [200] * _LIMIT + [200 if counted_apart else 429]
 
 
-@pytest.mark.parametrize("workers", [1, 2])
 def test_everything_that_is_said_from_the_first_line_on_is_an_event(
-    redis_url: str, tmp_path: Path, workers: int
+    redis_url: str, tmp_path: Path
 ) -> None:
-    """Also what uvicorn says before there is an app, in every process of the server."""
+    """Also what uvicorn says before there is an app."""
     process = Process(
         "inference",
         [
             *(sys.executable, "-m", "shared.web.server", "services.inference.main:create_app"),
-            *("--port", str(free_port()), "--workers", str(workers)),
+            *("--port", str(free_port())),
         ],
         folder=tmp_path,
         env={"PATH": "", "REDIS_URL": redis_url},
     )
     process.start()
-    until(lambda: process.log.read_text().count("startup complete") == workers)
+    until(lambda: "startup complete" in process.log.read_text())
     process.stop()
     events = events_in(process)
     assert all(list(event)[:4] == ["time", "level", "logger", "event"] for event in events)
     assert {event["logger"] for event in events} == {"uvicorn.error"}
-    assert sum(event["event"].startswith("Started server process") for event in events) == workers
+    assert sum(event["event"].startswith("Started server process") for event in events) == 1
 
 
 def test_app_that_does_not_start_says_so_in_events(tmp_path: Path) -> None:
@@ -95,27 +92,3 @@ def test_app_that_does_not_start_says_so_in_events(tmp_path: Path) -> None:
         assert event["level"] == "critical"
         assert name.lower() in str(event).lower()
         assert "7431" not in str(event)
-
-
-def test_connections_that_come_at_once_are_spread_over_the_workers() -> None:
-    """No worker gets all of them, whichever of them is the first to accept."""
-    port = free_port()
-    with listener_beside_others(HOST, port) as first, listener_beside_others(HOST, port) as second:
-        for listener in (first, second):
-            listener.listen()
-            listener.setblocking(False)
-        callers = [socket.create_connection((HOST, port)) for _ in range(64)]
-        waiting = [_accept_all(first), _accept_all(second)]
-        for connection in (*callers, *waiting[0], *waiting[1]):
-            connection.close()
-    assert sum(map(len, waiting)) == 64
-    assert all(waiting)
-
-
-def _accept_all(listener: socket.socket) -> list[socket.socket]:
-    accepted = []
-    while True:
-        try:
-            accepted.append(listener.accept()[0])
-        except BlockingIOError:
-            return accepted
