@@ -1,6 +1,6 @@
-"""What the product is measured against: the same framework doing less, or doing it as tutorials do.
+"""The apps that the product is compared with.
 
-Each is served like the product: ``uvicorn --factory tests.load.baselines:create_limit_app``.
+Each is served by the product's own command, given another app factory.
 """
 
 from datetime import UTC, datetime
@@ -15,7 +15,7 @@ from shared.contract.ids import uuid7
 
 
 def create_empty_app() -> FastAPI:
-    """An empty route of the framework, to read and to write to."""
+    """Create an app with empty routes to read from and to write to."""
     app = FastAPI()
 
     @app.get("/")
@@ -30,28 +30,28 @@ def create_empty_app() -> FastAPI:
 
 
 def create_limit_app() -> FastAPI:
-    """The decision route with the product's models of request and answer, and no work between.
+    """Create the decision route with the product's request and response models and no work between.
 
-    What FastAPI's own handling costs, and so the limit of whoever takes it.
+    It shows what FastAPI's own handling costs, which bounds any service that uses it.
     """
     app = FastAPI()
     decision = _decision(0.8123, Application.model_validate(EXAMPLE))
 
     @app.post("/predict")
     async def predict(application: LoanApplication) -> Decision:  # noqa: ARG001 - it is validated
-        """Answer the same decision to everybody."""
+        """Answer every request with the same decision."""
         return decision
 
     return app
 
 
 def create_tutorial_app() -> FastAPI:
-    """The random forest as tutorials serve it: pandas and scikit-learn on every request.
+    """Serve the random forest as tutorials do: pandas and scikit-learn on every request.
 
-    Nothing is recorded, limited or logged. One call of the forest gives the probability and,
-    by it, the class; many tutorials make two.
+    Nothing is recorded, limited or logged. One call of the forest yields the probability, and from
+    it the class; many tutorials make two calls.
     """
-    # Imported here, so that the other apps, whose memory is compared, never load them.
+    # Imported here so that the other apps, whose memory is compared, never load them.
     import joblib  # noqa: PLC0415
     import pandas as pd  # noqa: PLC0415
 

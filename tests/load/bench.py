@@ -1,4 +1,4 @@
-"""``python -m tests.load.bench``: every promise about speed, measured in one run."""
+"""``python -m tests.load.bench``: measures every promise about speed in one run."""
 
 import argparse
 import sys
@@ -8,28 +8,28 @@ from typing import Final
 
 from services.local.processes import CannotStart
 from tests.load import (
-    consumer_figures,
-    decision_figures,
-    history_figures,
-    observation_figures,
+    consumer_benchmarks,
+    decision_benchmarks,
+    history_benchmarks,
+    observation_benchmarks,
     report,
     wrk,
 )
-from tests.load.figure import Figure
+from tests.load.measurement import Measurement
 from tests.load.stack import Bench, open_bench
 from tests.load.wrk import NotMeasured
 
-FIGURES: Final[dict[str, Callable[[Bench], list[Figure]]]] = {
-    "limit": decision_figures.against_limit,
-    "tutorial": decision_figures.against_tutorial,
-    "unloaded": decision_figures.unloaded,
-    "batch": decision_figures.beside_batch,
-    "benchmark": decision_figures.benchmark_route,
-    "observation": observation_figures.observation,
-    "consumer": consumer_figures.drain,
-    "history": history_figures.uncached_reads,
-    "cached": history_figures.cached_statistics,
-    "start": decision_figures.start_and_memory,
+BENCHMARKS: Final[dict[str, Callable[[Bench], list[Measurement]]]] = {
+    "limit": decision_benchmarks.against_limit,
+    "tutorial": decision_benchmarks.against_tutorial,
+    "unloaded": decision_benchmarks.unloaded,
+    "batch": decision_benchmarks.beside_batch,
+    "benchmark": decision_benchmarks.benchmark_route,
+    "observation": observation_benchmarks.observation,
+    "consumer": consumer_benchmarks.drain,
+    "history": history_benchmarks.uncached_reads,
+    "cached": history_benchmarks.cached_statistics,
+    "start": decision_benchmarks.start_and_memory,
 }
 _DOCUMENT: Final = Path("docs/performance.md")
 _RESULTS: Final = Path(".local/bench.json")
@@ -37,13 +37,13 @@ _FOLDER: Final = Path(".local/bench")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Print the table; 0 when every bound is kept, 1 when one is not, 2 when nothing was measured.
+    """Print the table; return 0 if every bound is met, 1 if one is missed, 2 if nothing ran.
 
-    A missed bound is measured like any other and named again below the table.
+    Missed bounds are repeated below the table.
     """
     options = _options(arguments)
-    names = options.figures or list(FIGURES)
-    figures: list[Figure] = []
+    names = options.benchmarks or list(BENCHMARKS)
+    measurements: list[Measurement] = []
     try:
         wrk.executable()
         with open_bench(
@@ -56,7 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         ) as bench:
             for number, name in enumerate(names, start=1):
                 _say(f"[{number}/{len(names)}] {name}")
-                figures += FIGURES[name](bench)
+                measurements += BENCHMARKS[name](bench)
     except (NotMeasured, CannotStart) as error:
         print(error, file=sys.stderr)
         return 2
@@ -66,35 +66,37 @@ def main(arguments: Sequence[str] | None = None) -> int:
         f"{options.rounds} interleaved rounds of {options.seconds:g} s,"
         f" {options.rows:,} rows, {options.events:,} events"
     )
-    _say(f"\n{report.summary(figures)}\n")
-    report.write_json(_RESULTS, figures, measured_under)
+    _say(f"\n{report.summary(measurements)}\n")
+    report.write_json(_RESULTS, measurements, measured_under)
     if options.write:
-        report.write_section(_DOCUMENT, figures, measured_under)
-    missed = report.missed(figures)
-    for figure in missed:
-        _say(f"Missed: {figure.name} ({figure.detail})")
+        report.write_section(_DOCUMENT, measurements, measured_under)
+    missed = report.missed(measurements)
+    for measurement in missed:
+        _say(f"Missed: {measurement.name} ({measurement.detail})")
     return 1 if missed else 0
 
 
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.load.bench", description=__doc__)
-    parser.add_argument("figures", nargs="*", metavar="figure", help=", ".join(FIGURES))
+    parser.add_argument("benchmarks", nargs="*", metavar="benchmark", help=", ".join(BENCHMARKS))
     parser.add_argument("--quick", action="store_true", help="a rougher run of a few minutes")
     parser.add_argument("--rounds", type=int, help="interleaved rounds, at least 3 (5)")
-    parser.add_argument("--seconds", type=float, help="of each contender and round (5)")
-    parser.add_argument("--rows", type=int, help="in the large history (10000000)")
-    parser.add_argument("--events", type=int, help="on the stream to drain (100000)")
-    parser.add_argument("--write", action="store_true", help=f"renew the table in {_DOCUMENT}")
+    parser.add_argument("--seconds", type=float, help="per contender and round (5)")
+    parser.add_argument("--rows", type=int, help="rows in the large history (10000000)")
+    parser.add_argument("--events", type=int, help="events on the stream to drain (100000)")
+    parser.add_argument("--write", action="store_true", help=f"update the table in {_DOCUMENT}")
     options = parser.parse_args(arguments)
     defaults = (3, 2.0, 300_000, 20_000) if options.quick else (5, 5.0, 10_000_000, 100_000)
     for name, value in zip(("rounds", "seconds", "rows", "events"), defaults, strict=True):
         if getattr(options, name) is None:
             setattr(options, name, value)
-    unknown = sorted(set(options.figures) - set(FIGURES))
+    unknown = sorted(set(options.benchmarks) - set(BENCHMARKS))
     if unknown:
-        parser.error(f"no such figure: {', '.join(unknown)}; there are {', '.join(FIGURES)}")
+        parser.error(
+            f"no such benchmark: {', '.join(unknown)}; choose from {', '.join(BENCHMARKS)}"
+        )
     if options.rounds < 3:
-        parser.error("fewer than 3 rounds show nothing")
+        parser.error("at least 3 rounds are needed")
     return options
 
 

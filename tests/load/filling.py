@@ -1,4 +1,4 @@
-"""A history of any length, made inside the database from decisions that were really made."""
+"""A history of any length, made inside the database from real decisions."""
 
 from collections.abc import Sequence
 from typing import Final
@@ -9,15 +9,15 @@ from tqdm import tqdm
 from services.history.recorder import decode
 from services.history.records import COLUMNS
 from services.history.tables import HISTOGRAM_BUCKETS, MISSING, predictions
-from tests.load.consumer_figures import real_events
+from tests.load.consumer_benchmarks import real_events
 
 _SAMPLE: Final = 2_000
 _PER_STATEMENT: Final = 100_000
 _DAYS: Final = 60
 
-# Each row is one of the decisions, at a time and under a number of its own. The rows are spread
-# evenly over the last days and arrive in order, as decisions do; the lender's numbers arrive in
-# none (the factor has no common divisor with the modulus, so no number comes twice).
+# Each row copies a decision under its own time and loan number. Rows are spread evenly over the
+# last days and arrive in order of time, as decisions do; loan numbers arrive in no order (factor
+# and modulus are coprime, so none repeats).
 _TIME: Final = f"now() - interval '{_DAYS} days' * (1 - n::float8 / $3)"
 _CHANGED: Final = {
     "id": f"uuidv7({_TIME} - clock_timestamp())",
@@ -30,7 +30,7 @@ _FILL: Final = f"""
 INSERT INTO predictions ({", ".join(column.name for column in predictions.columns)})
 SELECT {", ".join(_CHANGED.get(column.name, column.name) for column in predictions.columns)}
 FROM generate_series($1::bigint, $2::bigint) AS n JOIN sample ON number = n % {_SAMPLE}
-"""  # noqa: S608 - put together from the product's own column names and numbers
+"""  # noqa: S608 - made of the product's own column names and numbers
 
 _HISTOGRAM: Final = ", ".join(
     f"count(*) FILTER (WHERE bucket = {bucket})" for bucket in range(1, HISTOGRAM_BUCKETS + 1)
@@ -58,7 +58,7 @@ FROM predictions GROUP BY 1, 2, 3
 
 
 async def fill(url: str, *, rows: int) -> None:
-    """Put ``rows`` decisions and their roll-ups into an empty, migrated database."""
+    """Fill an empty, migrated database with ``rows`` decisions and their roll-ups."""
     connection = await asyncpg.connect(url)
     try:
         await _stage(connection, real_events(min(rows, _SAMPLE)))

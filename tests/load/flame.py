@@ -1,4 +1,4 @@
-"""``python -m tests.load.flame``: where the time of a decision goes, as a flame graph."""
+"""``python -m tests.load.flame``: draws where the time of a decision goes, as a flame graph."""
 
 import argparse
 import re
@@ -10,7 +10,7 @@ from typing import Final
 
 from services.local.processes import CannotStart
 from tests.load import stack, wrk
-from tests.load.decision_figures import LOADED, applications_to
+from tests.load.decision_benchmarks import LOADED, applications_to
 from tests.load.stack import open_bench
 from tests.load.wrk import NotMeasured
 
@@ -20,7 +20,7 @@ _SAMPLES_PER_S: Final = 200
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Load one worker and draw its stacks; 0, or 2 with a sentence when that is not possible."""
+    """Load one worker and draw its stacks; return 0, or 2 with a reason if that is impossible."""
     parser = argparse.ArgumentParser(prog="python -m tests.load.flame", description=__doc__)
     parser.add_argument("--seconds", type=float, default=10.0)
     parser.add_argument("--to", type=Path, default=_PICTURE, help=f"the picture ({_PICTURE})")
@@ -38,7 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             recording = _record(serving.session, seconds=options.seconds, to=options.to)
             measured = route.run(connections=LOADED, seconds=options.seconds + 1)
             if recording.wait() != 0:
-                raise NotMeasured("py-spy was not allowed to look; on some systems only root is.")
+                raise NotMeasured("py-spy was denied access; on some systems it needs root.")
     except (NotMeasured, CannotStart) as error:
         print(error, file=sys.stderr)
         return 2
@@ -48,7 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _name(picture: Path, title: str) -> None:
-    """Give the picture a title; py-spy writes the command there, with the paths of the machine."""
+    """Replace py-spy's title, which is the command with the machine's paths."""
     text = re.sub(r'(<text id="title"[^>]*>)[^<]*', rf"\g<1>{title}", picture.read_text())
     picture.write_text(text)
 

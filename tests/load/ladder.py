@@ -1,4 +1,4 @@
-"""``python -m tests.load.ladder``: rising load on a running system, until it no longer keeps up."""
+"""``python -m tests.load.ladder``: raises the load on a running system until it falls behind."""
 
 import argparse
 import sys
@@ -16,7 +16,7 @@ _MAX_RUNGS: Final = 40
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Print each rung and the knee: the last rate that held; 1 when not even the first did."""
+    """Print each rung and the knee, the last rate that held; return 1 if the first did not hold."""
     options = _options(arguments)
     plan = plan_of(options, wants_ids=False)
     knee: float | None = None
@@ -46,12 +46,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def rungs(start: float, step: float) -> list[float]:
-    """The rates to try, each ``step`` times the one before."""
+    """Return the rates to try, each ``step`` times the previous one."""
     return [start * step**number for number in range(_MAX_RUNGS)]
 
 
 def holds(summary: Summary, *, rate: float, p99_ms: float) -> bool:
-    """Whether the system kept up: no error, nearly the whole rate, and p99 within its bound."""
+    """Whether the system kept up: no error, nearly the full rate, and p99 within its bound."""
     return (
         not summary.errors
         and summary.rate >= rate * _KEPT_UP
@@ -69,9 +69,11 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.load.ladder", description=__doc__)
     add_common_options(parser)
     parser.add_argument("--start", type=float, default=100.0, help="the first rate")
-    parser.add_argument("--step", type=float, default=1.4, help="each rung is so many times higher")
-    parser.add_argument("--seconds", type=float, default=5.0, help="of each rung")
-    parser.add_argument("--p99-ms", type=float, default=100.0, help="above it a rung has broken")
+    parser.add_argument("--step", type=float, default=1.4, help="factor from rung to rung")
+    parser.add_argument("--seconds", type=float, default=5.0, help="per rung")
+    parser.add_argument(
+        "--p99-ms", type=float, default=100.0, help="highest p99 of a rung that holds"
+    )
     return parser.parse_args(arguments)
 
 

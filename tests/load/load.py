@@ -1,4 +1,4 @@
-"""``python -m tests.load.load``: a steady load on a running system, and what it did with it."""
+"""``python -m tests.load.load``: puts a steady load on a running system and reports the outcome."""
 
 import argparse
 import json
@@ -20,10 +20,10 @@ from tests.load.sender import Plan
 
 _FOLDER: Final = Path(".local/load")
 _KEY_FILE: Final = Path(".local/api-key")
-"""Where ``make run`` keeps the key it made for this machine."""
+"""Where ``make run`` keeps the key that it made for this machine."""
 
 _SAFE_SHARE: Final = 0.7
-"""Above this share of its own ceiling, the tool measures itself as well."""
+"""Above this share of its own ceiling, the tool measures itself too."""
 
 _OVERRUN_S: Final = 2.0
 _DRAINED_WITHIN_S: Final = 60.0
@@ -32,7 +32,7 @@ _CLOCK_SLACK: Final = timedelta(seconds=5)
 
 @dataclass(frozen=True)
 class Loaded:
-    """A finished run of load."""
+    """A finished load run."""
 
     schedule: Schedule
     results: Results
@@ -41,9 +41,9 @@ class Loaded:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Load, show and keep the outcome.
+    """Load the system, then show and keep the outcome.
 
-    1 when nothing was answered, or what was to be proved is not so; 2 when it cannot be told.
+    Returns 1 if nothing was answered or the proof fails, 2 if the outcome cannot be determined.
     """
     options = _options(arguments)
     plan = plan_of(options, wants_ids=options.prove)
@@ -71,7 +71,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def load(plan: Plan, *, rate: float, seconds: float, show: bool = True) -> Loaded:
-    """Load for so long, and sum up."""
+    """Load the system for ``seconds`` and summarise."""
     began_at = datetime.now(UTC)
     schedule, found = sender.run(plan, rate=rate, duration_s=seconds, show=show)
     summary = summarise(found, scheduled=schedule.requests, starts_at_s=schedule.starts_at_s)
@@ -79,7 +79,7 @@ def load(plan: Plan, *, rate: float, seconds: float, show: bool = True) -> Loade
 
 
 def own_ceiling(plan: Plan) -> float:
-    """What this tool can send per second, from these processes to an empty route beside them."""
+    """Measure the requests per second that these processes can send to an empty local route."""
     with (
         tempfile.TemporaryDirectory(prefix="loan-load-") as folder,
         stack.baseline("empty", Path(folder)) as empty,
@@ -88,25 +88,25 @@ def own_ceiling(plan: Plan) -> float:
 
 
 def say_ceiling(ceiling: float, *, rate: float) -> None:
-    """Tell what the tool can do, and whether the wanted rate is too near to it."""
+    """Print the tool's ceiling, and a warning if the requested rate is too close to it."""
     print(f"This tool's own ceiling here is {ceiling:,.0f} requests a second.")
     if rate > ceiling * _SAFE_SHARE:
         print(
-            f"At {rate:,.0f} a second the times below are partly its own: "
+            f"At {rate:,.0f} a second the tool itself adds to the times below: "
             f"stay under {ceiling * _SAFE_SHARE:,.0f}, or use more processes on more cores."
         )
 
 
 def add_common_options(parser: argparse.ArgumentParser) -> None:
-    """The options that say where to send, and from how many processes."""
+    """Add the options for where to send, and from how many processes."""
     parser.add_argument("--url", default="http://127.0.0.1:8000", help="the inference service")
-    parser.add_argument("--key", help=f"API key (the one that make run keeps in {_KEY_FILE})")
+    parser.add_argument("--key", help=f"API key (the one in {_KEY_FILE}, from make run)")
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--in-flight", type=int, default=64, help="open requests per process")
 
 
 def plan_of(options: argparse.Namespace, *, wants_ids: bool) -> Plan:
-    """What the options ask for; the seed is new each time, so that no application comes twice."""
+    """Build the plan from the options, with a new seed so that no application repeats."""
     key: str | None = options.key
     if key is None:
         with suppress(OSError):
@@ -125,7 +125,7 @@ def plan_of(options: argparse.Namespace, *, wants_ids: bool) -> Plan:
 def _keep(
     folder: Path, loaded: Loaded, plan: Plan, *, rate: float, proved: proof.Proof | None
 ) -> None:
-    """Write the outcome and its picture, named by the moment it began."""
+    """Write the outcome and its picture, named after the moment the run began."""
     path = folder / f"{loaded.began_at:%Y%m%dT%H%M%SZ}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     kept = {
@@ -147,13 +147,13 @@ def _keep(
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.load.load", description=__doc__)
     add_common_options(parser)
-    parser.add_argument("--rate", type=float, default=200.0, help="requests a second, in all")
+    parser.add_argument("--rate", type=float, default=200.0, help="total requests a second")
     parser.add_argument("--seconds", type=float, default=30.0)
     parser.add_argument(
-        "--prove", action="store_true", help="find each acknowledged decision in the history, once"
+        "--prove", action="store_true", help="check that the history has each decision exactly once"
     )
     parser.add_argument("--history-url", default="http://127.0.0.1:8001")
-    parser.add_argument("--folder", type=Path, default=_FOLDER, help="for the outcome")
+    parser.add_argument("--folder", type=Path, default=_FOLDER, help="where to keep the outcome")
     parser.add_argument(
         "--drained-within", type=float, default=_DRAINED_WITHIN_S, help="seconds, for --prove"
     )

@@ -1,4 +1,4 @@
-"""A run of load as a picture: what was answered each second, and how long it took."""
+"""A picture of a load run: answers per second, and how long they took."""
 
 from collections import defaultdict
 from pathlib import Path
@@ -16,7 +16,7 @@ _DISTRIBUTION: Final = (10, 25, 50, 75, 90, 95, 99, 99.5, 99.9, 99.99, 100)
 
 
 def draw(path: Path, results: Results, *, starts_at_s: float, title: str) -> None:
-    """Write the picture as SVG: throughput and latency over time, latency by percentile."""
+    """Write an SVG of throughput and latency over time, and of latency by percentile."""
     seconds: defaultdict[int, list[float]] = defaultdict(list)
     for sample in results.samples:
         seconds[int(sample.done_s - starts_at_s)].append(sample.latency_s * _MS_PER_S)

@@ -1,4 +1,4 @@
-"""Processor time that other processes have used, from what the system counts."""
+"""Processor time of other processes, as the system reports it."""
 
 import os
 from pathlib import Path
@@ -6,16 +6,16 @@ from typing import Final
 
 _PROCESSES: Final = Path("/proc")
 _SESSION, _USER, _SYSTEM = 3, 11, 12
-"""Places in ``/proc/PID/stat`` after the command's name; see proc(5)."""
+"""Positions in ``/proc/PID/stat`` after the command's name; see proc(5)."""
 
 
 def is_counted() -> bool:
-    """Whether this system tells: Linux does."""
+    """Whether this system reports processor time in ``/proc``, as Linux does."""
     return (_PROCESSES / "self" / "stat").exists()
 
 
 def session_s(session: int) -> float:
-    """Seconds of processor time that the living processes of a session have used so far."""
+    """Return the seconds of processor time used so far by the living processes of a session."""
     ticks = 0
     for process in _PROCESSES.iterdir():
         if process.name.isdigit():
@@ -27,7 +27,7 @@ def session_s(session: int) -> float:
 
 def _fields(process: Path) -> list[str]:
     try:
-        # A command's name may hold spaces and brackets; what follows the last one is numbers.
+        # A command's name may hold spaces and brackets; only numbers follow the last bracket.
         return (process / "stat").read_text().rpartition(")")[2].split()
     except OSError:
-        return []  # it has ended meanwhile
+        return []  # the process has ended meanwhile

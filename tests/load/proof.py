@@ -1,4 +1,4 @@
-"""Whether every acknowledged decision is in the history, once."""
+"""Proof that every acknowledged decision is in the history exactly once."""
 
 import time
 from collections import Counter
@@ -16,15 +16,15 @@ _TIMEOUT_S: Final = 30.0
 
 
 class NotProved(Exception):
-    """The history could not be read to its end; the message is the sentence to show."""
+    """The history could not be read to its end; the message says why."""
 
 
 @dataclass(frozen=True)
 class Proof:
-    """What comparing the acknowledged decisions with the history found.
+    """The comparison of the acknowledged decisions with the history.
 
-    ``missing`` were acknowledged and are not stored. ``doubled`` were acknowledged to two
-    requests, or are stored twice.
+    ``missing`` were acknowledged but not stored. ``doubled`` were acknowledged to two requests or
+    stored twice.
     """
 
     acknowledged: int
@@ -34,12 +34,12 @@ class Proof:
 
     @property
     def holds(self) -> bool:
-        """Whether each is there exactly once."""
+        """Whether each decision is there exactly once."""
         return not self.missing and not self.doubled
 
 
 def compare(acknowledged: Iterable[str], stored: Iterable[str]) -> Proof:
-    """The proof that these two make; what is stored beyond the acknowledged harms nothing."""
+    """Compare the two; decisions stored beyond the acknowledged ones are harmless."""
     answers, records = Counter(acknowledged), Counter(stored)
     doubled = {id_ for counts in (answers, records) for id_, times in counts.items() if times > 1}
     return Proof(
@@ -58,9 +58,9 @@ def prove(
     since: datetime,
     drained_within_s: float,
 ) -> Proof:
-    """Wait until the stream is empty, read the whole history since then, and compare.
+    """Wait until the stream is empty, read the history from ``since`` on, and compare.
 
-    Raises ``NotProved`` when the history refuses, or the stream does not become empty in time.
+    Raises ``NotProved`` if the history refuses or the stream is not empty in time.
     """
     headers = {"x-api-key": key} if key else {}
     with httpx.Client(base_url=history_url, headers=headers, timeout=_TIMEOUT_S) as client:
@@ -72,7 +72,7 @@ def prove(
 
 
 def describe(proof: Proof) -> str:
-    """The proof as lines for a terminal."""
+    """Format the proof for a terminal."""
     outcome = (
         f"{'PROVED' if proof.holds else 'NOT PROVED'}: {proof.acknowledged:,} acknowledged,"
         f" {proof.stored:,} stored meanwhile,"
@@ -97,7 +97,7 @@ def _wait_until_drained(client: httpx.Client, within_s: float) -> None:
 
 
 def _stored_ids(client: httpx.Client, since: datetime) -> Iterator[str]:
-    """The id of each record since then, page by page through the cursors."""
+    """Yield the id of each record from ``since`` on, following the cursors."""
     parameters: dict[str, str | int] = {"limit": _PAGE, "since": since.isoformat()}
     with tqdm(desc="reading the history", unit="record", leave=False) as bar:
         while True:

@@ -1,4 +1,4 @@
-"""What a run of load found: times from the scheduled moment on, and errors by kind."""
+"""Results of a load run: times from the scheduled moment, and errors by kind."""
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -11,7 +11,7 @@ _MS_PER_S: Final = 1000
 
 
 class Sample(NamedTuple):
-    """One request that was answered as it should be; times of ``time.monotonic``."""
+    """One successful request; times from ``time.monotonic``."""
 
     due_s: float
     sent_s: float
@@ -19,44 +19,44 @@ class Sample(NamedTuple):
 
     @property
     def latency_s(self) -> float:
-        """From the scheduled moment, so that waiting to be sent counts as waiting."""
+        """Time since the scheduled moment, so that waiting to be sent counts."""
         return self.done_s - self.due_s
 
     @property
     def late_s(self) -> float:
-        """How long after the scheduled moment it was sent."""
+        """Time from the scheduled moment until the request was sent."""
         return self.sent_s - self.due_s
 
 
 @dataclass
 class Results:
-    """Everything that happened so far; ``ids`` are those of the acknowledged decisions."""
+    """Results so far; ``ids`` are those of the acknowledged decisions."""
 
     samples: list[Sample] = field(default_factory=list)
     errors: Counter[str] = field(default_factory=Counter)
     ids: list[str] = field(default_factory=list)
 
     def add(self, other: "Results") -> None:
-        """Take in what another process, or a later moment, found."""
+        """Add the results of another process, or of a later moment."""
         self.samples += other.samples
         self.errors += other.errors
         self.ids += other.ids
 
     def take(self) -> "Results":
-        """Everything found since the last call."""
+        """Return everything found since the last call."""
         taken = Results(self.samples, self.errors, self.ids)
         self.samples, self.errors, self.ids = [], Counter(), []
         return taken
 
     @property
     def finished(self) -> int:
-        """Requests that were answered, failed or were never sent."""
+        """The number of requests that were answered, failed or were never sent."""
         return len(self.samples) + self.errors.total()
 
 
 @dataclass(frozen=True)
 class Summary:
-    """A run in a few numbers; times in milliseconds, by percentile."""
+    """A run in a few numbers; times are in milliseconds, by percentile."""
 
     scheduled: int
     answered: int
@@ -67,7 +67,7 @@ class Summary:
 
 
 def summarise(results: Results, *, scheduled: int, starts_at_s: float) -> Summary:
-    """The numbers of a finished run that began at ``starts_at_s``."""
+    """Summarise a finished run that began at ``starts_at_s``."""
     samples = results.samples
     elapsed_s = max((sample.done_s for sample in samples), default=starts_at_s) - starts_at_s
     return Summary(
@@ -81,7 +81,7 @@ def summarise(results: Results, *, scheduled: int, starts_at_s: float) -> Summar
 
 
 def percentiles_ms(times_s: Iterable[float]) -> dict[str, float]:
-    """p50 to p99.9 and the maximum, in milliseconds; empty without any time."""
+    """Return p50 to p99.9 and the maximum in milliseconds; empty if there are no times."""
     ordered = sorted(times_s)
     if not ordered:
         return {}
@@ -90,18 +90,18 @@ def percentiles_ms(times_s: Iterable[float]) -> dict[str, float]:
 
 
 def percentile(ordered: Sequence[float], rank: float) -> float:
-    """The smallest value that ``rank`` percent of the ordered values do not exceed."""
+    """Return the smallest value that at least ``rank`` percent of the values do not exceed."""
     return ordered[max(0, ceil(len(ordered) * rank / 100) - 1)]
 
 
 def describe(summary: Summary) -> str:
-    """The summary as lines for a terminal."""
+    """Format the summary for a terminal."""
     errors = ", ".join(f"{count:,} {kind}" for kind, count in summary.errors.items())
     lines = [
         f"answered  {summary.answered:,} of {summary.scheduled:,}, {summary.rate:,.0f} a second",
         f"errors    {errors or 'none'}",
     ]
     for name, times in (("latency", summary.latency_ms), ("sent late", summary.sent_late_ms)):
-        said = "  ".join(f"{rank} {time_ms:,.1f}" for rank, time_ms in times.items())
-        lines.append(f"{name:<9} {said or 'none'} (ms)")
+        percentiles = "  ".join(f"{rank} {time_ms:,.1f}" for rank, time_ms in times.items())
+        lines.append(f"{name:<9} {percentiles or 'none'} (ms)")
     return "\n".join(lines)

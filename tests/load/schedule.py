@@ -1,4 +1,4 @@
-"""When each request is due: an open model, in which a slow answer delays no later request."""
+"""When each request is due, in an open model: a slow answer delays no later request."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Schedule:
-    """``rate`` requests per second for ``duration_s`` from ``starts_at_s`` on, at equal distances.
+    """``rate`` requests per second for ``duration_s``, evenly spaced from ``starts_at_s``.
 
-    Times are of ``time.monotonic``, which all processes of a machine share.
+    Times are from ``time.monotonic``, which all processes of a machine share.
     """
 
     starts_at_s: float
@@ -17,15 +17,15 @@ class Schedule:
 
     @property
     def requests(self) -> int:
-        """How many requests there are in all."""
+        """The total number of requests."""
         return round(self.rate * self.duration_s)
 
     @property
     def ends_at_s(self) -> float:
-        """When the last request is due, and one distance has passed."""
+        """One interval after the last request is due."""
         return self.starts_at_s + self.duration_s
 
     def share(self, process: int, *, of: int) -> Iterator[tuple[int, float]]:
-        """The number and the due time of each request that one of the processes sends."""
+        """Yield the number and due time of each request that one of the processes sends."""
         for number in range(process, self.requests, of):
             yield number, self.starts_at_s + number / self.rate

@@ -1,4 +1,4 @@
-"""Processes that send requests by one schedule, and the live view of what they find."""
+"""Processes that send requests on one schedule, and a live view of the results."""
 
 import asyncio
 import multiprocessing
@@ -25,16 +25,16 @@ from tests.load.schedule import Schedule
 NEVER_SENT: Final = "not sent in time"
 PROCESS_ENDED: Final = "lost with its process"
 REFUSED: Final = "status 503 with Retry-After"
-"""The one refusal that is no fault: come again, nothing was decided."""
+"""The one refusal that is not an error: nothing was decided, retry later."""
 
 _REPORT_EVERY_S: Final = 0.5
 _TIMEOUT_S: Final = 30.0
 _START_TIMEOUT_S: Final = 30.0
-# Well before the services close an idle connection: used in that moment it would be an error.
+# Well before the services close an idle connection, since a request sent at that moment would fail.
 _LIMITS: Final = httpx.Limits(keepalive_expiry=4.0)
 _START_DELAY_S: Final = 0.5
 _OPEN_CLIENT_S: Final = 0.001
-"""Four times what a process needs to make one of its clients."""
+"""Four times what a process needs to open one of its clients."""
 
 _CEILING_RATE: Final = 20_000.0
 _CEILING_S: Final = 1.5
@@ -43,10 +43,10 @@ _MS_PER_S: Final = 1000
 
 @dataclass(frozen=True)
 class Plan:
-    """What to send where. ``in_flight`` bounds the open requests of each process.
+    """What to send, and where. ``in_flight`` bounds the open requests of each process.
 
-    Requests that are late are still sent until ``overrun_s`` after the schedule's end.
-    ``wants_ids`` says whether an answer is a decision whose number is to be kept.
+    Late requests are still sent until ``overrun_s`` after the end of the schedule. ``wants_ids``
+    says whether answers are decisions whose ids are to be kept.
     """
 
     url: str
@@ -66,9 +66,9 @@ def run(
     show: bool = True,
     announce: Callable[[Schedule], None] = lambda _: None,
 ) -> tuple[Schedule, Results]:
-    """Send by a schedule that begins once every process is there; and all that was found.
+    """Send on a schedule that begins once every process is up; return it and all results.
 
-    ``announce`` is told the schedule just before it begins. Raises ``CannotStart`` when a process
+    Calls ``announce`` with the schedule just before it begins. Raises ``CannotStart`` if a process
     does not come up.
     """
     context = multiprocessing.get_context("spawn")
@@ -91,7 +91,7 @@ def run(
         running = partial(_running, senders)
         return schedule, _gather(schedule, found, running=running, show=show)
     except Empty:
-        raise CannotStart("A process that should send requests does not start.") from None
+        raise CannotStart("A process that sends requests did not start.") from None
     finally:
         for process in senders:
             process.terminate()
@@ -99,9 +99,9 @@ def run(
 
 
 def ceiling(plan: Plan) -> float:
-    """Requests per second that these processes can send to ``plan.url`` at most.
+    """Return the requests per second that these processes can send to ``plan.url`` at most.
 
-    Far more are scheduled than can be sent; what counts is how many were answered.
+    Schedules far more than can be sent, and counts how many are answered.
     """
     schedule, results = run(plan, rate=_CEILING_RATE, duration_s=_CEILING_S, show=False)
     if not results.samples:
@@ -113,10 +113,10 @@ def ceiling(plan: Plan) -> float:
 async def send(
     plan: Plan, schedule: Schedule, *, process: int, report: Callable[[Results], None]
 ) -> None:
-    """Send one process's share, and report what was found every half second.
+    """Send one process's share and report results every half second.
 
-    A request that finds ``in_flight`` others open waits, and its time counts from when it was
-    due. What still waits when the overrun is over too is not sent.
+    A request that finds ``in_flight`` others open waits; its time counts from when it was due.
+    Requests still waiting when the overrun ends are not sent.
     """
     rng = random.Random(f"{plan.seed}-{process}")  # noqa: S311 - test data, not a secret
     results = Results()
@@ -145,10 +145,10 @@ def _give_back(
 
 @asynccontextmanager
 async def _open_clients(plan: Plan) -> AsyncIterator[asyncio.LifoQueue[httpx.AsyncClient]]:
-    """A client for each request that may be open, the one used last on top.
+    """Open one client per possible open request, most recently used first.
 
-    One client for all would search its pool on every request: with 64 connections that took ten
-    times as long as the request itself.
+    A single client would search its pool on every request: with 64 connections that took ten times
+    as long as the request itself.
     """
     headers = {"content-type": "application/json"} | ({"x-api-key": plan.key} if plan.key else {})
     certificates = httpx.create_ssl_context()
@@ -163,7 +163,7 @@ async def _open_clients(plan: Plan) -> AsyncIterator[asyncio.LifoQueue[httpx.Asy
 
 
 def _remaining(plan: Plan, schedule: Schedule, number: int) -> int:
-    """How many requests of a share are left from this one on."""
+    """Return how many requests of a share are left, from this one on."""
     return len(range(number, schedule.requests, plan.processes))
 
 
@@ -195,7 +195,7 @@ async def _report_regularly(results: Results, report: Callable[[Results], None])
 def _send_share(
     plan: Plan, number: int, schedules: "Queue[Schedule]", found: "Queue[Results]"
 ) -> None:
-    """The whole life of one process: say that it is there, wait for the schedule, follow it."""
+    """Run one process: announce itself, wait for the schedule, follow it."""
     with suppress(KeyboardInterrupt):
         found.put(Results())
         asyncio.run(send(plan, schedules.get(), process=number, report=found.put))
@@ -204,7 +204,7 @@ def _send_share(
 def _gather(
     schedule: Schedule, found: "Queue[Results]", *, running: Callable[[], bool], show: bool
 ) -> Results:
-    """Everything the processes report until each request is accounted for."""
+    """Collect what the processes report until each request is accounted for."""
     results = Results()
     with tqdm(total=schedule.requests, unit="req", disable=not show) as bar:
         while results.finished < schedule.requests:

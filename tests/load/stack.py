@@ -1,4 +1,4 @@
-"""The servers and services of a benchmark, started as the product starts them."""
+"""The servers and services of a benchmark, started the way the product starts them."""
 
 import os
 import shutil
@@ -27,7 +27,7 @@ _INFERENCE_APP: Final = "services.inference.main:create_app"
 class Bench:
     """Both servers, running and durable, and how much to measure.
 
-    ``rounds`` of ``seconds`` each; ``rows`` in the large history and ``events`` on the stream.
+    ``rounds`` of ``seconds`` each, ``rows`` in the large history, ``events`` on the stream.
     """
 
     folder: Path
@@ -41,11 +41,11 @@ class Bench:
 
     @property
     def headers(self) -> dict[str, str]:
-        """What each request bears, whoever answers it."""
+        """The headers of each request, the same for every contender."""
         return {"Content-Type": "application/json", "X-API-Key": keys.SECRET}
 
     def environment(self, *, database: str = "postgres", redis_number: int = 0) -> dict[str, str]:
-        """What a service is told: a database of the server, and a keyspace of Redis."""
+        """Return a service's environment: a database of the server, and a keyspace of Redis."""
         return services.environment(
             database_url=self.database_url(database),
             redis_url=self.redis.url.replace("db=0", f"db={redis_number}"),
@@ -55,16 +55,16 @@ class Bench:
         )
 
     def database_url(self, database: str) -> str:
-        """The address of one database of the server."""
+        """Return the address of one database of the server."""
         return self.postgres.url.replace("/postgres?", f"/{database}?")
 
     def create_database(self, name: str) -> None:
-        """A new database at the newest schema."""
+        """Create a database with the newest schema."""
         servers.run_sql(self.postgres.url, f"CREATE DATABASE {name}")
         services.migrate(self.environment(database=name))
 
     def clear_stream(self) -> None:
-        """Forget what was published."""
+        """Delete everything that was published."""
         with Redis.from_url(self.redis.url) as redis:
             redis.unlink(STREAM)
 
@@ -86,7 +86,7 @@ def open_bench(
     events: int,
     say: Callable[[str], None],
 ) -> Iterator[Bench]:
-    """A bench in ``folder``, which is emptied before and removed after."""
+    """Open a bench in ``folder``, which is emptied before and removed after."""
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(mode=0o711, parents=True)
     try:
@@ -124,13 +124,13 @@ def inference(bench: Bench, *, app: str = _INFERENCE_APP) -> Iterator[Serving]:
 
 
 def inference_process(bench: Bench, *, port: int) -> Process:
-    """The inference service as ``make run`` starts it; not started."""
+    """Return the inference service as ``make run`` starts it, not yet started."""
     return services.inference(bench.environment(), host=HOST, port=port, logs=bench.folder)
 
 
 @contextmanager
 def history(bench: Bench, *, database: str, redis_number: int = 0) -> Iterator[Serving]:
-    """The history service over one database, ready."""
+    """Serve the history of one database."""
     port = free_port()
     env = bench.environment(database=database, redis_number=redis_number)
     shipped = services.history(env, host=HOST, port=port, logs=bench.folder)
@@ -140,7 +140,7 @@ def history(bench: Bench, *, database: str, redis_number: int = 0) -> Iterator[S
 
 @contextmanager
 def baseline(name: Baseline, folder: Path) -> Iterator[Serving]:
-    """A baseline, served by the very command that serves the product."""
+    """Serve a baseline with the command that serves the product."""
     port = free_port()
     shipped = services.inference({}, host=HOST, port=port, logs=folder)
     command = _served_instead(shipped.command, f"tests.load.baselines:create_{name}_app")
@@ -150,7 +150,7 @@ def baseline(name: Baseline, folder: Path) -> Iterator[Serving]:
 
 @contextmanager
 def consumers(bench: Bench, *, database: str, count: int) -> Iterator[None]:
-    """So many consumers of the stream, spawned; each with a folder for its own log."""
+    """Spawn ``count`` consumers of the stream, each with a folder for its own log."""
     with ExitStack() as stack:
         for number in range(count):
             env = bench.environment(database=database) | {"CONSUMER_NAME": f"bench-{number}"}
@@ -180,7 +180,7 @@ def _serving(
 
 
 def _answers(port: int) -> bool:
-    """Whether it answers ready; a baseline has no such route, and answers 404 once it is."""
+    """Whether it reports ready; a baseline has no such route and answers 404 once it is up."""
     connection = HTTPConnection(HOST, port, timeout=1)
     try:
         connection.request("GET", "/readyz")

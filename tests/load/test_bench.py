@@ -1,4 +1,4 @@
-"""The benchmark's tools: what they read, compare, fill and print."""
+"""The benchmark tools: what they parse, compare, fill and print."""
 
 import json
 import shutil
@@ -22,14 +22,14 @@ from tests.history.storage import assert_rollups_equal_a_recount
 from tests.load import (
     baselines,
     bench,
-    consumer_figures,
+    consumer_benchmarks,
     filling,
-    observation_figures,
+    observation_benchmarks,
     report,
     stack,
     wrk,
 )
-from tests.load.figure import Figure, at_least, at_most, figure, ratio
+from tests.load.measurement import Measurement, at_least, at_most, measured, ratio
 from tests.load.stack import Bench
 from tests.load.wrk import NotMeasured, parse
 from tests.prometheus import Exposition
@@ -50,8 +50,8 @@ def _output(**changes: object) -> str:
     return f"Running 2s test @ http://host\n  1 threads\n{json.dumps(_REPORT | changes)}\n"
 
 
-def test_wrk_output_is_read() -> None:
-    """The rate comes from the requests and the real duration."""
+def test_wrk_output_is_parsed() -> None:
+    """The rate is that of the requests over the real duration."""
     found = parse(_output(), what="a route")
     assert (found.rate, found.p50_s, found.p99_s) == (2500.0, 0.0015, 0.004)
 
@@ -73,7 +73,7 @@ def test_run_without_a_report_or_an_answer_is_not_measured() -> None:
 
 @needs_wrk
 def test_wrk_sends_the_given_bodies_and_counts_refusals(tmp_path: Path) -> None:
-    """A real run on the limit route; bodies that it refuses fail the run, or are seen before."""
+    """A real run on the limit route; a body that it refuses fails the run, or stops its start."""
     good, bad = json.dumps(EXAMPLE), '{"ApplicantIncome": "none"}'
     with stack.baseline("limit", tmp_path) as serving:
 
@@ -91,13 +91,13 @@ def test_wrk_sends_the_given_bodies_and_counts_refusals(tmp_path: Path) -> None:
 def test_missing_wrk_is_one_sentence(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """It says what is missing and how to get it, and starts nothing."""
+    """It says what is missing and how to install it, and starts nothing."""
     monkeypatch.setenv("PATH", "")
     assert bench.main(["limit"]) == 2
     assert capsys.readouterr().err.strip() == wrk.NOT_INSTALLED
 
 
-def test_unknown_figure_is_refused_with_the_known_ones(
+def test_unknown_benchmark_is_refused_with_the_known_ones(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     """Before anything is started."""
@@ -108,7 +108,7 @@ def test_unknown_figure_is_refused_with_the_known_ones(
 
 @pytest.mark.parametrize("create", [baselines.create_limit_app, baselines.create_tutorial_app])
 async def test_baselines_answer_the_products_decision(create: type[FastAPI]) -> None:
-    """Same body, same answer: only then is comparing them fair."""
+    """Same body, same answer: only then is the comparison fair."""
     transport = httpx.ASGITransport(app=create())
     async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
         answer = await client.post("/predict", json=EXAMPLE)
@@ -119,13 +119,13 @@ async def test_baselines_answer_the_products_decision(create: type[FastAPI]) -> 
 
 
 async def test_empty_baseline_reads_and_writes() -> None:
-    """Both answer at once."""
+    """Both routes answer."""
     transport = httpx.ASGITransport(app=baselines.create_empty_app())
     async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
         assert (await client.get("/")).status_code == (await client.post("/")).status_code == 200
 
 
-async def test_unobserved_service_decides_and_says_and_counts_nothing(
+async def test_unobserved_service_decides_but_logs_and_counts_nothing(
     redis_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The same answer: only then is the difference the cost of observing."""
@@ -133,25 +133,25 @@ async def test_unobserved_service_decides_and_says_and_counts_nothing(
     # Not pytest's capture, which is closed while the log still writes to it.
     log = StringIO()
     monkeypatch.setattr(sys, "stderr", log)
-    async with served(observation_figures.create_unobserved_app()) as client:
+    async with served(observation_benchmarks.create_unobserved_app()) as client:
         answer = await client.post("/predict", json=EXAMPLE)
-        told = Exposition((await client.get("/metrics")).text)
+        exposed = Exposition((await client.get("/metrics")).text)
     assert TypeAdapter(Decision).validate_json(answer.content).success
-    assert "http_request_duration_seconds" not in told.names
-    assert told.sum_of("decisions_total") == told.sum_of("decision_stage_seconds_count") == 0
+    assert "http_request_duration_seconds" not in exposed.names
+    assert exposed.sum_of("decisions_total") == exposed.sum_of("decision_stage_seconds_count") == 0
     assert "/predict" not in log.getvalue()
     async with served(create_inference_app()) as client:
         await client.post("/predict", json=EXAMPLE)
-        told = Exposition((await client.get("/metrics")).text)
-    assert told.sum_of("http_request_duration_seconds_count") == 1
-    assert told.sum_of("decisions_total") == 1
+        exposed = Exposition((await client.get("/metrics")).text)
+    assert exposed.sum_of("http_request_duration_seconds_count") == 1
+    assert exposed.sum_of("decisions_total") == 1
     assert "/predict" in log.getvalue()
 
 
 async def test_filled_history_has_distinct_rows_and_the_rollups_of_a_recount(
     database_url: str,
 ) -> None:
-    """More rows than the sample has would make duplicates if anything were merely copied."""
+    """More rows than the sample has, so that a mere copy would show as duplicates."""
     rows = 3_000
     await filling.fill(database_url, rows=rows)
     engine = open_engine(
@@ -178,7 +178,7 @@ async def test_filled_history_has_distinct_rows_and_the_rollups_of_a_recount(
 def test_events_are_drained_and_copied(
     postgres_server: Server, redis_server: Server, redis_url: str, tmp_path: Path
 ) -> None:
-    """By the shipped consumer, all of them; how fast is not this test's matter."""
+    """The shipped consumer stores all of them; how fast does not matter here."""
     assert redis_url == redis_server.url
     small = Bench(
         folder=tmp_path,
@@ -190,47 +190,47 @@ def test_events_are_drained_and_copied(
         postgres=postgres_server,
         redis=redis_server,
     )
-    small.create_database(consumer_figures.DRAINED)
-    events = consumer_figures.real_events(small.events)
-    assert consumer_figures.drain_rate(small, events, consumers=1) > 0
-    assert consumer_figures.copy_rate(small, events) > 0
+    small.create_database(consumer_benchmarks.DRAINED)
+    events = consumer_benchmarks.real_events(small.events)
+    assert consumer_benchmarks.drain_rate(small, events, consumers=1) > 0
+    assert consumer_benchmarks.copy_rate(small, events) > 0
 
 
 def test_ratio_is_taken_round_by_round() -> None:
-    """A round in which everything was slow changes nothing."""
+    """A round in which everything is slow changes nothing."""
     found = ratio("r", [50, 5, 60], [100, 10, 100], bound=at_least(0.5), detail="")
     assert (found.median, found.lowest, found.highest) == (0.5, 0.5, 0.6)
     assert found.met
 
 
-def _figures() -> list[Figure]:
+def _measurements() -> list[Measurement]:
     return [
-        figure("kept", [1.0, 2.0, 3.0], unit="x", bound=at_least(2), detail="a"),
-        figure("missed", [131.0], unit="MiB", bound=at_most(130), detail="b"),
-        figure("reported", [432.1], unit="bytes", bound=None, detail="c"),
+        measured("kept", [1.0, 2.0, 3.0], unit="x", bound=at_least(2), detail="a"),
+        measured("missed", [131.0], unit="MiB", bound=at_most(130), detail="b"),
+        measured("reported", [432.1], unit="bytes", bound=None, detail="c"),
     ]
 
 
-def test_table_shows_each_figure_its_bound_and_whether_it_is_met() -> None:
-    """With the spread where there is one."""
-    lines = report.summary(_figures()).splitlines()[2:]
+def test_table_shows_each_measurement_its_bound_and_whether_it_is_met() -> None:
+    """It shows the spread where there is one."""
+    lines = report.summary(_measurements()).splitlines()[2:]
     assert [line.split() for line in lines] == [
         ["kept", "2x", "(1-3)", "≥", "2x", "yes"],
         ["missed", "131", "MiB", "≤", "130", "MiB", "NO"],
         ["reported", "432", "bytes", "report"],
     ]
-    assert [found.name for found in report.missed(_figures())] == ["missed"]
+    assert [found.name for found in report.missed(_measurements())] == ["missed"]
 
 
 def test_section_is_replaced_and_the_rest_of_the_document_stays(tmp_path: Path) -> None:
-    """Twice gives the same document as once."""
+    """Writing twice gives the same document as writing once."""
     document = tmp_path / "performance.md"
     begin, end = report.markers(report.MADE_BY)
     document.write_text(f"# Before\n{begin}\nold\n{end}\nafter\n")
     measured_under = report.conditions("3 rounds")
-    report.write_section(document, _figures(), measured_under)
+    report.write_section(document, _measurements(), measured_under)
     once = document.read_text()
-    report.write_section(document, _figures(), measured_under)
+    report.write_section(document, _measurements(), measured_under)
     assert document.read_text() == once
     assert once.startswith(f"# Before\n{begin}\nMeasured")
     assert once.endswith(f"{end}\nafter\n")
@@ -239,20 +239,20 @@ def test_section_is_replaced_and_the_rest_of_the_document_stays(tmp_path: Path) 
 
 
 def test_document_without_the_section_is_refused(tmp_path: Path) -> None:
-    """Rather than losing the table or the document."""
+    """Neither the table nor the document is lost."""
     document = tmp_path / "other.md"
     document.write_text("# Other\n")
     with pytest.raises(ValueError, match="no section"):
-        report.write_section(document, _figures(), report.conditions("3 rounds"))
+        report.write_section(document, _measurements(), report.conditions("3 rounds"))
     assert document.read_text() == "# Other\n"
 
 
-def test_json_keeps_figures_and_conditions(tmp_path: Path) -> None:
-    """For programs that follow the figures over time."""
+def test_json_keeps_measurements_and_conditions(tmp_path: Path) -> None:
+    """Programs can follow the measurements over time."""
     path = tmp_path / "new" / "bench.json"
-    report.write_json(path, _figures(), report.conditions("3 rounds"))
+    report.write_json(path, _measurements(), report.conditions("3 rounds"))
     kept = json.loads(path.read_text())
-    assert [(found["name"], found["met"]) for found in kept["figures"]] == [
+    assert [(found["name"], found["met"]) for found in kept["measurements"]] == [
         ("kept", True),
         ("missed", False),
         ("reported", None),

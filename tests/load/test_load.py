@@ -1,4 +1,4 @@
-"""The load tools on a small real run, and the proof that nothing acknowledged was lost."""
+"""The load tools on a small real run, and the proof that nothing acknowledged is lost."""
 
 import asyncio
 import json
@@ -22,14 +22,14 @@ from tests.serving import served
 
 
 def test_acknowledged_and_stored_once_is_proved() -> None:
-    """More in the history than this run acknowledged does no harm."""
+    """Decisions that this run did not make are harmless."""
     proof = compare(["a", "b"], ["b", "c", "a"])
     assert proof.holds
     assert describe(proof) == ("PROVED: 2 acknowledged, 3 stored meanwhile, 0 missing, 0 doubled")
 
 
 def test_missing_and_doubled_decisions_are_named() -> None:
-    """Missing from the history, stored twice, or acknowledged to two requests."""
+    """A decision may be missing, stored twice, or acknowledged to two requests."""
     proof = compare(["a", "b", "c", "c"], ["a", "a", "c"])
     assert not proof.holds
     assert (proof.missing, proof.doubled) == (("b",), ("a", "c"))
@@ -39,7 +39,7 @@ def test_missing_and_doubled_decisions_are_named() -> None:
 def test_run_is_proved_against_the_history_and_a_removed_record_is_missed(
     system: System, database_url: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """200 decisions through the shipped processes; then one record is taken away."""
+    """The shipped processes make 200 decisions; then one record is deleted."""
     arguments = [
         *("--url", system.inference_url, "--history-url", system.history_url),
         *("--key", system.api_key, "--rate", "200", "--seconds", "1", "--prove"),
@@ -74,7 +74,7 @@ def test_run_is_proved_against_the_history_and_a_removed_record_is_missed(
 
 
 async def test_errors_are_counted_by_kind_and_every_request_accounted_for() -> None:
-    """Refusals by their status; none of them is an answer."""
+    """Refusals are counted by status; none of them is an answer."""
     app = FastAPI()
     answers = iter([200, 503, 429, 503, 200])
 
@@ -95,7 +95,7 @@ async def test_unreachable_service_is_an_error_by_name() -> None:
 
 
 async def test_stalled_service_keeps_the_open_requests_bounded_and_the_rest_unsent() -> None:
-    """One slot, held until the schedule has ended: the others were due, and were not sent."""
+    """One request holds the only slot past the end of the schedule: the others are never sent."""
     app = FastAPI()
     asked = []
     release = asyncio.Event()
@@ -119,7 +119,7 @@ async def test_stalled_service_keeps_the_open_requests_bounded_and_the_rest_unse
 def test_ladder_names_the_last_rate_that_held(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """On the limit route, with a step that no machine climbs twice."""
+    """The limit route, with a step that no machine climbs twice."""
     with stack.baseline("limit", tmp_path) as serving:
         arguments = ["--url", serving.url, "--start", "20", "--step", "10000", "--seconds", "1"]
         assert ladder.main([*arguments, "--p99-ms", "30000", "--processes", "1"]) == 0
@@ -146,7 +146,7 @@ def _plan(
 
 
 async def _send(plan: Plan, *, requests: int) -> Results:
-    """What this process finds when it sends so many requests within half a second."""
+    """Send ``requests`` within half a second from this process."""
     found = Results()
 
     schedule = Schedule(time.monotonic(), rate=requests / 0.5, duration_s=0.5)

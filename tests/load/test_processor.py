@@ -1,4 +1,4 @@
-"""What the system counts of other processes' processor time."""
+"""Processor time of other processes, as the system reports it."""
 
 import os
 import signal
@@ -13,9 +13,9 @@ from tests.load.processor import is_counted, session_s
 _WORK = "while True: pass"
 
 
-@pytest.mark.skipif(not is_counted(), reason="this system does not tell in /proc")
+@pytest.mark.skipif(not is_counted(), reason="this system has no /proc")
 def test_all_processes_of_a_session_are_counted() -> None:
-    """The one that leads this session only waits, so what is counted is its worker's."""
+    """The session's leader only waits, so what is counted is its child's."""
     fork = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {_WORK!r}])"
     with subprocess.Popen([sys.executable, "-c", fork], start_new_session=True) as leader:
         try:

@@ -8,7 +8,7 @@ from tests.load.results import Results, Sample, describe, percentile, percentile
 from tests.load.schedule import Schedule
 
 
-def test_schedule_is_shared_out_completely_and_at_equal_distances() -> None:
+def test_schedule_is_shared_completely_and_evenly_spaced() -> None:
     """Three processes together send each request once, when it is due."""
     schedule = Schedule(starts_at_s=100.0, rate=10.0, duration_s=1.0)
     shares = [list(schedule.share(process, of=3)) for process in range(3)]
@@ -18,14 +18,14 @@ def test_schedule_is_shared_out_completely_and_at_equal_distances() -> None:
 
 
 def test_latency_counts_from_the_scheduled_moment() -> None:
-    """A request sent late was waited for as long."""
+    """A request sent late counts the time until it is sent."""
     sample = Sample(due_s=1.0, sent_s=3.0, done_s=3.5)
     assert sample.latency_s == 2.5
     assert sample.late_s == 2.0
 
 
 def test_percentile_is_a_value_that_occurred() -> None:
-    """The nearest rank, never something between two values."""
+    """It is the nearest rank, never a value in between."""
     ordered = [float(number) for number in range(1, 1001)]
     assert [percentile(ordered, rank) for rank in (50, 99, 99.9, 100)] == [500, 990, 999, 1000]
     assert percentile([7.0], 50) == percentile([7.0], 99.9) == 7.0
@@ -37,7 +37,7 @@ def test_percentiles_of_nothing_are_none() -> None:
 
 
 def test_summary_counts_answers_and_errors_by_kind() -> None:
-    """Both from several processes, over the time until the last answer."""
+    """Results of several processes are added, over the time until the last answer."""
     found = Results()
     found.add(Results([Sample(10.0, 10.0, 11.0)], ids=["a"]))
     found.add(Results([Sample(11.0, 11.5, 12.0)], ids=["b"]))
@@ -51,8 +51,8 @@ def test_summary_counts_answers_and_errors_by_kind() -> None:
     assert "2 status 503" in describe(summary)
 
 
-def test_rung_holds_only_without_errors_at_nearly_the_whole_rate_and_in_time() -> None:
-    """Any of the three breaks it."""
+def test_rung_holds_only_without_errors_at_nearly_the_full_rate_and_in_time() -> None:
+    """Failing any of the three breaks it."""
     found = Results([Sample(number / 10, number / 10, number / 10 + 0.01) for number in range(10)])
     good = summarise(found, scheduled=10, starts_at_s=0.0)
     assert ladder.holds(good, rate=10, p99_ms=20)
@@ -63,12 +63,12 @@ def test_rung_holds_only_without_errors_at_nearly_the_whole_rate_and_in_time() -
 
 
 def test_rungs_rise_by_the_step() -> None:
-    """Each rate is the one before, so many times."""
+    """Each rate is a multiple of the previous one."""
     assert ladder.rungs(100, 2)[:3] == [100, 200, 400]
 
 
 def test_picture_is_an_svg_that_names_the_run(tmp_path: Path) -> None:
-    """With text as text, so that it can be searched and read aloud."""
+    """Text stays text, so that it can be searched and read aloud."""
     found = Results([Sample(n / 100, n / 100, n / 100 + 0.002) for n in range(500)])
     path = tmp_path / "new" / "run.svg"
     picture.draw(path, found, starts_at_s=0.0, title="a run of five seconds")

@@ -1,4 +1,4 @@
-"""Runs of ``wrk``, the load generator of the benchmark, and what they measured."""
+"""Runs of ``wrk``, the load generator of the benchmark, and their results."""
 
 import json
 import shutil
@@ -14,7 +14,7 @@ NOT_INSTALLED: Final = "The benchmark needs wrk on the PATH: install it (Debian:
 _TIMEOUT_S: Final = 30
 _US_PER_S: Final = 1_000_000
 
-# The requests are made once, so that the generator costs every contender the same and little.
+# Requests are formatted once, so that the generator costs every contender the same, and little.
 # wrk reports status codes above 399 as errors, and times in microseconds.
 _SCRIPT: Final = """\
 local method, path = [==[{method}]==], [==[{path}]==]
@@ -48,12 +48,12 @@ end
 
 
 class NotMeasured(Exception):
-    """A measurement that is worth nothing; the message is the sentence to show."""
+    """Nothing valid was measured; the message says why."""
 
 
 @dataclass(frozen=True)
-class Measurement:
-    """One run without a single error."""
+class Run:
+    """A run without a single error."""
 
     requests: int
     duration_s: float
@@ -68,14 +68,14 @@ class Measurement:
 
 @dataclass(frozen=True)
 class Target:
-    """One route to load: where, and the requests to send there in turn."""
+    """A route to load, and the script with the requests to send to it in turn."""
 
     url: str
     path: str
     script: Path
 
-    def run(self, *, connections: int, seconds: float) -> Measurement:
-        """Load it from one thread; raises ``NotMeasured`` if a single request failed."""
+    def run(self, *, connections: int, seconds: float) -> Run:
+        """Load the route from one thread; raises ``NotMeasured`` if a single request fails."""
         done = subprocess.run(
             [
                 *(executable(), "--threads", "1", "--connections", str(connections)),
@@ -92,7 +92,7 @@ class Target:
 
 
 def executable() -> str:
-    """The path of wrk; raises ``NotMeasured`` when it is not installed."""
+    """Return the path of wrk; raises ``NotMeasured`` if it is not installed."""
     found = shutil.which("wrk")
     if found is None:
         raise NotMeasured(NOT_INSTALLED)
@@ -107,9 +107,9 @@ def target(
     headers: Mapping[str, str],
     bodies: Sequence[str] = (),
 ) -> Target:
-    """A route at ``url`` that takes each of the bodies by POST in turn, or GET without any.
+    """Return a route that receives the bodies by POST in turn, or GET if there are none.
 
-    The first request is sent once from here; raises ``NotMeasured`` unless it is answered 200.
+    Sends the first request once; raises ``NotMeasured`` unless the answer is 200.
     """
     method = "POST" if bodies else "GET"
     content = bodies[0] if bodies else None
@@ -121,17 +121,17 @@ def target(
     return Target(url, path, script)
 
 
-def parse(output: str, *, what: str) -> Measurement:
-    """What wrk printed; raises ``NotMeasured`` if nothing was answered or anything failed."""
+def parse(output: str, *, what: str) -> Run:
+    """Parse what wrk printed; raises ``NotMeasured`` if a request failed or none was answered."""
     lines = [line for line in output.splitlines() if line.startswith("{")]
     if len(lines) != 1:
         raise NotMeasured(f"{what}: wrk did not report: {output.strip()[-300:]}")
     report: dict[str, Any] = json.loads(lines[0])
     failed = {kind: count for kind, count in report["errors"].items() if count}
     if failed or not report["requests"]:
-        said = ", ".join(f"{count} {kind} errors" for kind, count in failed.items())
-        raise NotMeasured(f"{what}: {said or 'nothing'} among {report['requests']} answers")
-    return Measurement(
+        errors = ", ".join(f"{count} {kind} errors" for kind, count in failed.items())
+        raise NotMeasured(f"{what}: {errors or 'nothing'} among {report['requests']} answers")
+    return Run(
         requests=report["requests"],
         duration_s=report["duration_us"] / _US_PER_S,
         p50_s=report["p50_us"] / _US_PER_S,

@@ -1,4 +1,4 @@
-"""How fast the consumer empties the stream into committed rows and roll-ups."""
+"""How fast the consumer turns the stream into committed rows and roll-ups."""
 
 import asyncio
 import random
@@ -23,8 +23,8 @@ from shared.contract.application import parse_application
 from shared.contract.events import ANONYMOUS, CONSUMER_GROUP, EVENT_FIELD, STREAM
 from tests.applications import random_application
 from tests.load import stack
-from tests.load.decision_figures import decision_route, rate_of
-from tests.load.figure import Figure, at_least, interleave, ratio
+from tests.load.decision_benchmarks import decision_route, rate_of
+from tests.load.measurement import Measurement, at_least, interleave, ratio
 from tests.load.stack import Bench
 from tests.load.wrk import NotMeasured
 
@@ -33,17 +33,17 @@ DRAINED: Final = "drained"
 
 _STAGED: Final = "bench:staged"
 _GROUP: Final = 16
-"""Events in one entry: what one worker hands over together under 32 connections, as measured."""
+"""Events per entry, as measured for one worker under 32 connections."""
 _WARM_UP: Final = 64 * _GROUP
-"""Events that are stored before, or half of them all if that is less, so that every lane has its
-connection open, as COPY has."""
+"""Events stored beforehand (at most half of all), so that every concurrent batch has its connection
+open, as COPY has."""
 _MOST_CONSUMERS: Final = 3
 _POLL_S: Final = 0.005
 _GIVE_UP_S: Final = 300.0
 
 
-def drain(bench: Bench) -> list[Figure]:
-    """From a full stream to committed rows with roll-ups, against COPY of the same rows alone."""
+def drain(bench: Bench) -> list[Measurement]:
+    """Compare draining a full stream, roll-ups included, with a plain COPY of the same rows."""
     events = real_events(bench.events)
     bench.create_database(DRAINED)
     with decision_route(bench) as route:
@@ -61,7 +61,9 @@ def drain(bench: Bench) -> list[Figure]:
         )
     drained = results["drained by 1"]
 
-    def compared(name: str, ours: list[float], theirs: list[float], least: float | None) -> Figure:
+    def compared(
+        name: str, ours: list[float], theirs: list[float], least: float | None
+    ) -> Measurement:
         return ratio(
             name,
             ours,
@@ -91,7 +93,7 @@ def drain(bench: Bench) -> list[Figure]:
 
 
 def real_events(count: int) -> list[bytes]:
-    """Events as the inference service makes them: each a decision on an application of its own."""
+    """Make events as the inference service does, each about a different application."""
     bundle = load_bundle(BUNDLE_ROOT, None)
     rng = random.Random(count)  # noqa: S311 - test data, not a secret
     return [
@@ -109,7 +111,7 @@ def real_events(count: int) -> list[bytes]:
 
 
 def copy_rate(bench: Bench, events: Sequence[bytes]) -> float:
-    """Rows per second of one COPY into a table of the same columns and indexes."""
+    """Return the rows per second of one COPY into a table with the same columns and indexes."""
     rows = [decode(event) for event in events]
 
     async def copy() -> float:
@@ -128,7 +130,7 @@ def copy_rate(bench: Bench, events: Sequence[bytes]) -> float:
 
 
 def drain_rate(bench: Bench, events: Sequence[bytes], *, consumers: int) -> float:
-    """Events per second from a full stream to an empty one, with everything committed."""
+    """Return the events per second from a full stream to an empty one, everything committed."""
     asyncio.run(_empty_tables(bench))
     bench.clear_stream()
     with Redis.from_url(bench.redis.url) as redis:
@@ -136,14 +138,14 @@ def drain_rate(bench: Bench, events: Sequence[bytes], *, consumers: int) -> floa
         warm_up = min(_WARM_UP, len(events) // 2)
         _fill(redis, STREAM, events[:warm_up])
         measured = events[warm_up:]
-        # Under another name, so that one command gives the full stream to waiting consumers.
+        # Staged under another name, so that one command hands the full stream to the consumers.
         redis.xgroup_create(_STAGED, CONSUMER_GROUP, id="0", mkstream=True)
         _fill(redis, _STAGED, measured)
         with stack.consumers(bench, database=DRAINED, count=consumers):
             _wait_until(lambda: len(redis.xinfo_consumers(STREAM, CONSUMER_GROUP)) == consumers)
             _wait_until(lambda: redis.xlen(STREAM) == 0)
-            # So much written at once makes Redis write its file anew, which is not the consumers'
-            # work: what they write themselves is a few bytes an event.
+            # So large a write makes Redis rewrite its file. That is not the consumers' work: they
+            # write a few bytes per event.
             _wait_until(lambda: not redis.info("persistence")["aof_rewrite_in_progress"])
             redis.rename(_STAGED, STREAM)
             began = time.monotonic()

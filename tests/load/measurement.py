@@ -1,4 +1,4 @@
-"""One line of the benchmark's table, and how it comes out of interleaved rounds."""
+"""One row of the benchmark table, and how interleaved rounds produce it."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,18 +13,15 @@ _Result = TypeVar("_Result")
 
 @dataclass(frozen=True)
 class Bound:
-    """What a figure must reach: at least, or at most, so much."""
+    """The limit a median must meet."""
 
     value: float
     kind: Literal["at least", "at most"]
 
 
 @dataclass(frozen=True)
-class Figure:
-    """What was measured: the median of the rounds, the lowest and the highest of them.
-
-    A figure without a bound is only reported.
-    """
+class Measurement:
+    """The median, lowest and highest of the rounds; without a bound it is only reported."""
 
     name: str
     unit: Unit
@@ -36,7 +33,7 @@ class Figure:
 
     @property
     def met(self) -> bool | None:
-        """Whether the median keeps the bound; None without one."""
+        """Whether the median meets the bound; None without one."""
         if self.bound is None:
             return None
         if self.bound.kind == "at least":
@@ -45,20 +42,20 @@ class Figure:
 
 
 def at_least(value: float) -> Bound:
-    """The bound of a figure that should be high."""
+    """A lower bound."""
     return Bound(value, "at least")
 
 
 def at_most(value: float) -> Bound:
-    """The bound of a figure that should be low."""
+    """An upper bound."""
     return Bound(value, "at most")
 
 
-def figure(
+def measured(
     name: str, values: Sequence[float], *, unit: Unit, bound: Bound | None, detail: str
-) -> Figure:
-    """The figure that these rounds make."""
-    return Figure(
+) -> Measurement:
+    """Summarise the values of all rounds."""
+    return Measurement(
         name=name,
         unit=unit,
         median=median(values),
@@ -71,16 +68,16 @@ def figure(
 
 def ratio(
     name: str, ours: Sequence[float], theirs: Sequence[float], *, bound: Bound | None, detail: str
-) -> Figure:
-    """Ours as a multiple of theirs, round by round: what slows a whole round cancels out."""
+) -> Measurement:
+    """Divide ours by theirs round by round, so that what slows a whole round cancels out."""
     values = [mine / other for mine, other in zip(ours, theirs, strict=True)]
-    return figure(name, values, unit="x", bound=bound, detail=detail)
+    return measured(name, values, unit="x", bound=bound, detail=detail)
 
 
 def interleave(
     bench: Bench, contenders: Mapping[str, Callable[[], _Result]], *, show: Callable[[_Result], str]
 ) -> dict[str, list[_Result]]:
-    """The results of each contender: A B A B, for as many rounds as the bench has."""
+    """Run the contenders in turn (A B A B), once per round; return each one's results."""
     results: dict[str, list[_Result]] = {name: [] for name in contenders}
     for number in range(1, bench.rounds + 1):
         for name, run in contenders.items():

@@ -1,4 +1,4 @@
-"""What a decision costs, beside the same framework doing less and doing it as tutorials do."""
+"""Cost of a decision, compared with the same framework doing less and with a tutorial's service."""
 
 import random
 import subprocess
@@ -18,25 +18,25 @@ from services.dashboard.jobs import CONCURRENCY
 from tests.applications import random_application
 from tests.harness import HOST, free_port
 from tests.load import stack, wrk
-from tests.load.figure import Figure, at_least, at_most, figure, interleave, ratio
+from tests.load.measurement import Measurement, at_least, at_most, interleave, measured, ratio
 from tests.load.stack import Bench
-from tests.load.wrk import Measurement, Target
+from tests.load.wrk import Run, Target
 
 LOADED: Final = 32
-"""Connections of a loaded service."""
+"""Connections that load a service."""
 
 _APPLICATIONS: Final = 2000
 _WARM_UP_S: Final = 1.0
 _TUTORIAL_S: Final = 5.0
-"""A contender that answers a few dozen requests a second needs time to answer enough of them."""
+"""The tutorial answers about a hundred requests a second, so it needs longer to count enough."""
 
 _STARTS: Final = 5
 _BYTES_PER_MIB: Final = 2**20
 _SEED: Final = 20240607
 
 
-def against_limit(bench: Bench) -> list[Figure]:
-    """The durable decision under load, against the limit route; and how commits are grouped."""
+def against_limit(bench: Bench) -> list[Measurement]:
+    """Compare the durable decision under load with the limit route; count events per commit."""
     with (
         decision_route(bench) as ours,
         _baseline_route(bench, "limit") as limit,
@@ -61,7 +61,7 @@ def against_limit(bench: Bench) -> list[Figure]:
     groups = calls["cmdstat_xadd"]["calls"]
     answered = sum(run.requests for run in results["/predict"])
     found.append(
-        figure(
+        measured(
             "Events in one group commit under that load",
             [answered / groups],
             unit="events",
@@ -72,8 +72,8 @@ def against_limit(bench: Bench) -> list[Figure]:
     return found
 
 
-def against_tutorial(bench: Bench) -> list[Figure]:
-    """The durable decision under load, against pandas and scikit-learn on every request."""
+def against_tutorial(bench: Bench) -> list[Measurement]:
+    """Compare the durable decision under load with pandas and scikit-learn on every request."""
     with decision_route(bench) as ours, _baseline_route(bench, "tutorial") as tutorial:
         results = interleave(
             bench,
@@ -97,8 +97,8 @@ def against_tutorial(bench: Bench) -> list[Figure]:
     ]
 
 
-def unloaded(bench: Bench) -> list[Figure]:
-    """The median time of a durable decision when nothing else is asked."""
+def unloaded(bench: Bench) -> list[Measurement]:
+    """Measure the median time of a durable decision on an otherwise idle service."""
     with decision_route(bench) as ours, _baseline_route(bench, "limit") as limit:
         results = interleave(
             bench,
@@ -120,8 +120,8 @@ def unloaded(bench: Bench) -> list[Figure]:
     ]
 
 
-def beside_batch(bench: Bench) -> list[Figure]:
-    """What one caller waits while another sends a batch as the dashboard does, a few at a time."""
+def beside_batch(bench: Bench) -> list[Measurement]:
+    """Measure one caller's latency while another sends a batch the way the dashboard does."""
     with decision_route(bench) as one:
         results = interleave(
             bench,
@@ -144,9 +144,9 @@ def beside_batch(bench: Bench) -> list[Figure]:
     ]
 
 
-def _beside_batch(one: Target, bench: Bench) -> Measurement:
+def _beside_batch(one: Target, bench: Bench) -> Run:
     with ThreadPoolExecutor(1) as other:
-        # It begins before and ends after what is measured.
+        # The batch starts before the measured run and ends after it.
         batch = other.submit(one.run, connections=CONCURRENCY, seconds=bench.seconds + 1)
         time.sleep(0.5)
         measured = one.run(connections=1, seconds=bench.seconds)
@@ -154,8 +154,8 @@ def _beside_batch(one: Target, bench: Bench) -> Measurement:
     return measured
 
 
-def benchmark_route(bench: Bench) -> list[Figure]:
-    """All four models on one application, against the champion's durable decision."""
+def benchmark_route(bench: Bench) -> list[Measurement]:
+    """Compare all four models on one application with the champion's durable decision."""
     with stack.inference(bench) as serving:
         four = applications_to(bench, serving.url, "/models/benchmark")
         one = applications_to(bench, serving.url, "/predict")
@@ -176,8 +176,8 @@ def benchmark_route(bench: Bench) -> list[Figure]:
     ]
 
 
-def start_and_memory(bench: Bench) -> list[Figure]:
-    """From the command to ready, and what a worker that has worked then occupies."""
+def start_and_memory(bench: Bench) -> list[Measurement]:
+    """Measure the time from the command to ready, and the memory of a worker after load."""
     starts, sizes = [], []
     for number in range(1, _STARTS + 1):
         port = free_port()
@@ -194,14 +194,14 @@ def start_and_memory(bench: Bench) -> list[Figure]:
         bench.say(f"  start {number} of {_STARTS}: {starts[-1]:.2f} s, {sizes[-1]:.0f} MiB")
     bench.clear_stream()
     return [
-        figure(
+        measured(
             "Cold start of inference to ready",
             starts,
             unit="s",
             bound=at_most(1.5),
             detail=f"{_STARTS} starts, every checksum verified and every model warmed",
         ),
-        figure(
+        measured(
             "Memory of an inference worker, resident, after load",
             sizes,
             unit="MiB",
@@ -213,29 +213,29 @@ def start_and_memory(bench: Bench) -> list[Figure]:
 
 @contextmanager
 def decision_route(bench: Bench) -> Iterator[Target]:
-    """The product's ``POST /predict``, warm."""
+    """Serve the product's ``POST /predict``, warm."""
     with stack.inference(bench) as serving:
         yield applications_to(bench, serving.url, "/predict")
 
 
 def rate_of(target: Target, bench: Bench) -> float:
-    """Requests per second that a loaded route answers."""
+    """Return the requests per second that a loaded route answers."""
     return target.run(connections=LOADED, seconds=bench.seconds).rate
 
 
 def resident_bytes(pid: int) -> int:
-    """The resident memory of a process."""
+    """Return the resident memory of a process."""
     status = Path(f"/proc/{pid}/status")
     if status.exists():
         line = next(line for line in status.read_text().splitlines() if line.startswith("VmRSS"))
         return int(line.split()[1]) * 1024
-    said = subprocess.run(
-        ["ps", "-o", "rss=", "-p", str(pid)],  # noqa: S607 - the system's own, wherever it is
+    listed = subprocess.run(
+        ["ps", "-o", "rss=", "-p", str(pid)],  # noqa: S607 - its path differs between systems
         capture_output=True,
         text=True,
         check=True,
     )
-    return int(said.stdout) * 1024
+    return int(listed.stdout) * 1024
 
 
 @contextmanager
@@ -245,7 +245,7 @@ def _baseline_route(bench: Bench, name: stack.Baseline) -> Iterator[Target]:
 
 
 def applications_to(bench: Bench, url: str, path: str) -> Target:
-    """A warm route that takes applications, no two alike, the same ones for everybody."""
+    """Return a warm route that takes distinct applications, the same ones for every contender."""
     rng = random.Random(_SEED)  # noqa: S311 - test data, not a secret
     bodies = [to_json(random_application(rng)).decode() for _ in range(_APPLICATIONS)]
     target = wrk.target(bench.folder, url, path, headers=bench.headers, bodies=bodies)
@@ -253,15 +253,15 @@ def applications_to(bench: Bench, url: str, path: str) -> Target:
     return target
 
 
-def _loaded(target: Target, bench: Bench) -> partial[Measurement]:
+def _loaded(target: Target, bench: Bench) -> partial[Run]:
     return partial(target.run, connections=LOADED, seconds=bench.seconds)
 
 
-def _rates(results: list[Measurement]) -> list[float]:
+def _rates(results: list[Run]) -> list[float]:
     return [result.rate for result in results]
 
 
-def _rate(result: Measurement) -> str:
+def _rate(result: Run) -> str:
     return f"{result.rate:,.0f}/s"
 
 

@@ -1,4 +1,4 @@
-"""What it costs a decision that it is logged and counted."""
+"""Cost of logging and counting a decision."""
 
 from concurrent.futures import ThreadPoolExecutor
 from statistics import median
@@ -12,23 +12,22 @@ from services.scoring.metrics import DecisionMetrics
 from shared.observability.logs import LogAccess, configure_logging, silent
 from shared.observability.metrics import Metrics
 from tests.load import stack
-from tests.load.decision_figures import LOADED, applications_to
-from tests.load.figure import Figure, at_least, ratio
+from tests.load.decision_benchmarks import LOADED, applications_to
+from tests.load.measurement import Measurement, at_least, ratio
 from tests.load.processor import is_counted, session_s
 from tests.load.stack import Bench, Serving
 from tests.load.wrk import Target
 
 _PAIRS: Final = 4
-"""Pairs of services in a round: the difference is small, and two processes of the very same service
-differ by as much, each as long as it lives (by its memory's layout, by its seed for hashes)."""
+"""Pairs of services per round: two processes of the very same service differ for their whole life
+(memory layout, hash seed) by as much as is to be measured."""
 
 
-def observation(bench: Bench) -> list[Figure]:
-    """The shipped service against itself without a line or a figure of its requests.
+def observation(bench: Bench) -> list[Measurement]:
+    """Compare the shipped service with itself without access log and metrics.
 
-    A worker that is always busy answers as many as its processor time is enough for. That is
-    counted, where it is, with both loaded at once: what disturbs one disturbs the other, and a
-    difference of a hundredth shows.
+    Counts requests per second of processor time where the system reports it, with both loaded at
+    once: what disturbs one disturbs the other, so a difference of one percent shows.
     """
     pairs = bench.rounds * _PAIRS
     ours, theirs = [], []
@@ -52,7 +51,7 @@ def observation(bench: Bench) -> list[Figure]:
 
 
 def _rates_of_pair(bench: Bench) -> tuple[float, float]:
-    """The shipped service and the unobserved one, both started anew."""
+    """Start the shipped service and the unobserved one; return the rates of both."""
     with (
         stack.inference(bench) as shipped,
         stack.inference(bench, app=f"{__name__}:create_unobserved_app") as unobserved,
@@ -67,7 +66,7 @@ def _rates_of_pair(bench: Bench) -> tuple[float, float]:
 
 
 def _rate(bench: Bench, serving: Serving, target: Target) -> float:
-    """Requests that the service answers in a second of its processor time."""
+    """Return the requests that the service answers per second of its processor time."""
     used_s = session_s(serving.session) if is_counted() else 0.0
     measured = target.run(connections=LOADED, seconds=bench.seconds)
     if not is_counted():
@@ -76,9 +75,9 @@ def _rate(bench: Bench, serving: Serving, target: Target) -> float:
 
 
 def create_unobserved_app() -> FastAPI:
-    """The shipped inference service, whose requests are neither logged nor counted.
+    """Create the inference service with neither access log nor metrics.
 
-    The clock is still read, which is 0.3 us of a decision.
+    It still reads the clock, which takes 0.3 us of a decision.
     """
     with patch.multiple(
         main,

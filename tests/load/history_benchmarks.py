@@ -1,4 +1,4 @@
-"""What reading the history costs, with ten thousand rows and with a thousand times as many."""
+"""Cost of reading the history, with ten thousand rows and with a thousand times as many."""
 
 import asyncio
 import random
@@ -20,9 +20,9 @@ from services.history.schemas import encode_cursor
 from services.history.settings import CACHE_PREFIX
 from shared.redis import connect
 from tests.load import stack, wrk
-from tests.load.decision_figures import LOADED
-from tests.load.figure import Figure, at_least, at_most, figure, interleave, ratio
+from tests.load.decision_benchmarks import LOADED
 from tests.load.filling import fill
+from tests.load.measurement import Measurement, at_least, at_most, interleave, measured, ratio
 from tests.load.stack import Bench
 from tests.load.wrk import NotMeasured
 
@@ -48,31 +48,31 @@ class Rows:
     bytes_per_row: float
 
     async def forget(self) -> None:
-        """Let no cached answer be served again."""
+        """Invalidate every cached answer."""
         cache = Cache(connect(self.redis_url), prefix=CACHE_PREFIX)
         await cache.invalidate()
         await cache.aclose()
 
 
-def uncached_reads(bench: Bench) -> list[Figure]:
-    """Each reading route computed afresh, few rows and many in turn; and the size of a row."""
+def uncached_reads(bench: Bench) -> list[Measurement]:
+    """Compare each uncached read with few rows and with many; measure the size of a row."""
     with (
         _filled(bench, rows=_FEW, redis_number=1) as few,
         _filled(bench, rows=bench.rows, redis_number=2) as many,
     ):
-        figures = [_growth(bench, route, few, many) for route in few.paths]
-    size = figure(
+        measurements = [_growth(bench, route, few, many) for route in few.paths]
+    size = measured(
         "Size of a recorded decision in PostgreSQL, indexes included",
         [many.bytes_per_row],
         unit="bytes",
         bound=at_most(450),
         detail=f"{bench.rows:,} rows",
     )
-    return [*figures, size]
+    return [*measurements, size]
 
 
-def cached_statistics(bench: Bench) -> list[Figure]:
-    """Statistics from the cache, against an empty route of the same framework."""
+def cached_statistics(bench: Bench) -> list[Measurement]:
+    """Compare cached statistics with an empty route of the same framework."""
     with (
         _filled(bench, rows=_FEW, redis_number=1) as few,
         stack.baseline("empty", bench.folder) as empty,
@@ -103,8 +103,8 @@ def cached_statistics(bench: Bench) -> list[Figure]:
     ]
 
 
-def _growth(bench: Bench, route: str, few: Rows, many: Rows) -> Figure:
-    """How much longer the median read takes with many rows; the two alternate by request."""
+def _growth(bench: Bench, route: str, few: Rows, many: Rows) -> Measurement:
+    """Measure how much longer the median read takes with many rows, alternating by request."""
     few_medians, many_medians = [], []
     with (
         closing(_open(few.url)) as small,
@@ -174,9 +174,9 @@ async def _ensure_filled(bench: Bench, database: str, *, rows: int) -> None:
 
 
 async def _look(url: str, *, rows: int) -> tuple[str, Sequence[UUID], float]:
-    """The cursor of the deep page, ids of random rows, and the bytes that a row takes.
+    """Return the deep page's cursor, ids of random rows, and the bytes per row.
 
-    A history too short for the deep page gives its last full one.
+    In a history too short for the deep page, the last full page takes its place.
     """
     wanted = _REQUESTS * 100
     before_page = min((_DEEP_PAGE - 1) * _PAGE, rows - _PAGE) - 1
@@ -197,7 +197,7 @@ async def _look(url: str, *, rows: int) -> tuple[str, Sequence[UUID], float]:
 
 
 def _each_in_turn(paths: Sequence[str]) -> _Reader:
-    """A record stays cached whatever is recorded after it, so each is asked for once."""
+    """Request each path once: a record stays cached whatever is recorded after it."""
     remaining = iter(paths)
     return lambda: next(remaining)
 
@@ -208,13 +208,13 @@ def _open(url: str) -> HTTPConnection:
 
 
 def _timed(connection: HTTPConnection, path: str, headers: dict[str, str]) -> float:
-    """Seconds until the whole answer is read; raises ``NotMeasured`` unless it was computed."""
+    """Return the seconds to read the whole answer; raises ``NotMeasured`` if it was cached."""
     began = time.perf_counter()
     connection.request("GET", path, headers=headers)
     answer = connection.getresponse()
     body = answer.read()
     elapsed_s = time.perf_counter() - began
     if answer.status != 200 or answer.headers["X-Cache"] != "MISS":
-        said = body[:200].decode(errors="replace")
-        raise NotMeasured(f"{path} answers {answer.status}, {answer.headers['X-Cache']}: {said}")
+        excerpt = body[:200].decode(errors="replace")
+        raise NotMeasured(f"{path} answers {answer.status}, {answer.headers['X-Cache']}: {excerpt}")
     return elapsed_s
