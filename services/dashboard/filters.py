@@ -1,4 +1,4 @@
-"""The filters of the history, as the address of its page says them."""
+"""The filters of the history, as the address of its page states them."""
 
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -7,40 +7,40 @@ from typing import Any, Final, NamedTuple, get_args
 from pydantic import TypeAdapter, ValidationError
 
 from loan_predictor_client import Filters
-from loan_predictor_client.models import Fault
+from loan_predictor_client.models import Fault, Prediction
 from services.dashboard.formatting import model_title
-from services.dashboard.markup import Field, Option
-from shared.contract.events import ModelName, Prediction
+from services.dashboard.forms import FormField, Option
+from shared.contract.events import ModelName
 
 _ANY: Final = Option("", "Any")
 
 FIELDS: Final = (
-    Field(
+    FormField(
         "prediction",
         "Outcome",
         options=(_ANY, *(Option(name, name) for name in get_args(Prediction))),
     ),
-    Field(
+    FormField(
         "model",
         "Model",
         options=(_ANY, *(Option(name, model_title(name)) for name in get_args(ModelName))),
     ),
-    Field("since", "Decided since (UTC)", kind="datetime-local"),
-    Field("until", "Decided before (UTC)", kind="datetime-local"),
-    Field("min_confidence", "Confidence from", unit="%"),
-    Field("max_confidence", "Confidence up to", unit="%"),
-    Field(
+    FormField("since", "Decided since (UTC)", type="datetime-local"),
+    FormField("until", "Decided before (UTC)", type="datetime-local"),
+    FormField("min_confidence", "Confidence from", unit="%"),
+    FormField("max_confidence", "Confidence up to", unit="%"),
+    FormField(
         "had_warnings",
         "Warnings",
         options=(_ANY, Option("true", "With warnings"), Option("false", "Without")),
     ),
-    Field("loan_id", "Loan ID"),
+    FormField("loan_id", "Loan ID"),
 )
 _FILTERS: Final = TypeAdapter(Filters)
 
 
-class Asked(NamedTuple):
-    """What the address asks for: the fields as typed, and what they mean unless they are wrong."""
+class HistoryQuery(NamedTuple):
+    """What an address selects: the fields as typed, and the filters they mean or their faults."""
 
     values: dict[str, str]
     filters: Filters
@@ -48,12 +48,12 @@ class Asked(NamedTuple):
 
     @property
     def parameters(self) -> dict[str, str]:
-        """The address's parameters that say the same."""
+        """The parameters of an address that selects the same."""
         return {name: value for name, value in self.values.items() if value}
 
 
-def asked_of(parameters: Mapping[str, str]) -> Asked:
-    """What these parameters of an address ask for; others are not looked at."""
+def query_of(parameters: Mapping[str, str]) -> HistoryQuery:
+    """What these parameters of an address select; all others are ignored."""
     values = {spec.name: parameters.get(spec.name, "").strip() for spec in FIELDS}
     try:
         filters = _FILTERS.validate_python(
@@ -64,12 +64,12 @@ def asked_of(parameters: Mapping[str, str]) -> Asked:
             Fault(field=str(fault["loc"][0]), message="cannot be read", value=fault["input"])
             for fault in error.errors()
         ]
-        return Asked(values, Filters(), tuple(faults))
-    return Asked(values, filters, ())
+        return HistoryQuery(values, Filters(), tuple(faults))
+    return HistoryQuery(values, filters, ())
 
 
 def _meant(name: str, value: str) -> Any:
-    """The value as the service counts; what cannot be read is left to be found wrong."""
+    """The value in the service's units; one that cannot be read is left for validation to find."""
     try:
         if name in ("since", "until"):
             time = datetime.fromisoformat(value)

@@ -14,8 +14,8 @@ from loan_predictor_client import (
     InvalidRequest,
     MissingResource,
 )
-from services.dashboard import markup
 from services.dashboard.sessions import SignedOut
+from services.dashboard.templating import NOTHING, part
 from shared.observability.logs import get_logger
 
 RETRY_S: Final = 2.0
@@ -37,8 +37,8 @@ Values = dict[str, str]
 class Region:
     """A part of the page. ``spoken`` regions are read out by a screen reader when they change."""
 
-    def __init__(self, name: str, content: Markup = markup.EMPTY, *, spoken: bool = False) -> None:
-        # Everything shown went through ``Markup``, which escapes whatever is not markup.
+    def __init__(self, name: str, content: Markup = NOTHING, *, spoken: bool = False) -> None:
+        # Not sanitized, for all of it comes from templates, which escape every value.
         self._element = ui.html(content, sanitize=False).mark(name).props(f"data-region={name}")
         self._element.classes("lp-region")
         if spoken:
@@ -82,7 +82,7 @@ class Loader:
         self._fetch = fetch
         self._every_s = every_s
         self._notice = Region(f"{name}-notice", spoken=True)
-        self._region = Region(name, markup.WAITING)
+        self._region = Region(name, loading())
         self._loaded = False
         ui.timer(0, self.load, once=True)
 
@@ -92,49 +92,46 @@ class Loader:
         try:
             content = await self._fetch()
         except SignedOut:
-            self._region.show(SIGNED_OUT)
+            self._region.show(signed_out())
             return
         except CallFailed as error:
             self._notice.show(explain(error, stale=self._loaded))
             if not self._loaded:
-                self._region.show(markup.EMPTY)
+                self._region.show(NOTHING)
             if may_recover(error):
                 again_s = RETRY_S
         else:
-            self._notice.show(markup.EMPTY)
+            self._notice.show(NOTHING)
             self._region.show(content)
             self._loaded = True
         if again_s is not None:
             ui.timer(again_s, self.load, once=True)
 
 
-SIGNED_OUT: Final = Markup(
-    '<div class="lp-card lp-empty"><h2>Signed out</h2><p>This page belongs to a session that has'
-    " ended. Reload it to sign in again.</p></div>"
-)
+def loading() -> Markup:
+    """What stands where content is on its way."""
+    return part("notices", "loading")
+
+
+def signed_out() -> Markup:
+    """What an open page says once its session has ended."""
+    return part("notices", "signed_out")
 
 
 def may_recover(error: CallFailed) -> bool:
-    """Whether the same call may succeed later, with nobody doing anything here."""
+    """Whether the same call may succeed later although nothing is changed here."""
     return not isinstance(error, AccessDenied | InvalidRequest | MissingResource)
 
 
 def explain(error: CallFailed, *, stale: bool = False) -> Markup:
-    """A failed call in words for the person who looks at the page."""
-    if not isinstance(error, ApiError):
-        _log.warning("a call failed", error=str(error))
-        last = (
-            "The figures below are the last ones known."
-            if stale
-            else "Nothing is lost; this page keeps looking and recovers by itself."
-        )
-        return markup.note("The service does not answer at the moment", last, kind="warned")
+    """A failed call in words for the person at the page; ``stale`` if older content stays shown."""
     if isinstance(error, AccessDenied):
-        return markup.note("This is not allowed", error.detail, kind="bad")
+        return part("notices", "denied", error=error)
     if isinstance(error, MissingResource):
-        return markup.note("There is nothing here", error.detail)
+        return part("notices", "missing", error=error)
     if isinstance(error, InvalidRequest):
-        faults = [f"{fault.field} {fault.message}" for fault in error.validation_errors]
-        return markup.note("This cannot be right", *(faults or [error.detail]), kind="bad")
+        return part("notices", "invalid", error=error)
     _log.warning("a call failed", error=str(error))
-    return markup.note("The service cannot do this at the moment", error.detail, kind="warned")
+    if isinstance(error, ApiError):
+        return part("notices", "unavailable", error=error)
+    return part("notices", "unreachable", stale=stale)

@@ -6,13 +6,12 @@ from urllib.parse import parse_qs
 
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import HTMLResponse, RedirectResponse
-from markupsafe import Markup
 
 from loan_predictor_client import AccessDenied, AsyncLoanPredictorClient, CallFailed
-from services.dashboard import theme
 from services.dashboard.gate import COOKIE, LOGIN_PATH, root_of, session_of
 from services.dashboard.sessions import LIFETIME_S, Sessions
 from services.dashboard.settings import DashboardSettings
+from services.dashboard.templating import part
 from shared.access.passwords import is_password
 from shared.access.rate_limit import RateLimitExceeded, RateLimits, parse_limits
 from shared.web.direct import FORM, read_body
@@ -21,23 +20,6 @@ ATTEMPTS_OF_ONE: Final = parse_limits("5/minute;30/hour")
 ATTEMPTS_OF_ALL: Final = parse_limits("60/minute")
 _MAX_FORM_BYTES: Final = 4096
 _KEY_PREFIX: Final = "lp_"
-
-_PAGE: Final = Markup("""<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><title>Sign in · Loan predictor</title>
-<meta name="viewport" content="width=device-width, initial-scale=1">{head}</head>
-<body class="lp-login"><main>
-<form method="post" class="lp-card" autocomplete="on">
-<div class="lp-brand">{logo}<span>Loan predictor</span></div>
-<h1>Sign in</h1>
-<p class="lp-muted">{hint}</p>
-{error}
-<input name="username" value="dashboard" autocomplete="username" hidden>
-<label for="secret">{label}</label>
-<input id="secret" name="secret" type="password" required autofocus autocomplete="current-password"
- {invalid}>
-<input type="hidden" name="next" value="{next}">
-<button class="lp-button" type="submit">Sign in</button>
-</form></main></body></html>""")
 
 
 class Authenticator:
@@ -88,14 +70,14 @@ class Authenticator:
         return self.sessions.begin("API key", theirs)
 
 
-def login_router(porter: Authenticator) -> APIRouter:
+def login_router(authenticator: Authenticator) -> APIRouter:
     """The routes /login and /logout."""
     router = APIRouter(include_in_schema=False)
 
     @router.get(LOGIN_PATH)
     async def ask(request: Request) -> Response:
         """Show the form."""
-        return _page(request, porter, _safe(request.query_params.get("next", "/")))
+        return _page(request, authenticator, _safe(request.query_params.get("next", "/")))
 
     @router.post(LOGIN_PATH)
     async def sign_in(request: Request) -> Response:
@@ -105,15 +87,15 @@ def login_router(porter: Authenticator) -> APIRouter:
         wanted = _safe(form.get("next", ["/"])[0])
         address = request.client.host if request.client else "unknown"
         try:
-            cookie = await porter.admit(form.get("secret", [""])[0].strip(), address=address)
+            cookie = await authenticator.admit(form.get("secret", [""])[0].strip(), address=address)
         except RateLimitExceeded as error:
             told = f"Too many attempts; try again in {error.reset_after_s} s."
-            return _page(request, porter, wanted, told, 429)
+            return _page(request, authenticator, wanted, told, 429)
         except CallFailed:
             told = "The key could not be checked, for the history service does not answer."
-            return _page(request, porter, wanted, told, 503)
+            return _page(request, authenticator, wanted, told, 503)
         if cookie is None:
-            return _page(request, porter, wanted, "That opens nothing here.", 401)
+            return _page(request, authenticator, wanted, "That opens nothing here.", 401)
         response = RedirectResponse(root_of(request.scope) + wanted, status_code=303)
         response.set_cookie(
             COOKIE,
@@ -131,7 +113,7 @@ def login_router(porter: Authenticator) -> APIRouter:
         """End the session, here and in every page that is open."""
         session = session_of(request.scope)
         if session.can_end:
-            porter.sessions.end(session)
+            authenticator.sessions.end(session)
         response = RedirectResponse(root_of(request.scope) + LOGIN_PATH, status_code=303)
         response.delete_cookie(COOKIE, path=root_of(request.scope) or "/")
         return response
@@ -140,21 +122,15 @@ def login_router(porter: Authenticator) -> APIRouter:
 
 
 def _page(
-    request: Request, porter: Authenticator, wanted: str, error: str = "", status: int = 200
+    request: Request, authenticator: Authenticator, wanted: str, error: str = "", status: int = 200
 ) -> Response:
-    with_password = porter.takes_password
-    body = _PAGE.format(
-        head=theme.head(root_of(request.scope)),
-        logo=theme.LOGO,
-        hint="With the dashboard's password, or with an API key of your own."
-        if with_password
-        else "With an API key that may read the history. It stays on the server.",
-        label="Password or API key" if with_password else "API key",
-        error=Markup('<p class="lp-error" role="alert" id="fault">{}</p>').format(error)
-        if error
-        else "",
-        invalid=Markup('aria-invalid="true" aria-describedby="fault"') if error else "",
+    body = part(
+        "login",
+        "page",
+        root=root_of(request.scope),
+        takes_password=authenticator.takes_password,
         next=wanted,
+        error=error,
     )
     return HTMLResponse(body, status)
 

@@ -80,12 +80,12 @@ def create_app(settings: DashboardSettings | None = None) -> FastAPI:
         page.register(watch)
     batch.register(watch, jobs)
     not_found.register(watch)
-    # A bar without a name, which comes and goes above every page, helps nobody.
+    # Its bar has no name, which fails axe, and shows nothing that the pages do not say.
     pages_app.config.quasar_config["loadingBar"] = {"skipHijack": True}
     ui.run_with(
         app,
         title="Loan predictor",
-        favicon=theme.FAVICON,
+        favicon=theme.FOLDER / "favicon.svg",
         language="en-US",
         tailwind=False,
         binding_refresh_interval=None,

@@ -1,70 +1,40 @@
-"""How the dashboard looks: one style sheet and one script, read at start and served from memory."""
+"""How the dashboard looks: a style sheet, a script and an icon, read at start, kept in memory."""
 
 from hashlib import sha256
 from pathlib import Path
 from typing import Final
 
 from fastapi import APIRouter, Request, Response
-from markupsafe import Markup
 
 from services.dashboard.gate import ASSETS_PREFIX
 
-_FOLDER: Final = Path(__file__).parent / "assets"
-_MEDIA_TYPES: Final = {".css": "text/css", ".js": "text/javascript"}
-_FOR_EVER: Final = "public, max-age=31536000, immutable"
-
-LOGO: Final = Markup(
-    '<svg class="lp-logo" viewBox="0 0 32 32" width="28" height="28" aria-hidden="true">'
-    '<rect width="32" height="32" rx="9" fill="var(--accent)"/>'
-    '<path d="M9 17.5l4.6 4.6L23.5 11" fill="none" stroke="#fff" stroke-width="3.2"'
-    ' stroke-linecap="round" stroke-linejoin="round"/></svg>'
-)
-FAVICON: Final = (
-    '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 32 32"><rect width="32" height="32"'
-    ' rx="9" fill="#4338ca"/><path d="M9 17.5l4.6 4.6L23.5 11" fill="none" stroke="#fff"'
-    ' stroke-width="3.2" stroke-linecap="round" stroke-linejoin="round"/></svg>'
-)
+FOLDER: Final = Path(__file__).parent / "assets"
+_MEDIA_TYPES: Final = {".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
+_IMMUTABLE: Final = "public, max-age=31536000, immutable"
+# A few kilobytes that belong to the code like its modules do.
+_ASSETS: Final = {path.name: path.read_bytes() for path in FOLDER.iterdir()}
+_DIGESTS: Final = {name: sha256(content).hexdigest()[:16] for name, content in _ASSETS.items()}
 
 
-def _read(name: str) -> tuple[bytes, str]:
-    content = (_FOLDER / name).read_bytes()
-    return content, sha256(content).hexdigest()[:16]
-
-
-def head(root: str) -> Markup:
-    """What each page's head needs, for a dashboard below the path ``root``."""
-    return Markup(
-        '<script src="{root}{prefix}theme.js?{js}"></script>'
-        '<link rel="stylesheet" href="{root}{prefix}theme.css?{css}">'
-        '<link rel="icon" href="data:image/svg+xml,{icon}">'
-    ).format(
-        root=root,
-        prefix=ASSETS_PREFIX,
-        js=_ASSETS["theme.js"][1],
-        css=_ASSETS["theme.css"][1],
-        icon=FAVICON.replace("#", "%23"),
-    )
+def asset(name: str) -> str:
+    """The address of an asset, below the root; it changes with the content."""
+    return f"{ASSETS_PREFIX}{name}?{_DIGESTS[name]}"
 
 
 def assets_router() -> APIRouter:
-    """The route that serves both files; their address changes with their content."""
+    """The route that serves the assets."""
     router = APIRouter(include_in_schema=False)
 
     @router.get(ASSETS_PREFIX + "{name}")
-    async def asset(name: str, request: Request) -> Response:
-        """One file."""
+    async def serve(name: str, request: Request) -> Response:
+        """One file, which browsers keep if its address names its content."""
         if name not in _ASSETS:
             return Response("There is no such file.", 404, media_type="text/plain")
-        content, version = _ASSETS[name]
-        held = request.url.query == version
+        is_pinned = request.url.query == _DIGESTS[name]
         return Response(
-            content,
+            _ASSETS[name],
             media_type=_MEDIA_TYPES[Path(name).suffix],
-            headers={"cache-control": _FOR_EVER if held else "no-cache"},
+            headers={"cache-control": _IMMUTABLE if is_pinned else "no-cache"},
         )
 
     return router
-
-
-# A few kilobytes that belong to the code like its modules do.
-_ASSETS: Final = {name: _read(name) for name in ("theme.css", "theme.js")}

@@ -1,4 +1,4 @@
-"""An eye on both services, one for all open pages."""
+"""The state of both services, watched once for all open pages."""
 
 import asyncio
 import time
@@ -10,19 +10,15 @@ from markupsafe import Markup
 
 from loan_predictor_client import AsyncLoanPredictorClient, CallFailed
 from loan_predictor_client.calls import Service
-from services.dashboard import markup
+from services.dashboard.templating import NOTHING, part
 
 EVERY_S: Final = 2.0
-_LOSSES: Final[dict[Service, str]] = {
-    "inference": "Decisions and models are not available: the inference service does not answer.",
-    "history": "History and statistics are not available: the history service does not answer.",
-}
 
 
 class Watch:
     """Which services are away, as of at most ``EVERY_S`` and a call ago.
 
-    Nobody is asked while no page is open.
+    No service is called while no page is open.
     """
 
     def __init__(self, client: AsyncLoanPredictorClient) -> None:
@@ -31,17 +27,12 @@ class Watch:
         self._wanted_s = float("-inf")
 
     def notice(self) -> Markup:
-        """What to say above every page; empty while all is well."""
+        """The notice above every page; empty while all is well."""
         self._wanted_s = time.monotonic()
-        if not self._away:
-            return markup.EMPTY
-        lines = [_LOSSES[service] for service in sorted(self._away)]
-        return markup.note(
-            "Part of the system is away", *lines, "This page recovers by itself.", kind="warned"
-        )
+        return part("notices", "services_away", services=self._away) if self._away else NOTHING
 
     async def look(self) -> None:
-        """Ask both once, side by side."""
+        """Check both once, concurrently."""
         services: tuple[Service, ...] = ("inference", "history")
         alive = await asyncio.gather(*(self._is_usable(service) for service in services))
         self._away = frozenset(
@@ -50,7 +41,7 @@ class Watch:
 
     @asynccontextmanager
     async def watching(self) -> AsyncIterator[None]:
-        """Look again and again while the block runs."""
+        """Keep looking while the block runs."""
 
         async def keep_looking() -> None:
             while True:

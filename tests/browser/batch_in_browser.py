@@ -39,7 +39,7 @@ def test_file_is_checked_by_line_decided_and_downloaded(
         ["42", "has 2 cells, the header has 13"],
     ]
     page.get_by_role("button", name="Decide 38 applications").click()
-    expect(page.locator('[data-figure="decided"]')).to_have_text("38")
+    expect(page.locator('[data-value="decided"]')).to_have_text("38")
     with page.expect_download() as download:
         page.get_by_role("link", name="Download decisions").click()
     download.value.save_as(tmp_path / "decisions.csv")
@@ -49,7 +49,7 @@ def test_file_is_checked_by_line_decided_and_downloaded(
     assert sum(row["fault"] != "" for row in found) == 3
     decided = [row for row in found if not row["fault"]]
     approved = sum(row["prediction"] == "Approved" for row in decided)
-    expect(page.locator('[data-figure="approved"]')).to_have_text(str(approved))
+    expect(page.locator('[data-value="approved"]')).to_have_text(str(approved))
     for row in decided[::12]:
         filters = Filters(loan_id=row["Loan_ID"])
         until(lambda: len(shown.api.history(filters).items) == 1)  # noqa: B023 - called at once

@@ -6,7 +6,7 @@ from playwright.sync_api import BrowserContext, Page, expect
 
 from loan_predictor_client.models import Record
 from services.dashboard.formatting import field_title, model_title, percent
-from tests.browser.look import Shown, figure, shown_id
+from tests.browser.look import Shown, number, shown_id
 from tests.waiting import until
 
 
@@ -35,13 +35,13 @@ def test_decision_shows_what_was_answered_and_recorded(page: Page, shown: Shown)
     page.locator("#Loan_ID").fill("LP-SHOWN")
     _decide(page)
     result = page.locator('[data-region="result"]')
-    expect(result.locator('[data-figure="prediction"]')).to_be_visible()
+    expect(result.locator('[data-value="prediction"]')).to_be_visible()
     record = _record(shown, page)
     assert record.input_data.Loan_ID == "LP-SHOWN"
-    assert figure(result, "prediction") == record.prediction
-    assert figure(result, "confidence") == percent(record.confidence)
-    assert figure(result, "approved") == percent(record.probability.approved)
-    assert figure(result, "rejected") == percent(record.probability.rejected)
+    assert number(result, "prediction") == record.prediction
+    assert number(result, "confidence") == percent(record.confidence)
+    assert number(result, "approved") == percent(record.probability.approved)
+    assert number(result, "rejected") == percent(record.probability.rejected)
     assert set(record.imputed) == {"LoanAmount", "Property_Area"}
     for said in (
         *(field_title(name) for name in record.imputed),
@@ -80,30 +80,30 @@ def test_faults_stand_beside_their_fields_and_nothing_typed_is_lost(page: Page) 
     for name, value in (("ApplicantIncome", "4583"), ("Loan_Amount_Term", "360"), ("Loan_ID", "")):
         page.locator(f"#{name}").fill(value)
     _decide(page)
-    expect(page.locator('[data-figure="prediction"]')).to_be_visible()
+    expect(page.locator('[data-value="prediction"]')).to_be_visible()
     expect(page.locator("[aria-invalid=true]")).to_have_count(0)
 
 
 def test_all_models_side_by_side_are_those_of_the_api(page: Page, shown: Shown) -> None:
-    """Each model's figures, and what they say together; nothing is recorded."""
+    """Each model's numbers, and what they say together; nothing is recorded."""
     before = shown.api.statistics().total_predictions
     page.goto("/")
     page.locator("#ApplicantIncome").fill("2500")
     page.locator("#Credit_History").select_option("")
-    page.get_by_role("button", name="Ask all four models").click()
+    page.get_by_role("button", name="Ask all models").click()
     result = page.locator('[data-region="result"]')
-    expect(result.locator('[data-figure="consensus"]')).to_be_visible()
+    expect(result.locator('[data-value="consensus"]')).to_be_visible()
     application = page.locator("form[aria-label=Application]").evaluate(
         "(form) => Object.fromEntries([...new FormData(form)].filter(([_, value]) => value))"
     )
     asked = shown.api.benchmark(application)
-    assert figure(result, "consensus") == asked.consensus.prediction
-    assert figure(result, "agree") == str(asked.consensus.models_agree)
+    assert number(result, "consensus") == asked.consensus.prediction
+    assert number(result, "agree") == str(asked.consensus.models_agree)
     for name, answer in asked.results.items():
         model = result.locator(f'[data-model="{name}"]')
         expect(model).to_contain_text(answer.prediction)
-        assert figure(model, "approved") == percent(answer.probability.approved)
-        assert figure(model, "rejected") == percent(answer.probability.rejected)
+        assert number(model, "approved") == percent(answer.probability.approved)
+        assert number(model, "rejected") == percent(answer.probability.rejected)
     assert shown.api.statistics().total_predictions == before
 
 
@@ -125,7 +125,7 @@ def test_deciding_needs_no_mouse(page: Page) -> None:
     page.keyboard.press("Tab")
     page.locator("#Loan_ID").focus()
     page.keyboard.press("Enter")
-    expect(page.locator('[data-figure="prediction"]')).to_be_visible()
+    expect(page.locator('[data-value="prediction"]')).to_be_visible()
 
 
 def test_the_visitors_choice_of_dark_stays_and_nothing_else_is_kept(
@@ -136,7 +136,7 @@ def test_the_visitors_choice_of_dark_stays_and_nothing_else_is_kept(
     page = context.new_page()
     page.goto("/")
     _decide(page)
-    expect(page.locator('[data-figure="prediction"]')).to_be_visible()
+    expect(page.locator('[data-value="prediction"]')).to_be_visible()
     light = page.evaluate("getComputedStyle(document.body).backgroundColor")
     page.get_by_role("button", name="Switch between light and dark").click()
     assert page.evaluate("getComputedStyle(document.body).backgroundColor") != light

@@ -8,7 +8,7 @@ from playwright.sync_api import Page, expect
 from loan_predictor_client import Filters
 from loan_predictor_client.models import Record
 from services.dashboard.formatting import amount, moment, percent
-from tests.browser.look import Shown, figure
+from tests.browser.look import Shown, number
 
 
 def _rows(page: Page) -> list[list[str]]:
@@ -36,7 +36,7 @@ def _shown(page: Page) -> list[tuple[str, str, str, str]]:
 
 
 def test_pages_follow_each_other_as_the_api_gives_them(page: Page, shown: Shown) -> None:
-    """Figure by figure, to older ones and back to the newest."""
+    """Row by row, to older ones and back to the newest."""
     first = shown.api.history(limit=20)
     second = shown.api.history(limit=20, cursor=first.next_cursor)
     page.goto("/history")
@@ -99,11 +99,11 @@ def test_one_record_in_full_is_the_apis(page: Page, shown: Shown) -> None:
     page.goto("/history")
     page.locator("tbody a").nth(2).click()
     expect(page.get_by_role("heading", name="One decision")).to_be_visible()
-    expect(page.locator('[data-figure="prediction"]')).to_be_visible()
+    expect(page.locator('[data-value="prediction"]')).to_be_visible()
     record = shown.api.record(page.url.rpartition("/")[2])
-    assert figure(page, "prediction") == record.prediction
-    assert figure(page, "confidence") == percent(record.confidence)
-    assert figure(page, "approved") == percent(record.probability.approved)
+    assert number(page, "prediction") == record.prediction
+    assert number(page, "confidence") == percent(record.confidence)
+    assert number(page, "approved") == percent(record.probability.approved)
     main = page.locator('[data-region="record"]')
     for said in (
         moment(record.timestamp),

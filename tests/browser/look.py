@@ -20,9 +20,9 @@ class Shown:
     logs: Path
 
 
-def figure(where: Page | Locator, name: str) -> str:
-    """The text of one figure, once it is there."""
-    return where.locator(f'[data-figure="{name}"]').first.inner_text()
+def number(where: Page | Locator, name: str) -> str:
+    """The text of one value, once it is there."""
+    return where.locator(f'[data-value="{name}"]').first.inner_text()
 
 
 def shown_id(page: Page) -> str:

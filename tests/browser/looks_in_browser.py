@@ -13,8 +13,8 @@ from tests.browser.look import Shown, overflows
 _READY = {
     "/": "form[aria-label=Application]",
     "/history": "table.lp-rows tbody tr",
-    "/statistics": 'dd[data-figure="total"]',
-    "/models": '[data-figure="reason"]',
+    "/statistics": 'dd[data-value="total"]',
+    "/models": '[data-value="reason"]',
     "/batch": "input[type=file]",
     "/login": "input[type=password]",
 }
@@ -30,7 +30,7 @@ def _open(page: Page, path: str) -> None:
 
 def _decide(page: Page, button: str = "Decide") -> None:
     page.get_by_role("button", name=button, exact=True).click()
-    expect(page.locator('[data-region="result"] [data-figure]').first).to_be_visible()
+    expect(page.locator('[data-region="result"] [data-value]').first).to_be_visible()
 
 
 def _assert_accessible(page: Page) -> None:
@@ -64,7 +64,7 @@ def test_axe_finds_nothing_in_what_decide_answers(
     _decide(page)
     _assert_accessible(page)
     assert not overflows(page)
-    _decide(page, "Ask all four models")
+    _decide(page, "Ask all models")
     _assert_accessible(page)
     page.locator("#ApplicantIncome").fill("x")
     page.get_by_role("button", name="Decide", exact=True).click()
@@ -72,7 +72,7 @@ def test_axe_finds_nothing_in_what_decide_answers(
     _assert_accessible(page)
     newest = shown.api.history(limit=1).items[0]
     page.goto(f"/history/{newest.prediction_id}")
-    expect(page.locator('[data-figure="prediction"]')).to_be_visible()
+    expect(page.locator('[data-value="prediction"]')).to_be_visible()
     _assert_accessible(page)
     assert not overflows(page)
 

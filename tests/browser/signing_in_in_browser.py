@@ -43,7 +43,7 @@ def test_password_leads_to_the_page_that_was_wanted_and_signing_out_ends_it(
     expect(page.get_by_role("alert")).to_have_text("That opens nothing here.")
     _sign_in(page, "correct horse")
     expect(page.get_by_role("heading", name="Statistics")).to_be_visible()
-    expect(page.locator('dd[data-figure="total"]')).to_be_visible()
+    expect(page.locator('dd[data-value="total"]')).to_be_visible()
     [cookie] = context.cookies()
     assert cookie["httpOnly"]
     assert cookie["sameSite"] == "Lax"

@@ -15,24 +15,25 @@ from loan_predictor_client.models import (
     Analytics,
     Bucket,
     ConfidenceAnalysis,
+    CrossValidation,
     Day,
     Fault,
     Interval,
     Statistics,
     Summary,
 )
-from services.dashboard import charts
-from services.dashboard.filters import asked_of
-from services.dashboard.formatting import amount, count, credit_history, moment, percent
+from services.dashboard.filters import query_of
+from services.dashboard.formatting import amount, count, credit_history, in_use, moment, percent
 from services.dashboard.live import explain, may_recover
 from services.dashboard.pages.statistics import overview
+from services.dashboard.templating import part
 
 _NONE = Summary(
     total_predictions=0, approved=0, rejected=0, approval_rate=None, average_confidence=None
 )
 
 
-def test_figures_are_shortened_and_never_invented() -> None:
+def test_numbers_are_shortened_and_never_invented() -> None:
     """What is missing is said to be; decimals stand where there are some."""
     assert percent(0.80143) == "80.1\u202f%"
     assert percent(1, 0) == "100\u202f%"
@@ -50,7 +51,7 @@ def test_figures_are_shortened_and_never_invented() -> None:
 
 def test_address_says_filters_as_people_count() -> None:
     """Per cent for shares, UTC where no zone is named; unknown names are not looked at."""
-    asked = asked_of(
+    query = query_of(
         {
             "prediction": "Rejected",
             "since": "2026-11-01T10:00",
@@ -61,8 +62,8 @@ def test_address_says_filters_as_people_count() -> None:
             "cursor": "x",
         }
     )
-    assert asked.faults == ()
-    assert asked.filters == Filters(
+    assert query.faults == ()
+    assert query.filters == Filters(
         prediction="Rejected",
         since=datetime(2026, 11, 1, 10, tzinfo=UTC),
         until=datetime(2026, 11, 2, 5, tzinfo=UTC),
@@ -70,7 +71,7 @@ def test_address_says_filters_as_people_count() -> None:
         had_warnings=True,
         loan_id="LP1",
     )
-    assert set(asked.parameters) == {
+    assert set(query.parameters) == {
         *("prediction", "since", "until", "min_confidence", "had_warnings", "loan_id")
     }
 
@@ -86,9 +87,9 @@ def test_address_says_filters_as_people_count() -> None:
 )
 def test_filter_that_cannot_be_read_is_a_fault_of_its_field(name: str, value: str) -> None:
     """And what was typed stays."""
-    asked = asked_of({name: value})
-    assert [fault.field for fault in asked.faults] == [name]
-    assert asked.values[name] == value
+    query = query_of({name: value})
+    assert [fault.field for fault in query.faults] == [name]
+    assert query.values[name] == value
 
 
 def test_histogram_shows_the_buckets_in_use_and_none_without_decisions() -> None:
@@ -97,18 +98,23 @@ def test_histogram_shows_the_buckets_in_use_and_none_without_decisions() -> None
         Bucket(at_least=n / 10, below=(n + 1) / 10, predictions=predictions)
         for n, predictions in enumerate((0, 0, 3, 0, 2, 0))
     ]
-    shown = charts.histogram(buckets)
+    shown = part("components/charts", "histogram", buckets=in_use(buckets))
     assert shown.count("data-bucket") == 3
     assert 'data-bucket="0.20">3<' in shown
-    assert "data-bucket" not in charts.histogram(buckets[:1])
+    assert not in_use(buckets[:1])
+    assert "data-bucket" not in part("components/charts", "histogram", buckets=())
 
 
 def test_pictures_of_a_single_value_or_day_do_not_fail() -> None:
     """There is no range to scale by."""
     same = Interval(mean=0.5, low=0.5, high=0.5)
-    assert "50.0" in charts.intervals([charts.Ranged("One", same, is_baseline=False)])
+    measured = CrossValidation(
+        accuracy=same, balanced_accuracy=same, auc=same, brier=same, log_loss=same
+    )
+    shown = part("components/charts", "intervals", measured=[("One", measured, False)])
+    assert "50.0" in shown
     day = Day(**_NONE.model_dump(), date=date(2026, 11, 5))
-    assert "5 Nov" in charts.trend([day])
+    assert "5 Nov" in part("components/charts", "trend", days=[day])
 
 
 def test_statistics_without_decisions_are_friendly() -> None:

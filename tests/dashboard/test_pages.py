@@ -44,9 +44,9 @@ async def _shows(user: User, name: str, text: str) -> None:
     await eventually(lambda: text in _region(user, name))
 
 
-def _figure(content: str, name: str) -> str:
-    found = re.search(rf'data-figure="{name}"[^>]*>([^<]*)<', content)
-    assert found, f"there is no figure {name}"
+def _number(content: str, name: str) -> str:
+    found = re.search(rf'data-value="{name}"[^>]*>([^<]*)<', content)
+    assert found, f"there is no number {name}"
     return found[1]
 
 
@@ -61,8 +61,8 @@ async def test_decision_is_shown_as_it_is_recorded(user: User, api: LoanPredicto
     assert identifier
     await eventually(lambda: str(api.history(limit=1).items[0].prediction_id) == identifier[1])
     record = api.record(identifier[1])
-    assert _figure(shown, "confidence") == percent(record.confidence)
-    assert _figure(shown, "prediction") == record.prediction
+    assert _number(shown, "confidence") == percent(record.confidence)
+    assert _number(shown, "prediction") == record.prediction
     assert record.imputed == ["LoanAmount"]
     assert "Loan amount" in shown
     for warning in record.warnings:
@@ -77,7 +77,7 @@ async def test_all_models_are_asked_without_a_record(user: User, api: LoanPredic
     await _shows(user, "result", "models agree")
     shown = _region(user, "result")
     benchmark = api.benchmark(decide.application_of(decide.DEFAULTS))
-    assert _figure(shown, "agree") == str(benchmark.consensus.models_agree)
+    assert _number(shown, "agree") == str(benchmark.consensus.models_agree)
     for name, result in benchmark.results.items():
         assert f'data-model="{name}"' in shown
         assert percent(result.probability.approved) in shown
@@ -115,7 +115,7 @@ async def test_history_shows_pages_filters_and_records(
     record = rejected.items[0]
     await user.open(f"/history/{record.prediction_id}")
     await _shows(user, "record", record.request_id)
-    assert _figure(_region(user, "record"), "rejected") == percent(record.probability.rejected)
+    assert _number(_region(user, "record"), "rejected") == percent(record.probability.rejected)
     export = await user.http_client.get("/history-export.csv?prediction=Rejected")
     rows = list(csv.DictReader(io.StringIO(export.text)))
     everything = api.records(Filters(prediction="Rejected"))
@@ -145,16 +145,16 @@ async def test_statistics_are_the_apis_and_follow_them(
     monkeypatch.setattr("services.dashboard.pages.statistics.REFRESH_S", 0.2)
     await user.open("/statistics")
     total = count(api.statistics().total_predictions)
-    await _shows(user, "statistics", f'data-figure="total">{total}<')
+    await _shows(user, "statistics", f'data-value="total">{total}<')
     shown = _region(user, "statistics")
     analytics = api.analytics()
-    assert _figure(shown, "recent-rate") == percent(analytics.last_24_hours.approval_rate)
+    assert _number(shown, "recent-rate") == percent(analytics.last_24_hours.approval_rate)
     for name, summary in analytics.by_credit_history.items():
         row = shown.partition(f'data-group="{name}"')[2]
-        assert _figure(row, "rate") == percent(summary.approval_rate)
+        assert _number(row, "rate") == percent(summary.approval_rate)
     before = api.statistics().total_predictions
     api.predict(EXAMPLE)
-    await _shows(user, "statistics", f'data-figure="total">{count(before + 1)}<')
+    await _shows(user, "statistics", f'data-value="total">{count(before + 1)}<')
 
 
 async def test_models_are_compared_and_the_card_is_shown(
@@ -200,7 +200,7 @@ async def test_batch_is_checked_decided_and_downloaded(
     user.find(marker="batch").trigger("click", "decide")
     await _shows(user, "batch", "Download decisions")
     shown = _region(user, "batch")
-    assert _figure(shown, "decided") == "2"
+    assert _number(shown, "decided") == "2"
     identifier = target.partition("job=")[2]
     download = await user.http_client.get(f"/batch/{identifier}/decisions.csv")
     rows = list(csv.DictReader(io.StringIO(download.text)))

@@ -56,7 +56,7 @@ def test_file_that_cannot_be_used_is_one_sentence(content: bytes, reason: str) -
 
 
 def test_decisions_are_written_line_by_line() -> None:
-    """The figures in full; a cell that a spreadsheet would run is made harmless."""
+    """The numbers in full; a cell that a spreadsheet would run is made harmless."""
     decision = Decision(
         prediction_id=UUID("0198c6d0-9711-7b92-8f26-d0c4a1b35e68"),
         prediction="Approved",

@@ -1,11 +1,11 @@
-"""What is shown where there is no page."""
+"""The page at every address that has none."""
 
 from fastapi import Request
-from markupsafe import Markup
 from nicegui import ui
 
 from services.dashboard.frame import frame
 from services.dashboard.gate import root_of
+from services.dashboard.templating import part
 from services.dashboard.watch import Watch
 
 
@@ -15,15 +15,5 @@ def register(watch: Watch) -> None:
     @ui.page("/{path:path}")
     def page(request: Request) -> None:
         ui.status_code(404)
-        with frame(
-            request,
-            title="There is no such page",
-            lead="The address may have been mistyped, or be of another version.",
-            watch=watch,
-        ):
-            ui.html(
-                Markup('<a class="lp-button" href="{}/">To the first page</a>').format(
-                    root_of(request.scope)
-                ),
-                sanitize=False,
-            )
+        with frame(request, "not_found", watch=watch):
+            ui.html(part("not_found", "back", root=root_of(request.scope)), sanitize=False)

@@ -1,27 +1,25 @@
-"""The pages with figures: statistics and models."""
+"""The pages with numbers: statistics and models."""
 
 from playwright.sync_api import Page, expect
 
 from loan_predictor_client.models import Summary
 from services.dashboard.formatting import count, percent
 from shared.contract.events import EXAMPLE
-from tests.browser.look import Shown, figure
+from tests.browser.look import Shown, number
 
 
 def _assert_group(page: Page, group: str, summary: Summary) -> None:
     row = page.locator(f'[data-group="{group}"]').first
-    assert figure(row, "rate") == percent(summary.approval_rate), group
-    assert figure(row, "total") == count(summary.total_predictions), group
+    assert number(row, "rate") == percent(summary.approval_rate), group
+    assert number(row, "total") == count(summary.total_predictions), group
 
 
-def test_every_figure_of_the_statistics_is_the_apis(page: Page, shown: Shown) -> None:
+def test_every_number_of_the_statistics_is_the_apis(page: Page, shown: Shown) -> None:
     """Totals, averages, groups, days and the histogram."""
     page.goto("/statistics")
-    expect(page.locator('[data-figure="total"]').first).to_be_visible()
+    expect(page.locator('[data-value="total"]').first).to_be_visible()
     statistics, analytics = shown.api.statistics(), shown.api.analytics()
-    expect(page.locator('dd[data-figure="total"]')).to_have_text(
-        count(statistics.total_predictions)
-    )
+    expect(page.locator('dd[data-value="total"]')).to_have_text(count(statistics.total_predictions))
     for prefix, summary in (("", statistics), ("recent-", analytics.last_24_hours)):
         for name, expected in (
             ("total", count(summary.total_predictions)),
@@ -30,7 +28,7 @@ def test_every_figure_of_the_statistics_is_the_apis(page: Page, shown: Shown) ->
             ("rate", percent(summary.approval_rate)),
             ("confidence", percent(summary.average_confidence)),
         ):
-            assert page.locator(f'dd[data-figure="{prefix}{name}"]').inner_text() == expected
+            assert page.locator(f'dd[data-value="{prefix}{name}"]').inner_text() == expected
     for groups in (
         statistics.by_model,
         analytics.by_property_area,
@@ -46,7 +44,7 @@ def test_every_figure_of_the_statistics_is_the_apis(page: Page, shown: Shown) ->
     for bucket in analytics.confidence_histogram:
         shown_count = drawn.get(f"{bucket.at_least:.2f}", "0")
         assert shown_count == count(bucket.predictions)
-    page.get_by_text("Figures by day").click()
+    page.get_by_text("Numbers by day").click()
     days = page.locator("details[open] tbody tr").all()
     assert len(days) == len(analytics.daily_trend)
     for row, day in zip(days, reversed(analytics.daily_trend), strict=True):
@@ -61,18 +59,18 @@ def test_statistics_keep_themselves_up_to_date(page: Page, shown: Shown) -> None
     """A decision made elsewhere shows up with nobody touching the page."""
     page.goto("/statistics")
     before = shown.api.statistics().total_predictions
-    expect(page.locator('dd[data-figure="total"]')).to_have_text(count(before))
+    expect(page.locator('dd[data-value="total"]')).to_have_text(count(before))
     shown.api.predict(EXAMPLE)
-    expect(page.locator('dd[data-figure="total"]')).to_have_text(count(before + 1))
+    expect(page.locator('dd[data-value="total"]')).to_have_text(count(before + 1))
 
 
-def test_models_are_compared_with_the_apis_figures_and_verdict(page: Page, shown: Shown) -> None:
+def test_models_are_compared_with_the_apis_numbers_and_verdict(page: Page, shown: Shown) -> None:
     """Intervals, baselines, what cannot be told apart, both pictures, and the model card."""
     page.goto("/models")
     compared = shown.api.compare()
-    expect(page.locator('[data-figure="reason"]')).to_have_text(compared.champion_reason)
+    expect(page.locator('[data-value="reason"]')).to_have_text(compared.champion_reason)
     assert "cannot be told apart" in compared.champion_reason
-    accuracies = page.locator('[data-figure="accuracy"]').all_inner_texts()
+    accuracies = page.locator('[data-value="accuracy"]').all_inner_texts()
     measured = [model.cross_validation for model in compared.models.values()]
     measured += [baseline.cross_validation for baseline in compared.baselines.values()]
     assert accuracies == [percent(found.accuracy.mean) for found in measured]

@@ -1,0 +1,38 @@
+"""Renders the HTML: one environment, in which every value is escaped and every name must exist.
+
+A page's template is a file of macros, one for each part of the page that the server fills; what
+several pages show stands in ``templates/components``.
+"""
+
+from pathlib import Path
+from typing import Final, cast
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+from services.dashboard import formatting
+from services.dashboard.theme import asset
+
+NOTHING: Final = Markup()
+
+_ENVIRONMENT: Final = Environment(
+    loader=FileSystemLoader(Path(__file__).parent / "templates"),
+    autoescape=True,
+    undefined=StrictUndefined,
+    trim_blocks=True,
+    lstrip_blocks=True,
+    auto_reload=False,
+)
+_ENVIRONMENT.filters |= {function.__name__: function for function in formatting.FILTERS}
+_ENVIRONMENT.globals |= {"asset": asset, "NONE": formatting.NONE}
+
+
+def part(page: str, name: str, /, **values: object) -> Markup:
+    """One part of a page: the macro ``name`` of its template, applied to ``values``."""
+    return cast("Markup", getattr(_ENVIRONMENT.get_template(f"{page}.html").module, name)(**values))
+
+
+def page_heading(page: str) -> tuple[str, str]:
+    """The title of a page and its first sentence, which its template sets."""
+    module = _ENVIRONMENT.get_template(f"{page}.html").module
+    return module.title, module.lead  # type: ignore[attr-defined]  # the names that it sets
