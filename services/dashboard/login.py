@@ -89,7 +89,7 @@ def login_router(authenticator: Authenticator) -> APIRouter:
         try:
             cookie = await authenticator.admit(form.get("secret", [""])[0].strip(), address=address)
         except RateLimitExceeded as error:
-            told = f"Too many attempts; try again in {error.reset_after_s} s."
+            told = f"Too many attempts; try again in {error.retry_after_s} s."
             return _page(request, authenticator, wanted, told, 429)
         except CallFailed:
             told = "The key could not be checked, for the history service does not answer."

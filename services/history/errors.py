@@ -1,28 +1,18 @@
 """The errors of the history service that a caller can be told about."""
 
 from datetime import datetime
-from typing import ClassVar
 from uuid import UUID
 
-from shared.contract.errors import NotFound, ServiceError
+from shared.contract.errors import NotFound, ServiceError, TryAgain
 
 
-class _TryAgain(ServiceError):
-    status = 503
-    retry_after_s: ClassVar[int] = 1
-
-    def headers(self) -> dict[str, str]:
-        """Say when to try again."""
-        return {"retry-after": str(self.retry_after_s)}
-
-
-class StoreUnavailable(_TryAgain):
+class StoreUnavailable(TryAgain):
     """The database cannot be reached or does not take part just now; asking again may help."""
 
     title = "Records unavailable"
 
 
-class NotErased(_TryAgain):
+class NotErased(TryAgain):
     """It is not certain that every copy is gone; the same request again, and it will be."""
 
     title = "Not erased"

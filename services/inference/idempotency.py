@@ -21,9 +21,14 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 from starlette.types import Scope
 
-from services.inference.errors import AnswerErased, IdempotencyKeyReused, StillInProgress
 from shared.access.middleware import address_of, client_of
-from shared.contract.errors import Fault, InvalidInput
+from shared.contract.errors import (
+    AnswerErased,
+    Fault,
+    IdempotencyKeyReused,
+    InvalidInput,
+    StillInProgress,
+)
 from shared.contract.idempotency import answer_key
 from shared.contract.ids import uuid8
 from shared.observability.logs import get_logger

@@ -21,7 +21,6 @@ from services.inference.catalogue import (
     ValidationRules,
 )
 from services.inference.deps import Resources, resources_of
-from services.inference.errors import UnknownModel
 from services.inference.idempotency import HEADER_DOC, NamedRequest, idempotency_key
 from services.inference.schemas import Benchmark, ValidationReport
 from services.scoring.decisions import benchmark, decide, id_of, recorded_event
@@ -29,7 +28,7 @@ from services.scoring.registry import ServedModel
 from services.scoring.rules import warnings_for
 from shared.access.middleware import client_of, needs
 from shared.contract.application import LoanApplication, parse_application
-from shared.contract.errors import InvalidInput, NotFound
+from shared.contract.errors import InvalidInput, NotFound, UnknownModel
 from shared.contract.events import EXAMPLE, Decision, ModelName
 from shared.observability.tracing import trace_of
 from shared.web.conventions import note_decision, problem_docs, request_id_of
@@ -288,7 +287,7 @@ def _served(resources: Resources, name: str) -> ServedModel:
     try:
         return resources.bundle.models[name]
     except KeyError:
-        raise UnknownModel(name, tuple(resources.bundle.models)) from None
+        raise UnknownModel(name, resources.bundle.models) from None
 
 
 class Index(BaseModel):

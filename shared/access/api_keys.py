@@ -41,10 +41,6 @@ class Unauthenticated(ServiceError):
     def __init__(self) -> None:
         super().__init__("Send a valid API key as X-API-Key or Authorization: Bearer.")
 
-    def headers(self) -> dict[str, str]:
-        """Name the scheme, as RFC 9110 asks."""
-        return {"www-authenticate": "Bearer"}
-
 
 class Forbidden(ServiceError):
     """The caller is known and may not do this."""

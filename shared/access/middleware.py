@@ -14,7 +14,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from shared.access.api_keys import ApiKey, Client, identify
 from shared.access.api_keys import Scope as ClientScope
-from shared.access.rate_limit import Limits, RateLimits
+from shared.access.rate_limit import Limits, RateLimitExceeded, RateLimits
 from shared.contract.errors import ServiceError
 from shared.observability.metrics import PATH as METRICS_PATH
 from shared.web.conventions import problem_docs, service_error_response
@@ -85,6 +85,8 @@ class AccessMiddleware:
             scope["state"]["client"] = client
             scope["state"]["headers"] += self._count(scope, client, bucket)
         except ServiceError as error:
+            if isinstance(error, RateLimitExceeded):
+                scope["state"]["headers"] += error.headers
             await service_error_response(scope, error)(scope, receive, send)
             return
         await self.app(scope, receive, send)

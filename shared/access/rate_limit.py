@@ -53,16 +53,9 @@ class RateLimitExceeded(ServiceError):
             f"The limit is {limit}; ask again in {reset_after_s} s, or use an API key with a"
             " limit of its own."
         )
-        self.reset_after_s = reset_after_s
-        self._limit = limit
-
-    def headers(self) -> dict[str, str]:
-        """Say when to ask again."""
-        told = _headers(self._limit, left=0, reset_after_s=self.reset_after_s)
-        return {
-            "retry-after": str(self.reset_after_s),
-            **{name.decode(): value.decode() for name, value in told},
-        }
+        self.retry_after_s = reset_after_s
+        self.headers = _headers(limit, left=0, reset_after_s=reset_after_s)
+        """The headers of the limit that is used up."""
 
 
 @dataclass(slots=True)

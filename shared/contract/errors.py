@@ -1,19 +1,26 @@
-"""The errors a caller can be told about.
+"""The errors that reach a caller.
 
 ServiceError              500
 ├── InvalidInput          400  (carries every fault at once)
 ├── MalformedRequest      400  (closes the connection, as do 408, 413 and 431)
 ├── NotFound              404
+│   └── UnknownModel
 ├── RequestTimeout        408
+├── StillInProgress       409  (try again after 1 s)
+├── AnswerErased          410
 ├── BodyTooLarge          413
 ├── UnsupportedMediaType  415
+├── IdempotencyKeyReused  422
 ├── HeadTooLarge          431
-└── NotRecorded           503  (carries Retry-After)
+└── TryAgain              503  (after 1 s)
+    └── NotRecorded
 
 The class name is the machine-readable code, the status is on the class, and the message is the
-one sentence that says what to do. ``shared.web.conventions`` turns each into a problem document.
+one sentence that says what to do. ``shared.web.conventions`` turns each into a problem document
+and its headers.
 """
 
+from collections.abc import Iterable
 from typing import Any, ClassVar, Final
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -40,14 +47,14 @@ class ServiceError(Exception):
 
     status: ClassVar[int] = 500
     title: ClassVar[str] = "Internal error"
+    retry_after_s: int | None = None
+    """After how long the same request may succeed; None if waiting does not help."""
+    closes_connection: ClassVar[bool] = False
+    """Whether the connection ends with this, because the rest of the request is not read."""
 
     def __init__(self, detail: str) -> None:
         super().__init__(detail)
         self.detail = detail
-
-    def headers(self) -> dict[str, str]:
-        """Extra response headers."""
-        return {}
 
     def members(self) -> dict[str, object]:
         """Extra members of the problem document (RFC 9457, section 3.2)."""
@@ -77,36 +84,64 @@ class NotFound(ServiceError):
     title = "Not found"
 
 
-class _Hangup(ServiceError):
-    """After this the connection is closed: the rest of the request is not going to be read."""
+class UnknownModel(NotFound):
+    """No model of that name is served."""
 
-    def headers(self) -> dict[str, str]:
-        """Say so."""
-        return {"connection": "close"}
+    title = "Unknown model"
+
+    def __init__(self, name: str, served: Iterable[str]) -> None:
+        super().__init__(f"There is no model {name!r}; there are: {', '.join(served)}.")
 
 
-class MalformedRequest(_Hangup):
+class MalformedRequest(ServiceError):
     """What came is not HTTP."""
 
     status = 400
     title = "Malformed request"
+    closes_connection = True
 
 
-class RequestTimeout(_Hangup):
-    """The request does not come to its end."""
+class RequestTimeout(ServiceError):
+    """The request did not arrive whole in time."""
 
     status = 408
     title = "Request timeout"
+    closes_connection = True
 
     def __init__(self, limit_s: float) -> None:
         super().__init__(f"A request has to be here within {limit_s:g} s; send it again.")
 
 
-class BodyTooLarge(_Hangup):
-    """The request's body is larger than anything this service is meant for."""
+class StillInProgress(ServiceError):
+    """A request with the same Idempotency-Key is being decided at this moment."""
+
+    status = 409
+    title = "Still in progress"
+    retry_after_s = 1
+
+    def __init__(self) -> None:
+        super().__init__("The first request with this Idempotency-Key is not answered yet.")
+
+
+class AnswerErased(ServiceError):
+    """The request was answered before, and the answer has been erased since."""
+
+    status = 410
+    title = "Answer erased"
+
+    def __init__(self) -> None:
+        super().__init__(
+            "The answer to the request with this Idempotency-Key has been erased;"
+            " to have the application decided again, send it with another key."
+        )
+
+
+class BodyTooLarge(ServiceError):
+    """The request's body is larger than any that this service reads."""
 
     status = 413
     title = "Body too large"
+    closes_connection = True
 
     def __init__(self, limit_bytes: int) -> None:
         super().__init__(f"The body may have at most {limit_bytes} bytes.")
@@ -122,23 +157,36 @@ class UnsupportedMediaType(ServiceError):
         super().__init__(f"Send the body as {expected} in UTF-8, without a content encoding.")
 
 
-class HeadTooLarge(_Hangup):
-    """The request's line and headers are larger than any that is meant for this service."""
+class IdempotencyKeyReused(ServiceError):
+    """The key was used for another request body."""
+
+    status = 422
+    title = "Idempotency-Key reused"
+
+    def __init__(self) -> None:
+        super().__init__("This Idempotency-Key was sent with another body; use a new key for it.")
+
+
+class HeadTooLarge(ServiceError):
+    """The request line and headers are larger than any that this service reads."""
 
     status = 431
     title = "Request header fields too large"
+    closes_connection = True
 
     def __init__(self, limit_bytes: int) -> None:
         super().__init__(f"Path and headers together may have at most {limit_bytes} bytes.")
 
 
-class NotRecorded(ServiceError):
-    """The decision could not be recorded, so it is not answered."""
+class TryAgain(ServiceError):
+    """Something that the service needs is away; the same request succeeds once it is back."""
 
     status = 503
-    title = "Decision not recorded"
-    retry_after_s: ClassVar[int] = 1
+    title = "Try again"
+    retry_after_s = 1
 
-    def headers(self) -> dict[str, str]:
-        """Say when to try again."""
-        return {"retry-after": str(self.retry_after_s)}
+
+class NotRecorded(TryAgain):
+    """The decision could not be recorded, so it is not answered."""
+
+    title = "Decision not recorded"

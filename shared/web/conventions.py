@@ -115,8 +115,21 @@ def service_error_response(scope: Scope, error: ServiceError) -> Response:
         title=error.title,
         detail=error.detail,
         members=error.members(),
-        headers=error.headers(),
+        headers=_headers_of(error),
     )
+
+
+def _headers_of(error: ServiceError) -> dict[str, str]:
+    """What an error says of itself, as headers."""
+    headers = {}
+    if error.status == HTTPStatus.UNAUTHORIZED:
+        # RFC 9110, section 15.5.2, asks for the scheme.
+        headers["www-authenticate"] = "Bearer"
+    if error.retry_after_s is not None:
+        headers["retry-after"] = str(error.retry_after_s)
+    if error.closes_connection:
+        headers["connection"] = "close"
+    return headers
 
 
 async def _on_service_error(request: Request, error: Exception) -> Response:
