@@ -20,11 +20,11 @@ OBSERVED = --profile observability
 KEYS = docker run --rm -i --network none --read-only loan-predictor-history python -m shared.access.keys
 KEY_MAKER = $(if $(wildcard $(INSTALLED)),$(INSTALLED),$(if $(shell command -v docker),history-image,$(INSTALLED)))
 
-.PHONY: help run test test-browser check train format lock clean env up observe down logs ps backup restore key password history-image compose-test bench flame load ladder chaos verify-audit fuzz audit
+.PHONY: help run test test-browser check train format client client-models lock clean env up observe down logs ps backup restore key password history-image compose-test bench flame load ladder chaos verify-audit fuzz audit
 .DEFAULT_GOAL := help
 
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' Makefile
 
 run: $(INSTALLED) ## Start everything on this machine; Ctrl-C stops it, the data stays in .local
 	@exec $(PY) -m services.local
@@ -48,6 +48,13 @@ train: $(INSTALLED) ## Train the models and publish their bundle: make train DAT
 format: $(INSTALLED) ## Format the code and mend what lint can mend
 	$(PY) -m ruff format .
 	$(PY) -m ruff check --fix .
+
+client: $(INSTALLED) ## Build the Python client's wheel and source distribution into dist
+	.venv/bin/uv build --quiet --out-dir dist client
+	@ls dist/loan_predictor_client-*
+
+client-models: $(INSTALLED) ## Generate the Python client's models from the OpenAPI documents
+	$(PY) -m tests.client.generate_models
 
 lock: $(INSTALLED) ## Renew requirements.lock from pyproject.toml
 	.venv/bin/uv pip compile --quiet --universal --generate-hashes --no-emit-index-url \

@@ -84,7 +84,7 @@ def _client(handle: Callable[[httpx.Request], httpx.Response]) -> LoanPredictorC
     ids=["429", "503", "409", "502", "refused", "silence", "broken off"],
 )
 def test_decision_is_asked_for_again_under_the_same_key(failure: Answer) -> None:
-    """So that the service can tell that both are one."""
+    """So the service sees one decision."""
     handle, keys = _answers(failure, httpx.Response(200, json=_DECISION))
     with _client(handle) as client:
         assert client.predict(EXAMPLE).confidence == 0.75
@@ -117,7 +117,7 @@ def test_each_call_has_a_key_of_its_own_unless_one_is_given() -> None:
     ],
 )
 def test_refusal_that_would_come_again_is_raised_at_once(status: int, kind: type[ApiError]) -> None:
-    """With everything that the problem document says."""
+    """With every member of the problem document."""
     handle, keys = _answers(_problem(status, "SomeCode"))
     with _client(handle) as client, pytest.raises(ApiError) as caught:
         client.statistics()
@@ -131,7 +131,7 @@ def test_refusal_that_would_come_again_is_raised_at_once(status: int, kind: type
 
 
 def test_409_of_a_call_without_a_key_is_no_reason_to_ask_again() -> None:
-    """Only an attempt before may still be at work."""
+    """Without a key, 409 is no earlier attempt of this call."""
     handle, keys = _answers(_problem(409))
     with _client(handle) as client, pytest.raises(Unavailable):
         client.statistics()
@@ -139,7 +139,7 @@ def test_409_of_a_call_without_a_key_is_no_reason_to_ask_again() -> None:
 
 
 def test_attempts_are_bounded_and_the_last_error_is_raised() -> None:
-    """Whoever is away for long is somebody else's business."""
+    """The policy limits the attempts."""
     handle, keys = _answers(
         httpx.ConnectError, httpx.ConnectError, httpx.ConnectError, _problem(503)
     )
@@ -149,7 +149,7 @@ def test_attempts_are_bounded_and_the_last_error_is_raised() -> None:
 
 
 def test_wait_beyond_the_deadline_is_not_begun() -> None:
-    """A limit that ends in an hour is told at once, with the time it takes."""
+    """A limit that ends in an hour is raised at once, with the time it takes."""
     handle, keys = _answers(_problem(429, **{"retry-after": "3000"}))
     with _client(handle) as client, pytest.raises(RateLimited) as caught:
         client.models()
@@ -196,7 +196,7 @@ def test_answer_of_another_kind_is_not_taken_for_a_decision() -> None:
 
 
 def test_error_without_a_problem_document_is_still_an_api_error() -> None:
-    """Said by whom and in which words; a date in Retry-After counts as none."""
+    """With the host and its phrase; a date in Retry-After is ignored."""
     answer = httpx.Response(404, text="nginx", headers={"retry-after": "Wed, 21 Oct 2026 07:28:00"})
     handle, _ = _answers(answer)
     with _client(handle) as client, pytest.raises(MissingResource) as caught:

@@ -72,8 +72,8 @@ def test_what_was_decided_can_be_read_back_in_every_way(client: LoanPredictorCli
     assert client.statistics().by_model["random_forest"].total_predictions == 1
 
 
-def test_what_the_services_tell_of_themselves(client: LoanPredictorClient) -> None:
-    """Models, their figures, card and pictures, rules, checks, health and performance."""
+def test_services_describe_themselves(client: LoanPredictorClient) -> None:
+    """Models, their measurements, card and pictures, rules, checks, health and performance."""
     listed = client.models()
     assert client.model_info().name == listed.champion
     comparison = client.compare()
@@ -148,7 +148,7 @@ async def test_asynchronous_client_does_the_same(system: System) -> None:
 
 
 def test_service_that_comes_back_is_waited_for(client: LoanPredictorClient, system: System) -> None:
-    """A restart costs the caller time, nothing else; one that lasts is told."""
+    """A restart costs the caller time, nothing else; a longer outage is raised."""
     impatient = LoanPredictorClient(
         system.inference_url, retry_policy=RetryPolicy(attempts=2, first_wait_s=0.01)
     )

@@ -1,8 +1,8 @@
-"""The client of both services, for other Python programs.
+"""The Python client of the loan predictor.
 
-``LoanPredictorClient`` and ``AsyncLoanPredictorClient`` have the same methods. What is asked is in
-``calls``, what is answered in ``answers``, when to ask again in ``attempts``: all of it without
-any input or output, so that the two clients differ only in how they send and how they wait.
+``LoanPredictorClient`` and ``AsyncLoanPredictorClient`` have the same methods. ``calls`` defines what
+is sent and how the answer is read, ``models`` the answers, ``attempts`` when to send again. None of
+them does any input or output, so the two clients differ only in how they send and how they wait.
 """
 
 from loan_predictor_client.asynchronous import AsyncLoanPredictorClient
@@ -19,18 +19,23 @@ from loan_predictor_client.errors import (
     UnreadableAnswer,
 )
 from loan_predictor_client.filters import Filters
+from loan_predictor_client.models import Application, Decision, Fault, Record
 from loan_predictor_client.synchronous import LoanPredictorClient
 
 __all__ = [
     "AccessDenied",
     "ApiError",
+    "Application",
     "AsyncLoanPredictorClient",
     "CallFailed",
+    "Decision",
+    "Fault",
     "Filters",
     "InvalidRequest",
     "LoanPredictorClient",
     "MissingResource",
     "RateLimited",
+    "Record",
     "RetryPolicy",
     "ServiceUnreachable",
     "Unavailable",

@@ -1,7 +1,7 @@
-"""When to ask again, without asking: a generator that the clients drive.
+"""When to retry: a generator without input or output, driven by both clients.
 
-It yields what to do next (send the request, or wait so many seconds) and is told what came of it,
-so that retrying is written once for both clients and can be tested without a clock.
+It yields the next step (send the request, or wait) and receives the outcome, so retrying is written
+once for both clients and tested without a clock.
 """
 
 import random
@@ -21,14 +21,14 @@ _IN_FLIGHT: Final = 409
 
 @dataclass(frozen=True)
 class RetryPolicy:
-    """How long to keep asking: so many attempts, and so many seconds for all of them."""
+    """How often to retry: at most ``attempts``, all within ``total_s``."""
 
     attempts: int = 8
     total_s: float = 30.0
     attempt_s: float = 10.0
     """Longest silence of the service within one attempt."""
     first_wait_s: float = 0.1
-    """Before the second attempt, on average half of it; doubled each time."""
+    """Upper bound of the wait before the second attempt; doubles with each one."""
     longest_wait_s: float = 5.0
 
 
@@ -40,19 +40,19 @@ class Send:
 
     @property
     def extensions(self) -> dict[str, object]:
-        """The extensions of the request that say so to httpx."""
+        """The request's extensions that set httpx's timeout."""
         return {"timeout": httpx.Timeout(self.timeout_s).as_dict()}
 
 
 @dataclass(frozen=True)
 class Wait:
-    """Do nothing for so many seconds."""
+    """Wait before the next step."""
 
     seconds: float
 
 
 Outcome = httpx.Response | httpx.TransportError | None
-"""What came of the step before: an answer, already read if it is an error; None after waiting."""
+"""Outcome of a step: a response, already read if it is an error; None after waiting."""
 
 Attempts = Generator[Send | Wait, Outcome, httpx.Response]
 
@@ -60,12 +60,11 @@ Attempts = Generator[Send | Wait, Outcome, httpx.Response]
 def attempts(
     policy: RetryPolicy, *, keyed: bool, now_s: Callable[[], float] = time.monotonic
 ) -> Attempts:
-    """Yields the steps of one call; returns the response, raises ``CallFailed``.
+    """Yield the steps of one call; return the response or raise ``CallFailed``.
 
-    Every call of these services may be sent again: reading changes nothing, and a decision bears
-    an Idempotency-Key (``keyed``), for which 409 means that an attempt before is still at work.
-    ``Retry-After`` is honoured; if it, or the wait that is due, leads past the deadline, the error
-    is raised at once.
+    Every call may be repeated: reads change nothing, and a decision carries an Idempotency-Key
+    (``keyed``), for which 409 means that an earlier attempt is still in progress. ``Retry-After`` is
+    honoured; a wait that would end after the deadline is not begun, the error is raised at once.
     """
     deadline_s = now_s() + policy.total_s
     for attempt in range(1, policy.attempts + 1):
@@ -95,7 +94,7 @@ def _unreachable(cause: BaseException | None) -> ServiceUnreachable:
 
 @contextmanager
 def unbroken() -> Iterator[None]:
-    """Raises ``ServiceUnreachable`` if an answer breaks off while it is read in this block."""
+    """Raise ``ServiceUnreachable`` if the connection breaks while the block reads a response."""
     try:
         yield
     except httpx.TransportError as error:
@@ -103,7 +102,7 @@ def unbroken() -> Iterator[None]:
 
 
 def _wait_s(error: CallFailed, policy: RetryPolicy, attempt: int, *, keyed: bool) -> float | None:
-    """How long to wait before the next attempt; None if there shall be none."""
+    """Seconds to wait before the next attempt; None if the error is final."""
     # Full jitter: callers that failed together must not come back together.
     ceiling_s = min(policy.longest_wait_s, policy.first_wait_s * 2.0 ** (attempt - 1))
     jitter_s = random.uniform(0, ceiling_s)  # noqa: S311 - not a secret

@@ -1,4 +1,4 @@
-"""Every call of both services: what is sent, and how the answer is read."""
+"""Every call of both services: its request, and how its answer is parsed."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -40,7 +40,7 @@ M = TypeVar("M", bound=BaseModel)
 
 @dataclass(frozen=True)
 class Call(Generic[T]):
-    """One request, and how its answer is read."""
+    """One request, and how its answer is parsed."""
 
     service: Service
     path: str
@@ -50,20 +50,20 @@ class Call(Generic[T]):
     parameters: Mapping[str, str] = field(default_factory=dict)
     headers: Mapping[str, str] = field(default_factory=dict)
     through_gateway: str | None = None
-    """The path to take where one gateway stands before both services, if it is another one."""
+    """The path behind a gateway that serves both services, where it differs."""
 
     def parse(self, response: httpx.Response) -> T:
-        """What the answer says; raises ``UnreadableAnswer``."""
+        """The parsed answer; raises ``UnreadableAnswer``."""
         try:
             return self.read(response)
         except ValueError as error:
             raise UnreadableAnswer(
-                f"{self.path} answered what this client cannot read; is it of another version?"
+                f"The answer of {self.path} is not what this version of the client expects."
             ) from error
 
     @property
     def keyed(self) -> bool:
-        """Whether the call bears an Idempotency-Key."""
+        """Whether the call carries an Idempotency-Key."""
         return "idempotency-key" in self.headers
 
 
@@ -94,7 +94,7 @@ def predict(application: Applied, *, model: str | None, key: str | None) -> Call
 
 
 def benchmark(application: Applied) -> Call[Benchmark]:
-    """Ask all models; nothing is recorded."""
+    """Run all models on one application; nothing is recorded."""
     return Call(
         "inference",
         "/models/benchmark",
@@ -116,7 +116,7 @@ def validate(application: Applied) -> Call[ValidationReport]:
 
 
 def validation_rules() -> Call[ValidationRules]:
-    """What an application must be."""
+    """The rules for an application, as data."""
     return Call("inference", "/validation-rules", _json(ValidationRules))
 
 
@@ -164,40 +164,40 @@ def record(prediction_id: UUID | str) -> Call[Record]:
 
 
 def export(filters: Filters, *, format_: ExportFormat) -> Call[httpx.Response]:
-    """All records that pass; the response is not read yet."""
+    """All records that match; the response is not read yet."""
     parameters = filters.parameters() | {"format": format_}
     return Call("history", "/history/export", lambda response: response, parameters=parameters)
 
 
 def statistics() -> Call[Statistics]:
-    """How all decisions came out."""
+    """Totals of all decisions."""
     return Call("history", "/statistics", _json(Statistics))
 
 
 def analytics() -> Call[Analytics]:
-    """How decisions came out over time, by confidence and by applicant."""
+    """Decisions over time, by confidence and by applicant."""
     return Call("history", "/analytics", _json(Analytics))
 
 
 def health(service: Service) -> Call[Health]:
-    """How one service is."""
+    """The health of one service."""
     gateway = "/health/history" if service == "history" else None
     return Call(service, "/health", _json(Health), through_gateway=gateway)
 
 
 def performance(service: Service) -> Call[Performance]:
-    """How fast one service answers."""
+    """The latencies of one service, per route."""
     gateway = "/performance/history" if service == "history" else None
     return Call(service, "/performance", _json(Performance), through_gateway=gateway)
 
 
 @dataclass(frozen=True)
 class Services:
-    """Where the services are, and as whom to call them."""
+    """The services' addresses and the caller's key."""
 
     inference_url: str
     history_url: str | None
-    """None where one gateway stands before both, at ``inference_url``."""
+    """None if one gateway at ``inference_url`` serves both."""
     api_key: str | None = field(repr=False)
 
     def request(self, call: Call[T]) -> httpx.Request:

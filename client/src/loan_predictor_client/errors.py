@@ -1,8 +1,8 @@
-"""What can go wrong with a call.
+"""The errors a call can raise.
 
 CallFailed
-├── ServiceUnreachable    nobody answered, or no answer came in time
-├── UnreadableAnswer      an answer came that is none of this service's, or of a newer one
+├── ServiceUnreachable    no connection, or no answer in time
+├── UnreadableAnswer      the answer does not follow the contract
 └── ApiError              a service answered with a problem document
     ├── InvalidRequest    400, 413, 422  (``validation_errors`` lists every fault)
     ├── AccessDenied      401, 403
@@ -10,7 +10,7 @@ CallFailed
     ├── RateLimited       429  (``retry_after_s``)
     └── Unavailable       409, 5xx  (``retry_after_s``)
 
-Whatever is worth another attempt has had it when one of these is raised.
+Each is raised only after every retry that the policy allows.
 """
 
 from typing import Final
@@ -22,19 +22,19 @@ from loan_predictor_client.models import Fault
 
 
 class CallFailed(Exception):
-    """The call has no answer that could be used."""
+    """Base of every error: the call has no usable answer."""
 
 
 class ServiceUnreachable(CallFailed):
-    """Nobody answered; ``__cause__`` is the transport's own error."""
+    """The service did not answer; ``__cause__`` is the transport's own error."""
 
 
 class UnreadableAnswer(CallFailed):
-    """What was answered is not what the contract says."""
+    """The answer does not follow the contract: another version, or another server."""
 
 
 class ApiError(CallFailed):
-    """A service answered that it did not do what was asked."""
+    """The service refused the call or failed, and answered with a problem document."""
 
     def __init__(
         self,
@@ -53,29 +53,29 @@ class ApiError(CallFailed):
         self.code = code
         """Machine-readable name of the error; stable."""
         self.request_id = request_id
-        """Under which the services' logs tell more."""
+        """Find the request in the services' logs by it."""
         self.retry_after_s = retry_after_s
         self.validation_errors = validation_errors
 
 
 class InvalidRequest(ApiError):
-    """What was sent cannot be right, however often it is sent."""
+    """The request is invalid; sending it again does not help."""
 
 
 class AccessDenied(ApiError):
-    """The key is missing, unknown, or may not do this."""
+    """The key is missing, unknown, or lacks the scope."""
 
 
 class MissingResource(ApiError):
-    """There is no such model, record or picture."""
+    """The model, record or picture does not exist."""
 
 
 class RateLimited(ApiError):
-    """The caller has asked too often."""
+    """The caller's rate limit is used up."""
 
 
 class Unavailable(ApiError):
-    """The service cannot do it now."""
+    """The service cannot answer now; try again later."""
 
 
 _BY_STATUS: Final[dict[int, type[ApiError]]] = {
@@ -100,12 +100,12 @@ class _Problem(BaseModel):
 
 
 def error_of(response: httpx.Response) -> ApiError:
-    """The error that a response of status 400 or above, already read, stands for."""
+    """The error for a response of status 400 or above, already read."""
     status = response.status_code
     try:
         problem = _Problem.model_validate_json(response.content)
     except ValidationError:
-        # Something between here and the service answered in its place.
+        # A proxy between here and the service answered in its place.
         phrase = response.reason_phrase or "Error"
         problem = _Problem(code="NoProblemDocument", detail=f"{response.url.host} says: {phrase}.")
     kind = _BY_STATUS.get(status, Unavailable if status >= 500 else ApiError)
@@ -120,7 +120,7 @@ def error_of(response: httpx.Response) -> ApiError:
 
 
 def _retry_after_s(response: httpx.Response) -> float | None:
-    # The services say seconds; the date that RFC 9110 also allows is taken for saying nothing.
+    # The services send seconds; the date that RFC 9110 also allows is ignored.
     try:
         return max(0.0, float(response.headers.get("retry-after", "")))
     except ValueError:

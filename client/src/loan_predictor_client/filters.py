@@ -1,28 +1,27 @@
-"""Which records of the history are meant."""
+"""Filters of the history."""
 
 from dataclasses import dataclass, fields
 from datetime import datetime
-
-from shared.contract.events import ModelName, Prediction
+from typing import Literal
 
 
 @dataclass(frozen=True, kw_only=True)
 class Filters:
-    """Each filter narrows what the others leave; None filters nothing. Times must be aware."""
+    """A record must match every filter that is set. Times must be aware."""
 
-    prediction: Prediction | None = None
-    model: ModelName | None = None
+    prediction: Literal["Approved", "Rejected"] | None = None
+    model: str | None = None
     since: datetime | None = None
-    """Decided then or later."""
+    """Decided at this time or later."""
     until: datetime | None = None
-    """Decided before then."""
+    """Decided before this time."""
     min_confidence: float | None = None
     max_confidence: float | None = None
     had_warnings: bool | None = None
     loan_id: str | None = None
 
     def parameters(self) -> dict[str, str]:
-        """The query parameters that say so."""
+        """The query parameters of the filters that are set."""
         values = {field.name: getattr(self, field.name) for field in fields(self)}
         return {name: _text(value) for name, value in values.items() if value is not None}
 

@@ -1,66 +1,325 @@
-"""What the services answer, as a client needs it; a decision is in ``shared.contract.events``.
+"""What the services answer: generated from their OpenAPI documents."""
 
-These are not the services' own schemas, which may change with the service: each type here has the
-members that a client may rely on and ignores whatever else a newer service says.
-``tests/contract/test_client_types.py`` holds them to both services.
-"""
+from datetime import date as date_aliased
+from typing import Annotated, Any, Literal
+from uuid import UUID
 
-from datetime import date
-from typing import Any, Literal
-
-from pydantic import AwareDatetime, BaseModel, ConfigDict
-
-from shared.contract.errors import Fault as Fault  # noqa: PLC0414 - re-exported until generated
-from shared.contract.events import Application as Application  # noqa: PLC0414 - re-exported until generated
-from shared.contract.events import Decision as Decision  # noqa: PLC0414 - re-exported until generated
-from shared.contract.events import ModelInfo as ModelInfo  # noqa: PLC0414 - re-exported until generated
-from shared.contract.events import Prediction as Prediction  # noqa: PLC0414 - re-exported until generated
-from shared.contract.events import Probability as Probability  # noqa: PLC0414 - re-exported until generated
+from pydantic import AwareDatetime, ConfigDict, Field
+from pydantic import BaseModel as _BaseModel
 
 
-class _Answer(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="ignore", protected_namespaces=())
+class BaseModel(_BaseModel):
+    model_config = ConfigDict(
+        extra="ignore",
+        frozen=True,
+    )
 
 
-class Record(Decision):
-    """A stored decision: what was answered, and who asked."""
+class Application(BaseModel):
+    """A loan application as the service understood it; null is missing."""
 
-    client: str
+    Loan_ID: str | None = None
+    Gender: Literal["Male", "Female"] | None = None
+    Married: Literal["Yes", "No"] | None = None
+    Dependents: Literal["0", "1", "2", "3+"] | None = None
+    Education: Literal["Graduate", "Not Graduate"] | None = None
+    Self_Employed: Literal["Yes", "No"] | None = None
+    ApplicantIncome: Annotated[float, Field(description="Per month.")]
+    CoapplicantIncome: Annotated[float | None, Field(description="Per month.")] = None
+    LoanAmount: Annotated[float | None, Field(description="In thousands.")] = None
+    Loan_Amount_Term: Annotated[float | None, Field(description="In months.")] = None
+    Credit_History: Literal[0, 1] | None = None
+    Property_Area: Literal["Urban", "Semiurban", "Rural"] | None = None
+
+
+class CheckResult(BaseModel):
+    """What one check found."""
+
+    status: Literal["up", "down"]
+    required: bool
+    detail: Any | None = None
+
+
+class ConfusionMatrix(BaseModel):
+    """Rows of the holdout by what happened and what was predicted; positive is approved."""
+
+    true_positive: int
+    false_positive: int
+    false_negative: int
+    true_negative: int
+
+
+class Consensus(BaseModel):
+    """What the models together say; the champion decides a tie."""
+
+    prediction: Literal["Approved", "Rejected"]
+    agreement: Annotated[float, Field(description="Share of the models that agree, 0.5 to 1.")]
+    models_agree: int
+    total_models: int
+
+
+class Data(BaseModel):
+    """The labelled applications the models were trained on."""
+
+    sha256: str
+    rows: int
+    approved_share: float
+
+
+class Evaluation(BaseModel):
+    """How the figures were measured."""
+
+    folds: int
+    repeats: int
+    holdout_share: float
+
+
+class Fairness(BaseModel):
+    """
+    How one model treats the groups of one monitored attribute, out of fold.
+
+    Applications that do not say which group they belong to are left out.
+    """
+
+    groups: dict[str, int]
+    selection_rates: dict[str, float]
+    selection_rate_ratio: float | None
+    true_positive_rates: dict[str, float]
+    true_positive_rate_gap: float | None
+
+
+class Fault(BaseModel):
+    """One fault of one input field."""
+
+    field: str
+    message: str
+    value: Annotated[Any, Field(description="As received.")] = None
+
+
+class FieldRule(BaseModel):
+    """What one input field must be."""
+
+    name: str
+    kind: Literal["number", "category", "text"]
+    description: str
+    required: bool = False
+    scored: bool = True
+    unit: str | None = None
+    exclusive_minimum: float | None = None
+    minimum: float | None = None
+    maximum: float | None = None
+    allowed: list[str | int] | None = None
+
+
+class Health(BaseModel):
+    """
+    How the service is: ``degraded`` works, with something optional down.
+
+    ``draining`` finishes the requests it has, before it ends.
+    """
+
+    status: Literal["ok", "degraded", "down", "draining"]
+    service: str
+    version: str
+    checks: dict[str, CheckResult]
+
+
+class Holdout(BaseModel):
+    """Figures on one stratified 20 % split: a single draw, shown because it is so often quoted."""
+
+    rows: int
+    accuracy: float
+    precision: float
+    recall: float
+    f1: float
+    auc: float
+    confusion_matrix: ConfusionMatrix
+
+
+class Index(BaseModel):
+    """What this is and where."""
+
+    service: str
+    description: str
+    version: str
+    bundle: str
+    routes: dict[str, str]
+
+
+class Interval(BaseModel):
+    """A mean over cross-validation folds with its Nadeau-Bengio 95 % interval."""
+
+    mean: float
+    low: float
+    high: float
+
+
+class Live(BaseModel):
+    """The process answers."""
+
+    status: Literal["alive"] = "alive"
+
+
+class ModelInfo(BaseModel):
+    """Which model decided, from which bundle, and how accurate it was in cross-validation."""
+
+    name: Literal[
+        "random_forest", "logistic_regression", "gradient_boosting", "support_vector_machine"
+    ]
+    version: Annotated[str, Field(description="Version of the bundle the model came from.")]
+    accuracy: Annotated[float, Field(description="Mean accuracy in repeated cross-validation.")]
+
+
+class ModelSummary(BaseModel):
+    """One served model in a line."""
+
+    name: Literal[
+        "random_forest", "logistic_regression", "gradient_boosting", "support_vector_machine"
+    ]
+    title: str
+    champion: bool
+    accuracy: Interval
+    auc: Interval
+    log_loss: Interval
+
+
+class Parity(BaseModel):
+    """The export gate's finding: the served ONNX model against its scikit-learn reference."""
+
+    rows: int
+    max_absolute_difference: float
+    label_flips: int
+
+
+class Probability(BaseModel):
+    """The model's probability of each outcome; the two add up to 1."""
+
+    approved: float
+    rejected: float
+
+
+class RoutePerformance(BaseModel):
+    """How long the answers of one route took, from a request's arrival to its answer's end."""
+
+    method: str
+    route: Annotated[
+        str,
+        Field(description="The template of the path; unknown for paths of no route."),
+    ]
+    requests: Annotated[int, Field(description="Whatever the status of their answers.")]
+    mean_ms: Annotated[float, Field(description="In milliseconds, exact.")]
+    median_ms: Annotated[
+        float,
+        Field(
+            description="An estimate in milliseconds: interpolated in a bucket of the histogram whose upper bound is at most 1.67 times its lower one; in the first, between 0 and 0.1. 10000 stands for that and everything longer."
+        ),
+    ]
+    p95_ms: Annotated[
+        float,
+        Field(
+            description="An estimate in milliseconds: interpolated in a bucket of the histogram whose upper bound is at most 1.67 times its lower one; in the first, between 0 and 0.1. 10000 stands for that and everything longer."
+        ),
+    ]
+    p99_ms: Annotated[
+        float,
+        Field(
+            description="An estimate in milliseconds: interpolated in a bucket of the histogram whose upper bound is at most 1.67 times its lower one; in the first, between 0 and 0.1. 10000 stands for that and everything longer."
+        ),
+    ]
+
+
+class RuleComparison(BaseModel):
+    """Model minus Credit_History rule, paired fold by fold; a lower log-loss is better."""
+
+    accuracy: Interval
+    log_loss: Interval
+
+
+class Timing(BaseModel):
+    """Wall-clock times of one model, the only figures that differ between runs."""
+
+    training_time_s: float
+    prediction_time_per_row_ms: float
+
+
+class ValidationReport(BaseModel):
+    """What /predict would make of an application, without a decision."""
+
+    valid: bool
+    validation_errors: list[Fault]
+    warnings: list[str]
+    input_data: Annotated[
+        Application | None, Field(description="As understood; null if not valid.")
+    ]
+
+
+class WarningRule(BaseModel):
+    """One reason to look twice."""
+
+    code: str
+    message: str
+
+
+class Problem(BaseModel):
+    """A problem document (RFC 9457); ``code`` is stable, ``detail`` says what to do."""
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    instance: Annotated[str, Field(description="Path of the request.")]
+    code: Annotated[str, Field(description="Machine-readable name of the error.")]
     request_id: str
-    recorded_at: AwareDatetime
 
 
-class Page(_Answer):
-    """Some records, the newest first; ``next_cursor`` is None on the last page."""
+class InvalidInputProblem(BaseModel):
+    """A problem document that lists every fault of the input at once."""
 
-    items: list[Record]
-    next_cursor: str | None
-
-
-class Summary(_Answer):
-    """How a set of decisions came out; the two averages are None when there is no decision."""
-
-    total_predictions: int
-    approved: int
-    rejected: int
-    approval_rate: float | None
-    average_confidence: float | None
+    type: str
+    title: str
+    status: int
+    detail: str
+    instance: Annotated[str, Field(description="Path of the request.")]
+    code: Annotated[str, Field(description="Machine-readable name of the error.")]
+    request_id: str
+    error: str
+    validation_errors: list[Fault]
 
 
-class Statistics(Summary):
-    """All decisions ever recorded, and those of each model."""
+class About(BaseModel):
+    """What this service is and where to go on."""
 
-    by_model: dict[str, Summary]
-
-
-class Day(Summary):
-    """One UTC day."""
-
-    date: date
+    service: Literal["history"] = "history"
+    version: str
+    description: str
+    links: dict[str, str]
 
 
-class ConfidenceAnalysis(_Answer):
-    """How sure the models were; ``low`` is below 0.6, ``high`` from 0.8 on."""
+class AuditEntry(BaseModel):
+    """A row of the audit log; `make verify-audit HEAD=id:hash` proves that it still stands."""
+
+    id: int
+    hash: Annotated[str, Field(description="SHA-256, as 64 hex digits.")]
+
+
+class Bucket(BaseModel):
+    """
+    Decisions whose confidence is at least ``at_least`` and below ``below``.
+
+    The last bucket includes 1.
+    """
+
+    at_least: float
+    below: float
+    predictions: int
+
+
+class ConfidenceAnalysis(BaseModel):
+    """
+    How sure the models were: on average per outcome, and in how many decisions.
+
+    ``low`` is below 0.6, ``high`` from 0.8 on, ``medium`` between the two.
+    """
 
     average: float | None
     average_approved: float | None
@@ -70,108 +329,46 @@ class ConfidenceAnalysis(_Answer):
     high: int
 
 
-class Bucket(_Answer):
-    """Decisions whose confidence is at least ``at_least`` and below ``below``."""
+class Erasure(BaseModel):
+    """What was erased, and where that is recorded."""
 
-    at_least: float
-    below: float
-    predictions: int
+    erased: Annotated[
+        int,
+        Field(
+            description="Decisions erased by this request; those erased before do not count again."
+        ),
+    ]
+    erased_at: AwareDatetime
+    audit: AuditEntry
+    salt: Annotated[
+        str | None,
+        Field(
+            description="Keep it: the audit log names a loan by the SHA-256 of salt and loan_id only. null where one decision was named by its id, which the log holds as it is."
+        ),
+    ]
 
 
-class Analytics(_Answer):
-    """Decisions over time, by confidence and by applicant."""
+class Summary(BaseModel):
+    """How a set of decisions came out; the two averages are null when there is no decision."""
 
-    overall: Summary
-    last_24_hours: Summary
-    daily_trend: list[Day]
-    confidence_analysis: ConfidenceAnalysis
-    confidence_histogram: list[Bucket]
-    by_property_area: dict[str, Summary]
-    by_credit_history: dict[str, Summary]
+    total_predictions: int
+    approved: int
+    rejected: int
+    approval_rate: float | None
+    average_confidence: float | None
 
 
-class BenchmarkResult(_Answer):
+class BenchmarkResult(BaseModel):
     """One model's decision on the benchmarked application."""
 
-    prediction: Prediction
+    prediction: Literal["Approved", "Rejected"]
     confidence: float
     probability: Probability
     prediction_time_ms: float
 
 
-class Consensus(_Answer):
-    """What the models together say; ``agreement`` is the share that agrees."""
-
-    prediction: Prediction
-    agreement: float
-    models_agree: int
-    total_models: int
-
-
-class Benchmark(_Answer):
-    """All models on one application, by the models' names; not recorded."""
-
-    input_data: Application
-    results: dict[str, BenchmarkResult]
-    consensus: Consensus
-    warnings: list[str]
-
-
-class ValidationReport(_Answer):
-    """What a decision would make of an application; ``input_data`` is None if it is not valid."""
-
-    valid: bool
-    validation_errors: list[Fault]
-    warnings: list[str]
-    input_data: Application | None
-
-
-class Interval(_Answer):
-    """A mean over cross-validation folds with its 95 % interval."""
-
-    mean: float
-    low: float
-    high: float
-
-
-class ModelSummary(_Answer):
-    """One served model in a line."""
-
-    name: str
-    title: str
-    champion: bool
-    accuracy: Interval
-    auc: Interval
-    log_loss: Interval
-
-
-class ModelList(_Answer):
-    """The served models."""
-
-    version: str
-    champion: str
-    champion_reason: str
-    models: list[ModelSummary]
-
-
-class Data(_Answer):
-    """The labelled applications that the models were trained on."""
-
-    sha256: str
-    rows: int
-    approved_share: float
-
-
-class Evaluation(_Answer):
-    """How the figures were measured."""
-
-    folds: int
-    repeats: int
-    holdout_share: float
-
-
-class CrossValidation(_Answer):
-    """Figures over the folds of repeated cross-validation."""
+class CrossValidation(BaseModel):
+    """Figures over the folds of repeated stratified cross-validation."""
 
     accuracy: Interval
     balanced_accuracy: Interval
@@ -180,71 +377,121 @@ class CrossValidation(_Answer):
     log_loss: Interval
 
 
-class Holdout(_Answer):
-    """Figures on one split, a single draw."""
+class Decision(BaseModel):
+    """One answered application."""
 
-    rows: int
-    accuracy: float
-    precision: float
-    recall: float
-    f1: float
-    auc: float
+    success: Literal[True] = True
+    prediction_id: Annotated[
+        UUID,
+        Field(
+            description="UUID of version 7, which sorts by time; of version 8 where it is derived from an Idempotency-Key."
+        ),
+    ]
+    prediction: Literal["Approved", "Rejected"]
+    prediction_code: Annotated[Literal[0, 1], Field(description="1 is Approved.")]
+    confidence: Annotated[float, Field(description="Probability of the outcome predicted.")]
+    probability: Probability
+    model_info: ModelInfo
+    input_data: Application
+    imputed: Annotated[
+        list[str],
+        Field(description="Inputs that were missing and filled in by the model."),
+    ]
+    warnings: list[str]
+    timestamp: Annotated[AwareDatetime, Field(description="When it was decided, in UTC.")]
 
 
-class ComparedModel(_Answer):
-    """One model beside the others; ``verdict`` says in sentences what follows."""
+class ModelList(BaseModel):
+    """The served models."""
+
+    version: str
+    champion: Literal[
+        "random_forest", "logistic_regression", "gradient_boosting", "support_vector_machine"
+    ]
+    champion_reason: str
+    models: list[ModelSummary]
+
+
+class Performance(BaseModel):
+    """All requests since this replica of the service was started."""
+
+    routes: Annotated[list[RoutePerformance], Field(description="The most requested first.")]
+    cache_hit_rate: Annotated[
+        float | None,
+        Field(
+            description="Share of the answers that could come from the cache and did, 0 to 1; null before the first, and where there is no cache."
+        ),
+    ]
+
+
+class TrainedModel(BaseModel):
+    """One of the four models and everything measured of it."""
 
     title: str
+    parameters: dict[str, str]
     cross_validation: CrossValidation
     holdout: Holdout
+    fairness: dict[str, Fairness]
+    importances: dict[str, float]
+    parity: Parity
     log_loss_above_champion: Interval | None
+    against_rule: RuleComparison
     verdict: list[str]
 
 
-class Baseline(_Answer):
-    """A rule that needs no model, measured likewise."""
+class ValidationRules(BaseModel):
+    """What an application must be, and what is warned about, as data."""
+
+    fields: list[FieldRule]
+    warnings: list[WarningRule]
+    unknown_fields: str
+    missing: str
+
+
+class Day(Summary):
+    """One UTC day."""
+
+    date: date_aliased
+
+
+class Record(Decision):
+    """A stored decision: what was answered, and who asked."""
+
+    client: Annotated[str, Field(description="Who asked: a client's name, or anonymous.")]
+    request_id: str
+    recorded_at: Annotated[AwareDatetime, Field(description="When it was stored, in UTC.")]
+
+
+class Statistics(Summary):
+    """All decisions ever recorded, and those of each model."""
+
+    by_model: dict[str, Summary]
+
+
+class Baseline(BaseModel):
+    """A rule that needs no model, measured on the same folds and the same split."""
 
     description: str
     cross_validation: CrossValidation
     holdout: Holdout
 
 
-class ModelComparison(_Answer):
-    """The models beside each other and beside the baselines, by name."""
+class Benchmark(BaseModel):
+    """All models on one application. It is not recorded."""
 
-    version: str
-    champion: str
-    champion_reason: str
-    data: Data
-    evaluation: Evaluation
-    models: dict[str, ComparedModel]
-    baselines: dict[str, Baseline]
+    success: Literal[True]
+    input_data: Application
+    results: dict[str, BenchmarkResult]
+    consensus: Consensus
+    warnings: list[str]
 
 
-class TrainedModel(_Answer):
-    """Everything measured of a model that a client is likely to show."""
-
-    title: str
-    parameters: dict[str, str]
-    cross_validation: CrossValidation
-    holdout: Holdout
-    importances: dict[str, float]
-    verdict: list[str]
-
-
-class ModelDetail(_Answer):
-    """One model."""
-
-    name: str
-    version: str
-    champion: bool
-    details: TrainedModel
-
-
-class ChampionInfo(_Answer):
+class ChampionInfo(BaseModel):
     """The deciding model, and the bundle it came in."""
 
-    name: str
+    name: Literal[
+        "random_forest", "logistic_regression", "gradient_boosting", "support_vector_machine"
+    ]
     version: str
     champion_reason: str
     threshold: float
@@ -254,68 +501,62 @@ class ChampionInfo(_Answer):
     details: TrainedModel
 
 
-class FieldRule(_Answer):
-    """What one input field must be."""
+class ComparedModel(BaseModel):
+    """One model beside the others."""
 
-    name: str
-    kind: str
-    description: str
-    required: bool
-    scored: bool
-    unit: str | None = None
-    exclusive_minimum: float | None = None
-    minimum: float | None = None
-    maximum: float | None = None
-    allowed: list[str | int] | None = None
+    title: str
+    cross_validation: CrossValidation
+    holdout: Holdout
+    log_loss_above_champion: Interval | None
+    verdict: list[str]
 
 
-class WarningRule(_Answer):
-    """One reason to look twice."""
+class ModelComparison(BaseModel):
+    """The models beside each other and beside rules that need no model."""
 
-    code: str
-    message: str
-
-
-class ValidationRules(_Answer):
-    """What an application must be, and what is warned about."""
-
-    fields: list[FieldRule]
-    warnings: list[WarningRule]
-    unknown_fields: str
-    missing: str
-
-
-class CheckResult(_Answer):
-    """What one check of a service found."""
-
-    status: Literal["up", "down"]
-    required: bool
-    detail: Any = None
-
-
-class RoutePerformance(_Answer):
-    """How long the answers of one route took, in milliseconds; all but the mean are estimates."""
-
-    method: str
-    route: str
-    requests: int
-    mean_ms: float
-    median_ms: float
-    p95_ms: float
-    p99_ms: float
-
-
-class Performance(_Answer):
-    """How fast each route of a service answers, and how often from the cache if it has one."""
-
-    routes: list[RoutePerformance]
-    cache_hit_rate: float | None
-
-
-class Health(_Answer):
-    """How a service is: ``degraded`` works, with something optional down."""
-
-    status: Literal["ok", "degraded", "down"]
-    service: str
     version: str
-    checks: dict[str, CheckResult]
+    champion: Literal[
+        "random_forest", "logistic_regression", "gradient_boosting", "support_vector_machine"
+    ]
+    champion_reason: str
+    data: Data
+    evaluation: Evaluation
+    models: dict[str, ComparedModel]
+    baselines: dict[str, Baseline]
+
+
+class ModelDetail(BaseModel):
+    """Everything measured of one model."""
+
+    name: Literal[
+        "random_forest", "logistic_regression", "gradient_boosting", "support_vector_machine"
+    ]
+    version: str
+    champion: bool
+    details: TrainedModel
+    timing: Timing
+
+
+class Analytics(BaseModel):
+    """Decisions over time, by confidence and by applicant."""
+
+    overall: Summary
+    last_24_hours: Annotated[
+        Summary, Field(description="In whole UTC hours: the present one and 24 before.")
+    ]
+    daily_trend: Annotated[
+        list[Day], Field(description="The last 30 UTC days that have decisions.")
+    ]
+    confidence_analysis: ConfidenceAnalysis
+    confidence_histogram: list[Bucket]
+    by_property_area: Annotated[dict[str, Summary], Field(description="missing: not given.")]
+    by_credit_history: Annotated[
+        dict[str, Summary], Field(description="1, 0, or missing: not given.")
+    ]
+
+
+class Page(BaseModel):
+    """Some records, the newest first, and where the next ones begin."""
+
+    items: list[Record]
+    next_cursor: Annotated[str | None, Field(description="null on the last page.")]

@@ -1,4 +1,4 @@
-"""The client for programs that wait."""
+"""The blocking client."""
 
 import time
 from collections.abc import Iterator, Mapping
@@ -36,9 +36,9 @@ T = TypeVar("T")
 class LoanPredictorClient:
     """Both services, for one caller; may be shared by threads. Close it, or use it in ``with``.
 
-    ``history_url`` is None where one gateway at ``inference_url`` stands before both services.
-    ``http`` replaces the connections, for a proxy or a certificate of one's own; it is closed
-    with the client. Every method raises ``CallFailed``.
+    ``history_url`` is None if one gateway at ``inference_url`` serves both. ``http`` replaces the
+    HTTP client, for a proxy or a certificate of your own; it is closed with this client. Every method
+    raises ``CallFailed``.
     """
 
     def __init__(
@@ -72,9 +72,9 @@ class LoanPredictorClient:
     def variant(
         self, *, api_key: str | None = None, retry_policy: RetryPolicy | None = None
     ) -> "LoanPredictorClient":
-        """The same services over the same connections, as another caller or with another policy.
+        """The same connections with another key or another retry policy.
 
-        What is not given stays. Both are closed by closing either.
+        Closing either closes both.
         """
         services = self._services
         return LoanPredictorClient(
@@ -90,13 +90,13 @@ class LoanPredictorClient:
     ) -> Decision:
         """The recorded decision of the champion, or of ``model``.
 
-        One call is one decision, however often it has to be sent. To make a call of a former
-        process the same one, give the key that it had.
+        One call is one decision, however often it is retried. To repeat a call of an earlier
+        process, pass its key.
         """
         return self._call(calls.predict(application, model=model, key=idempotency_key))
 
     def benchmark(self, application: Applied) -> Benchmark:
-        """What each model says of the application; nothing is recorded."""
+        """The decision of each model; nothing is recorded."""
         return self._call(calls.benchmark(application))
 
     def validate(self, application: Applied) -> ValidationReport:
@@ -104,7 +104,7 @@ class LoanPredictorClient:
         return self._call(calls.validate(application))
 
     def validation_rules(self) -> ValidationRules:
-        """What an application must be, and what is warned about."""
+        """The rules and the warnings for an application, as data."""
         return self._call(calls.validation_rules())
 
     def models(self) -> ModelList:
@@ -112,7 +112,7 @@ class LoanPredictorClient:
         return self._call(calls.models())
 
     def compare(self) -> ModelComparison:
-        """The models beside each other and beside the baselines."""
+        """The models compared with each other and with the baselines."""
         return self._call(calls.compare())
 
     def model(self, name: str) -> ModelDetail:
@@ -134,11 +134,11 @@ class LoanPredictorClient:
     def history(
         self, filters: Filters | None = None, *, limit: int = 20, cursor: str | None = None
     ) -> Page:
-        """One page of records, the newest first."""
+        """One page of records, newest first."""
         return self._call(calls.history(filters or Filters(), limit=limit, cursor=cursor))
 
     def records(self, filters: Filters | None = None, *, page_size: int = 100) -> Iterator[Record]:
-        """All records that pass, the newest first, page by page as they are taken."""
+        """All records that match, newest first; pages are fetched as they are needed."""
         cursor = None
         while True:
             page = self.history(filters, limit=page_size, cursor=cursor)
@@ -158,7 +158,7 @@ class LoanPredictorClient:
         *,
         format: ExportFormat = "ndjson",  # noqa: A002
     ) -> Iterator[Iterator[bytes]]:
-        """All records that pass, in pieces: ``with client.export() as pieces:``."""
+        """All records that match, in chunks: ``with client.export() as chunks:``."""
         call = calls.export(filters or Filters(), format_=format)
         response = self._respond(call, stream=True)
         try:
@@ -168,19 +168,19 @@ class LoanPredictorClient:
             response.close()
 
     def statistics(self) -> Statistics:
-        """How all recorded decisions came out, overall and by model."""
+        """Totals of all recorded decisions, overall and by model."""
         return self._call(calls.statistics())
 
     def analytics(self) -> Analytics:
-        """How decisions came out over time, by confidence and by applicant."""
+        """Decisions over time, by confidence and by applicant."""
         return self._call(calls.analytics())
 
     def health(self, service: Service) -> Health:
-        """How ``service`` is."""
+        """The health of ``service``."""
         return self._call(calls.health(service))
 
     def performance(self, service: Service) -> Performance:
-        """How fast the routes of ``service`` answer; needs a key with the scope history:read."""
+        """The latencies of ``service``, per route; needs a key with the scope history:read."""
         return self._call(calls.performance(service))
 
     def _call(self, call: Call[T]) -> T:
