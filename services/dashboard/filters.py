@@ -6,8 +6,8 @@ from typing import Any, Final, NamedTuple, get_args
 
 from pydantic import TypeAdapter, ValidationError
 
-from loan_predictor_client import Filters
-from loan_predictor_client.models import Fault, Prediction
+from loan_predictor_client import Filters, Prediction
+from loan_predictor_client.models import Fault
 from services.dashboard.formatting import model_title
 from services.dashboard.forms import FormField, Option
 from shared.contract.events import ModelName

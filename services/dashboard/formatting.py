@@ -4,7 +4,8 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, date, datetime
 from typing import Final
 
-from loan_predictor_client.models import Application, Bucket, Fault, Prediction, Summary
+from loan_predictor_client import Prediction
+from loan_predictor_client.models import Application, Bucket, Fault, Summary
 
 NOT_GIVEN: Final = "not given"
 NONE: Final = "\u2013"

@@ -41,18 +41,8 @@ def test_wheel_decides_in_an_empty_environment(wheel: Path, system: System, tmp_
     """Nothing but the wheel and what it declares to need is there, and it is typed."""
     venv.create(tmp_path / "venv")
     python = tmp_path / "venv/bin/python"
-    install = [
-        _UV,
-        "pip",
-        "install",
-        "--quiet",
-        "--offline",
-        "--no-deps",
-        "--python",
-        python,
-        wheel,
-    ]
-    subprocess.run(install, check=True)
+    options = ["--quiet", "--offline", "--no-deps", "--python", str(python)]
+    subprocess.run([_UV, "pip", "install", *options, wheel], check=True)
     [packages] = (tmp_path / "venv").glob("lib/python*/site-packages")
     [metadata] = packages.glob("*.dist-info")
     for needed in _needed_by(PathDistribution(metadata)):

@@ -25,7 +25,10 @@ _CALLS: list[tuple[Callable[..., Call[Any]], dict[str, object]]] = [
     (calls.record, {"prediction_id": "any"}),
     (calls.statistics, {}),
     (calls.analytics, {}),
-    *((read, {"service": name}) for read in (calls.health, calls.performance) for name in apps()),
+    (calls.health, {"service": "inference"}),
+    (calls.health, {"service": "history"}),
+    (calls.performance, {"service": "inference"}),
+    (calls.performance, {"service": "history"}),
 ]
 
 

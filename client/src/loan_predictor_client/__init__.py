@@ -1,8 +1,8 @@
 """The Python client of the loan predictor.
 
-``LoanPredictorClient`` and ``AsyncLoanPredictorClient`` have the same methods. ``calls`` defines what
-is sent and how the answer is read, ``models`` the answers, ``attempts`` when to send again. None of
-them does any input or output, so the two clients differ only in how they send and how they wait.
+``LoanPredictorClient`` and ``AsyncLoanPredictorClient`` have the same methods. ``calls`` defines
+the requests and how their answers are parsed, ``models`` the answers, ``attempts`` the retries.
+None of them does input or output, so the two differ only in how they send and how they wait.
 """
 
 from loan_predictor_client.asynchronous import AsyncLoanPredictorClient
@@ -18,7 +18,7 @@ from loan_predictor_client.errors import (
     Unavailable,
     UnreadableAnswer,
 )
-from loan_predictor_client.filters import Filters
+from loan_predictor_client.filters import Filters, Prediction
 from loan_predictor_client.models import Application, Decision, Fault, Record
 from loan_predictor_client.synchronous import LoanPredictorClient
 
@@ -34,6 +34,7 @@ __all__ = [
     "InvalidRequest",
     "LoanPredictorClient",
     "MissingResource",
+    "Prediction",
     "RateLimited",
     "Record",
     "RetryPolicy",

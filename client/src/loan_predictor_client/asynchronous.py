@@ -37,8 +37,8 @@ class AsyncLoanPredictorClient:
     """Both services, for one caller, on one event loop. Close it, or use it in ``async with``.
 
     ``history_url`` is None if one gateway at ``inference_url`` serves both. ``http`` replaces the
-    HTTP client, for a proxy or a certificate of your own; it is closed with this client. Every method
-    raises ``CallFailed``.
+    HTTP client, for a proxy or a certificate of your own; it is closed with this client. Every
+    method raises ``CallFailed``.
     """
 
     def __init__(

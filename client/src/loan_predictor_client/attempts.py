@@ -63,8 +63,8 @@ def attempts(
     """Yield the steps of one call; return the response or raise ``CallFailed``.
 
     Every call may be repeated: reads change nothing, and a decision carries an Idempotency-Key
-    (``keyed``), for which 409 means that an earlier attempt is still in progress. ``Retry-After`` is
-    honoured; a wait that would end after the deadline is not begun, the error is raised at once.
+    (``keyed``), for which 409 means that an earlier attempt is still in progress. ``Retry-After``
+    is honoured; a wait that would end after the deadline is not begun: the error is raised at once.
     """
     deadline_s = now_s() + policy.total_s
     for attempt in range(1, policy.attempts + 1):

@@ -4,12 +4,14 @@ from dataclasses import dataclass, fields
 from datetime import datetime
 from typing import Literal
 
+Prediction = Literal["Approved", "Rejected"]
+
 
 @dataclass(frozen=True, kw_only=True)
 class Filters:
     """A record must match every filter that is set. Times must be aware."""
 
-    prediction: Literal["Approved", "Rejected"] | None = None
+    prediction: Prediction | None = None
     model: str | None = None
     since: datetime | None = None
     """Decided at this time or later."""
