@@ -1,23 +1,23 @@
 #!/bin/sh
-# Starts the Alertmanager with the e-mail receiver that ALERT_EMAIL_TO and ALERT_SMTP_... describe:
-# it does not read its settings from the environment, so this writes them into a file of its own.
-# Without ALERT_EMAIL_TO alerts are kept and shown, and sent to nobody. Values are written by the
-# shell itself: an argument could be read by every user of the host.
+# Starts the Alertmanager with the e-mail receiver given by ALERT_EMAIL_TO and ALERT_SMTP_...: it
+# does not read settings from the environment, so this script writes them to a private file.
+# Without ALERT_EMAIL_TO alerts are shown, but not sent. The shell itself writes the values, because
+# every user of the host can read a program's arguments.
 set -eu
 umask 077
 folder=${ALERTMANAGER_CONFIG:-/tmp/alertmanager}
 mkdir -p "$folder"
 
-# As a YAML string, whatever is in it.
+# Quotes any value as a YAML string.
 quoted() {
     printf "'%s'" "$(printf '%s' "$1" | sed "s/'/''/g")"
 }
 
 if [ -z "${ALERT_EMAIL_TO:-}" ]; then
-    echo "No ALERT_EMAIL_TO is set: alerts are shown in Grafana and sent to nobody." >&2
+    echo "ALERT_EMAIL_TO is not set: alerts are shown in Grafana, but not sent." >&2
     receiver="  - name: operator"
 elif [ -z "${ALERT_SMTP_HOST:-}" ]; then
-    echo "ALERT_EMAIL_TO is set and ALERT_SMTP_HOST (mail.example:587) is not." >&2
+    echo "ALERT_EMAIL_TO is set, but ALERT_SMTP_HOST (mail.example:587) is not." >&2
     exit 1
 else
     receiver="  - name: operator
@@ -47,7 +47,7 @@ route:
     - matchers: ['severity="critical"']
       receiver: operator
       repeat_interval: 1h
-# Of a fault and what follows from it, the fault is told.
+# An alert that follows from another is suppressed by it.
 inhibit_rules:
   - source_matchers: [alertname="ServiceGone"]
     target_matchers: [alertname="TargetDown"]

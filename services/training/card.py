@@ -1,4 +1,4 @@
-"""The model card: the manifest told to a person, every figure of it taken from there."""
+"""The model card: the manifest written out for people. Every number in it comes from there."""
 
 from collections.abc import Iterable, Sequence
 from typing import Final
@@ -22,7 +22,7 @@ FOUR_FIFTHS: Final = 0.8
 
 
 def model_card(manifest: Manifest) -> str:
-    """The whole card as Markdown; only its last section holds wall-clock times."""
+    """Return the card as Markdown; only its last section holds wall-clock times."""
     sections = (
         _summary(manifest),
         _accuracy(manifest),
@@ -38,7 +38,7 @@ def model_card(manifest: Manifest) -> str:
 
 
 def accuracy_table(manifest: Manifest) -> str:
-    """Cross-validation and holdout side by side, the baselines among the models."""
+    """Return cross-validation and holdout side by side, for models and baselines."""
     measured: list[tuple[ModelName | BaselineName, CrossValidation, Holdout]] = [
         *((name, model.cross_validation, model.holdout) for name, model in manifest.models.items()),
         *((name, rule.cross_validation, rule.holdout) for name, rule in manifest.baselines.items()),
@@ -126,8 +126,8 @@ def _holdout(manifest: Manifest) -> str:
                 _title(manifest, name),
                 f"{holdout.accuracy:.2%}",
                 *(
-                    f"{figure:.3f}"
-                    for figure in (holdout.precision, holdout.recall, holdout.f1, holdout.auc)
+                    f"{value:.3f}"
+                    for value in (holdout.precision, holdout.recall, holdout.f1, holdout.auc)
                 ),
                 str(holdout.confusion_matrix.true_positive),
                 str(holdout.confusion_matrix.false_positive),
@@ -320,8 +320,8 @@ def _rates(rates: dict[str, float]) -> str:
     return ", ".join(f"{group} {rate:.3f}" for group, rate in rates.items())
 
 
-def _optional(figure: float | None) -> str:
-    return "n/a" if figure is None else f"{figure:.3f}"
+def _optional(value: float | None) -> str:
+    return "n/a" if value is None else f"{value:.3f}"
 
 
 def _picture(name: str, description: str) -> str:

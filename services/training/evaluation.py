@@ -1,7 +1,7 @@
-"""Measure models that have not seen the rows they are asked about.
+"""Evaluate models on rows that they were not trained on.
 
-Every figure comes from the article's stratified 20 % split or from repeated stratified
-cross-validation; both baselines go through the same folds and the same code as the models.
+Every metric comes from one stratified 20 % holdout or from repeated stratified cross-validation.
+Both baselines use the same folds and the same code as the models.
 """
 
 import time
@@ -52,7 +52,7 @@ CandidateName = ModelName | BaselineName
 HOLDOUT_SHARE: Final = 0.2
 IMPORTANCE_SHUFFLES: Final = 20
 DECIMALS: Final = 6
-"""Figures are kept to this many decimals, beyond which machines may differ in rounding."""
+"""Metrics are kept to this many decimals; beyond them, machines may differ in rounding."""
 
 CANDIDATES: Final = cast(
     "Mapping[CandidateName, Callable[[], Classifier]]", {**PIPELINES, **BASELINES}
@@ -69,7 +69,7 @@ _METRICS: Final[Mapping[str, Callable[[Labels, Probabilities], float]]] = {
 
 @dataclass(frozen=True)
 class OutOfFold:
-    """What each candidate said of rows that its fold had kept from it."""
+    """Each candidate's predictions for the rows that its fold held out, and their scores."""
 
     approvals: Mapping[CandidateName, Probabilities]
     """Probability of approval, shape (repeats, rows)."""
@@ -82,9 +82,9 @@ class OutOfFold:
 class HoldoutResult:
     """One candidate on the holdout."""
 
-    figures: Holdout
+    metrics: Holdout
     importances: Mapping[str, float]
-    """By scored input: rise of the log-loss when that input is shuffled. None for baselines."""
+    """Rise of the log-loss when an input is shuffled, by scored input; empty for baselines."""
     training_time_s: float
 
 
@@ -130,7 +130,7 @@ def cross_validate(
 def _fit_fold(
     features: Matrix, approved: Labels, train: npt.NDArray[np.int64], test: npt.NDArray[np.int64]
 ) -> dict[CandidateName, Probabilities]:
-    # One thread, for the order in which threads add up numbers changes their last digits.
+    # One thread, because the order in which threads add numbers changes the last digits.
     with threadpool_limits(limits=1):
         return {
             name: _fitted(name, features[train], approved[train]).predict_proba(features[test])[
@@ -147,11 +147,11 @@ def _fitted(name: CandidateName, features: Matrix, approved: Labels) -> Classifi
 
 
 def interval(values: npt.NDArray[np.float64], *, folds: int) -> Interval:
-    """Mean over folds with the 95 % interval of the corrected resampled t-test.
+    """Return the mean over folds with the 95 % interval of the corrected resampled t-test.
 
-    The folds share training rows, so their plain standard error is far too small; the correction
-    adds the ratio of test to training rows to the variance. Source: Nadeau and Bengio, Inference
-    for the Generalization Error, Machine Learning 52 (2003), 239-281.
+    Folds share training rows, so their plain standard error is far too small; the correction adds
+    the ratio of test to training rows to the variance. Source: Nadeau and Bengio, Inference for the
+    Generalization Error, Machine Learning 52 (2003), 239-281.
     """
     mean = float(values.mean())
     count = len(values)
@@ -164,8 +164,8 @@ def interval(values: npt.NDArray[np.float64], *, folds: int) -> Interval:
     )
 
 
-def figures(out_of_fold: OutOfFold, name: CandidateName) -> CrossValidation:
-    """One candidate's cross-validation figures with their intervals."""
+def cross_validation_metrics(out_of_fold: OutOfFold, name: CandidateName) -> CrossValidation:
+    """Return one candidate's metrics in cross-validation, with their intervals."""
     scores = out_of_fold.scores[name]
     return CrossValidation(
         **{metric: interval(scores[metric], folds=out_of_fold.folds) for metric in _METRICS}
@@ -175,13 +175,13 @@ def figures(out_of_fold: OutOfFold, name: CandidateName) -> CrossValidation:
 def difference(
     out_of_fold: OutOfFold, metric: str, name: CandidateName, other: CandidateName
 ) -> Interval:
-    """``name`` minus ``other`` in one metric, paired fold by fold."""
+    """Return ``name`` minus ``other`` in one metric, paired fold by fold."""
     scores = out_of_fold.scores
     return interval(scores[name][metric] - scores[other][metric], folds=out_of_fold.folds)
 
 
 def hold_out(data: LabelledApplications) -> dict[CandidateName, HoldoutResult]:
-    """Every candidate trained on 80 % and asked about the other 20 % (stratified, seed 42)."""
+    """Train every candidate on 80 % of the rows and evaluate it on the rest (stratified)."""
     train, test = train_test_split(
         np.arange(len(data.approved)),
         test_size=HOLDOUT_SHARE,
@@ -198,7 +198,7 @@ def hold_out(data: LabelledApplications) -> dict[CandidateName, HoldoutResult]:
             classifier = _fitted(name, training, data.approved[train])
             training_time_s = time.perf_counter() - started
             results[name] = HoldoutResult(
-                figures=_holdout_figures(
+                metrics=_holdout_metrics(
                     approved, classifier.predict_proba(feature_matrix(held_out))[:, 1]
                 ),
                 importances=(
@@ -209,7 +209,7 @@ def hold_out(data: LabelledApplications) -> dict[CandidateName, HoldoutResult]:
     return results
 
 
-def _holdout_figures(approved: Labels, probabilities: Probabilities) -> Holdout:
+def _holdout_metrics(approved: Labels, probabilities: Probabilities) -> Holdout:
     predicted = probabilities >= THRESHOLD
     negative, positive = confusion_matrix(approved, predicted, labels=[0, 1]).tolist()
     return Holdout(
@@ -231,8 +231,8 @@ def _holdout_figures(approved: Labels, probabilities: Probabilities) -> Holdout:
 def _importances(
     classifier: Classifier, applications: Sequence[Mapping[str, object]], approved: Labels
 ) -> dict[str, float]:
-    # An input is shuffled before the features are made, so that all features made from it (its
-    # categories, ratios and logarithms) move together.
+    # An input is shuffled before features are computed, so that all features derived from it
+    # (categories, ratios, logarithms) move together.
     random = np.random.default_rng(SEED)
     score = _METRICS["log_loss"]
 

@@ -1,4 +1,4 @@
-"""From a fitted pipeline to the two files of a model, and the gate that compares them."""
+"""Export a fitted pipeline as the two files of a model, and compare them before publishing."""
 
 import io
 import sys
@@ -33,32 +33,32 @@ _MISSING_RATE = 0.15
 
 
 class ParityError(Exception):
-    """The exported model does not answer as its reference does, so it must not be published."""
+    """The exported model differs from its reference and must not be published."""
 
 
 class _Pickler(NumpyPickler):  # type: ignore[misc]  # joblib publishes no types
-    """Writes equal strings as one, whether or not they happen to be one object.
+    """Pickles equal strings as one object, whether or not they are.
 
-    Which ones are depends on what else the process has loaded before, and so would the file.
+    Which ones are depends on what else the process has loaded, and the file must not.
     """
 
     def save(self, item: object) -> None:
         if isinstance(item, np.ndarray) and item.dtype.hasobject:
-            # Past joblib, which would give an array of objects to another pickler than this.
+            # Bypasses joblib, which would hand an array of objects to another pickler.
             super(NumpyPickler, self).save(item)
         else:
             super().save(sys.intern(item) if type(item) is str else item)
 
 
 def to_joblib(pipeline: Pipeline) -> bytes:
-    """The scikit-learn reference as a compressed joblib file, always the same for the same fit."""
+    """Return the scikit-learn reference as a joblib file: the same fit gives the same bytes."""
     buffer = io.BytesIO()
     _Pickler(buffer).dump(pipeline)
     return zlib.compress(buffer.getvalue(), level=9)
 
 
 def to_onnx_model(pipeline: Pipeline, *, name: str) -> bytes:
-    """The served model: float32 ``features`` in, ``probabilities`` out."""
+    """Return the served model: float32 ``features`` in, ``probabilities`` out."""
     *steps, (_, classifier) = pipeline.steps
     if isinstance(classifier, CalibratedClassifierCV):
         calibrated = classifier.calibrated_classifiers_[0]
@@ -66,11 +66,11 @@ def to_onnx_model(pipeline: Pipeline, *, name: str) -> bytes:
         _fold_in(calibrated.calibrators[0], model)
     else:
         model = _convert(pipeline)
-    # Without the label, which the runtime would make every time although nobody asks for it.
+    # Without the label, which the runtime would compute on every call although it is unused.
     model = onnx.utils.Extractor(model).extract_model([INPUT_NAME], [OUTPUT_NAME])
     model.graph.name = name
-    # The library lists its operator sets in the order of a set of strings, which changes from
-    # process to process.
+    # The library lists operator sets in the order of a set of strings, which differs between
+    # processes.
     operator_sets = sorted(model.opset_import, key=lambda operator_set: operator_set.domain)
     model.ClearField("opset_import")
     model.opset_import.extend(operator_sets)
@@ -80,8 +80,8 @@ def to_onnx_model(pipeline: Pipeline, *, name: str) -> bytes:
 
 def _convert(pipeline: Pipeline, *, raw_scores: bool = False) -> onnx.ModelProto:
     with warnings.catch_warnings():
-        # skl2onnx reads two attributes of every SVC that scikit-learn means to remove; they
-        # hold nothing here, for the calibration is a step of its own.
+        # skl2onnx reads two attributes of every SVC that scikit-learn has deprecated. They are
+        # empty here, because the calibration is a step of its own.
         warnings.filterwarnings("ignore", "Attribute `prob[AB]_` was deprecated", FutureWarning)
         model: onnx.ModelProto = to_onnx(
             pipeline,
@@ -93,11 +93,11 @@ def _convert(pipeline: Pipeline, *, raw_scores: bool = False) -> onnx.ModelProto
 
 
 def _fold_in(calibration: Any, model: onnx.ModelProto) -> None:
-    """Have the support vector machine in ``model`` answer with its calibrated probabilities.
+    """Fold the calibration into the support vector machine of ``model``.
 
-    With f its decision function, 1 / (1 + exp(a f + b)) is the logistic function of -(a f + b),
-    which is linear in the coefficients of f and in its intercept. As operators of their own these
-    few sums take the runtime as long as all the support vectors.
+    With f the decision function, 1 / (1 + exp(a f + b)) is the logistic function of -(a f + b),
+    which is linear in the coefficients of f and in its intercept. As separate operators these few
+    sums take the runtime as long as all support vectors together.
     """
     [machine] = [node for node in model.graph.node if node.op_type == "SVMClassifier"]
     of = {attribute.name: attribute for attribute in machine.attribute}
@@ -109,7 +109,7 @@ def _fold_in(calibration: Any, model: onnx.ModelProto) -> None:
 
 
 def open_onnx(content: bytes) -> onnxruntime.InferenceSession:
-    """A session on one thread, as the service runs it."""
+    """Open a session on one thread, as the service runs it."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     options.inter_op_num_threads = 1
@@ -117,7 +117,7 @@ def open_onnx(content: bytes) -> onnxruntime.InferenceSession:
 
 
 def approvals(session: onnxruntime.InferenceSession, features: Matrix) -> Probabilities:
-    """The exported model's probability of approval of each row."""
+    """Return the exported model's probability of approval for each row."""
     probabilities: Probabilities = session.run([OUTPUT_NAME], {INPUT_NAME: features})[0]
     return probabilities[:, 1]
 
@@ -125,17 +125,17 @@ def approvals(session: onnxruntime.InferenceSession, features: Matrix) -> Probab
 def check_parity(
     name: str, reference: Classifier, session: onnxruntime.InferenceSession, features: Matrix
 ) -> Parity:
-    """The largest difference between the two on ``features``.
+    """Compare the two on ``features``.
 
-    Raises ``ParityError`` if it exceeds ``MAX_PROBABILITY_DIFFERENCE`` anywhere or one decision
-    differs.
+    Raises ``ParityError`` if a probability differs by more than ``MAX_PROBABILITY_DIFFERENCE`` or
+    a single decision differs.
     """
     with threadpool_limits(limits=1):
         expected = reference.predict_proba(features)[:, 1]
     served = approvals(session, features)
     parity = Parity(
         rows=len(features),
-        # NaN compares as within any limit, so it is made the worst.
+        # NaN would pass any limit, so it counts as the largest difference.
         max_absolute_difference=float(np.nan_to_num(np.abs(expected - served), nan=1.0).max()),
         label_flips=int(((expected >= THRESHOLD) != (served >= THRESHOLD)).sum()),
     )
@@ -150,9 +150,9 @@ def check_parity(
 
 
 def random_applications(count: int) -> Sequence[Mapping[str, object]]:
-    """Applications from all over what the service accepts: every category, any input missing.
+    """Draw applications from all that the service accepts: every category, any input missing.
 
-    Quantities are spread evenly on a logarithmic scale; the same ones come at every call.
+    Quantities are uniform on a logarithmic scale; every call returns the same applications.
     """
     random = np.random.default_rng(SEED)
     columns = {

@@ -1,4 +1,4 @@
-"""Train a bundle from a CSV: check, measure, fit, export, compare, publish."""
+"""Train a bundle from a CSV: validate, evaluate, fit, export, compare, publish."""
 
 import argparse
 import platform
@@ -76,12 +76,12 @@ _NO_VERSION = "b-00000000"
 
 @dataclass(frozen=True)
 class Published:
-    """A bundle that readers can see now."""
+    """A published bundle."""
 
     manifest: Manifest
     folder: Path
     is_new: bool
-    """False if the same bundle was there before; then its files were left alone."""
+    """False if the same bundle was already published; then its files were left alone."""
 
 
 def train(
@@ -95,13 +95,13 @@ def train(
 ) -> Published:
     """Publish the bundle trained from ``data_path`` under ``output`` and make it current.
 
-    The same data and libraries give the same bundle, bit by bit, but for its timings. Raises
+    The same data and libraries give the same bundle, bit for bit, except for its timings. Raises
     ``DataError`` (the CSV has faults), ``ParityError`` (an export differs from its reference),
-    ``BundleError`` (what is published there is damaged) or ``OSError`` (``output`` cannot be
-    written to); then nothing is published.
+    ``BundleError`` (a bundle published there is damaged) or ``OSError`` (``output`` is not
+    writable); nothing is published then.
     """
     data = read_applications(data_path)
-    # Now, so that a folder that cannot be made is told before the long work and not after it.
+    # Created first, so that a folder that cannot be made fails before the long work.
     output.mkdir(parents=True, exist_ok=True)
     features = feature_matrix(data.applications)
     with tqdm(total=folds * repeats, desc="Cross-validation", unit="fold") as bar:
@@ -129,7 +129,7 @@ def _build(
     *,
     random_rows: int,
 ) -> tuple[Manifest, dict[str, bytes]]:
-    # The manifest without the card, and every file but the card and the manifest.
+    # Returns the manifest without the card, and every file except those two.
     holdout = evaluation.hold_out(data)
     compared = np.vstack([features, feature_matrix(random_applications(random_rows))])
     champion = verdicts.champion(out_of_fold)
@@ -146,8 +146,8 @@ def _build(
         models[name] = TrainedModel(
             title=TITLES[name],
             parameters=parameters(pipeline),
-            cross_validation=evaluation.figures(out_of_fold, name),
-            holdout=holdout[name].figures,
+            cross_validation=evaluation.cross_validation_metrics(out_of_fold, name),
+            holdout=holdout[name].metrics,
             fairness=fairness(data.applications, data.approved, out_of_fold.approvals[name]),
             importances=dict(holdout[name].importances),
             parity=check_parity(name, pipeline, session, compared),
@@ -214,15 +214,15 @@ def _baselines(
     return {
         name: Baseline(
             description=BASELINE_DESCRIPTIONS[name],
-            cross_validation=evaluation.figures(out_of_fold, name),
-            holdout=holdout[name].figures,
+            cross_validation=evaluation.cross_validation_metrics(out_of_fold, name),
+            holdout=holdout[name].metrics,
         )
         for name in BASELINES
     }
 
 
 def _with_card(manifest: Manifest, timings: Mapping[ModelName, Timing]) -> tuple[Manifest, bytes]:
-    # The card shows the timings, so it is made last and left out of what the version is made of.
+    # The card shows the timings, so it is made last and is not part of what the version hashes.
     timed = manifest.model_copy(update={"timings": dict(timings)})
     card = model_card(timed).encode()
     files = {**timed.files, MODEL_CARD_FILE: publishing.checksum(card)}
@@ -230,7 +230,7 @@ def _with_card(manifest: Manifest, timings: Mapping[ModelName, Timing]) -> tuple
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Train from the command line; 0 if a bundle is published, 1 with a sentence if not."""
+    """Train from the command line; return 0 if a bundle is published, 1 with a reason if not."""
     parser = argparse.ArgumentParser(
         prog="python -m services.training", description="Train a bundle of models from a CSV."
     )
@@ -253,5 +253,5 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if published.is_new:
         print(f"Published {published.folder} in {time.monotonic() - started:.0f} s.")
     else:
-        print(f"{published.folder} was published before and is the same; its files are untouched.")
+        print(f"{published.folder} was already published and is identical; nothing was written.")
     return 0

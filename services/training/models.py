@@ -1,4 +1,4 @@
-"""The four models and the two baselines: what they are before they have seen any data."""
+"""The four models and the two baselines, unfitted."""
 
 from collections.abc import Callable, Mapping
 from typing import Final, Protocol
@@ -21,16 +21,16 @@ from services.training.applications import Labels
 from shared.contract.events import ModelName
 
 SEED: Final = 42
-"""The one seed of every split, model and draw; it is the one of the article's own split."""
+"""The seed of every split, model and random draw, the holdout that is usually quoted included."""
 
 THRESHOLD: Final = 0.5
-"""An application is approved when its probability of approval is at least this."""
+"""The lowest probability of approval at which an application is approved."""
 
 Probabilities = npt.NDArray[np.float64]
 
 
 class Classifier(Protocol):
-    """What evaluation asks of a model."""
+    """What evaluation needs of a model."""
 
     def fit(self, features: Matrix, approved: Labels, /) -> object:
         """Learn from rows of features and their labels."""
@@ -76,7 +76,8 @@ def _gradient_boosting() -> Pipeline:
 
 
 def _support_vector_machine() -> Pipeline:
-    # The calibration sits inside the pipeline: around one it exports to ONNX silently wrong.
+    # The calibration is inside the pipeline: wrapped around it, it exports to ONNX wrongly and
+    # silently.
     return _imputed(
         ("scaler", StandardScaler()),
         (
@@ -94,7 +95,7 @@ PIPELINES: Final[Mapping[ModelName, Callable[[], Pipeline]]] = {
     "gradient_boosting": _gradient_boosting,
     "support_vector_machine": _support_vector_machine,
 }
-"""An unfitted pipeline of each model; every call makes a new one."""
+"""Makes an unfitted pipeline of each model; every call makes a new one."""
 
 TITLES: Final[Mapping[ModelName | BaselineName, str]] = {
     "random_forest": "Random forest",
@@ -112,14 +113,14 @@ _CREDIT_HISTORY_STATES = [
 
 
 class CreditHistoryRule:
-    """Decide as most applications with the same Credit_History (0, 1 or missing) were decided.
+    """Decides as most applications with the same Credit_History (0, 1 or missing) were decided.
 
-    Its probability is the share approved in the training rows, by the rule of succession, so
-    that a state without rows or without one outcome still has a finite log-loss.
+    The probability is the share approved in the training rows, by the rule of succession, so that
+    a state with no rows, or with one outcome only, has a finite log-loss too.
     """
 
     def fit(self, features: Matrix, approved: Labels, /) -> object:
-        """Count the approvals of each state."""
+        """Estimate the approval rate of each state."""
         states = features[:, _CREDIT_HISTORY_STATES].astype(np.float64)
         self._approval_rates = (states.T @ approved + 1) / (states.sum(axis=0) + 2)
         return self
@@ -145,14 +146,14 @@ BASELINE_DESCRIPTIONS: Final[Mapping[BaselineName, str]] = {
 
 
 def parameters(pipeline: Pipeline) -> dict[str, str]:
-    """Every parameter of every step that differs from its default, by its path in the pipeline."""
+    """Return every parameter that differs from its default, by its path in the pipeline."""
     found: dict[str, str] = {}
     for path, step in pipeline.get_params(deep=True).items():
         if not isinstance(step, BaseEstimator):
             continue
         defaults = type(step)().get_params(deep=False)
         for name, value in step.get_params(deep=False).items():
-            # Compared as text, for the missing value NaN differs from itself.
+            # Compared as text, because NaN, the missing value, differs from itself.
             if not isinstance(value, BaseEstimator) and repr(value) != repr(defaults[name]):
                 found[f"{path}__{name}"] = repr(value)
     return dict(sorted(found.items()))

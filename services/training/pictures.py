@@ -1,4 +1,4 @@
-"""The pictures of the model card, as PNG; the same figures give the same bytes."""
+"""The pictures of the model card, as PNG; the same metrics give the same bytes."""
 
 import io
 from collections.abc import Mapping
@@ -29,7 +29,8 @@ _STYLE = {
     "font.size": 9,
     "grid.alpha": 0.3,
 }
-# Told apart in every common kind of colour vision. Source: Okabe and Ito, Color Universal Design.
+# Distinguishable in every common kind of colour vision. Source: Okabe and Ito, Color Universal
+# Design.
 _COLOURS = dict(zip(MODEL_NAMES, ("#0072b2", "#d55e00", "#009e73", "#cc79a7"), strict=True))
 _GREY = "#777777"
 _APPROVED, _REJECTED = "#0072b2", "#d55e00"
@@ -41,7 +42,7 @@ def draw(
     models: Mapping[ModelName, TrainedModel],
     inputs: Mapping[str, Input],
 ) -> dict[str, bytes]:
-    """Every picture by its file name."""
+    """Draw every picture; return them by file name."""
     with style.context(["default", _STYLE]):
         return {
             "roc.png": _roc(data.approved, out_of_fold),
@@ -54,7 +55,7 @@ def draw(
 
 def _png(figure: Figure) -> bytes:
     buffer = io.BytesIO()
-    # Without metadata, for the library would name its version there.
+    # Without metadata, because the library would put its version there.
     figure.savefig(buffer, format="png", dpi=110, metadata={"Software": None})
     return buffer.getvalue()
 

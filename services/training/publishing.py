@@ -1,4 +1,4 @@
-"""Put a bundle where the service finds it: all of it, or nothing."""
+"""Publish a bundle where the service finds it, completely or not at all."""
 
 import hashlib
 import os
@@ -23,14 +23,14 @@ def checksum(content: bytes) -> str:
 
 
 def manifest_file(manifest: Manifest) -> bytes:
-    """The manifest as the file of a bundle: JSON, indented for a reader."""
+    """Return the manifest as the JSON file of a bundle, indented for readers."""
     return manifest.model_dump_json(indent=2).encode() + b"\n"
 
 
 def find_published(root: Path, version: str) -> Manifest | None:
-    """The manifest of ``version`` if it is published under ``root`` and undamaged.
+    """Return the manifest of ``version``, or None if it is not published under ``root``.
 
-    Raises ``BundleError`` if it is there but damaged.
+    Raises ``BundleError`` if the published bundle is damaged.
     """
     folder = root / version
     if not folder.exists():
@@ -41,22 +41,21 @@ def find_published(root: Path, version: str) -> Manifest | None:
 
 
 def check_same(published: Manifest, trained: Manifest) -> None:
-    """Raise ``BundleError`` unless both manifests, and so all files they list, are the same."""
+    """Raise ``BundleError`` unless both manifests, and so all files they list, are identical."""
     if published != trained:
         raise BundleError(
-            f"Bundle {trained.version} is already published but differs from what was trained"
-            " just now; it was altered or made by another release, so move its folder away and"
-            " train again"
+            f"Bundle {trained.version} is already published but differs from the one just trained;"
+            " it was altered or made by another release, so move its folder away and train again"
         )
 
 
 def publish(root: Path, manifest: Manifest, files: Mapping[str, bytes]) -> Path:
-    """Write the bundle's folder under the folder ``root`` and return it.
+    """Write the bundle's folder under ``root`` and return it.
 
-    ``files`` are all files but the manifest, by path inside the bundle. The folder appears under
-    its name only when every byte of it is on the disk; a failure leaves no trace.
+    ``files`` are all files except the manifest, by path inside the bundle. The folder appears under
+    its name only once every byte is on disk; a failure leaves no trace.
     """
-    # A sibling, for only within one file system is a rename atomic.
+    # A sibling, because a rename is atomic only within one file system.
     unfinished = Path(tempfile.mkdtemp(prefix=".unfinished-", dir=root))
     try:
         # Temporary folders are private; the service may run as another user.
@@ -76,7 +75,7 @@ def publish(root: Path, manifest: Manifest, files: Mapping[str, bytes]) -> Path:
 
 
 def make_current(root: Path, version: str) -> None:
-    """Let ``CURRENT`` under ``root`` name ``version``; a reader sees the old or the new name."""
+    """Make ``CURRENT`` under ``root`` name ``version``, atomically for readers."""
     current = root / CURRENT_FILE
     content = f"{version}\n".encode()
     if current.exists() and current.read_bytes() == content:

@@ -1,4 +1,4 @@
-"""Which model is the champion, and what may honestly be said of each."""
+"""Which model is the champion, and what the comparisons support."""
 
 from typing import Final
 
@@ -11,17 +11,17 @@ _CRITERION: Final = "log_loss"
 
 
 def champion(out_of_fold: OutOfFold) -> ModelName:
-    """The model with the lowest mean log-loss in cross-validation."""
+    """Return the model with the lowest mean log-loss in cross-validation."""
     return min(MODEL_NAMES, key=lambda name: out_of_fold.scores[name][_CRITERION].mean())
 
 
 def log_loss_above(out_of_fold: OutOfFold, name: ModelName, best: ModelName) -> Interval | None:
-    """How much higher ``name``'s log-loss is than the champion's; None for the champion."""
+    """Return ``name``'s log-loss minus the champion's; None for the champion itself."""
     return None if name == best else difference(out_of_fold, _CRITERION, name, best)
 
 
 def against_rule(out_of_fold: OutOfFold, name: ModelName) -> RuleComparison:
-    """The model minus the Credit_History rule, on the same folds."""
+    """Return the model minus the Credit_History rule, on the same folds."""
     return RuleComparison(
         accuracy=difference(out_of_fold, "accuracy", name, "credit_history_rule"),
         log_loss=difference(out_of_fold, "log_loss", name, "credit_history_rule"),
@@ -29,7 +29,7 @@ def against_rule(out_of_fold: OutOfFold, name: ModelName) -> RuleComparison:
 
 
 def champion_reason(out_of_fold: OutOfFold, best: ModelName) -> str:
-    """Why this model is the champion, and how little that may mean."""
+    """Say why this model is the champion, and which models it cannot be told apart from."""
     mean = float(out_of_fold.scores[best][_CRITERION].mean())
     alike = [
         TITLES[name]
@@ -45,7 +45,7 @@ def champion_reason(out_of_fold: OutOfFold, best: ModelName) -> str:
 
 
 def verdict(gap: Interval | None, comparison: RuleComparison, *, best: ModelName) -> list[str]:
-    """What the paired comparisons of one model support, a sentence each."""
+    """Say what the paired comparisons of one model support, one sentence each."""
     if gap is None:
         first = "Champion: the lowest log-loss in cross-validation."
     elif gap.contains_zero:

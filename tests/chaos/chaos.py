@@ -1,4 +1,4 @@
-"""``python -m tests.chaos.chaos``: break everything under load, one after another, and add up."""
+"""``python -m tests.chaos.chaos``: injects each fault under load and checks the record after it."""
 
 import argparse
 import signal
@@ -18,7 +18,7 @@ from tests.load.proof import NotProved
 
 LIVEZ_LIMIT_MS: Final = 100.0
 ENOUGH: Final = 50_000
-"""Acknowledged decisions in all that a whole run must reach."""
+"""Acknowledged decisions that a full run must reach."""
 
 MADE_BY: Final = "make chaos"
 _DOCUMENT: Final = Path("docs/faults.md")
@@ -29,9 +29,9 @@ _AFTER_S: Final = 6.0
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Print the table; 0 when all adds up in time, 1 when not, 2 when nothing could be told."""
+    """Print the table; return 0 if everything holds, 1 if not, 2 if it cannot be determined."""
     options = _options(arguments)
-    # Everything must be stopped, and unmounted, whoever ends the run.
+    # However the run ends, everything must be stopped and unmounted.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     names: list[str] = options.faults or list(SCENARIOS)
     pace = Pace(
@@ -68,14 +68,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def unkept(outcome: Outcome, scenario: Scenario) -> list[str]:
-    """What a machine that is fast enough has no excuse for."""
+    """Return complaints that do not depend on the speed of a reasonable machine."""
     found = []
     if outcome.refused and scenario.refuses is False:
         found.append(f"{outcome.refused} decisions were refused")
     if outcome.livez_p99_ms >= LIVEZ_LIMIT_MS:
         found.append(
             f"p99 of /livez is {outcome.livez_p99_ms:,.0f} ms"
-            f" (of an idle service beside it {outcome.idle_p99_ms:,.0f} ms)"
+            f" (idle service: {outcome.idle_p99_ms:,.0f} ms)"
         )
     limit_s = scenario.stored_within_s
     if limit_s is not None and (outcome.stored_after_s or 0) > limit_s:
@@ -84,17 +84,17 @@ def unkept(outcome: Outcome, scenario: Scenario) -> list[str]:
 
 
 def too_few(outcomes: Sequence[Outcome]) -> list[str]:
-    """Whether fewer decisions were acknowledged than prove anything."""
+    """Complain if too few decisions were acknowledged to prove anything."""
     acknowledged = sum(outcome.acknowledged for outcome in outcomes)
     if acknowledged >= ENOUGH:
         return []
-    return [f"only {acknowledged:,} decisions were acknowledged, {ENOUGH:,} are wanted"]
+    return [f"only {acknowledged:,} decisions were acknowledged; {ENOUGH:,} are needed"]
 
 
 def _report(outcomes: Sequence[Outcome], pace: Pace, *, write: bool) -> None:
     measured_under = report.conditions(
         f"{pace.rate:g} requests a second, {pace.before_s:g} s before each fault,"
-        f" {pace.away_s:g} s during and {pace.after_s:g} s after it where it says nothing else"
+        f" {pace.away_s:g} s during and {pace.after_s:g} s after it unless stated otherwise"
     )
     _say(f"\n{table.summary(outcomes)}\n")
     for path in table.write(_FOLDER, outcomes, measured_under):
@@ -108,14 +108,14 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.chaos.chaos", description=__doc__)
     parser.add_argument("faults", nargs="*", metavar="fault", help=", ".join(SCENARIOS))
     parser.add_argument("--rate", type=float, default=300.0, help="requests a second")
-    parser.add_argument("--away", type=float, default=6.0, help="seconds that a fault lasts")
-    parser.add_argument("--write", action="store_true", help=f"renew the table in {_DOCUMENT}")
+    parser.add_argument("--away", type=float, default=6.0, help="duration of a fault in seconds")
+    parser.add_argument("--write", action="store_true", help=f"update the table in {_DOCUMENT}")
     options = parser.parse_args(arguments)
     unknown = sorted(set(options.faults) - set(SCENARIOS))
     if unknown:
-        parser.error(f"no such fault: {', '.join(unknown)}; there are {', '.join(SCENARIOS)}")
+        parser.error(f"no such fault: {', '.join(unknown)}; choose from {', '.join(SCENARIOS)}")
     if options.write and options.faults:
-        parser.error("the table in the documentation is of all faults")
+        parser.error("the documented table needs all faults")
     return options
 
 

@@ -22,9 +22,9 @@ _SLACK_S: Final = 60
 
 @contextmanager
 def clocks_off(stage: Stage) -> Iterator[Sequence[str]]:
-    """The addresses of three services: one ahead, one behind, and the one that is right.
+    """Yield the addresses of three services: one ahead, one behind, and one on time.
 
-    Raises ``NoEffect`` when a clock is not off.
+    Raises ``NoEffect`` if a clock is not off.
     """
     path = os.pathsep.join([str(_CLOCK), *os.environ.get("PYTHONPATH", "").split(os.pathsep)])
     off: dict[str, int] = {}
@@ -46,7 +46,7 @@ def clocks_off(stage: Stage) -> Iterator[Sequence[str]]:
 
 
 def _check(url: str, off_by_s: int) -> None:
-    """Compare with the time in the service's answers."""
-    told = parsedate_to_datetime(httpx.get(f"{url}/livez", timeout=5).headers["date"])
-    if abs(told.timestamp() - time.time() - off_by_s) > _SLACK_S:
-        raise NoEffect(f"the clock of {url} shows {told}")
+    """Check the time in the service's answers."""
+    shown = parsedate_to_datetime(httpx.get(f"{url}/livez", timeout=5).headers["date"])
+    if abs(shown.timestamp() - time.time() - off_by_s) > _SLACK_S:
+        raise NoEffect(f"the clock of {url} shows {shown}")

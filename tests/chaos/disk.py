@@ -1,4 +1,4 @@
-"""A full disk under the decisions: a real one where this may be mounted, else a refusal in kind."""
+"""A full disk under the decisions: a real one where mounting is allowed, else a simulated one."""
 
 import os
 import subprocess
@@ -16,13 +16,13 @@ from tests.chaos.stage import Stage
 REAL: Final = "a real full disk: tmpfs as tablespace"
 SIMULATED: Final = "simulated: a trigger raises disk_full"
 _SIZE: Final = "48m"
-_SAID: Final = "No space left on device"
+_MESSAGE: Final = "No space left on device"
 _MET_WITHIN_S: Final = 30.0
 _POLL_S: Final = 0.1
 _BLOCK: Final = b"\0" * 65536
 _TRIGGER: Final = f"""
 CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
-    RAISE EXCEPTION '{_SAID}' USING ERRCODE = 'disk_full';
+    RAISE EXCEPTION '{_MESSAGE}' USING ERRCODE = 'disk_full';
 END $$;
 CREATE TRIGGER refuse BEFORE INSERT ON predictions EXECUTE FUNCTION refuse()
 """
@@ -30,8 +30,8 @@ CREATE TRIGGER refuse BEFORE INSERT ON predictions EXECUTE FUNCTION refuse()
 
 @contextmanager
 def disk_full(stage: Stage) -> Iterator[str]:
-    """No room for another row, until PostgreSQL met with it; raises ``NoEffect`` if it does not."""
-    before = _times_said(stage)
+    """Leave no room for another row; raises ``NoEffect`` unless PostgreSQL runs into it."""
+    before = _times_logged(stage)
     with ExitStack() as stack:
         disk = _mounted(stage, stack)
         if disk is None:
@@ -39,11 +39,11 @@ def disk_full(stage: Stage) -> Iterator[str]:
         else:
             _fill(disk, stage, stack)
         yield SIMULATED if disk is None else REAL
-        _wait_until_met(stage, said=before)
+        _wait_until_met(stage, logged=before)
 
 
 def _mounted(stage: Stage, stack: ExitStack) -> Path | None:
-    """A small file system for PostgreSQL; None where this system, or this user, cannot mount."""
+    """Mount a small file system for PostgreSQL; None where the system or the user cannot mount."""
     if sys.platform != "linux" or os.geteuid() != 0:
         return None
     disk = stage.folder / "small-disk"
@@ -58,7 +58,7 @@ def _mounted(stage: Stage, stack: ExitStack) -> Path | None:
 
 
 def _fill(disk: Path, stage: Stage, stack: ExitStack) -> None:
-    """Move the decisions to the disk and fill it up; undone in the opposite order."""
+    """Move the decisions to the disk and fill it; ``stack`` undoes it in reverse order."""
     url = stage.postgres.url
     servers.run_sql(url, f"CREATE TABLESPACE small LOCATION '{disk}'")
     stack.callback(servers.run_sql, url, "DROP TABLESPACE small")
@@ -79,13 +79,13 @@ def _refuse(stage: Stage, stack: ExitStack) -> None:
     stack.callback(servers.run_sql, stage.postgres.url, "DROP FUNCTION refuse() CASCADE")
 
 
-def _wait_until_met(stage: Stage, *, said: int) -> None:
+def _wait_until_met(stage: Stage, *, logged: int) -> None:
     deadline = time.monotonic() + _MET_WITHIN_S
-    while _times_said(stage) == said:
+    while _times_logged(stage) == logged:
         if time.monotonic() > deadline:
-            raise NoEffect("the database wanted no room while its disk was full")
+            raise NoEffect("the database needed no space while its disk was full")
         time.sleep(_POLL_S)
 
 
-def _times_said(stage: Stage) -> int:
-    return stage.postgres.process.log.read_text(errors="replace").count(_SAID)
+def _times_logged(stage: Stage) -> int:
+    return stage.postgres.process.log.read_text(errors="replace").count(_MESSAGE)

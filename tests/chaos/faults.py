@@ -1,6 +1,6 @@
-"""Ways to break the running system; each breaks on entering and mends on leaving.
+"""Faults of the running system: each breaks something on entry and repairs it on exit.
 
-What a fault yields is a remark on how it was done, where that is not the same everywhere.
+A fault yields a remark on how it was done, where that depends on the machine.
 """
 
 import asyncio
@@ -25,12 +25,12 @@ WHERE backend_type = 'client backend' AND application_name <> $1
 
 
 class NoEffect(Exception):
-    """The fault did not do what it should: nothing was proved. The message says what is missing."""
+    """The fault had no effect, so nothing was proved; the message says what is missing."""
 
 
 @contextmanager
 def killed(*processes: Process) -> Iterator[str]:
-    """End them at once, with whatever they forked, and start them again."""
+    """Kill the processes and their children, and start them again."""
     for process in processes:
         for pid in _family(process):
             with suppress(ProcessLookupError):
@@ -45,7 +45,7 @@ def killed(*processes: Process) -> Iterator[str]:
 
 @contextmanager
 def restarted(process: Process) -> Iterator[str]:
-    """Stop it as an operator does, and start it again."""
+    """Stop the process as an operator does, and start it again."""
     process.stop()
     try:
         yield ""
@@ -55,7 +55,7 @@ def restarted(process: Process) -> Iterator[str]:
 
 @contextmanager
 def paused(*processes: Process) -> Iterator[str]:
-    """Freeze them, with whatever they forked: connections stay open and nothing is answered."""
+    """Freeze the processes and their children: connections stay open, nothing is answered."""
     frozen = [pid for process in processes for pid in _family(process)]
     _signal_all(frozen, signal.SIGSTOP)
     try:
@@ -77,7 +77,7 @@ def out_of_connections(stage: Stage) -> Iterator[str]:
 
 
 async def _take_every_connection(url: str, idle: list[asyncpg.Connection]) -> None:
-    """Fill up, end whoever else is connected, and again until nobody else is."""
+    """Take every free connection and end all others, until no others are left."""
     others = None
     while others != 0:
         with suppress(asyncpg.TooManyConnectionsError):
@@ -93,9 +93,9 @@ async def _close(idle: Sequence[asyncpg.Connection]) -> None:
 
 
 def _family(process: Process) -> list[int]:
-    """The process, which comes first so that it forks no more, and its children."""
+    """Return the process, first so that it forks no more, and its children."""
     listed = subprocess.run(
-        ["ps", "-A", "-o", "pid=,ppid="],  # noqa: S607 - wherever the system has it
+        ["ps", "-A", "-o", "pid=,ppid="],  # noqa: S607 - its path differs between systems
         capture_output=True,
         text=True,
         check=True,

@@ -1,4 +1,4 @@
-"""Entries of the stream that nobody can store."""
+"""Stream entries that cannot be stored."""
 
 import random
 import time
@@ -13,7 +13,7 @@ from tests.chaos.faults import NoEffect
 from tests.chaos.stage import Stage
 from tests.history.events import body_of, random_event
 
-_PUT_ASIDE_WITHIN_S: Final = 90.0
+_DEAD_LETTERED_WITHIN_S: Final = 90.0
 _POLL_S: Final = 0.1
 _HUGE: Final = 2**20
 
@@ -21,7 +21,7 @@ Fields = dict[bytes, bytes]
 
 
 def poison() -> list[Fields]:
-    """One entry of each kind: unreadable, without an event, unknown, and refused by PostgreSQL."""
+    """Make one entry of each kind: unreadable, eventless, unknown, and refused by PostgreSQL."""
     rng = random.Random(7)  # noqa: S311 - test data, not a secret
     event = body_of(random_event(rng))
     unindexable = rng.randbytes(_HUGE).hex().encode()  # it cannot be compressed to fit a page
@@ -37,16 +37,16 @@ def poison() -> list[Fields]:
 
 @contextmanager
 def poisoned(stage: Stage) -> Iterator[str]:
-    """Put one of each kind among the decisions, and another one later.
+    """Add one entry of each kind among the decisions, and another set later.
 
-    Leaves once all are set aside, as they came; raises ``NoEffect`` when they are not.
+    Returns once all are dead-lettered unchanged; raises ``NoEffect`` if they are not.
     """
     entries = poison()
     with Redis.from_url(stage.redis.url) as redis:
         _add(redis, entries)
-        yield f"{2 * len(entries)} entries, all put aside"
+        yield f"{2 * len(entries)} entries, all dead-lettered"
         _add(redis, entries)
-        _wait_until_put_aside(redis, 2 * entries)
+        _wait_until_dead_lettered(redis, 2 * entries)
 
 
 def _add(redis: Redis, entries: Sequence[Fields]) -> None:
@@ -54,18 +54,18 @@ def _add(redis: Redis, entries: Sequence[Fields]) -> None:
         redis.xadd(STREAM, dict[Any, Any](entry))
 
 
-def _wait_until_put_aside(redis: Redis, entries: Sequence[Fields]) -> None:
-    deadline = time.monotonic() + _PUT_ASIDE_WITHIN_S
-    while (found := _put_aside(redis)) != sorted(map(_comparable, entries)):
+def _wait_until_dead_lettered(redis: Redis, entries: Sequence[Fields]) -> None:
+    deadline = time.monotonic() + _DEAD_LETTERED_WITHIN_S
+    while (found := _dead_letters(redis)) != sorted(map(_comparable, entries)):
         if time.monotonic() > deadline:
             raise NoEffect(
-                f"{len(found)} of {len(entries)} poisoned entries were put aside as they came"
+                f"{len(found)} of {len(entries)} poisoned entries were dead-lettered unchanged"
             )
         time.sleep(_POLL_S)
 
 
-def _put_aside(redis: Redis) -> list[list[tuple[bytes, bytes]]]:
-    """The fields that each entry came with, without the reason that stands beside them."""
+def _dead_letters(redis: Redis) -> list[list[tuple[bytes, bytes]]]:
+    """Return the original fields of each dead letter, without the reason added to them."""
     added = {b"error", b"entry_id", b"deliveries"}
     found: Any = redis.xrange(DEAD_LETTER_STREAM)
     return sorted(

@@ -1,4 +1,4 @@
-"""Whether a service goes on answering: how long it takes to say that it lives, all the time."""
+"""How long a service takes to answer a liveness check, sampled continuously."""
 
 import threading
 import time
@@ -17,7 +17,7 @@ _TIMEOUT_S: Final = 5.0
 
 @dataclass
 class Pulse:
-    """What was found: the times of the answers, and how often nobody was there to answer."""
+    """The times of the answers, and how often the service was absent."""
 
     times_s: list[float] = field(default_factory=list)
     absences: int = 0
@@ -25,9 +25,9 @@ class Pulse:
 
 @contextmanager
 def pulse(urls: Sequence[str]) -> Iterator[Pulse]:
-    """Ask each address every 50 ms until the end; complete only after it.
+    """Request each address every 50 ms until exit; the result is complete only then.
 
-    A time counts from when the question was due, so that a stall shows in every one it delays.
+    Times count from when a request was due, so that a stall shows in every request it delays.
     """
     found = Pulse()
     stop = threading.Event()

@@ -1,4 +1,4 @@
-"""Somebody who reads the history all the time, whatever is broken."""
+"""A client that reads the history continuously, whatever is broken."""
 
 import threading
 from collections import Counter
@@ -21,9 +21,9 @@ _PATHS: Final = ("/history", "/statistics", "/history", "/analytics")
 
 @contextmanager
 def reading(stage: Stage) -> Iterator[Counter[str]]:
-    """How often the history answered with what no reader should see; complete only at the end.
+    """Count answers that readers must not see; the count is complete only on exit.
 
-    A reader may see a record, or a 503 with Retry-After, or nobody while the service is killed.
+    Readers may see records, a 503 with Retry-After, or no answer while the service is killed.
     """
     wrong: Counter[str] = Counter()
     stop = threading.Event()
@@ -44,7 +44,7 @@ def _read(stage: Stage, wrong: Counter[str], stop: threading.Event) -> None:
         for path in cycle(_PATHS):
             if stop.wait(_INTERVAL_S):
                 return
-            # Never asked before, so that no cache knows the answer.
+            # A new address each time, so that no cache has the answer.
             parameters = {"since": datetime.now(UTC).isoformat()} if path == "/history" else {}
             with suppress(httpx.TransportError):
                 answer = client.get(path, params=parameters)

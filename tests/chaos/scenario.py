@@ -1,4 +1,4 @@
-"""One fault under a steady load, and whether everything adds up after it."""
+"""One fault under a steady load, and the check of the record after it."""
 
 import asyncio
 import time
@@ -28,7 +28,7 @@ from tests.load.sender import NEVER_SENT, PROCESS_ENDED, REFUSED, Plan
 _DRAINED_WITHIN_S: Final = 90.0
 _OVERRUN_S: Final = 60.0
 _LONGEST_ANSWER_S: Final = 3.0
-"""Requests that are due while so long an answer is waited for are still sent in time."""
+"""Requests that fall due while another waits this long are still sent in time."""
 
 _EVERY_CLOCK: Final = timedelta(hours=2)
 _START_WITHIN_S: Final = 60.0
@@ -41,19 +41,18 @@ FROM predictions
 
 @contextmanager
 def shipped(stage: Stage) -> Iterator[Sequence[str]]:
-    """The one inference service of the stage."""
+    """Target the stage's one inference service."""
     yield [stage.system.inference_url]
 
 
 @dataclass(frozen=True)
 class Scenario:
-    """A fault, whom the load goes to meanwhile, and what clients may notice of it.
+    """A fault, the services under load meanwhile, and what clients may notice.
 
-    ``refuses``: whether a decision may be refused with 503; None: there must be some that are.
-    ``cuts_off``: whether a request may end without an answer.
-    ``away_s`` is the fault's length in a whole run where that matters, ``least_s`` what it takes to
-    have an effect. ``stored_within_s`` is the longest that a decision may wait to be stored, which
-    cannot be told unless ``clocks_agree``.
+    ``refuses``: whether decisions may be refused with 503; None: some must be. ``cuts_off``:
+    whether requests may end without an answer. ``away_s`` is the fault's duration in a full run
+    where that matters, ``least_s`` the shortest that has an effect. ``stored_within_s`` is the
+    longest that a decision may wait to be stored, which is unknown unless ``clocks_agree``.
     """
 
     name: str
@@ -69,7 +68,7 @@ class Scenario:
 
 @dataclass(frozen=True)
 class Pace:
-    """``rate`` requests a second, for so long before, during and after the fault."""
+    """``rate`` requests a second, and how long before, during and after the fault."""
 
     rate: float
     processes: int
@@ -77,10 +76,10 @@ class Pace:
     away_s: float
     after_s: float
     whole: bool
-    """Whether a fault that should be longer is."""
+    """Whether this is a full run, in which some faults last longer."""
 
     def away_for(self, scenario: Scenario) -> float:
-        """How long this fault lasts."""
+        """Return how long the scenario's fault lasts."""
         if self.whole and scenario.away_s is not None:
             return scenario.away_s
         return max(scenario.least_s, self.away_s)
@@ -88,14 +87,14 @@ class Pace:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a scenario found; ``complaints`` in sentences.
+    """The result of a scenario, with ``complaints`` as sentences.
 
     ``unanswered`` requests were cut off. ``stored_unanswered`` rows belong to requests that were
-    refused or cut off: the outcome was not known when the client was told. Of ``worst_ms``, up to
-    ``sent_late_ms`` passed before a request was sent: too many were open, or the tool too slow.
-    ``stored_after_s`` is the longest that a decision waited to be stored, ``idle_p99_ms`` of the
-    idle service, which tells how much of ``livez_p99_ms`` is the machine's. No complaint is about a
-    time, nor about refusals, which a machine that is too slow brings about.
+    refused or cut off, because the outcome was unknown when the client got its answer. Up to
+    ``sent_late_ms`` of ``worst_ms`` passed before the request was sent: too many were open, or the
+    tool was too slow. ``stored_after_s`` is the longest that a decision waited to be stored.
+    ``idle_p99_ms`` is of the idle service and shows how much of ``livez_p99_ms`` is the machine's.
+    No complaint concerns times or refusals, since a slow machine can cause both.
     """
 
     fault: str
@@ -118,7 +117,7 @@ class Outcome:
 
 @dataclass(frozen=True)
 class _Record:
-    """What the database holds after a scenario; ``wrong_rollups`` names tables."""
+    """The database after a scenario; ``wrong_rollups`` names tables."""
 
     rows: int
     applications: int
@@ -127,10 +126,10 @@ class _Record:
 
 
 def run(scenario: Scenario, stage: Stage, pace: Pace, *, show: bool) -> Outcome:
-    """Load, break, mend, wait until everything is stored, and compare.
+    """Load, break, repair, wait until everything is stored, and compare.
 
-    Raises ``NotProved`` when the history does not come back or the stream is not drained, and
-    ``NoEffect`` when the fault did nothing.
+    Raises ``NotProved`` if the history does not come back or the stream is not drained, and
+    ``NoEffect`` if the fault did nothing.
     """
     stage.clear()
     since = datetime.now(UTC) - _EVERY_CLOCK
@@ -157,7 +156,7 @@ def run(scenario: Scenario, stage: Stage, pace: Pace, *, show: bool) -> Outcome:
 def _load_and_break(
     scenario: Scenario, stage: Stage, urls: Sequence[str], pace: Pace, *, show: bool
 ) -> tuple[int, Results, str]:
-    """How many requests were due, what was found and the fault's remark."""
+    """Return how many requests were due, their results, and the fault's remark."""
     away_s = pace.away_for(scenario)
     duration_s = pace.before_s + away_s + pace.after_s
     began: list[Future[Schedule]] = [Future() for _ in urls]
@@ -197,7 +196,7 @@ def _plan(stage: Stage, url: str, pace: Pace, *, of: int) -> Plan:
 
 
 def _start_again(stage: Stage) -> list[str]:
-    """Start what ended by itself, for the sake of the next fault; and complain."""
+    """Restart processes that ended on their own, for the next fault; complain about each."""
     complaints = []
     for process in stage.processes:
         if not process.running:
@@ -247,18 +246,18 @@ def _outcome(
     }
     unanswered = sum(cut_off.values())
     lost = len(proved.missing)
-    # Each application is sent once, so one in two rows was decided twice.
+    # Each application is sent once, so two rows for one application mean two decisions.
     doubled = len(proved.doubled) + record.rows - record.applications
     stored_unanswered = record.rows - (len(set(results.ids)) - lost)
     checks = {
         f"{lost} acknowledged decisions are lost": lost,
         f"{doubled} decisions are doubled": doubled,
-        f"answers that no client should see: {wrong}": wrong,
+        f"answers that clients must not see: {wrong}": wrong,
         "no decision was refused": not refused and scenario.refuses is None,
         f"requests were cut off: {cut_off}": cut_off and not scenario.cuts_off,
-        f"/livez was not there {beats.absences} times": beats.absences and not scenario.cuts_off,
-        f"{stored_unanswered} rows of nobody": stored_unanswered > refused + unanswered,
-        f"not a recount: {', '.join(record.wrong_rollups)}": record.wrong_rollups,
+        f"/livez was absent {beats.absences} times": beats.absences and not scenario.cuts_off,
+        f"{stored_unanswered} rows without a request": stored_unanswered > refused + unanswered,
+        f"roll-ups differ from a recount: {', '.join(record.wrong_rollups)}": record.wrong_rollups,
     }
     return Outcome(
         fault=scenario.name,
@@ -276,7 +275,7 @@ def _outcome(
         livez_p99_ms=_p99_ms(beats),
         idle_p99_ms=_p99_ms(idle),
         remark=remark,
-        complaints=(*ended, *(said for said, found in checks.items() if found)),
+        complaints=(*ended, *(complaint for complaint, found in checks.items() if found)),
     )
 
 

@@ -1,4 +1,4 @@
-"""Every fault that the system must live through."""
+"""Every fault that the system must survive."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -67,4 +67,4 @@ SCENARIOS: Final[dict[str, Scenario]] = {
     ),
     "poison": Scenario("Poison in the stream", poisoned, stored_within_s=3.0),
 }
-"""By the name that the command line knows."""
+"""By name on the command line."""

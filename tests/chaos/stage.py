@@ -1,4 +1,4 @@
-"""The whole system on servers of its own, to be broken by one fault after another."""
+"""The whole system on servers of its own, for one fault after another."""
 
 import os
 import shutil
@@ -25,8 +25,7 @@ _EMPTY: Final = "TRUNCATE predictions, prediction_rollup, applicant_rollup"
 class Stage:
     """Both servers, durable, and the shipped processes on them; their logs are in ``folder``.
 
-    ``idle_url`` is a service beside them that depends on nothing and has nothing to do: where it is
-    slow too, the machine is.
+    ``idle_url`` is an idle service without dependencies: where it is slow too, the machine is slow.
     """
 
     folder: Path
@@ -37,7 +36,7 @@ class Stage:
 
     @property
     def processes(self) -> tuple[Process, ...]:
-        """Everything that should run."""
+        """Every process that should be running."""
         system = self.system
         return (
             *(self.postgres.process, self.redis.process),
@@ -45,7 +44,7 @@ class Stage:
         )
 
     def clear(self) -> None:
-        """Forget every decision, so that the next fault begins with an empty history."""
+        """Delete every decision, so that the next fault begins with an empty history."""
         servers.run_sql(self.postgres.url, _EMPTY)
         with Redis.from_url(self.redis.url) as redis:
             redis.delete(DEAD_LETTER_STREAM)
@@ -58,7 +57,7 @@ def open_stage(
     settings: Mapping[str, str] | None = None,
     say: Callable[[str], None] = print,
 ) -> Iterator[Stage]:
-    """A stage in ``folder``, which is emptied before; the rest as ``running_system`` has it."""
+    """Open a stage in ``folder``, which is emptied first; see ``running_system`` for the rest."""
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(mode=0o711, parents=True)
     with (

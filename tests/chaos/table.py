@@ -17,12 +17,12 @@ _HEAD: Final = (
 
 
 def summary(outcomes: Sequence[Outcome]) -> str:
-    """The table for a terminal, with what it adds up to in the last line."""
+    """Format the table for a terminal, with totals in the last line."""
     return aligned([_HEAD, *map(_cells, outcomes), _total(outcomes)])
 
 
 def markdown(outcomes: Sequence[Outcome], measured_under: dict[str, str | int]) -> str:
-    """The table for a document, below a line on where it was measured."""
+    """Format the table for a document, below a line on where it was measured."""
     where = (
         "Measured {at} on {machine} ({cores} cores, {system}), Python {python}: {method}.".format(
             **measured_under
@@ -35,12 +35,12 @@ def markdown(outcomes: Sequence[Outcome], measured_under: dict[str, str | int]) 
 def write(
     folder: Path, outcomes: Sequence[Outcome], measured_under: dict[str, str | int]
 ) -> tuple[Path, Path]:
-    """Keep the table in ``folder`` for programs and for people."""
-    for_programs, for_people = folder / "chaos.json", folder / "chaos.md"
+    """Write the table to ``folder`` as JSON and as Markdown."""
+    as_json, as_markdown = folder / "chaos.json", folder / "chaos.md"
     kept = {"conditions": measured_under, "faults": list(map(asdict, outcomes))}
-    for_programs.write_text(json.dumps(kept, indent=2) + "\n", encoding="utf-8")
-    for_people.write_text(markdown(outcomes, measured_under) + "\n", encoding="utf-8")
-    return for_programs, for_people
+    as_json.write_text(json.dumps(kept, indent=2) + "\n", encoding="utf-8")
+    as_markdown.write_text(markdown(outcomes, measured_under) + "\n", encoding="utf-8")
+    return as_json, as_markdown
 
 
 def _cells(outcome: Outcome) -> tuple[str, ...]:

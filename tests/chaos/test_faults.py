@@ -1,7 +1,7 @@
-"""Every fault in a short form: a low load, and a fault of a second in the middle of it.
+"""Every fault in short form: one second of it in the middle of a light load.
 
-Whatever happens: acknowledged decisions are stored exactly once, roll-ups are a recount, and no
-client sees anything but a decision, a 503 with Retry-After or, if its server is killed, nothing.
+After each, every acknowledged decision is stored exactly once, roll-ups equal a recount, and
+clients saw only decisions, 503 with Retry-After or, if their server was killed, no answer.
 """
 
 from collections.abc import Iterator
@@ -27,13 +27,13 @@ _SHORT_WAITS: Final = {
 
 @pytest.fixture(scope="module")
 def stage(server_folder: Path) -> Iterator[Stage]:
-    """One system for all faults; each begins with an empty history."""
+    """Run one system for all faults; each begins with an empty history."""
     with open_stage(server_folder / "chaos", settings=_SHORT_WAITS) as stage:
         yield stage
 
 
 def _survive(stage: Stage, name: str) -> Outcome:
-    """What a fault did, when everything adds up after it."""
+    """Run a fault; assert that the record holds after it."""
     outcome = run(SCENARIOS[name], stage, _PACE, show=False)
     assert outcome.complaints == ()
     assert outcome.stored >= outcome.acknowledged > 0
@@ -41,17 +41,17 @@ def _survive(stage: Stage, name: str) -> Outcome:
 
 
 def test_redis_killed(stage: Stage) -> None:
-    """Decisions go to the history service meanwhile; those in the stream outlive the kill."""
+    """Decisions go to the history service meanwhile; those in the stream survive."""
     _survive(stage, "redis-killed")
 
 
 def test_redis_restarted(stage: Stage) -> None:
-    """Stopped and started in order, which is an outage like any other."""
+    """An orderly restart is an outage like any other."""
     _survive(stage, "redis-restarted")
 
 
 def test_redis_paused(stage: Stage) -> None:
-    """A decision that took both sinks, because Redis woke up after its deadline, is stored once."""
+    """A decision sent to both sinks, because Redis woke up after its deadline, is stored once."""
     _survive(stage, "redis-paused")
 
 
@@ -71,23 +71,23 @@ def test_postgres_paused(stage: Stage) -> None:
 
 
 def test_postgres_out_of_connections(stage: Stage) -> None:
-    """The consumer's own connection was ended too, and there is none to be had."""
+    """The consumer's own connection is ended too, and it cannot get another."""
     _survive(stage, "postgres-connections")
 
 
 def test_disk_of_the_database_full(stage: Stage) -> None:
-    """Refused rows are no poison: they are stored as soon as there is room."""
+    """Refused rows are not malformed: they are stored as soon as there is space."""
     outcome = _survive(stage, "disk-full")
     assert outcome.remark in (disk.REAL, disk.SIMULATED)
 
 
 def test_consumer_killed(stage: Stage) -> None:
-    """What it held when it died is taken over and stored, once."""
+    """The batch it held is taken over and stored once."""
     _survive(stage, "consumer-killed")
 
 
 def test_inference_killed(stage: Stage) -> None:
-    """Requests are cut off, and at most stored without an answer; none is answered and lost."""
+    """Requests are cut off, and may be stored unanswered; none is answered and lost."""
     _survive(stage, "inference-killed")
 
 
@@ -97,27 +97,27 @@ def test_history_killed(stage: Stage) -> None:
 
 
 def test_redis_and_history_killed(stage: Stage) -> None:
-    """What cannot be recorded is refused with 503 and Retry-After."""
+    """Decisions that cannot be recorded are refused with 503 and Retry-After."""
     assert _survive(stage, "both-sinks").refused > 0
 
 
 def test_redis_and_history_paused(stage: Stage) -> None:
-    """Nobody says no, so the deadlines do; what was stored although refused is stored once."""
+    """Neither refuses, so the deadlines decide; what is stored although refused is stored once."""
     assert _survive(stage, "both-paused").refused > 0
 
 
 def test_clocks_an_hour_apart(stage: Stage) -> None:
-    """Decisions of three hosts whose clocks disagree are all listed once and counted by hour."""
+    """Decisions of three hosts whose clocks disagree are each listed once and counted by hour."""
     _survive(stage, "clocks")
 
 
 def test_poison_in_the_stream(stage: Stage) -> None:
-    """What cannot be stored is put aside as it came, whole decisions beside it are stored."""
+    """Malformed entries are dead-lettered unchanged; valid decisions among them are stored."""
     _survive(stage, "poison")
 
 
 def test_loss_and_doubling_are_found(stage: Stage) -> None:
-    """A row that is taken away and one that is copied do not add up."""
+    """A deleted row and a duplicated row are both noticed."""
 
     @contextmanager
     def sabotage(stage: Stage) -> Iterator[str]:
@@ -139,6 +139,6 @@ def test_loss_and_doubling_are_found(stage: Stage) -> None:
     assert outcome.complaints == (
         "1 acknowledged decisions are lost",
         "1 decisions are doubled",
-        "1 rows of nobody",
-        "not a recount: prediction_rollup, applicant_rollup",
+        "1 rows without a request",
+        "roll-ups differ from a recount: prediction_rollup, applicant_rollup",
     )

@@ -1,4 +1,4 @@
-"""What the long form prints, keeps and fails for."""
+"""What the full run prints, keeps and fails for."""
 
 import json
 import re
@@ -35,7 +35,7 @@ _OTHER = replace(
 
 
 def test_table_has_a_line_for_each_fault_and_their_sum() -> None:
-    """Counts are added up, of times the longest is taken."""
+    """Counts are summed; of times, the longest is taken."""
     lines = table.summary([_OUTCOME, _OTHER]).splitlines()[2:]
     counts = ("5,000", "4,000", "4,001", "0", "0", "990", "10", "1")
     lossy = (*counts[:3], "2", *counts[4:])
@@ -49,35 +49,35 @@ def test_table_has_a_line_for_each_fault_and_their_sum() -> None:
 
 def test_table_is_kept_for_programs_and_for_people(tmp_path: Path) -> None:
     """Both say where it was measured."""
-    for_programs, for_people = table.write(tmp_path, [_OUTCOME], report.conditions("as usual"))
-    kept = json.loads(for_programs.read_text())
+    as_json, as_markdown = table.write(tmp_path, [_OUTCOME], report.conditions("as usual"))
+    kept = json.loads(as_json.read_text())
     assert kept["faults"][0]["acknowledged"] == 4_000
     assert kept["conditions"]["method"] == "as usual"
-    assert "| Redis killed | 5,000 | 4,000 | 4,001 | 0 | 0 |" in for_people.read_text()
-    assert "as usual." in for_people.read_text()
+    assert "| Redis killed | 5,000 | 4,000 | 4,001 | 0 | 0 |" in as_markdown.read_text()
+    assert "as usual." in as_markdown.read_text()
 
 
 def test_documentation_has_a_place_for_the_table() -> None:
-    """And the run that writes it names every fault."""
+    """The document has each marker exactly once."""
     text = Path("docs/faults.md").read_text(encoding="utf-8")
     for marker in report.markers(chaos.MADE_BY):
         assert text.count(marker) == 1
 
 
 def test_refusals_slow_answers_and_late_records_are_complaints() -> None:
-    """Of a whole run alone: a busy machine must not fail a test."""
+    """They are complaints of a full run only: a busy machine must not fail a test."""
     scenario = Scenario("poison", lambda stage: faults.killed(*stage.processes), stored_within_s=1)
     assert chaos.unkept(_OUTCOME, replace(scenario, stored_within_s=None, refuses=True)) == []
     slow = replace(_OUTCOME, livez_p99_ms=100.0)
     assert chaos.unkept(slow, scenario) == [
         "990 decisions were refused",
-        "p99 of /livez is 100 ms (of an idle service beside it 3 ms)",
+        "p99 of /livez is 100 ms (idle service: 3 ms)",
         "a decision waited 1.2 s to be stored",
     ]
 
 
 def test_few_decisions_prove_nothing() -> None:
-    """A whole run needs 50,000."""
+    """A full run needs 50,000."""
     assert chaos.too_few([replace(_OUTCOME, acknowledged=50_000)]) == []
     assert len(chaos.too_few([_OUTCOME, _OTHER])) == 1
 

@@ -1,1 +1,1 @@
-"""The containers as they really run; `make compose-test`, for it needs a Docker engine."""
+"""Tests of the running containers. They need a Docker engine: `make compose-test`."""

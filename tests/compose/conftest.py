@@ -1,4 +1,4 @@
-"""One stack for the whole run, and what was measured on it, printed at the end."""
+"""One stack for the whole run, and its measurements, printed at the end."""
 
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -15,13 +15,13 @@ _COLUMNS = ("fault", "requests", "answered", "stored", "missing", "doubled", "un
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Begin with nothing measured."""
+    """Start with no measurements."""
     config.stash[_notes] = []
     config.stash[_verdicts] = []
 
 
 def pytest_sessionstart() -> None:
-    """Say at once that there is no engine, rather than fail in every test."""
+    """Report a missing engine once, instead of failing every test."""
     if run("docker", "info").returncode != 0:
         pytest.exit("these tests need a Docker engine, and none answers", returncode=2)
 
@@ -41,7 +41,7 @@ def verdicts(pytestconfig: pytest.Config) -> list[Verdict]:
 def pytest_terminal_summary(
     terminalreporter: pytest.TerminalReporter, config: pytest.Config
 ) -> None:
-    """Print what was measured, if these tests were run at all."""
+    """Print the measurements, if any of these tests ran."""
     if not config.stash[_notes]:
         return
     terminalreporter.section("measured")
@@ -61,7 +61,7 @@ def _row(fault: object, *cells: object) -> str:
 
 @pytest.fixture(scope="session")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    """The whole stack, built, up and healthy; its containers and data are removed at the end."""
+    """Build and start the whole stack; remove its containers and data at the end."""
     stack = Stack(Path(tmp_path_factory.mktemp("stack")))
     stack.destroy()
     try:
@@ -75,7 +75,7 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
 
 @pytest.fixture
 async def http(stack: Stack) -> AsyncIterator[httpx.AsyncClient]:
-    """A client of the gateway whose key may do everything."""
+    """A client of the gateway whose key has every scope."""
     headers = {"x-api-key": stack.api_key}
     async with httpx.AsyncClient(base_url=stack.url, headers=headers, timeout=30) as client:
         yield client

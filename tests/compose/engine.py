@@ -1,4 +1,4 @@
-"""The stack of docker-compose.yml, unmodified, under a project name and a port of its own."""
+"""The unmodified stack of docker-compose.yml, under its own project name and port."""
 
 import json
 import os
@@ -16,19 +16,19 @@ from tests.harness import free_port
 ROOT: Final = Path(__file__).parents[2]
 HEALTHY_WITHIN_S: Final = 120.0
 LIMITED_TO: Final = 60
-"""What the key ``limited_key`` may ask in an hour."""
+"""Requests per hour of the key ``limited_key``."""
 ANONYMOUS_LIMITED_TO: Final = 5
-"""What one address may ask without a key in an hour."""
+"""Requests per hour of one address without a key."""
 
 _POLL_S: Final = 0.5
 _COMMAND_TIMEOUT_S: Final = 900
-# Beside a stack that may be running here.
+# Must not collide with a stack that may be running on this machine.
 _PROJECT: Final = "loan-predictor-test"
 _SUBNET: Final = "10.213.78.0/24"
 
 
 def run(*command: str, env: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:
-    """Run a command at the root of the repository, whatever it comes to."""
+    """Run a command at the root of the repository; do not check its exit code."""
     return subprocess.run(
         command,
         cwd=ROOT,
@@ -41,20 +41,20 @@ def run(*command: str, env: Mapping[str, str] | None = None) -> subprocess.Compl
 
 
 def output_of(*command: str, env: Mapping[str, str] | None = None) -> str:
-    """What a command that must succeed says."""
+    """Run a command that must succeed; return its output."""
     done = run(*command, env=env)
     assert done.returncode == 0, f"{' '.join(command)}\n{done.stdout[-4000:]}{done.stderr[-4000:]}"
     return done.stdout
 
 
 def compose_command() -> tuple[str, ...]:
-    """Compose v2 where there is one, else docker-compose."""
+    """Return Compose v2 where available, else docker-compose."""
     v2 = ("docker", "compose")
     return v2 if run(*v2, "version").returncode == 0 else ("docker-compose",)
 
 
 class Stack:
-    """Containers, and the keys of those who may call them."""
+    """The containers, and the API keys for them."""
 
     def __init__(self, folder: Path) -> None:
         self.env_file = folder / ".env"
@@ -81,13 +81,13 @@ class Stack:
     def compose(
         self, *arguments: str, override: str | None = None, env: Mapping[str, str] | None = None
     ) -> str:
-        """Run a compose command, with one more file over the shipped one where ``override``."""
+        """Run a compose command, with the file ``override``, if given, over the shipped one."""
         files = ["-f", "docker-compose.yml", *(("-f", override) if override else ())]
         command = [*self._compose, "--env-file", str(self.env_file), *files, *arguments]
         return output_of(*command, env=env)
 
     def script(self, path: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-        """Run one of the shell scripts that work on the stack, whatever it comes to."""
+        """Run a shell script on the stack; do not check its exit code."""
         command = " ".join([*self._compose, "--env-file", str(self.env_file)])
         return run("sh", path, *arguments, env={"COMPOSE": command})
 
@@ -96,17 +96,17 @@ class Stack:
         self.compose("--profile", "observability", "down", "--volumes", "--remove-orphans")
 
     def containers(self, service: str) -> list[str]:
-        """The ids of all replicas of a service."""
+        """Return the ids of all replicas of a service."""
         return self.compose("ps", "-a", "-q", service).split()
 
     def all_containers(self) -> dict[str, dict[str, Any]]:
-        """What the engine knows of each container, by service; of one replica where are more."""
+        """Return the engine's description of one container of each service."""
         ids = self.compose("ps", "-a", "-q").split()
         found = json.loads(output_of("docker", "inspect", *ids))
         return {each["Config"]["Labels"]["com.docker.compose.service"]: each for each in found}
 
     def wait_healthy(self) -> None:
-        """Return once every container that has a health check passes it."""
+        """Wait until every container that has a health check passes it."""
         give_up_at_s = time.monotonic() + HEALTHY_WITHIN_S
         ids = self.compose("ps", "-a", "-q").split()
         while ailing := _ailing(ids):
@@ -114,7 +114,7 @@ class Stack:
             time.sleep(_POLL_S)
 
     def network(self, name: str) -> str:
-        """The engine's name of one of the stack's networks."""
+        """Return the engine's name for one of the stack's networks."""
         return f"{_PROJECT}_{name}"
 
 

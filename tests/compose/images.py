@@ -1,4 +1,4 @@
-"""What is in the images, and what is not. Named so that `make test` passes it by."""
+"""What the images contain, and what they do not. Its name keeps `make test` from collecting it."""
 
 import json
 import re
@@ -48,7 +48,7 @@ _SERVERS = ["uvicorn", "uvloop", "httptools"]
 def test_image_holds_its_own_part_only_and_needs_no_privilege(
     service: str, packages: list[str], notes: list[str]
 ) -> None:
-    """Asked inside, on a read-only file system, as its own user, without any capability."""
+    """Checked inside, on a read-only file system, as its own user, without any capability."""
     image = f"loan-predictor-{service}"
     _build(ROOT, service, "--tag", image)
     command = ("docker", "run", "--rm", "--read-only", "--cap-drop", "ALL", "--network", "none")
@@ -72,7 +72,7 @@ def test_image_holds_its_own_part_only_and_needs_no_privilege(
 
 
 def test_altered_package_is_refused(tmp_path: Path) -> None:
-    """Neither one whose hash the lock gives otherwise nor one that it does not name gets in."""
+    """A package with another hash than the lock's, or one not in the lock, stops the build."""
     _copy_context(tmp_path)
     lock = tmp_path / "requirements.lock"
     text = lock.read_text()
@@ -87,7 +87,7 @@ def test_altered_package_is_refused(tmp_path: Path) -> None:
 
 
 def test_changed_code_rebuilds_in_seconds(tmp_path: Path, notes: list[str]) -> None:
-    """The packages stay as they are."""
+    """Packages are not installed again."""
     _copy_context(tmp_path)
     _build(tmp_path, "inference")
     with (tmp_path / "shared" / "version.py").open("a") as file:

@@ -1,4 +1,4 @@
-"""Steady load through the gateway, and what became of every request."""
+"""Steady load through the gateway, and the outcome of every request."""
 
 import asyncio
 from collections import Counter
@@ -22,19 +22,19 @@ _BROKEN: Final = "no answer"
 
 @dataclass
 class Ledger:
-    """What clients were told. Each request carries a Loan_ID of its own and is sent once."""
+    """The answers that clients got. Each request has a Loan_ID of its own and is sent once."""
 
     prefix: str
     sent: int = 0
     answered: dict[str, str] = field(default_factory=dict)
     """Prediction id by Loan_ID, for each request answered with 200."""
     failures: Counter[int | str] = field(default_factory=Counter)
-    """How often each other status came, or no answer at all."""
+    """How often each other status, or no answer at all, occurred."""
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """The ledger held against the records."""
+    """The comparison of the ledger with the records."""
 
     fault: str
     requests: int
@@ -43,18 +43,18 @@ class Verdict:
     missing: int
     doubled: int
     unanswered: int
-    """Stored, but the answer was lost on its way: the client may ask again and gets another id."""
+    """Stored, but the answer was lost: a client that retries without a key gets another id."""
     failures: dict[int | str, int]
 
 
 def now() -> str:
-    """The time, as the history is asked since when."""
+    """Return the current time in the format of the ``since`` parameter."""
     return datetime.now(UTC).isoformat()
 
 
 @asynccontextmanager
 async def loaded(http: httpx.AsyncClient, ledger: Ledger) -> AsyncIterator[None]:
-    """Ask for decisions from several clients while the block runs; all have ended after it."""
+    """Request decisions from several clients during the block; all have ended after it."""
     numbers, stop = count(), asyncio.Event()
     async with asyncio.TaskGroup() as clients:
         for _ in range(CLIENTS):
@@ -81,7 +81,7 @@ async def _client(
                 ledger.answered[loan_id] = response.json()["prediction_id"]
                 await asyncio.sleep(_PAUSE_S)
                 continue
-            # Whatever fails says when to come back.
+            # Every failure says when to retry.
             assert response.headers["content-type"] == "application/problem+json", response.text
             assert response.headers["retry-after"]
             ledger.failures[response.status_code] += 1
@@ -89,9 +89,9 @@ async def _client(
 
 
 async def drained(http: httpx.AsyncClient) -> None:
-    """Return once nothing waits on the stream any more."""
+    """Wait until the stream is empty."""
     async with asyncio.timeout(_DRAINED_WITHIN_S):
-        while await _waiting(http) != 0:  # noqa: ASYNC110  only asking over HTTP can tell
+        while await _waiting(http) != 0:  # noqa: ASYNC110  polling over HTTP is the only way
             await asyncio.sleep(_POLL_S)
 
 
@@ -104,7 +104,7 @@ async def _waiting(http: httpx.AsyncClient) -> object:
 
 
 async def records_since(http: httpx.AsyncClient, since: str) -> list[dict[str, Any]]:
-    """All records decided since then, page by page."""
+    """Return all records decided since then, page by page."""
     found: list[dict[str, Any]] = []
     query: dict[str, str | int] = {"since": since, "limit": _PAGE}
     while True:
@@ -118,7 +118,7 @@ async def records_since(http: httpx.AsyncClient, since: str) -> list[dict[str, A
 
 
 def hold_against(ledger: Ledger, records: list[dict[str, Any]], *, fault: str) -> Verdict:
-    """Compare what was answered with what is stored.
+    """Compare the answers with the stored records.
 
     A request stored twice, under one id or two, shows by its Loan_ID.
     """

@@ -1,4 +1,4 @@
-"""The stack as Prometheus sees it, and its rules by its own tool; on the stack of ``stack.py``."""
+"""The stack as Prometheus sees it, and its rules by promtool; on the stack of ``stack.py``."""
 
 import asyncio
 import re
@@ -20,23 +20,23 @@ _REPLICAS = {"inference": 3, "history": 1, "history-consumer": 2, "dashboard": 1
 _SEEN_WITHIN_S = 60.0
 _POLL_S = 1.0
 _EMPTY_AT_FIRST = {
-    *("models: Approved (B)", "models: Left out the week before (A)"),
+    *("models: Approved (B)", "models: Missing inputs, the week before (A)"),
     *("service: Alerts (A)", "service: Database (B)", "service: Over the limit (A)"),
 }
-"""What shows a week, a setting that is not set, or what has not happened."""
+"""Panels that show a week, a setting that is not set, or something that has not happened."""
 
 _GRAFANAS = re.compile(r"\$__\w+")
-"""Lengths of time that Grafana puts in."""
+"""Durations that Grafana inserts."""
 _APPLICATION = {"ApplicantIncome": 5849, "LoanAmount": 128, "Credit_History": 1}
 
 
 async def test_prometheus_sees_every_process_of_the_scaled_stack_and_what_it_decides(
     stack: Stack, http: httpx.AsyncClient, notes: list[str]
 ) -> None:
-    """All up and none down; Grafana and the Alertmanager, which do not run here, are no targets."""
+    """All are up; Grafana and the Alertmanager, which do not run here, are not targets."""
     scaled = [f"--scale={service}={count}" for service, count in _REPLICAS.items() if count > 1]
     started_s = time.monotonic()
-    # The migration is left alone: the schema may be newer than the image knows.
+    # The migration does not run again: the schema may be newer than the image knows.
     await asyncio.to_thread(
         stack.compose, "up", "--detach", "--no-deps", *scaled, *_REPLICAS, "gateway"
     )
@@ -46,7 +46,7 @@ async def test_prometheus_sees_every_process_of_the_scaled_stack_and_what_it_dec
         took_s = time.monotonic() - started_s
         notes.append(f"Prometheus sees {sum(found.values())} processes up, after {took_s:.0f} s")
 
-        rules = (await _asked(prometheus, "rules"))["groups"]
+        rules = (await _get(prometheus, "rules"))["groups"]
         named = {rule["name"] for group in rules for rule in group["rules"]}
         assert named == {alert["alert"] for alert in ALERTS} | RECORDED.keys()
         assert all(rule["health"] != "err" for group in rules for rule in group["rules"])
@@ -59,21 +59,21 @@ async def test_prometheus_sees_every_process_of_the_scaled_stack_and_what_it_dec
         took_s = time.monotonic() - started_s
         notes.append(f"decisions show in decisions_total after {took_s:.0f} s")
 
-        # A rate needs two looks at a counter.
+        # A rate needs two samples of a counter.
         empty = await _until(
             lambda: _empty_panels(prometheus), lambda empty: empty <= _EMPTY_AT_FIRST
         )
         notes.append(f"{len(panel_queries()) - len(empty)} queries of panels show something")
         critical = [
             alert["labels"]
-            for alert in (await _asked(prometheus, "alerts"))["alerts"]
+            for alert in (await _get(prometheus, "alerts"))["alerts"]
             if alert["state"] == "firing" and alert["labels"]["severity"] == "critical"
         ]
         assert not critical
 
 
 async def test_who_watches_gets_no_further_than_the_metrics(stack: Stack) -> None:
-    """Prometheus reaches no server of the stack, and is published to this machine alone."""
+    """Prometheus reaches no server of the stack and is published to this machine only."""
     found = stack.all_containers()["prometheus"]
     assert found["HostConfig"]["PortBindings"]["9090/tcp"][0]["HostIp"] == "127.0.0.1"
     assert found["HostConfig"]["ReadonlyRootfs"]
@@ -83,7 +83,7 @@ async def test_who_watches_gets_no_further_than_the_metrics(stack: Stack) -> Non
 
 
 def test_rules_and_configuration_pass_the_images_own_promtool(tmp_path: Path) -> None:
-    """Every scenario in one go."""
+    """One run checks every scenario."""
     tmp_path.chmod(0o755)
     for number, scenario in enumerate(SCENARIOS):
         text = scenario.file(Path("/etc/prometheus/rules.yml"))
@@ -99,7 +99,7 @@ def test_rules_and_configuration_pass_the_images_own_promtool(tmp_path: Path) ->
 
 
 async def _until(ask: Callable[[], Awaitable[_T]], accept: Callable[[_T], bool]) -> _T:
-    """The first acceptable answer; the test fails with the last one if none comes in time."""
+    """Return the first acceptable answer; fail with the last one if none comes in time."""
     give_up_at_s = time.monotonic() + _SEEN_WITHIN_S
     while not accept(found := await ask()):
         assert time.monotonic() < give_up_at_s, found
@@ -108,7 +108,7 @@ async def _until(ask: Callable[[], Awaitable[_T]], accept: Callable[[_T], bool])
 
 
 async def _empty_panels(prometheus: httpx.AsyncClient) -> set[str]:
-    """The queries of panels that find nothing; one that is wrong is no answer at all."""
+    """Return the queries of panels that find nothing; an invalid query fails."""
     return {
         panel
         for panel, query in panel_queries().items()
@@ -117,22 +117,22 @@ async def _empty_panels(prometheus: httpx.AsyncClient) -> set[str]:
 
 
 async def _targets(prometheus: httpx.AsyncClient) -> Counter[str]:
-    """How many targets of each job are up; one that is not counts as another job."""
-    active = (await _asked(prometheus, "targets"))["activeTargets"]
+    """Return how many targets of each job are up; targets that are down count separately."""
+    active = (await _get(prometheus, "targets"))["activeTargets"]
     return Counter(
         target["labels"]["job"] if target["health"] == "up" else target["health"]
         for target in active
     )
 
 
-async def _asked(prometheus: httpx.AsyncClient, what: str, **query: str) -> Any:
+async def _get(prometheus: httpx.AsyncClient, what: str, **query: str) -> Any:
     response = await prometheus.get(f"/api/v1/{what}", params=query)
     assert response.status_code == 200, response.text
     return response.json()["data"]
 
 
 async def _query(prometheus: httpx.AsyncClient, query: str) -> Any:
-    return (await _asked(prometheus, "query", query=query))["result"]
+    return (await _get(prometheus, "query", query=query))["result"]
 
 
 async def _decisions(prometheus: httpx.AsyncClient) -> float:

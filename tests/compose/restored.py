@@ -1,4 +1,4 @@
-"""A backup made under load, and all of it back after everything was lost.
+"""A backup made under load, restored after everything was lost.
 
 Comes before what is tested in ``stack.py``, which so runs on a database that was restored.
 """
@@ -76,7 +76,7 @@ async def test_backup_brings_back_decisions_and_audit_log_and_the_stream_adds_to
 async def test_restore_refuses_a_database_that_is_not_empty(
     stack: Stack, http: httpx.AsyncClient, tmp_path: Path
 ) -> None:
-    """And leaves it as it is, and everything running."""
+    """It changes nothing, and everything keeps running."""
     before = await http.get("/statistics")
     dump = tmp_path / "loan.dump"
     assert stack.script(_BACKUP, str(dump)).returncode == 0
@@ -92,7 +92,7 @@ async def test_restore_refuses_a_database_that_is_not_empty(
 
 
 async def _stored(http: httpx.AsyncClient, since: str, expected: set[str]) -> None:
-    """Return once all of these are in the history."""
+    """Wait until all of these are in the history."""
     async with asyncio.timeout(_STORED_WITHIN_S):
         while True:
             found = {each["prediction_id"] for each in await records_since(http, since)}

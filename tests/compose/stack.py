@@ -1,4 +1,4 @@
-"""The whole stack, through its gateway, while things are killed. `make test` passes it by.
+"""The whole stack through its gateway, while containers are killed. `make test` skips this file.
 
 The tests run in this order on one stack: each leaves it whole, the later ones find more data.
 """
@@ -46,11 +46,11 @@ _LOAD_BEFORE_S = 2.0
 _DOWN_S = 3.0
 _LOAD_AFTER_S = 2.0
 _OVERSHOOT = 15
-"""Each replica may let through what it has not heard of yet from the others."""
+"""Each replica may let requests through before it learns the others' counts."""
 
 
 def test_without_env_file_compose_stops_with_a_sentence(tmp_path: Path) -> None:
-    """It says what to do."""
+    """The message says what to do."""
     empty = tmp_path / "empty.env"
     empty.touch()
     done = run(*compose_command(), "--env-file", str(empty), "config")
@@ -59,7 +59,7 @@ def test_without_env_file_compose_stops_with_a_sentence(tmp_path: Path) -> None:
 
 
 def test_gateway_is_published_on_8080_unless_said_otherwise(stack: Stack, tmp_path: Path) -> None:
-    """With what make env writes, and nothing else set."""
+    """This holds with what make env writes and nothing else set."""
     plain = tmp_path / "plain.env"
     env = stack.env_file.read_text()
     plain.write_text(re.sub("^GATEWAY_PORT=.*$", "", env, flags=re.MULTILINE))
@@ -78,7 +78,7 @@ def test_only_the_gateway_is_reachable_from_outside(stack: Stack) -> None:
 
 
 def test_containers_have_no_privileges(stack: Stack) -> None:
-    """Read-only, no capability, no new ones, and bounded in memory and log."""
+    """They are read-only, have no capabilities, and are bounded in memory and logs."""
     for service, found in stack.all_containers().items():
         host = found["HostConfig"]
         assert host["ReadonlyRootfs"], service
@@ -90,8 +90,8 @@ def test_containers_have_no_privileges(stack: Stack) -> None:
             assert found["Config"]["User"] not in {"", "0", "root"}, service
 
 
-def test_servers_refuse_whoever_has_no_password(stack: Stack) -> None:
-    """On the inner network, too."""
+def test_servers_refuse_clients_without_a_password(stack: Stack) -> None:
+    """This holds on the inner network too."""
     ping = ("exec", "-T", "redis", "env", "REDISCLI_AUTH=", "redis-cli", "ping")
     assert "NOAUTH" in stack.compose(*ping)
     psql = ("psql", "-h", "postgres", "-U", "loan", "-w", "-c", "SELECT 1")
@@ -128,7 +128,7 @@ def test_servers_refuse_whoever_has_no_password(stack: Stack) -> None:
 async def test_each_path_leads_to_its_service(
     stack: Stack, http: httpx.AsyncClient, path: str, service: str
 ) -> None:
-    """The request's id, which the gateway passes on and gets back, is in that service's log."""
+    """The request id, which the gateway passes on and gets back, is in that service's log."""
     request_id = f"route-{time.monotonic_ns()}"
     response = await http.get(path, headers={"x-request-id": request_id})
     assert response.status_code == 200, response.text
@@ -145,7 +145,7 @@ async def test_each_path_leads_to_its_service(
     ["/internal/predictions", "/history/../internal/predictions", "/metrics", "/app/metrics"],
 )
 async def test_inner_routes_are_not_reachable(stack: Stack, path: str) -> None:
-    """Not even with a key, nor by a way round; asked by hand, for clients tidy paths up."""
+    """Neither a key nor a detour helps; sent by hand, because clients normalise paths."""
     port = httpx.URL(stack.url).port
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     writer.write(f"POST {path} HTTP/1.0\r\nX-API-Key: {stack.api_key}\r\n\r\n".encode())
@@ -158,7 +158,7 @@ async def test_inner_routes_are_not_reachable(stack: Stack, path: str) -> None:
 
 
 async def test_decision_is_found_in_history_exactly_once(http: httpx.AsyncClient) -> None:
-    """As it was answered."""
+    """The record equals the answer."""
     since = now()
     answer = await http.post("/predict", json=_APPLICATION | {"Loan_ID": "once"})
     assert answer.status_code == 200, answer.text
@@ -172,15 +172,15 @@ async def test_decision_is_found_in_history_exactly_once(http: httpx.AsyncClient
 
 
 async def test_anonymous_callers_are_told_apart_by_their_real_address(stack: Stack) -> None:
-    """Whatever a caller claims to be; another address has an allowance of its own."""
-    async with httpx.AsyncClient(base_url=stack.url, timeout=30) as nobody:
+    """A forged address makes no difference; another real address has a limit of its own."""
+    async with httpx.AsyncClient(base_url=stack.url, timeout=30) as anonymous:
         statuses = []
         for number in range(ANONYMOUS_LIMITED_TO + 3):
             claimed = {"x-forwarded-for": f"10.1.2.{number}", "forwarded": f"for=10.1.3.{number}"}
-            response = await nobody.post("/predict", json=_APPLICATION, headers=claimed)
+            response = await anonymous.post("/predict", json=_APPLICATION, headers=claimed)
             statuses.append(response.status_code)
         assert statuses == [200] * ANONYMOUS_LIMITED_TO + [429] * 3
-        assert (await nobody.get("/history")).status_code == 401
+        assert (await anonymous.get("/history")).status_code == 401
     elsewhere = """
 import json, urllib.request
 body = json.dumps({"ApplicantIncome": 5849}).encode()
@@ -192,8 +192,8 @@ print(urllib.request.urlopen(asked).status)
     assert output_of(*command, "loan-predictor-history", "python", "-c", elsewhere) == "200\n"
 
 
-def test_model_runtime_reports_to_nobody(stack: Stack) -> None:
-    """ONNX Runtime's telemetry, which is on by default and speaks up on a read-only system."""
+def test_model_runtime_sends_no_telemetry(stack: Stack) -> None:
+    """ONNX Runtime's telemetry is on by default and complains on a read-only system."""
     (container,) = stack.containers("inference")
     assert "startup complete" in _log(container)
     assert "telemetry" not in _log(container)
@@ -202,7 +202,7 @@ def test_model_runtime_reports_to_nobody(stack: Stack) -> None:
 async def test_replicas_share_the_requests_and_one_rate_limit(
     stack: Stack, http: httpx.AsyncClient, notes: list[str]
 ) -> None:
-    """Three of them, found by name while the gateway runs on."""
+    """Three replicas are found by name while the gateway keeps running."""
     scaled = ("up", "--detach", "--scale", f"inference={_REPLICAS}")
     await asyncio.to_thread(stack.compose, *scaled)
     await asyncio.to_thread(stack.wait_healthy)
@@ -239,7 +239,7 @@ async def test_replicas_share_the_requests_and_one_rate_limit(
 async def test_gone_under_load_loses_and_doubles_no_answered_decision(
     stack: Stack, http: httpx.AsyncClient, verdicts: list[Verdict], how: str, service: str
 ) -> None:
-    """Killed by -9, or stopped as for an update; the decisions answered are the rows stored."""
+    """Whether killed or stopped as for an update, every answered decision is stored."""
     since = now()
     ledger = Ledger(prefix=f"{service}-{time.time_ns()}")
     async with loaded(http, ledger):
@@ -258,14 +258,14 @@ async def test_gone_under_load_loses_and_doubles_no_answered_decision(
     assert verdict.unanswered <= sum(ledger.failures.values())
     assert verdict.answered > 100
     if (how, service) not in {("kill", "inference"), ("kill", "redis")}:
-        # What decisions do not need can be away without a client noticing.
+        # Clients do not notice the absence of what decisions do not need.
         assert not ledger.failures
 
 
-async def test_what_the_gateway_reaches_nobody_for_is_a_problem_document(
+async def test_an_absent_service_is_answered_with_a_problem_document(
     stack: Stack, http: httpx.AsyncClient
 ) -> None:
-    """With the time to come back, and the caller's own request id."""
+    """It has Retry-After and the caller's own request id."""
     for service, path in (("inference", "/models"), ("history", "/history")):
         containers = stack.containers(service)
         await asyncio.to_thread(output_of, "docker", "stop", *containers)
@@ -284,7 +284,7 @@ async def test_what_the_gateway_reaches_nobody_for_is_a_problem_document(
 async def test_down_and_up_keeps_the_data(
     stack: Stack, http: httpx.AsyncClient, notes: list[str]
 ) -> None:
-    """Rows, statistics and the schema; and the statistics are those of the rows."""
+    """Rows, statistics and the schema survive, and the statistics match the rows."""
     before = await _statistics(http)
     await asyncio.to_thread(stack.compose, "down")
     started_s = time.monotonic()
@@ -299,7 +299,7 @@ async def test_down_and_up_keeps_the_data(
 async def test_second_up_with_a_newer_migration_upgrades_the_schema(
     stack: Stack, http: httpx.AsyncClient, tmp_path: Path
 ) -> None:
-    """While the services run, without losing a row."""
+    """The services keep running, and no row is lost."""
     before = _rows(stack)
     newer = tmp_path / "newer.py"
     newer.write_text(_NEWER_MIGRATION.format(head=_head()))

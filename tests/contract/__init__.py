@@ -1,1 +1,1 @@
-"""Tests that hold both services to the events between them."""
+"""Contract tests of the events between the services, and of the client's types."""

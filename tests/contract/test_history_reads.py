@@ -1,4 +1,4 @@
-"""What was published once must stay readable: the frozen sample of version 1, and its like."""
+"""Published events stay readable: the frozen sample of version 1 and its variants."""
 
 import json
 from datetime import UTC, datetime
@@ -14,7 +14,7 @@ SAMPLE = Path(__file__).with_name("prediction_recorded_v1.json").read_bytes()
 
 
 def test_history_reads_the_frozen_sample_of_version_1() -> None:
-    """Each column gets the value that the event has held since version 1 was published."""
+    """Each column gets the value that the event has carried since version 1 was published."""
     row = dict(zip(COLUMNS, decode(SAMPLE), strict=True))
     assert row == {
         "id": UUID("0198c6d0-9711-7b92-8f26-d0c4a1b35e68"),
@@ -47,7 +47,7 @@ def test_history_reads_the_frozen_sample_of_version_1() -> None:
 
 
 def test_members_that_a_newer_writer_added_are_ignored() -> None:
-    """Within a version a writer may say more; an older reader stores what it knows."""
+    """Within a version a writer may add members; an older reader stores those it knows."""
     event = json.loads(SAMPLE)
     event["added"] = {"by": "a newer writer"}
     event["decision"]["added"] = 1
@@ -56,7 +56,7 @@ def test_members_that_a_newer_writer_added_are_ignored() -> None:
 
 
 @pytest.mark.parametrize("changes", [{"version": 2}, {"type": "SomethingElse"}])
-def test_another_version_or_type_is_not_taken_for_this_one(changes: dict[str, object]) -> None:
-    """A reader of version 1 does not guess at what it was not written for."""
+def test_another_version_or_type_is_refused(changes: dict[str, object]) -> None:
+    """A reader of version 1 does not guess at other versions."""
     with pytest.raises(Undecodable, match=next(iter(changes))):
         decode(json.dumps(json.loads(SAMPLE) | changes).encode())

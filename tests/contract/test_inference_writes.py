@@ -1,4 +1,4 @@
-"""The inference service writes what the contract says, and history reads it."""
+"""The inference service writes events by the contract, and history reads them."""
 
 import json
 from pathlib import Path
@@ -16,14 +16,14 @@ _SAMPLE = Path(__file__).with_name("prediction_recorded_v1.json")
 
 
 def _shape(value: object) -> object:
-    """Names and kinds of members, without their values."""
+    """Return names and types of members without their values."""
     if isinstance(value, dict):
         return {name: _shape(member) for name, member in value.items()}
     return type(value).__name__
 
 
 def test_written_event_has_the_frozen_shape() -> None:
-    """Every member of version 1 is there under its name and in its place, and none besides."""
+    """It has exactly the members of version 1, by name and in order."""
     bundle = load_bundle(BUNDLE_ROOT, None)
     sample = json.loads(_SAMPLE.read_bytes())
     application = parse_application(to_json(sample["decision"]["input_data"]))
@@ -33,7 +33,7 @@ def test_written_event_has_the_frozen_shape() -> None:
 
 
 def test_history_reads_what_inference_writes() -> None:
-    """The very bytes of the hand-over decode to a row of the history."""
+    """The published bytes decode to a row of the history."""
     bundle = load_bundle(BUNDLE_ROOT, None)
     decision = decide(parse_application(to_json(EXAMPLE)), model=bundle.champion, bundle=bundle)
     row = decode(recorded_event(decision, client="broker", request_id="order-66"))

@@ -1,1 +1,1 @@
-"""What watches the system: rules, dashboards and their provisioning, held against the code."""
+"""Rules, dashboards and their provisioning, checked against the code."""

@@ -1,4 +1,4 @@
-"""A healthy system, as the series that its processes would report: what scenarios change."""
+"""A healthy system as the series that its processes export; scenarios change it."""
 
 from collections.abc import Mapping
 from typing import Final

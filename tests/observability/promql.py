@@ -1,4 +1,4 @@
-"""What a PromQL expression asks for: the metrics and the labels that it names.
+"""The metrics and labels that a PromQL expression names.
 
 A reader of words, not a parser: promtool checks the grammar.
 """
@@ -16,14 +16,14 @@ _KEYWORDS: Final = {"and", "or", "unless", "offset", "bool", "inf", "nan"}
 
 
 class Asked(NamedTuple):
-    """Labels that stand at each metric, and those that results are grouped by."""
+    """Labels used with each metric, and labels that results are grouped by."""
 
     labels_by_metric: dict[str, set[str]]
     grouped_by: set[str]
 
 
 def asked_for(expression: str) -> Asked:
-    """All that ``expression`` names; its strings (label values) are none of it."""
+    """Return everything that ``expression`` names; strings (label values) do not count."""
     text = _DURATION.sub("", _RANGE.sub("", _STRING.sub('""', expression)))
     grouped_by = {label for _, labels in _GROUPING.findall(text) for label in _words(labels)}
     text = _GROUPING.sub(" ", text)

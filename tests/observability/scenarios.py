@@ -1,4 +1,4 @@
-"""When each alert fires and when it does not, as files for ``promtool test rules``.
+"""When each alert fires, and when it does not, as files for ``promtool test rules``.
 
 Every scenario is the healthy system with something changed, and states *all* alerts that fire then;
 so each scenario also shows of every other alert that it does not fire.
@@ -14,7 +14,7 @@ from tests.observability.files import GROUPS
 from tests.observability.healthy import DECIDED, DISK_FULL, HEALTHY, IMPUTED, PREDICT, WEEK
 
 _CHANGES_AT: Final = 120
-"""Steps after which a healthy system changes; before, no alert fires."""
+"""Steps before the healthy system changes; until then no alert fires."""
 
 _FIRING: Final = 'group by (alertname) (ALERTS{alertstate="firing"})'
 
@@ -37,7 +37,7 @@ class Scenario:
     changes_at: int = _CHANGES_AT
 
     def file(self, rules: Path) -> str:
-        """The scenario as promtool reads it."""
+        """Return the scenario in promtool's format."""
         test = {
             "name": self.name,
             "interval": self.step,
@@ -54,7 +54,7 @@ class Scenario:
             {
                 "rule_files": [str(rules)],
                 "evaluation_interval": self.step,
-                # Alerts are made of figures; in what order groups run is left to chance otherwise.
+                # Alerts use recorded series; without an order, groups would run in any order.
                 "group_eval_order": GROUPS,
                 "tests": [test],
             }
@@ -72,7 +72,7 @@ class Scenario:
         """Values up to the change and from then on; ``_`` is no sample."""
         until = self.changes_at
         first = f"_x{until}" if before is None else f"{before.rpartition('x')[0]}x{until}"
-        # A target that is gone ends its series at once.
+        # When a target disappears, its series end at once.
         return f"{first} {'stale' if after is None else after}"
 
     def _expected(self, at: int, alerts: frozenset[str]) -> dict[str, Any]:
@@ -253,7 +253,7 @@ SCENARIOS: Final = (
     _fires(
         "TargetDown",
         "ServiceGone",
-        when="the only consumer answers nobody",
+        when="the only consumer answers no scrape",
         changes=_all('up{job="history-consumer"', "0x300"),
         not_within=0,
     ),
@@ -321,7 +321,7 @@ SCENARIOS: Final = (
         not_within=60,
     ),
     _fires(
-        when="nobody has said what the budget is",
+        when="no budget is set",
         changes={
             **_all("database_size", "90000000000+25000000x300"),
             **_all("database_budget", None),
@@ -351,7 +351,7 @@ SCENARIOS: Final = (
         "ImputedInputsShifted",
     ),
     _week(
-        "a caller no longer sends the term, which nobody left out before",
+        "a caller no longer sends the term, which no caller left out before",
         {f'{IMPUTED}{{job="inference",input="Loan_Amount_Term"}}': "0+16x300"},
         "ImputedInputsShifted",
     ),

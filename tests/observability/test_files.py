@@ -1,4 +1,4 @@
-"""The files that Grafana, Prometheus and the Alertmanager are given fit each other."""
+"""The files for Grafana, Prometheus and the Alertmanager fit together."""
 
 import json
 import shutil
@@ -17,7 +17,7 @@ _SCRIPT: Final = FOLDER / "alertmanager.sh"
 
 
 def test_scraped_services_share_one_network_with_prometheus() -> None:
-    """Each job is a service of the stack, by its name."""
+    """Each job is a service of the stack, by name."""
     services = _COMPOSE["services"]
     for job in read_yaml(PROMETHEUS)["scrape_configs"]:
         assert "observability" in services[job["job_name"]]["networks"]
@@ -29,8 +29,8 @@ def test_scraped_services_share_one_network_with_prometheus() -> None:
 
 
 @pytest.mark.parametrize("name", ["prometheus", "grafana", "alertmanager"])
-def test_who_watches_is_as_confined_as_what_is_watched(name: str) -> None:
-    """And reachable from this machine alone; started by nobody who does not ask for it."""
+def test_observers_are_as_confined_as_the_services(name: str) -> None:
+    """They are reachable from this machine only, and start only on request."""
     service = _COMPOSE["services"][name]
     assert service["profiles"] == ["observability"]
     assert service["read_only"]
@@ -45,7 +45,7 @@ def test_who_watches_is_as_confined_as_what_is_watched(name: str) -> None:
 
 
 def test_grafana_does_not_start_without_a_password() -> None:
-    """It would take an empty one for none, and then admin's is admin."""
+    """It would treat an empty password as unset, and use admin for admin."""
     shell, option, script = _COMPOSE["services"]["grafana"]["entrypoint"]
     found = shutil.which(shell)
     assert found
@@ -59,8 +59,8 @@ def test_grafana_does_not_start_without_a_password() -> None:
         assert ("GRAFANA_PASSWORD" in done.stderr) == (code == 1)
 
 
-def test_dashboards_are_where_grafana_is_told_to_look() -> None:
-    """And the first one is its home."""
+def test_dashboards_are_where_grafana_looks() -> None:
+    """The first one is its home page."""
     (provider,) = read_yaml(_PROVISIONING / "dashboards" / "dashboards.yml")["providers"]
     grafana = _COMPOSE["services"]["grafana"]
     folder = provider["options"]["path"]
@@ -72,7 +72,7 @@ def test_dashboards_are_where_grafana_is_told_to_look() -> None:
 
 @pytest.mark.parametrize("path", DASHBOARDS, ids=lambda path: path.stem)
 def test_every_panel_says_what_it_shows_in_which_unit(path: Path) -> None:
-    """From a data source that is provisioned; none lies over another."""
+    """Its data source is provisioned, and no panel covers another."""
     sources = read_yaml(_PROVISIONING / "datasources" / "datasources.yml")["datasources"]
     prometheus = {"type": "prometheus", "uid": "prometheus"}
     assert prometheus in [{"type": each["type"], "uid": each["uid"]} for each in sources]
@@ -87,8 +87,8 @@ def test_every_panel_says_what_it_shows_in_which_unit(path: Path) -> None:
         taken |= cells
 
 
-def test_dashboards_lead_to_each_other() -> None:
-    """By uids that exist once."""
+def test_dashboards_link_to_each_other() -> None:
+    """They use uids that exist once."""
     boards = [json.loads(path.read_text()) for path in DASHBOARDS]
     uids = [board["uid"] for board in boards]
     assert len(set(uids)) == len(uids)
@@ -98,15 +98,15 @@ def test_dashboards_lead_to_each_other() -> None:
 
 
 def test_alertmanager_without_a_receiver_starts_and_says_so(tmp_path: Path) -> None:
-    """Alerts are shown all the same."""
+    """Alerts are shown, but not sent."""
     done = _start(tmp_path)
     assert done.returncode == 0
-    assert "sent to nobody" in done.stderr
+    assert "but not sent" in done.stderr
     assert _written(tmp_path)["receivers"] == [{"name": "operator"}]
 
 
 def test_alertmanager_is_given_its_receiver_and_no_secret_as_an_argument(tmp_path: Path) -> None:
-    """The password is in a file of its owner's; whatever is in a value, YAML reads it back."""
+    """The password is in a private file, and YAML reads any value back unchanged."""
     said = "p'\"$x: #{{"
     done = _start(
         tmp_path,
@@ -134,14 +134,14 @@ def test_alertmanager_is_given_its_receiver_and_no_secret_as_an_argument(tmp_pat
 
 
 def test_alertmanager_with_half_a_receiver_does_not_start(tmp_path: Path) -> None:
-    """Rather than write to nobody in silence."""
+    """It would otherwise drop every alert silently."""
     done = _start(tmp_path, ALERT_EMAIL_TO="on-call@bank.example")
     assert done.returncode == 1
     assert "ALERT_SMTP_HOST" in done.stderr
 
 
 def _start(folder: Path, **settings: str) -> subprocess.CompletedProcess[str]:
-    """Run the script; what it would start shows its environment and arguments instead."""
+    """Run the script with a program that prints its environment and arguments instead."""
     program = folder / "alertmanager"
     program.write_text('#!/bin/sh\nenv\necho "$@"\n')
     program.chmod(0o700)

@@ -1,4 +1,4 @@
-"""Every metric and label that rules and dashboards ask for is one that the code exports."""
+"""Rules and dashboards use only metrics and labels that the code exports."""
 
 import re
 from collections.abc import Mapping
@@ -24,7 +24,7 @@ _EXPRESSIONS: Final[Mapping[str, str]] = (
 
 
 def _exported() -> dict[str, set[str]]:
-    """Labels by the name of each series, as Prometheus stores it."""
+    """Return the labels of each series, by the name under which Prometheus stores it."""
     found = dict(_OF_PROMETHEUS)
     for name, metric in names.BY_NAME.items():
         labels = set(metric.labels)
@@ -37,14 +37,14 @@ def _exported() -> dict[str, set[str]]:
 
 
 def _known() -> dict[str, set[str]]:
-    """What is exported, and what rules record of it by the labels they group by."""
+    """Return exported series, and recorded ones with the labels they are grouped by."""
     recorded = {name: asked_for(expression).grouped_by for name, expression in RECORDED.items()}
     return _exported() | recorded
 
 
 @pytest.mark.parametrize("where", _EXPRESSIONS)
 def test_every_metric_and_label_is_exported(where: str) -> None:
-    """By the catalogue, which is all that the processes export."""
+    """The catalogue lists everything that the processes export."""
     asked = asked_for(_EXPRESSIONS[where])
     known = _known()
     assert asked.labels_by_metric.keys() <= known.keys()
@@ -54,8 +54,8 @@ def test_every_metric_and_label_is_exported(where: str) -> None:
 
 
 @pytest.mark.parametrize("dashboard", DASHBOARDS, ids=lambda path: path.stem)
-def test_every_legend_shows_labels_that_are_left(dashboard: Path) -> None:
-    """A label that was summed away would show as nothing."""
+def test_every_legend_shows_labels_that_remain(dashboard: Path) -> None:
+    """A label that was summed away would be blank."""
     for panel in panels(dashboard):
         for target in panel["targets"]:
             asked = asked_for(target["expr"])
@@ -63,8 +63,8 @@ def test_every_legend_shows_labels_that_are_left(dashboard: Path) -> None:
             assert set(_LEGEND.findall(target["legendFormat"])) <= left, target["expr"]
 
 
-def test_the_scenarios_are_made_of_exported_series() -> None:
-    """Or an alert might be shown to fire on what nobody sends."""
+def test_scenarios_consist_of_exported_series() -> None:
+    """Otherwise an alert might be shown to fire on series that do not exist."""
     exported = _exported()
     for scenario in SCENARIOS:
         for series in {**scenario.healthy, **scenario.changes}:
@@ -72,8 +72,8 @@ def test_the_scenarios_are_made_of_exported_series() -> None:
             assert labels <= exported[metric] | _OF_EVERY_TARGET, series
 
 
-def test_expressions_are_read_as_they_are_meant() -> None:
-    """Strings, functions, ranges and grouping are no metrics."""
+def test_expressions_are_parsed_correctly() -> None:
+    """Strings, functions, ranges and grouping are not metrics."""
     assert asked_for(
         'sum by (job, le) (rate(a_bucket{route!~"/x|b", job="c"}[5m] offset 1h)) / on () d > 0.5'
         ' or label_replace(absent(up{job="e"} == 1), "job", "f", "", "")'

@@ -1,4 +1,4 @@
-"""The alerts, by promtool where there is one; `make compose-test` has it in any case."""
+"""The alerts, checked by promtool where it is installed; `make compose-test` always has it."""
 
 import shutil
 import subprocess
@@ -20,26 +20,26 @@ needs_promtool = pytest.mark.skipif(
 
 @needs_promtool
 def test_configuration_and_rules_are_valid() -> None:
-    """Prometheus would start with them."""
+    """Prometheus accepts them."""
     _promtool("check", "config", str(PROMETHEUS))
 
 
 @needs_promtool
 @pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda each: each.name)
 def test_alerts_fire_when_they_should_and_only_then(scenario: Scenario, tmp_path: Path) -> None:
-    """All that fire are named; before the fault, and too soon after it, none does."""
+    """Exactly the named alerts fire; before the fault, and too soon after it, none does."""
     file = tmp_path / "scenario.yml"
     file.write_text(scenario.file(RULES))
     _promtool("test", "rules", str(file))
 
 
 def test_every_alert_has_a_scenario_in_which_it_fires() -> None:
-    """The healthy ones are those in which it does not."""
+    """The other scenarios are those in which it does not."""
     assert {alert["alert"] for alert in ALERTS} == set().union(*(each.fires for each in SCENARIOS))
 
 
 def test_every_alert_says_what_it_means_and_where_to_read_on() -> None:
-    """The chapter it names is there, under the alert's own name."""
+    """The runbook has a section under the alert's name."""
     chapters = (PROMETHEUS.parents[3] / "docs" / "operations.md").read_text().splitlines()
     for alert in ALERTS:
         said = alert["annotations"]

@@ -33,7 +33,7 @@ def labelled_csv(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def labelled(labelled_csv: Path) -> LabelledApplications:
-    """The labelled applications, read and checked."""
+    """The labelled applications, read and validated."""
     return read_applications(labelled_csv)
 
 

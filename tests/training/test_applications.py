@@ -1,4 +1,4 @@
-"""What training accepts, and how it names what it does not."""
+"""What training accepts, and how it reports the rest."""
 
 import csv
 import hashlib
@@ -92,7 +92,7 @@ def test_bom_and_windows_line_ends_are_accepted(tmp_path: Path) -> None:
     ],
 )
 def test_bad_value_is_named_by_line(tmp_path: Path, field: str, text: str, message: str) -> None:
-    """The fault says the line of the file, the field, what it must be and what it is."""
+    """The fault names the line, the field, what is allowed and what is there."""
     rows = filler_rows()
     rows[10][field] = text
     path = tmp_path / "loans.csv"
@@ -101,7 +101,7 @@ def test_bad_value_is_named_by_line(tmp_path: Path, field: str, text: str, messa
 
 
 def test_all_faults_are_named_at_once(tmp_path: Path) -> None:
-    """Several faults of one row and of several rows come together, in the order of the file."""
+    """Faults of one row and of several rows are reported together, in the order of the file."""
     rows = filler_rows()
     rows[0] |= {"ApplicantIncome": "x", "Gender": "?", "Loan_Status": "maybe"}
     rows[5]["Loan_ID"] = "F4"
@@ -121,7 +121,7 @@ def test_all_faults_are_named_at_once(tmp_path: Path) -> None:
 
 
 def test_wrong_columns_are_named(tmp_path: Path) -> None:
-    """Missing, unknown and doubled columns are all told, before any row is looked at."""
+    """Missing, unknown and duplicate columns are all reported before any row is read."""
     path = tmp_path / "loans.csv"
     header = [*COLUMNS, "Gender", "Age"]
     header.remove("LoanAmount")
@@ -142,7 +142,7 @@ def test_empty_file_has_no_columns(tmp_path: Path) -> None:
 
 
 def test_too_few_rows_and_empty_columns_are_faults(tmp_path: Path) -> None:
-    """What cannot be cross-validated or imputed is refused before anything is trained."""
+    """Data that cannot be cross-validated or imputed is refused before training."""
     rows = [row | {"LoanAmount": None} for row in filler_rows()[:10]]
     path = tmp_path / "loans.csv"
     write_csv(path, rows)
@@ -162,7 +162,7 @@ def test_too_few_rows_and_empty_columns_are_faults(tmp_path: Path) -> None:
     ],
 )
 def test_unreadable_file_is_one_fault(tmp_path: Path, content: bytes | None, message: str) -> None:
-    """A missing file, another encoding and a broken quotation are told in a sentence."""
+    """A missing file, another encoding and a broken quotation are reported in one sentence."""
     path = tmp_path / "loans.csv"
     if content is not None:
         path.write_bytes(content)
@@ -170,7 +170,7 @@ def test_unreadable_file_is_one_fault(tmp_path: Path, content: bytes | None, mes
 
 
 def test_one_seed_generates_one_file(tmp_path: Path) -> None:
-    """The generated applications are valid and the same at every call."""
+    """The generated applications are valid, and every call returns the same ones."""
     first, second = tmp_path / "first.csv", tmp_path / "second.csv"
     write_labelled_csv(first, rows=200, seed=1)
     write_labelled_csv(second, rows=200, seed=1)

@@ -33,7 +33,7 @@ def folder() -> Path:
 
 @pytest.fixture(scope="module")
 def manifest(folder: Path) -> Manifest:
-    """What it says of itself."""
+    """The shipped bundle's manifest."""
     return read_manifest(folder / MANIFEST_FILE)
 
 
@@ -43,7 +43,7 @@ def test_training_publishes_where_the_service_looks() -> None:
 
 
 def test_shipped_bundle_is_intact_and_of_this_code(folder: Path, manifest: Manifest) -> None:
-    """Checksums, features, parameters and card are those of the code beside it."""
+    """Checksums, features, parameters and card match the code."""
     check_files(folder, manifest)
     assert manifest.version == folder.name
     assert manifest.features == FEATURES
@@ -53,22 +53,22 @@ def test_shipped_bundle_is_intact_and_of_this_code(folder: Path, manifest: Manif
 
 
 def test_shipped_bundle_is_small(folder: Path) -> None:
-    """It lives in the repository: no file of 3 MiB, all together below 5 MiB."""
+    """It is small enough for the repository: no file of 3 MiB, less than 5 MiB in all."""
     sizes = [path.stat().st_size for path in folder.rglob("*") if path.is_file()]
     assert max(sizes) < 3 * MIB
     assert sum(sizes) < 5 * MIB
 
 
 def test_shipped_models_answer_as_their_references(folder: Path) -> None:
-    """The export gate holds for the files as they are shipped."""
+    """The shipped files pass the export gate."""
     features = feature_matrix(random_applications(2000))
     for name in MODEL_NAMES:
         reference = joblib.load(folder / f"{name}.joblib")
         check_parity(name, reference, open_onnx((folder / f"{name}.onnx").read_bytes()), features)
 
 
-def test_shipped_figures_are_those_of_ten_by_ten_folds(manifest: Manifest) -> None:
-    """Models and rule are about as accurate as each other, and far above the majority class."""
+def test_shipped_metrics_are_those_of_ten_by_ten_folds(manifest: Manifest) -> None:
+    """Models and rule are about equally accurate, and far above the majority class."""
     assert (manifest.evaluation.folds, manifest.evaluation.repeats) == (10, 10)
     rule = manifest.baselines["credit_history_rule"].cross_validation.accuracy.mean
     majority = manifest.baselines["majority_class"].cross_validation.accuracy.mean
@@ -81,7 +81,7 @@ def test_shipped_figures_are_those_of_ten_by_ten_folds(manifest: Manifest) -> No
 
 
 def test_shipped_bundle_was_trained_on_the_real_data(manifest: Manifest) -> None:
-    """Where the data set is at hand, its SHA-256 is the manifest's."""
+    """Where the data set is available, its SHA-256 is the manifest's."""
     data = Path(os.environ.get("LOAN_DATA_DIR", "")) / "loans.csv"
     if not data.is_file():
         pytest.skip("LOAN_DATA_DIR has no loans.csv to compare with")

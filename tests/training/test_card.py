@@ -1,4 +1,4 @@
-"""The model card tells the manifest, and nothing that is not in it."""
+"""The model card shows the manifest and nothing else."""
 
 import re
 
@@ -9,7 +9,7 @@ from services.training.main import Published
 
 
 def with_gender_ratio(manifest: Manifest, ratio: float | None) -> Manifest:
-    """The manifest with another selection-rate ratio of one model."""
+    """Return the manifest with another selection-rate ratio for one model."""
     model = manifest.models["random_forest"]
     gender = model.fairness["Gender"].model_copy(update={"selection_rate_ratio": ratio})
     changed = model.model_copy(update={"fairness": model.fairness | {"Gender": gender}})
@@ -17,13 +17,13 @@ def with_gender_ratio(manifest: Manifest, ratio: float | None) -> Manifest:
 
 
 def test_published_card_is_made_from_the_published_manifest(trained: Published) -> None:
-    """Whoever has the manifest can make the card again."""
+    """The manifest alone is enough to make the card again."""
     published = (trained.folder / MODEL_CARD_FILE).read_text(encoding="utf-8")
     assert published == model_card(trained.manifest)
 
 
 def test_every_picture_of_the_card_is_in_the_bundle(trained: Published) -> None:
-    """No broken link, and no picture that is not shown."""
+    """No link is broken, and every picture is shown."""
     shown = set(re.findall(r"\]\((.+?)\)", model_card(trained.manifest)))
     assert shown == {name for name in trained.manifest.files if name.endswith(".png")}
     for name in shown:
@@ -31,7 +31,7 @@ def test_every_picture_of_the_card_is_in_the_bundle(trained: Published) -> None:
 
 
 def test_card_says_what_every_model_is_worth(trained: Published) -> None:
-    """All verdicts and the reason for the champion are in it word by word."""
+    """All verdicts and the reason for the champion appear word for word."""
     card = model_card(trained.manifest)
     assert trained.manifest.champion_reason in card
     for model in trained.manifest.models.values():
@@ -39,7 +39,7 @@ def test_card_says_what_every_model_is_worth(trained: Published) -> None:
 
 
 def test_accuracy_table_has_the_baselines_beside_the_models(trained: Published) -> None:
-    """Six rows, each mean with its interval."""
+    """There are six rows, each mean with its interval."""
     table = accuracy_table(trained.manifest)
     assert len(table.splitlines()) == 2 + 4 + 2
     rule = trained.manifest.baselines["credit_history_rule"].cross_validation.accuracy
@@ -48,7 +48,7 @@ def test_accuracy_table_has_the_baselines_beside_the_models(trained: Published) 
 
 
 def test_only_the_last_section_depends_on_the_clock(trained: Published) -> None:
-    """With other timings everything before the section Times stays the same."""
+    """Other timings leave everything before the section Times as it is."""
     slow = Timing(training_time_s=99, prediction_time_per_row_ms=88)
     slower = trained.manifest.model_copy(
         update={"timings": dict.fromkeys(trained.manifest.timings, slow)}
@@ -60,7 +60,7 @@ def test_only_the_last_section_depends_on_the_clock(trained: Published) -> None:
 
 
 def test_card_names_who_falls_below_four_fifths(trained: Published) -> None:
-    """A low selection-rate ratio is said in words; one that cannot be measured is n/a."""
+    """A low selection-rate ratio is named in words; one that cannot be computed is n/a."""
     finding = "Below the four-fifths rule's 0.8: Random forest by Gender"
     assert finding in model_card(with_gender_ratio(trained.manifest, 0.79))
     assert finding not in model_card(with_gender_ratio(trained.manifest, 0.8))

@@ -1,4 +1,4 @@
-"""Figures that can be trusted."""
+"""Cross-validation, the holdout and their intervals."""
 
 from math import sqrt
 
@@ -15,8 +15,8 @@ from services.training.evaluation import (
     HoldoutResult,
     OutOfFold,
     cross_validate,
+    cross_validation_metrics,
     difference,
-    figures,
     hold_out,
     interval,
 )
@@ -38,7 +38,7 @@ def out_of_fold(labelled: LabelledApplications) -> OutOfFold:
 
 
 def test_interval_has_the_correction_for_shared_training_rows() -> None:
-    """Four folds by hand: t(0.975, 3) = 3.182446, variance factor 1/4 + 1/1 for two folds."""
+    """By hand for four values: t(0.975, 3) = 3.182446, variance factor 1/4 + 1/1 for two folds."""
     found = interval(np.array([0.7, 0.8, 0.8, 0.9]), folds=2)
     margin = 3.182446 * sqrt((1 / 4 + 1) * (0.02 / 3))
     assert found.mean == pytest.approx(0.8)
@@ -48,7 +48,7 @@ def test_interval_has_the_correction_for_shared_training_rows() -> None:
 def test_scores_are_those_of_an_independent_cross_validation(
     labelled: LabelledApplications, out_of_fold: OutOfFold
 ) -> None:
-    """The library's own cross-validation of one pipeline finds the same in every fold."""
+    """The library's own cross-validation of one pipeline gives the same score in every fold."""
     expected = cross_val_score(
         PIPELINES["logistic_regression"](),
         feature_matrix(labelled.applications),
@@ -74,7 +74,7 @@ def test_every_row_is_answered_in_every_repeat(
 def test_result_does_not_depend_on_the_number_of_processes(
     labelled: LabelledApplications,
 ) -> None:
-    """Two processes give bit for bit what one gives, and each fold is reported once."""
+    """Two processes give the same result as one, bit for bit, and report each fold once."""
     features = feature_matrix(labelled.applications)
     ticks: list[None] = []
     alone, together = (
@@ -94,25 +94,25 @@ def test_result_does_not_depend_on_the_number_of_processes(
 
 
 def test_shuffled_labels_cannot_be_predicted(labelled: LabelledApplications) -> None:
-    """No label leaks into the features: where there is nothing to learn, nothing is found."""
+    """No label leaks into the features: where there is nothing to learn, nothing is learnt."""
     shuffled = np.random.default_rng(5).permutation(labelled.approved)
     found = cross_validate(feature_matrix(labelled.applications), shuffled, folds=3, repeats=1)
     for name in MODEL_NAMES:
-        assert 0.35 < figures(found, name).auc.mean < 0.65
+        assert 0.35 < cross_validation_metrics(found, name).auc.mean < 0.65
 
 
 def test_baselines_stand_where_they_must(
     labelled: LabelledApplications, out_of_fold: OutOfFold
 ) -> None:
-    """The majority class has the commoner label's share and no AUC; the rule beats it."""
-    majority = figures(out_of_fold, "majority_class")
+    """The majority class scores the commoner label's share and AUC 0.5; the rule beats it."""
+    majority = cross_validation_metrics(out_of_fold, "majority_class")
     assert majority.accuracy.mean == pytest.approx(labelled.approved.mean(), abs=0.002)
     assert majority.auc.mean == 0.5
     assert difference(out_of_fold, "accuracy", "credit_history_rule", "majority_class").low > 0
 
 
 def test_difference_to_itself_is_zero(out_of_fold: OutOfFold) -> None:
-    """A paired comparison of a model with itself is exactly zero and cannot tell it apart."""
+    """The paired difference of a model from itself is exactly zero."""
     same = difference(out_of_fold, "log_loss", "random_forest", "random_forest")
     assert (same.low, same.mean, same.high) == (0, 0, 0)
     assert same.contains_zero
@@ -121,10 +121,10 @@ def test_difference_to_itself_is_zero(out_of_fold: OutOfFold) -> None:
 def test_holdout_is_a_stratified_fifth(
     labelled: LabelledApplications, held_out: dict[CandidateName, HoldoutResult]
 ) -> None:
-    """20 % of the rows, the confusion matrix adding up, all figures following from it."""
+    """It has 20 % of the rows; the confusion matrix adds up and yields all metrics."""
     assert set(held_out) == set(CANDIDATES)
     for result in held_out.values():
-        holdout = result.figures
+        holdout = result.metrics
         matrix = holdout.confusion_matrix
         assert holdout.rows == -(-len(labelled.approved) // 5)
         assert sum(matrix.model_dump().values()) == holdout.rows
@@ -141,7 +141,7 @@ def test_holdout_is_a_stratified_fifth(
 def test_credit_history_is_the_most_important_input(
     held_out: dict[CandidateName, HoldoutResult],
 ) -> None:
-    """Every model leans on it most; each scored input has an importance, a baseline has none."""
+    """Every model relies on it most; each scored input has an importance, a baseline has none."""
     for name in MODEL_NAMES:
         importances = held_out[name].importances
         assert tuple(importances) == SCORED_INPUTS

@@ -1,4 +1,4 @@
-"""The exported model answers as its reference does, or it is not published."""
+"""An exported model that differs from its reference is not published."""
 
 import io
 import json
@@ -55,7 +55,7 @@ def test_export_passes_the_gate(
 
 
 def test_operator_sets_are_in_one_order(labelled: LabelledApplications) -> None:
-    """They must not follow the hash seed of the process, or no two runs would be alike."""
+    """They do not depend on the hash seed of the process, or no two runs would be alike."""
     pipeline = PIPELINES["gradient_boosting"]().fit(
         feature_matrix(labelled.applications), labelled.approved
     )
@@ -81,14 +81,14 @@ def test_not_a_number_is_refused(labelled: LabelledApplications, rows: Matrix) -
     pipeline = PIPELINES["logistic_regression"]().fit(features, labelled.approved)
 
     class Broken:
-        """Answers NaN for its first row."""
+        """Returns NaN for the first row."""
 
         def fit(self, features: Matrix, approved: Labels, /) -> object:
-            """As the pipeline does."""
+            """Fit like the pipeline."""
             return pipeline.fit(features, approved)
 
         def predict_proba(self, features: Matrix, /) -> Probabilities:
-            """The pipeline's answers, the first one lost."""
+            """Return the pipeline's probabilities with the first one lost."""
             answers: Probabilities = pipeline.predict_proba(features)
             answers[0] = np.nan
             return answers
@@ -99,7 +99,7 @@ def test_not_a_number_is_refused(labelled: LabelledApplications, rows: Matrix) -
 
 
 def test_joblib_file_is_the_fitted_pipeline(labelled: LabelledApplications, rows: Matrix) -> None:
-    """What is read back answers exactly as what was written."""
+    """A model read back gives exactly the same probabilities."""
     pipeline = PIPELINES["gradient_boosting"]().fit(
         feature_matrix(labelled.applications), labelled.approved
     )
@@ -111,7 +111,7 @@ def test_joblib_file_is_the_fitted_pipeline(labelled: LabelledApplications, rows
 def test_joblib_file_does_not_depend_on_what_was_loaded_before(
     name: ModelName, labelled: LabelledApplications
 ) -> None:
-    """Fitted again after loading, the same model is the same file."""
+    """A model that is fitted again after loading gives the same file."""
     features = feature_matrix(labelled.applications)
 
     def fit_and_write() -> bytes:
@@ -123,7 +123,7 @@ def test_joblib_file_does_not_depend_on_what_was_loaded_before(
 
 
 def test_random_applications_are_what_the_service_accepts() -> None:
-    """Each passes the service's own check; together they cover every category and gap."""
+    """Each passes the service's validation; together they cover every category and gap."""
     applications = random_applications(500)
     for application in applications:
         parse_application(json.dumps(application).encode())
@@ -143,7 +143,7 @@ def test_random_applications_are_what_the_service_accepts() -> None:
 
 
 def test_generated_applications_are_what_the_service_accepts() -> None:
-    """The tests' own generator makes nothing that the service would refuse."""
+    """The tests' generator makes nothing that the service would refuse."""
     rng = random.Random(11)  # noqa: S311 - test data, not a secret
     for _ in range(500):
         parse_application(json.dumps(random_application(rng)).encode())

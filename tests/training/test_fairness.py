@@ -1,4 +1,4 @@
-"""How groups that the models never see are compared."""
+"""Comparison of groups that the models never see."""
 
 from collections.abc import Sequence
 
@@ -9,14 +9,14 @@ from services.training.fairness import fairness
 
 
 def by_gender(genders: Sequence[str | None], approvals: list[list[float]]) -> Fairness:
-    """Fairness by Gender of applications that were all approved but the last."""
+    """Return fairness by Gender of applications of which all but the last were approved."""
     applications = [{"Gender": gender, "Married": None} for gender in genders]
     approved = np.array([1] * (len(genders) - 1) + [0])
     return fairness(applications, approved, np.array(approvals))["Gender"]
 
 
 def test_rates_are_means_over_rows_and_repeats() -> None:
-    """Two repeats by hand: women 3 of 4, men 2 of 4 selected; a row without group is left out."""
+    """By hand over two repeats: women 3 of 4, men 2 of 4; a row without a group is left out."""
     found = by_gender(
         ["Female", "Female", None, "Male", "Male"],
         [[0.9, 0.9, 0.9, 0.9, 0.1], [0.9, 0.4, 0.9, 0.5, 0.1]],
@@ -31,7 +31,7 @@ def test_rates_are_means_over_rows_and_repeats() -> None:
 
 
 def test_one_group_alone_is_compared_with_nothing() -> None:
-    """Without a second group there is no ratio and no gap, rather than a perfect one."""
+    """Without a second group there is no ratio and no gap, not a perfect one."""
     found = by_gender(["Male", "Male", None], [[0.9, 0.9, 0.9]])
     assert found.groups == {"Male": 2}
     assert found.selection_rate_ratio is None
@@ -39,14 +39,14 @@ def test_one_group_alone_is_compared_with_nothing() -> None:
 
 
 def test_nobody_approved_has_no_ratio() -> None:
-    """No group is favoured where everyone is rejected, and nothing is divided by zero."""
+    """Where everyone is rejected no group is favoured, and nothing is divided by zero."""
     found = by_gender(["Male", "Female", "Female"], [[0.1, 0.1, 0.1]])
     assert found.selection_rates == {"Female": 0, "Male": 0}
     assert found.selection_rate_ratio is None
 
 
 def test_attribute_that_nobody_names_has_no_groups() -> None:
-    """Data without the monitored attribute can be trained on; nothing is claimed of it."""
+    """Data without the monitored attribute can be trained on; nothing is claimed about it."""
     found = by_gender([None, None], [[0.9, 0.1]])
     assert found.groups == {}
     assert found.selection_rate_ratio is None

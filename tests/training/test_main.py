@@ -1,4 +1,4 @@
-"""From a CSV to a bundle, from the command line too."""
+"""From a CSV to a bundle, in process and from the command line."""
 
 import os
 import subprocess
@@ -21,7 +21,7 @@ from tests.training.conftest import train_small
 
 
 def contents(root: Path) -> dict[str, tuple[bytes, int]]:
-    """Every file under ``root`` with its time of change."""
+    """Return every file under ``root`` with its modification time."""
     return {
         path.relative_to(root).as_posix(): (path.read_bytes(), path.stat().st_mtime_ns)
         for path in root.rglob("*")
@@ -32,7 +32,7 @@ def contents(root: Path) -> dict[str, tuple[bytes, int]]:
 def test_bundle_has_everything_its_manifest_names(
     trained: Published, labelled: LabelledApplications, bundle_root: Path
 ) -> None:
-    """Both files of each model, the card and the pictures, and nothing that is not listed."""
+    """They are both files of each model, the card and the pictures; all of them are listed."""
     manifest = trained.manifest
     found = {
         path.relative_to(trained.folder).as_posix()
@@ -52,7 +52,7 @@ def test_bundle_has_everything_its_manifest_names(
 def test_another_process_makes_the_same_bundle_bit_by_bit(
     trained: Published, labelled_csv: Path, tmp_path: Path
 ) -> None:
-    """But for the timings: in the manifest, in the card's last section, in its checksum."""
+    """Only timings differ: in the manifest, the card's last section and the card's checksum."""
     script = (
         "import sys; from pathlib import Path; from tests.training.conftest import train_small;"
         "train_small(Path(sys.argv[1]), Path(sys.argv[2]))"
@@ -79,7 +79,7 @@ def test_command_line_publishes_and_says_where(
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Exit code 0, a folder that was not there before, and CURRENT naming its bundle."""
+    """It exits with 0, creates the folder, and CURRENT names the bundle."""
     monkeypatch.setattr(main, "train", train_small)
     output = tmp_path / "new" / "bundles"
     assert main.main([str(labelled_csv), "--output", str(output)]) == 0
@@ -93,16 +93,16 @@ def test_second_run_leaves_the_published_files_untouched(
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """The same bundle is recognised, verified and told; not one file is written again."""
+    """The same bundle is recognised and verified; no file is written again."""
     monkeypatch.setattr(main, "train", train_small)
     before = contents(bundle_root)
     assert main.main([str(labelled_csv), "--output", str(bundle_root)]) == 0
-    assert "was published before and is the same" in capsys.readouterr().out
+    assert "was already published and is identical" in capsys.readouterr().out
     assert contents(bundle_root) == before
 
 
 def test_faulty_csv_stops_the_program_and_nothing_is_written(tmp_path: Path) -> None:
-    """The real program exits with 1, names the line, and does not even make the folder."""
+    """The program exits with 1, names the line, and does not create the folder."""
     data, output = tmp_path / "loans.csv", tmp_path / "bundles"
     data.write_text("Loan_ID,Age\nLP1,7\n")
     done = subprocess.run(
@@ -123,7 +123,7 @@ def test_export_outside_the_gate_is_not_published(
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """With a limit that no export can keep, the program says so and writes nothing."""
+    """With a limit that no export can meet, the program says so and writes nothing."""
     monkeypatch.setattr(main, "train", train_small)
     monkeypatch.setattr(export, "MAX_PROBABILITY_DIFFERENCE", 0.0)
     output = tmp_path / "bundles"
@@ -138,7 +138,7 @@ def test_output_that_cannot_be_written_is_one_sentence(
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """A file where the folder should be is told by its path, without a traceback."""
+    """A file in place of the folder is named by its path, without a traceback."""
     monkeypatch.setattr(main, "train", train_small)
     output = tmp_path / "file"
     output.touch()

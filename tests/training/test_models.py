@@ -1,4 +1,4 @@
-"""What the models and the baselines are."""
+"""The models and the baselines."""
 
 import numpy as np
 import pytest
@@ -30,7 +30,7 @@ from shared.contract.events import ModelName
     ],
 )
 def test_parameters_are_the_documented_ones(name: ModelName, expected: dict[str, str]) -> None:
-    """Nothing but these and the seed differs from the library's defaults."""
+    """Only these and the seed differ from the library's defaults."""
     found = parameters(PIPELINES[name]())
     found.pop("classifier__random_state", None)
     assert found == {
@@ -40,13 +40,13 @@ def test_parameters_are_the_documented_ones(name: ModelName, expected: dict[str,
 
 
 def test_calibration_is_the_last_step_of_the_pipeline() -> None:
-    """Calibrated inside the pipeline, the support vector machine exports right."""
+    """The support vector machine is calibrated inside the pipeline, where it exports correctly."""
     pipeline = PIPELINES["support_vector_machine"]()
     assert [name for name, _ in pipeline.steps] == ["imputer", "scaler", "classifier"]
 
 
 def test_rule_decides_as_the_rows_of_the_same_state_were_decided() -> None:
-    """Each state of Credit_History has its own smoothed approval rate, missing among them."""
+    """Each state of Credit_History, missing included, has its own smoothed approval rate."""
     features = feature_matrix(
         {"ApplicantIncome": 1000.0, "Credit_History": state} for state in (1, 1, 1, 0, 0, None)
     )
@@ -56,7 +56,7 @@ def test_rule_decides_as_the_rows_of_the_same_state_were_decided() -> None:
 
 
 def test_rule_is_finite_for_a_state_it_never_saw() -> None:
-    """Without rows of a state its probability is one half, never 0 or 1."""
+    """A state without rows has probability one half, never 0 or 1."""
     known, unknown = (
         feature_matrix([{"ApplicantIncome": 1000.0, "Credit_History": state}]) for state in (1, 0)
     )
@@ -66,7 +66,7 @@ def test_rule_is_finite_for_a_state_it_never_saw() -> None:
 
 
 def test_majority_class_gives_everyone_the_approval_rate() -> None:
-    """The first baseline looks at nothing but the labels."""
+    """The first baseline uses only the labels."""
     features = feature_matrix([{"ApplicantIncome": float(income)} for income in (1, 2, 3, 4)])
     majority = BASELINES["majority_class"]()
     majority.fit(features, np.array([1, 1, 1, 0]))

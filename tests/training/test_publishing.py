@@ -1,4 +1,4 @@
-"""A reader sees a whole bundle or none."""
+"""Readers see a complete bundle or none."""
 
 import stat
 from pathlib import Path
@@ -24,7 +24,7 @@ from services.training.publishing import (
 
 
 def files_of(folder: Path) -> dict[str, bytes]:
-    """Every file of a bundle but its manifest, by path inside it."""
+    """Every file of a bundle except its manifest, by path inside it."""
     return {
         path.relative_to(folder).as_posix(): path.read_bytes()
         for path in folder.rglob("*")
@@ -35,7 +35,7 @@ def files_of(folder: Path) -> dict[str, bytes]:
 def test_published_bundle_is_whole_and_readable_by_everyone(
     trained: Published, tmp_path: Path
 ) -> None:
-    """The folder has the manifest's version as its name, and nothing else is left beside it."""
+    """The folder is named after the manifest's version, and nothing else is left behind."""
     folder = publish(tmp_path, trained.manifest, files_of(trained.folder))
     assert list(tmp_path.iterdir()) == [folder]
     assert folder.name == trained.manifest.version
@@ -63,7 +63,7 @@ def test_published_version_is_never_overwritten(trained: Published, tmp_path: Pa
 
 
 def test_current_names_the_version_and_is_replaced_whole(tmp_path: Path) -> None:
-    """The old name stands until the new one does; the same name again touches nothing."""
+    """Readers see the old name or the new one; writing the same name again touches nothing."""
     make_current(tmp_path, "b-11111111")
     make_current(tmp_path, "b-22222222")
     assert read_current_version(tmp_path) == "b-22222222"
@@ -76,7 +76,7 @@ def test_current_names_the_version_and_is_replaced_whole(tmp_path: Path) -> None
 def test_damaged_bundle_is_not_taken_for_a_published_one(
     trained: Published, tmp_path: Path
 ) -> None:
-    """Finding a version verifies it; one that is not there is simply not found."""
+    """Finding a version verifies it; a version that is not there is not found."""
     assert find_published(tmp_path, trained.manifest.version) is None
     folder = publish(tmp_path, trained.manifest, files_of(trained.folder))
     assert find_published(tmp_path, trained.manifest.version) == trained.manifest
@@ -86,7 +86,7 @@ def test_damaged_bundle_is_not_taken_for_a_published_one(
 
 
 def test_another_content_under_the_same_version_is_refused(trained: Published) -> None:
-    """A checksum that differs from what was just trained is told, not overlooked."""
+    """A checksum that differs from the bundle just trained is an error."""
     files = trained.manifest.files | {"random_forest.onnx": checksum(b"other")}
     check_same(trained.manifest, trained.manifest)
     with pytest.raises(BundleError, match="already published but differs"):

@@ -1,4 +1,4 @@
-"""The front page tells of the bundle that is shipped, and of no other."""
+"""README describes the shipped bundle."""
 
 from pathlib import Path
 
@@ -13,8 +13,8 @@ from services.training.card import accuracy_table
 _README = Path(__file__).parents[2] / "README.md"
 
 
-def test_readme_shows_the_shipped_bundles_figures() -> None:
-    """No figure is typed by hand: the table is the card's own, and so are data and champion."""
+def test_readme_shows_the_shipped_bundles_metrics() -> None:
+    """The table, the data and the champion are those of the manifest, not typed by hand."""
     folder = BUNDLE_ROOT / read_current_version(BUNDLE_ROOT)
     manifest = read_manifest(folder / "manifest.json")
     readme = _README.read_text(encoding="utf-8")

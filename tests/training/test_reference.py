@@ -1,4 +1,4 @@
-"""The reference distribution that monitoring compares the traffic with."""
+"""The reference distribution that monitoring compares traffic with."""
 
 from services.scoring.features import MONITORED_INPUTS, SCORED_INPUTS
 from services.scoring.manifest import CategoricalInput, NumericInput
@@ -10,7 +10,7 @@ from tests.training.test_applications import filler_rows
 def test_every_application_is_counted_once_for_every_input(
     labelled: LabelledApplications,
 ) -> None:
-    """Counts and missing values add up to the rows; monitored inputs are there too."""
+    """Counts and missing values add up to the rows, for monitored inputs too."""
     inputs = reference_inputs(labelled.applications)
     assert tuple(inputs) == (*SCORED_INPUTS, *MONITORED_INPUTS)
     for field, reference in inputs.items():
@@ -26,7 +26,7 @@ def test_every_application_is_counted_once_for_every_input(
 def test_quantities_have_their_range_and_bins_of_like_size(
     labelled: LabelledApplications,
 ) -> None:
-    """The bins run from the smallest to the largest value, and none holds far too much."""
+    """The bins run from the smallest to the largest value, and none holds far too many rows."""
     income = reference_inputs(labelled.applications)["ApplicantIncome"]
     assert isinstance(income, NumericInput)
     values = [float(str(row["ApplicantIncome"])) for row in labelled.applications]
@@ -37,7 +37,7 @@ def test_quantities_have_their_range_and_bins_of_like_size(
 
 
 def test_one_value_alone_is_one_bin() -> None:
-    """An input that is the same in every row still has a distribution."""
+    """An input with the same value in every row still has a distribution."""
     term = reference_inputs([{**row, "Loan_Amount_Term": 360.0} for row in filler_rows()])[
         "Loan_Amount_Term"
     ]

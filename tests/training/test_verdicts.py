@@ -1,4 +1,4 @@
-"""What may be said of a model, given its intervals."""
+"""What a model's intervals support."""
 
 import numpy as np
 
@@ -13,7 +13,7 @@ LOWER = Interval(mean=-0.03, low=-0.05, high=-0.01)
 
 
 def measured(**log_losses: list[float]) -> OutOfFold:
-    """Out-of-fold results with these log-losses per fold, two folds."""
+    """Out-of-fold results with these log-losses per fold, in two folds."""
     names: dict[str, CandidateName] = {name: name for name in MODEL_NAMES}
     names["credit_history_rule"] = "credit_history_rule"
     return OutOfFold(
@@ -27,7 +27,7 @@ def measured(**log_losses: list[float]) -> OutOfFold:
 
 
 def test_champion_has_the_lowest_mean_log_loss() -> None:
-    """Nothing else decides it."""
+    """No other metric matters."""
     results = measured(
         random_forest=[0.5, 0.6],
         logistic_regression=[0.5, 0.5],
@@ -39,7 +39,7 @@ def test_champion_has_the_lowest_mean_log_loss() -> None:
 
 
 def test_four_models_alike_are_said_to_be_alike() -> None:
-    """When every difference's interval contains zero, the reason says so of all four."""
+    """If every difference's interval contains zero, the reason says so for all four."""
     results = measured(
         random_forest=[0.5, 0.6],
         logistic_regression=[0.6, 0.5],
@@ -52,7 +52,7 @@ def test_four_models_alike_are_said_to_be_alike() -> None:
 
 
 def test_reason_names_those_that_are_alike() -> None:
-    """A model that is clearly worse in every fold is not among them."""
+    """A model that is clearly worse in every fold is not listed."""
     results = measured(
         random_forest=[0.5, 0.6],
         logistic_regression=[0.9, 0.9001],
@@ -65,7 +65,7 @@ def test_reason_names_those_that_are_alike() -> None:
 
 
 def test_champion_that_is_clearly_better_is_said_to_be() -> None:
-    """When no interval contains zero, the reason claims the difference."""
+    """If no interval contains zero, the reason claims the difference."""
     results = measured(
         random_forest=[0.9, 0.9001],
         logistic_regression=[0.9, 0.9001],
@@ -78,7 +78,7 @@ def test_champion_that_is_clearly_better_is_said_to_be() -> None:
 
 
 def test_comparison_with_the_rule_is_paired() -> None:
-    """Model minus rule, fold by fold, in accuracy and in log-loss."""
+    """The comparison is model minus rule, fold by fold, in accuracy and log-loss."""
     results = measured(random_forest=[0.4, 0.5], credit_history_rule=[0.6, 0.7])
     comparison = verdicts.against_rule(results, "random_forest")
     assert (comparison.log_loss.mean, comparison.accuracy.mean) == (-0.2, 0.2)
@@ -86,16 +86,16 @@ def test_comparison_with_the_rule_is_paired() -> None:
 
 
 def test_verdict_claims_nothing_that_the_intervals_do_not() -> None:
-    """Intervals that contain zero are told as no difference, with their figures."""
+    """Intervals that contain zero are reported as no difference, with the values."""
     said = verdict(
         UNCLEAR, RuleComparison(accuracy=UNCLEAR, log_loss=UNCLEAR), best="random_forest"
     )
     rule = "Credit_History rule"
-    figures = "(difference +0.0100, 95 % interval -0.0200 to +0.0400)."
+    values = "(difference +0.0100, 95 % interval -0.0200 to +0.0400)."
     assert said == [
-        f"Cannot be told apart from Random forest in log-loss {figures}",
-        f"No more accurate than the {rule} {figures}",
-        f"Its probabilities are no better than those of the {rule} in log-loss {figures}",
+        f"Cannot be told apart from Random forest in log-loss {values}",
+        f"No more accurate than the {rule} {values}",
+        f"Its probabilities are no better than those of the {rule} in log-loss {values}",
     ]
 
 

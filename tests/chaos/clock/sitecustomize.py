@@ -1,6 +1,6 @@
-"""Python runs this first where this folder is on the path: the clock of a host that is off.
+"""Shifts the clock of every Python process that has this folder on its path.
 
-The time goes on as always, from another moment; clocks that only count on are left alone.
+The time of day continues from another moment; monotonic clocks are unchanged.
 """
 
 import os
