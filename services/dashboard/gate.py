@@ -1,24 +1,32 @@
-"""The gate before every page: who may pass, from where, and what the browser may load."""
+"""The gate before every page: who may pass, how often, and what the browser may load."""
 
+import re
 from http.cookies import CookieError, SimpleCookie
 from typing import Final
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote
 
 from starlette.datastructures import Headers
 from starlette.responses import PlainTextResponse, RedirectResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from services.dashboard.sessions import Session, Sessions
+from shared.access.middleware import address_of, subscriber
+from shared.access.rate_limit import Limits, RateLimitExceeded, RateLimits
 from shared.observability.metrics import PATH as METRICS_PATH
 from shared.web.headers import RawHeaders
 
 COOKIE: Final = "loan_dashboard"
 LOGIN_PATH: Final = "/login"
 ASSETS_PREFIX: Final = "/assets/"
-_FREE_PATHS: Final = frozenset({LOGIN_PATH, "/livez", "/readyz", "/health", METRICS_PATH})
+_PROBES: Final = frozenset({"/livez", "/readyz", "/health", METRICS_PATH})
+_BUCKET: Final = "dashboard"
 _SAFE_METHODS: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 _LOOPBACK: Final = frozenset({"127.0.0.1", "::1"})
-_LOCAL_HOSTS: Final = _LOOPBACK | {"localhost"}
+_LOCAL_HOSTS: Final = frozenset({"127.0.0.1", "[::1]", "localhost"})
+_HOST: Final = re.compile(
+    r"(?P<name>[\w.-]+|\[[0-9a-f:.]+\])(?::\d{1,5})?", re.ASCII | re.IGNORECASE
+)
+_FORWARDING: Final = re.compile(rb"forwarded|via|x-real-ip|x-forwarded-.+")
 _POLICY_VIOLATION: Final = 1008
 
 # NiceGUI starts with inline scripts, and Vue compiles templates in the browser; what the policy
@@ -43,32 +51,54 @@ def page_headers(_: str) -> RawHeaders:
 
 
 class Gate:
-    """Lets through whoever is signed in, and this machine where no password is configured.
+    """Lets signed-in visitors through, and this machine's where no password is configured.
 
     ``local`` is the session of this machine's own browser, or None if it has to sign in too. The
-    session is in the request's state: ``session``. Requests that another site's page makes in the
-    visitor's name are refused whoever the visitor is.
+    session is in the request's state: ``session``. A request that another site's page makes in the
+    visitor's name is refused, whoever the visitor is. ``limits`` hold for each session, and for
+    each address where there is none.
+
+    What a proxy says of the visitor counts only as far as the server trusts the proxy, which it has
+    settled before; the path that a gateway cuts off is ROOT_PATH and in no header. So forwarding
+    headers go no further than here.
     """
 
-    def __init__(self, app: ASGIApp, *, sessions: Sessions, local: Session | None) -> None:
+    def __init__(
+        self, app: ASGIApp, *, sessions: Sessions, local: Session | None, limits: Limits
+    ) -> None:
         self.app = app
         self._sessions = sessions
         self._local = local
+        self._limits = limits
+        self._counts = RateLimits(_BUCKET)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request or websocket."""
-        if scope["type"] not in ("http", "websocket"):
+        if scope["type"] not in ("http", "websocket") or path_of(scope) in _PROBES:
             await self.app(scope, receive, send)
             return
         headers = Headers(scope=scope)
-        path = path_of(scope)
+        if not _HOST.fullmatch(headers.get("host", "localhost")):
+            await _refuse(scope, receive, send, 400, "The Host header names no host.")
+            return
         if not _is_own_origin(scope, headers):
             await _refuse(scope, receive, send, 403, "This request came from another site.")
             return
         session = self._session(scope, headers)
+        caller = (
+            session.identifier if session and session.can_end else subscriber(address_of(scope))
+        )
+        try:
+            self._counts.hit(self._limits, bucket=_BUCKET, caller=caller)
+        except RateLimitExceeded as error:
+            await _refuse(scope, receive, send, error.status, error.detail, error.headers())
+            return
         scope.setdefault("state", {})["session"] = session
-        if session is None and path not in _FREE_PATHS and not path.startswith(ASSETS_PREFIX):
-            await self._ask_to_sign_in(scope, receive, send, headers, path)
+        scope["headers"] = [
+            (name, value) for name, value in scope["headers"] if not _FORWARDING.fullmatch(name)
+        ]
+        if session is None and not _is_free(path_of(scope)):
+            await self._ask_to_sign_in(scope, receive, send, headers)
             return
         await self.app(scope, receive, send)
 
@@ -83,20 +113,20 @@ class Gate:
         return session
 
     async def _ask_to_sign_in(
-        self, scope: Scope, receive: Receive, send: Send, headers: Headers, path: str
+        self, scope: Scope, receive: Receive, send: Send, headers: Headers
     ) -> None:
         wants_page = scope["type"] == "http" and "text/html" in headers.get("accept", "")
         if not wants_page or scope["method"] not in _SAFE_METHODS:
             await _refuse(scope, receive, send, 401, "Sign in first.")
             return
         query = scope["query_string"].decode("latin-1")
-        wanted = f"{path}?{query}" if query else path
+        wanted = f"{path_of(scope)}?{query}" if query else path_of(scope)
         target = f"{root_of(scope)}{LOGIN_PATH}?next={quote(wanted, safe='')}"
         await RedirectResponse(target, status_code=303)(scope, receive, send)
 
 
 def session_of(scope: Scope) -> Session:
-    """Who makes this request, as the gate found; only for paths that need a session."""
+    """The session of this request; only for paths that need one."""
     session: Session = scope["state"]["session"]
     return session
 
@@ -110,29 +140,51 @@ def root_of(scope: Scope) -> str:
 def path_of(scope: Scope) -> str:
     """The path of the request, below the root."""
     path: str = scope["path"]
-    return path.removeprefix(root_of(scope)) or "/"
+    root = root_of(scope)
+    return path[len(root) :] or "/" if f"{path}/".startswith(f"{root}/") else path
+
+
+def _is_free(path: str) -> bool:
+    """Whether ``path`` needs no session: the form to sign in, and the files it loads."""
+    return path == LOGIN_PATH or (
+        path.startswith(ASSETS_PREFIX) and "/" not in path.removeprefix(ASSETS_PREFIX)
+    )
 
 
 def _is_local(scope: Scope, headers: Headers) -> bool:
-    """Whether this machine's own browser asks, and by this machine's own name.
+    """Whether this machine's own browser asks, by this machine's own name and through no proxy.
 
     A name of another site that was made to point here (DNS rebinding) is not this machine's.
     """
     client = scope.get("client")
-    host = urlsplit(f"//{headers.get('host', '')}").hostname
-    return client is not None and client[0] in _LOOPBACK and host in _LOCAL_HOSTS
+    host = _HOST.fullmatch(headers.get("host", ""))
+    return (
+        client is not None
+        and client[0] in _LOOPBACK
+        and host is not None
+        and host["name"] in _LOCAL_HOSTS
+        and not any(_FORWARDING.fullmatch(name) for name, _ in scope["headers"])
+    )
 
 
 def _is_own_origin(scope: Scope, headers: Headers) -> bool:
     if scope["type"] == "http" and scope["method"] in _SAFE_METHODS:
         return True
     origin = headers.get("origin")
-    return origin is None or urlsplit(origin).netloc == headers.get("host")
+    # Not by this request's own scheme: a proxy may have ended TLS.
+    return origin is None or origin.partition("://")[2] == headers.get("host")
 
 
-async def _refuse(scope: Scope, receive: Receive, send: Send, status: int, reason: str) -> None:
+async def _refuse(
+    scope: Scope,
+    receive: Receive,
+    send: Send,
+    status: int,
+    reason: str,
+    headers: dict[str, str] | None = None,
+) -> None:
     if scope["type"] == "websocket":
         await receive()
         await send({"type": "websocket.close", "code": _POLICY_VIOLATION, "reason": reason})
         return
-    await PlainTextResponse(reason, status)(scope, receive, send)
+    await PlainTextResponse(reason, status, headers)(scope, receive, send)

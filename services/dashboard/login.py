@@ -1,6 +1,7 @@
 """Signing in and out: a plain page, so that nothing of the dashboard is loaded before."""
 
 import asyncio
+import re
 from typing import Final
 from urllib.parse import parse_qs
 
@@ -19,7 +20,7 @@ from shared.web.direct import FORM, read_body
 ATTEMPTS_OF_ONE: Final = parse_limits("5/minute;30/hour")
 ATTEMPTS_OF_ALL: Final = parse_limits("60/minute")
 _MAX_FORM_BYTES: Final = 4096
-_KEY_PREFIX: Final = "lp_"
+_KEY: Final = re.compile(r"lp_[!-~]+")
 
 
 class Authenticator:
@@ -53,7 +54,7 @@ class Authenticator:
         """
         self._attempts.hit(ATTEMPTS_OF_ONE, bucket="login", caller=address)
         self._attempts.hit(ATTEMPTS_OF_ALL, bucket="login", caller="everybody")
-        if secret.startswith(_KEY_PREFIX):
+        if _KEY.fullmatch(secret):
             return await self._admit_key(secret)
         entry = self._entry
         # In a thread: being slow is what the hash is for.
@@ -83,7 +84,7 @@ def login_router(authenticator: Authenticator) -> APIRouter:
     async def sign_in(request: Request) -> Response:
         """Begin a session, or say why not."""
         body = await read_body(request, limit_bytes=_MAX_FORM_BYTES, media_type=FORM)
-        form = parse_qs(body.decode())
+        form = parse_qs(body.decode(errors="replace"))
         wanted = _safe(form.get("next", ["/"])[0])
         address = request.client.host if request.client else "unknown"
         try:

@@ -71,7 +71,7 @@ def create_app(settings: DashboardSettings | None = None) -> FastAPI:
     )
     for router in routers:
         app.include_router(router)
-    app.add_middleware(Gate, sessions=sessions, local=local)
+    app.add_middleware(Gate, sessions=sessions, local=local, limits=settings.rate_limit_dashboard)
     metrics = Metrics()
     metrics.read_from(build_info("dashboard"))
     install_conventions(app, log_access=log_access, metrics=metrics, standing=page_headers)

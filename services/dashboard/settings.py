@@ -6,7 +6,9 @@ from pydantic import AfterValidator, Field, SecretStr
 from pydantic_settings import SettingsConfigDict
 
 from shared.access.passwords import check_entry
+from shared.access.rate_limit import parse_limits
 from shared.observability.logs import LogSettings
+from shared.settings import RateLimit
 
 
 class DashboardSettings(LogSettings):
@@ -28,4 +30,8 @@ class DashboardSettings(LogSettings):
         default=None,
         description="scrypt:cost:salt:hash, as make password prints; without it only this machine"
         " may use the dashboard without signing in, and others with an API key of their own.",
+    )
+    rate_limit_dashboard: RateLimit = Field(
+        default=parse_limits("1200/minute"),
+        description="Requests of each session, and of each address that has not signed in.",
     )

@@ -149,6 +149,53 @@ async def test_requests_from_other_sites_are_refused(unguarded: FastAPI) -> None
         assert (await client.post("/logout", headers=own)).status_code == 303
 
 
+Headers = list[tuple[bytes, bytes]]
+_LOCAL: Headers = [(b"host", b"127.0.0.1:8002")]
+
+
+async def _sent(
+    app: FastAPI,
+    path: str,
+    headers: Headers,
+    *,
+    address: str = _ELSEWHERE,
+    body: bytes | None = None,
+    kind: str = "http",
+) -> list[Message]:
+    """What the app sends for a request that no client library would write."""
+    scope: dict[str, Any] = {
+        "type": kind,
+        "method": "GET" if body is None else "POST",
+        "http_version": "1.1",
+        "path": path,
+        "raw_path": path.encode(),
+        "query_string": b"",
+        "root_path": "",
+        "headers": headers,
+        "client": (address, 1),
+        "server": ("127.0.0.1", 8002),
+        "scheme": "http" if kind == "http" else "ws",
+        "subprotocols": [],
+    }
+    sent: list[Message] = []
+
+    async def receive() -> Message:
+        if kind == "websocket":
+            return {"type": "websocket.connect"}
+        return {"type": "http.request", "body": body or b""}
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    await app(scope, receive, send)
+    return sent
+
+
+async def _status(app: FastAPI, path: str, headers: Headers, **request: Any) -> int:
+    status: int = (await _sent(app, path, headers, **request))[0]["status"]
+    return status
+
+
 @pytest.mark.parametrize(
     ("address", "origin"), [("127.0.0.1", "https://evil.example"), (_ELSEWHERE, None)]
 )
@@ -156,28 +203,155 @@ async def test_websocket_of_a_stranger_is_closed(
     unguarded: FastAPI, address: str, origin: str | None
 ) -> None:
     """Before anything of the dashboard hears of it."""
-    headers = [(b"host", b"127.0.0.1:8002")]
-    headers += [(b"origin", origin.encode())] if origin else []
-    scope: dict[str, Any] = {
-        "type": "websocket",
-        "path": "/_nicegui_ws/socket.io/",
-        "raw_path": b"/_nicegui_ws/socket.io/",
-        "query_string": b"",
-        "headers": headers,
-        "client": (address, 1),
-        "scheme": "ws",
-        "subprotocols": [],
-    }
-    sent: list[Message] = []
-
-    async def receive() -> Message:
-        return {"type": "websocket.connect"}
-
-    async def send(message: Message) -> None:
-        sent.append(message)
-
-    await unguarded(scope, receive, send)
+    headers = [*_LOCAL, *([(b"origin", origin.encode())] if origin else [])]
+    path = "/_nicegui_ws/socket.io/"
+    sent = await _sent(unguarded, path, headers, address=address, kind="websocket")
     assert [message["type"] for message in sent] == ["websocket.close"]
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["/assets/x/y", "/assets/", "/assets", "/assets/../batch", "/assetsx", "/login/x", "/livez/x"],
+)
+async def test_only_whole_segments_open_a_path_without_signing_in(
+    guarded: FastAPI, path: str
+) -> None:
+    """A path that begins like a free one is as closed as any other."""
+    assert await _status(guarded, path, _LOCAL) in (401, 404)
+    assert await _status(guarded, path, [*_LOCAL, (b"accept", b"text/html")]) in (303, 404)
+
+
+_ODD_PATHS = (
+    *("/assets/x/y", "/assets/\x00", "/assets/theme.css\n", "//", "/\u00e9", "/\ufffd", "/[", "/%"),
+    *("/login\n", "/login/", "/history/\x00", "/history/..", "/history/a\nb", "/pictures/\ufffd"),
+    *("/_nicegui/x", "/_nicegui/3.18.0/static/../x", "/batch/\x00/decisions.csv", "/metrics/x"),
+)
+_ODD_VALUES = (
+    b"[",
+    b"[]",
+    b"[::1",
+    b"http://[",
+    b"\xff",
+    b"a b",
+    b"a:b:c",
+    b"x:99999999",
+    b"",
+    b"=",
+)
+
+
+@pytest.mark.parametrize("path", _ODD_PATHS)
+@pytest.mark.parametrize("address", ["127.0.0.1", _ELSEWHERE])
+async def test_no_path_is_an_internal_error(unguarded: FastAPI, path: str, address: str) -> None:
+    """Signed in or not."""
+    headers = [*_LOCAL, (b"accept", b"text/html")]
+    assert await _status(unguarded, path, headers, address=address) < 500 or path in _AWAY
+
+
+_AWAY = ("/pictures/\ufffd",)
+"""The services are away, which is a 503 and no fault of the dashboard."""
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("host", "origin", "cookie", "accept", "accept-encoding", "accept-language", "range"),
+        *("x-forwarded-prefix", "x-forwarded-for", "forwarded", "content-type", "content-length"),
+        *("authorization", "x-api-key", "x-request-id", "user-agent", "purpose", "if-none-match"),
+        *("upgrade", "connection", "sec-websocket-key", "traceparent", "content-encoding"),
+    ],
+)
+@pytest.mark.parametrize("address", ["127.0.0.1", _ELSEWHERE])
+async def test_no_header_is_an_internal_error(unguarded: FastAPI, name: str, address: str) -> None:
+    """On a page, a file, an unknown path, the form and a websocket."""
+    for value in _ODD_VALUES:
+        headers = [
+            *(header for header in _LOCAL if header[0] != name.encode()),
+            (b"accept", b"text/html"),
+            (name.encode(), value),
+        ]
+        for path in ("/batch", "/login", "/assets/theme.css", "/assets/none", "/none", "/livez"):
+            status = await _status(unguarded, path, headers, address=address)
+            assert status < 500, (path, value)
+        status = await _status(unguarded, "/logout", headers, address=address, body=b"x=1")
+        assert status < 500, value
+        path = "/_nicegui_ws/socket.io/"
+        sent = await _sent(unguarded, path, headers, address=_ELSEWHERE, kind="websocket")
+        assert sent[0]["type"] == "websocket.close"
+
+
+@pytest.mark.parametrize("host", ["[", "[::1", "loans.example:x", "a b", "user@loans.example", ""])
+async def test_host_that_cannot_be_one_is_refused(unguarded: FastAPI, host: str) -> None:
+    """Before any path is looked at."""
+    for path in ("/batch", "/login", "/none"):
+        assert await _status(unguarded, path, [(b"host", host.encode())]) == 400
+
+
+@pytest.mark.parametrize(
+    "secret",
+    [
+        b"\xff",
+        b"lp_\xff",
+        "lp_\u00e9".encode(),
+        b"lp_%C3%A9",
+        b"lp_a%0Ab",
+        b"lp_a%0D%0Ab",
+        b"%00",
+        b"lp_",
+    ],
+)
+async def test_secret_of_odd_characters_opens_nothing(guarded: FastAPI, secret: bytes) -> None:
+    """It is a wrong secret, and no service is asked about it."""
+    headers = [*_LOCAL, (b"content-type", b"application/x-www-form-urlencoded")]
+    assert await _status(guarded, "/login", headers, body=b"secret=" + secret) == 401
+
+
+async def test_requests_are_limited_by_address_and_by_session() -> None:
+    """All of them together, health aside; whoever is signed in does not share an address's limit."""
+    settings = settings_of_nothing(
+        dashboard_password=password_entry(_PASSWORD), rate_limit_dashboard="5/minute"
+    )
+    async with started(settings) as app:
+        async with client_of(app, address=_ELSEWHERE) as client:
+            assert (await _sign_in(client, _PASSWORD)).status_code == 303
+            for _ in range(4):
+                await client.get("/none", headers={"cookie": ""})
+            assert (await client.get("/batch")).status_code == 200
+        async with client_of(app, address=_ELSEWHERE) as stranger:
+            refused = await stranger.get("/login")
+            assert refused.status_code == 429
+            assert 0 < int(refused.headers["retry-after"]) <= 60
+            assert (await stranger.get("/assets/theme.css")).status_code == 429
+            assert (await stranger.get("/livez")).status_code == 200
+        async with client_of(app, address="203.0.113.8") as neighbour:
+            assert (await neighbour.get("/login")).status_code == 200
+
+
+@pytest.mark.parametrize(
+    "header", ["x-forwarded-prefix", "x-forwarded-host", "forwarded", "x-forwarded-proto"]
+)
+async def test_forwarding_headers_of_a_visitor_change_nothing(
+    unguarded: FastAPI, header: str
+) -> None:
+    """No address on a page, no redirect and no cookie is theirs to choose."""
+    for value in ("/evil", "evil.example", "host=evil.example;proto=https"):
+        async with client_of(unguarded, address=_ELSEWHERE) as client:
+            page = await client.get("/login", headers={header: value})
+            redirect = await client.get("/batch", headers=_HTML | {header: value})
+        assert "evil" not in page.text
+        assert redirect.headers["location"].startswith("/login?")
+    async with client_of(unguarded) as client:
+        plain = await client.get("/batch", headers=_HTML)
+        assert "/evil" not in (await client.get("/batch", headers={header: "/evil"})).text
+        assert plain.status_code == 200
+
+
+async def test_whoever_comes_through_a_proxy_on_this_machine_signs_in(unguarded: FastAPI) -> None:
+    """The proxy is at a loopback address; whom it serves is not."""
+    async with client_of(unguarded) as client:
+        for header in ("x-forwarded-for", "forwarded", "x-real-ip", "via"):
+            answer = await client.get("/batch", headers=_HTML | {header: "203.0.113.7"})
+            assert answer.status_code == 303
 
 
 async def test_pages_forbid_other_origins_and_are_not_kept_by_caches(unguarded: FastAPI) -> None:
