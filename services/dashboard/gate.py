@@ -17,7 +17,7 @@ from shared.web.headers import RawHeaders
 
 COOKIE: Final = "loan_dashboard"
 LOGIN_PATH: Final = "/login"
-ASSETS_PREFIX: Final = "/assets/"
+ASSETS_PATH: Final = "/assets"
 _PROBES: Final = frozenset({"/livez", "/readyz", "/health", METRICS_PATH})
 _BUCKET: Final = "dashboard"
 _SAFE_METHODS: Final = frozenset({"GET", "HEAD", "OPTIONS"})
@@ -91,7 +91,9 @@ class Gate:
         try:
             self._counts.hit(self._limits, bucket=_BUCKET, caller=caller)
         except RateLimitExceeded as error:
-            await _refuse(scope, receive, send, error.status, error.detail, error.headers())
+            wait_s = error.retry_after_s
+            reason = f"Too many requests; try again in {wait_s} s."
+            await _refuse(scope, receive, send, 429, reason, {"retry-after": str(wait_s)})
             return
         scope.setdefault("state", {})["session"] = session
         scope["headers"] = [
@@ -146,9 +148,8 @@ def path_of(scope: Scope) -> str:
 
 def _is_free(path: str) -> bool:
     """Whether ``path`` needs no session: the form to sign in, and the files it loads."""
-    return path == LOGIN_PATH or (
-        path.startswith(ASSETS_PREFIX) and "/" not in path.removeprefix(ASSETS_PREFIX)
-    )
+    folder, _, name = path.rpartition("/")
+    return path == LOGIN_PATH or (folder == ASSETS_PATH and name != "")
 
 
 def _is_local(scope: Scope, headers: Headers) -> bool:

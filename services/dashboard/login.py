@@ -13,6 +13,7 @@ from services.dashboard.gate import COOKIE, LOGIN_PATH, root_of, session_of
 from services.dashboard.sessions import LIFETIME_S, Sessions
 from services.dashboard.settings import DashboardSettings
 from services.dashboard.templating import part
+from shared.access.middleware import address_of, subscriber
 from shared.access.passwords import is_password
 from shared.access.rate_limit import RateLimitExceeded, RateLimits, parse_limits
 from shared.web.direct import FORM, read_body
@@ -86,9 +87,10 @@ def login_router(authenticator: Authenticator) -> APIRouter:
         body = await read_body(request, limit_bytes=_MAX_FORM_BYTES, media_type=FORM)
         form = parse_qs(body.decode(errors="replace"))
         wanted = _safe(form.get("next", ["/"])[0])
-        address = request.client.host if request.client else "unknown"
         try:
-            cookie = await authenticator.admit(form.get("secret", [""])[0].strip(), address=address)
+            cookie = await authenticator.admit(
+                form.get("secret", [""])[0].strip(), address=subscriber(address_of(request.scope))
+            )
         except RateLimitExceeded as error:
             told = f"Too many attempts; try again in {error.retry_after_s} s."
             return _page(request, authenticator, wanted, told, 429)

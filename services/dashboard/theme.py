@@ -6,7 +6,7 @@ from typing import Final
 
 from fastapi import APIRouter, Request, Response
 
-from services.dashboard.gate import ASSETS_PREFIX
+from services.dashboard.gate import ASSETS_PATH
 
 FOLDER: Final = Path(__file__).parent / "assets"
 _MEDIA_TYPES: Final = {".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
@@ -18,14 +18,14 @@ _DIGESTS: Final = {name: sha256(content).hexdigest()[:16] for name, content in _
 
 def asset(name: str) -> str:
     """The address of an asset, below the root; it changes with the content."""
-    return f"{ASSETS_PREFIX}{name}?{_DIGESTS[name]}"
+    return f"{ASSETS_PATH}/{name}?{_DIGESTS[name]}"
 
 
 def assets_router() -> APIRouter:
     """The route that serves the assets."""
     router = APIRouter(include_in_schema=False)
 
-    @router.get(ASSETS_PREFIX + "{name}")
+    @router.get(ASSETS_PATH + "/{name}")
     async def serve(name: str, request: Request) -> Response:
         """One file, which browsers keep if its address names its content."""
         if name not in _ASSETS:
