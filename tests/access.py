@@ -1,12 +1,12 @@
 """What a service's OpenAPI document says of keys and scopes, held against what it does."""
 
 from collections.abc import Callable, Iterator
-from typing import Any, get_args
+from typing import Any
 
 from fastapi import FastAPI
 
-from shared.access.api_keys import ApiKey, Scope, mint_key, parse_keys
-from shared.access.middleware import is_unlimited
+from shared.access.api_keys import KEY_SCOPES, ApiKey, mint_key, parse_keys
+from shared.access.middleware import UNLIMITED_ROUTES
 from shared.contract.events import EXAMPLE
 from tests.serving import served
 
@@ -14,7 +14,6 @@ _PARAMETERS = {
     "{model}": "random_forest",
     "{prediction_id}": "01a20afb-7957-74b4-90e3-62e561575793",
 }
-_SCOPES: tuple[Scope, ...] = get_args(Scope)
 
 
 async def assert_access_is_as_documented(
@@ -24,7 +23,9 @@ async def assert_access_is_as_documented(
 
     ``create`` makes the service with the keys that it is given.
     """
-    minted = {scope: mint_key(f"client-{number}", [scope]) for number, scope in enumerate(_SCOPES)}
+    minted = {
+        scope: mint_key(f"client-{number}", [scope]) for number, scope in enumerate(KEY_SCOPES)
+    }
     app = create(parse_keys(" ".join(entry for _, entry in minted.values())))
     async with served(app) as client:
         document = (await client.get("/openapi.json")).json()
@@ -46,7 +47,7 @@ async def assert_access_is_as_documented(
 
             said = f"{method} {path}"
             assert (await ask() == 401) is not anonymous, said
-            if not is_unlimited(path):
+            if path not in UNLIMITED_ROUTES:
                 assert await ask(**{"x-api-key": "lp_wrong"}) == 401, said
                 assert {"401", "429"} <= operation["responses"].keys(), said
             for scope, (secret, _) in minted.items():

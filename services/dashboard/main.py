@@ -74,7 +74,7 @@ def create_app(settings: DashboardSettings | None = None) -> FastAPI:
     app.add_middleware(Gate, sessions=sessions, local=local, limits=settings.rate_limit_dashboard)
     metrics = Metrics()
     metrics.read_from(build_info("dashboard"))
-    install_conventions(app, log_access=log_access, metrics=metrics, standing=page_headers)
+    install_conventions(app, log_access=log_access, metrics=metrics, headers=page_headers)
     # The pages take every path that is not taken before.
     for page in (decide, history, record, statistics, models):
         page.register(watch)

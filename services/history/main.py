@@ -22,9 +22,8 @@ from shared.access.api_keys import anonymous
 from shared.access.middleware import (
     KEY_BUCKET,
     AccessMiddleware,
-    Bucket,
+    RateLimitBucket,
     document_access,
-    is_unlimited,
 )
 from shared.access.rate_limit import RateLimits
 from shared.observability.logs import configure_logging
@@ -97,13 +96,13 @@ def create_app(
     # The one added last is the outermost.
     app.add_middleware(DirectMiddleware, routers=routers)
     app.add_middleware(CompressMiddleware)
-    other = Bucket("other", settings.rate_limit_other)
     app.add_middleware(
         AccessMiddleware,
+        routes=app.routes,
         keys=settings.all_keys,
         anonymous=anonymous(),
         rate_limits=rate_limits,
-        bucket_of=lambda path: None if is_unlimited(path) else other,
+        other=RateLimitBucket("other", settings.rate_limit_other),
     )
     install_conventions(
         app,

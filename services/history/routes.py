@@ -34,7 +34,7 @@ from services.history.schemas import (
     Statistics,
     encode_cursor,
 )
-from shared.access.middleware import client_of, needs, require
+from shared.access.middleware import caller_of, needs, require
 from shared.contract.errors import Fault, InvalidInput
 from shared.contract.events import INTERNAL_PREDICTIONS_PATH
 from shared.version import VERSION
@@ -182,7 +182,7 @@ async def erase_record(request: Request, prediction_id: UUID) -> Response:
     """
     refuse_parameters(request)
     done = await erase_decision(
-        resources_of(request.scope).stores, prediction_id, actor=client_of(request.scope).name
+        resources_of(request.scope).stores, prediction_id, actor=caller_of(request.scope).name
     )
     return Response(done.model_dump_json(), media_type=JSON)
 
@@ -197,7 +197,7 @@ async def erase_records(request: Request, query: Annotated[ErasureQuery, Query()
     if len(request.query_params.multi_items()) > 1:
         raise InvalidInput([Fault(field="loan_id", message="was given twice; name one at a time")])
     done = await erase_loan(
-        resources_of(request.scope).stores, query.loan_id, actor=client_of(request.scope).name
+        resources_of(request.scope).stores, query.loan_id, actor=caller_of(request.scope).name
     )
     return Response(done.model_dump_json(), media_type=JSON)
 
@@ -210,7 +210,7 @@ async def erase_records(request: Request, query: Annotated[ErasureQuery, Query()
 )
 async def statistics(request: Request) -> Response:
     """Tell how all recorded decisions came out, overall and by model."""
-    client_of(request.scope).require("history:read")
+    caller_of(request.scope).require("history:read")
     refuse_parameters(request)
     resources = resources_of(request.scope)
 
@@ -231,7 +231,7 @@ async def statistics(request: Request) -> Response:
 )
 async def analytics(request: Request) -> Response:
     """Tell how decisions came out over time, by confidence and by applicant."""
-    client_of(request.scope).require("history:read")
+    caller_of(request.scope).require("history:read")
     refuse_parameters(request)
     resources = resources_of(request.scope)
 
@@ -252,7 +252,7 @@ async def analytics(request: Request) -> Response:
 )
 async def performance(request: Request) -> Response:
     """Tell how fast each route answers, and how often from the cache; needs `history:read`."""
-    client_of(request.scope).require("history:read")
+    caller_of(request.scope).require("history:read")
     refuse_parameters(request)
     samples = resources_of(request.scope).metrics.samples()
     return Response(performance_of(samples).model_dump_json(), media_type=JSON)
@@ -291,7 +291,7 @@ async def root(request: Request) -> Response:
 )
 async def record_predictions(request: Request) -> Response:
     """Store events, one per line, when the stream cannot take them; all of them or none."""
-    client_of(request.scope).require("internal")
+    caller_of(request.scope).require("internal")
     resources: Resources = resources_of(request.scope)
     body = await read_body(request, limit_bytes=MAX_GROUP_BYTES, media_type=NDJSON)
     await take_in(resources.engine, resources.cache, body, tracing=resources.tracing)

@@ -21,7 +21,7 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 from starlette.types import Scope
 
-from shared.access.middleware import address_of, client_of
+from shared.access.middleware import address_of, caller_of
 from shared.contract.errors import (
     AnswerErased,
     Fault,
@@ -99,7 +99,7 @@ class NamedRequest:
     @classmethod
     def of(cls, scope: Scope, *, key: bytes, body: bytes) -> "NamedRequest":
         """The request that ``scope`` and ``body`` are of; anonymous callers are their address."""
-        client = client_of(scope)
+        client = caller_of(scope)
         caller = ("client", client.name) if client.authenticated else ("at", address_of(scope))
         return cls(caller, scope["path"], key, sha256(body).digest())
 

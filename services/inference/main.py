@@ -3,7 +3,7 @@
 ``python -m shared.web.server services.inference.main:create_app``
 """
 
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 
 import httpx
@@ -25,9 +25,8 @@ from shared.access.api_keys import anonymous
 from shared.access.middleware import (
     KEY_BUCKET,
     AccessMiddleware,
-    Bucket,
+    RateLimitBucket,
     document_access,
-    is_unlimited,
 )
 from shared.access.rate_limit import RateLimits
 from shared.observability.logs import configure_logging, get_logger
@@ -133,13 +132,20 @@ def create_app(
     app.include_router(health_router(service="inference", version=VERSION, checks=_checks))
     # The one added last is the outermost.
     app.add_middleware(DirectMiddleware, routers=routers)
-    nobody = anonymous("predict") if settings.allow_anonymous else anonymous()
+    without_key = anonymous("predict") if settings.allow_anonymous else anonymous()
+    predict = RateLimitBucket("predict", settings.rate_limit_predict)
     app.add_middleware(
         AccessMiddleware,
+        routes=app.routes,
         keys=settings.all_keys,
-        anonymous=nobody,
+        anonymous=without_key,
         rate_limits=rate_limits,
-        bucket_of=_buckets(settings),
+        buckets={
+            "/predict": predict,
+            "/predict/{model}": predict,
+            "/models/benchmark": RateLimitBucket("benchmark", settings.rate_limit_benchmark),
+        },
+        other=RateLimitBucket("other", settings.rate_limit_other),
     )
     install_conventions(
         app,
@@ -148,7 +154,7 @@ def create_app(
         tracing=tracing,
         cors_origins=settings.cors_allow_origins,
     )
-    document_access(app, anonymous=nobody)
+    document_access(app, anonymous=without_key)
     return app
 
 
@@ -171,21 +177,6 @@ def _pending_s(settings: InferenceSettings) -> float:
     """How long a decision may take: the group before it fails on both sinks, then its own does."""
     deadlines_s = settings.publish_redis_deadline_s + settings.publish_http_deadline_s
     return 2 * deadlines_s + _PENDING_SLACK_S
-
-
-def _buckets(settings: InferenceSettings) -> Callable[[str], Bucket | None]:
-    predict = Bucket("predict", settings.rate_limit_predict)
-    benchmark = Bucket("benchmark", settings.rate_limit_benchmark)
-    other = Bucket("other", settings.rate_limit_other)
-
-    def bucket_of(path: str) -> Bucket | None:
-        if path == "/predict" or path.startswith("/predict/"):
-            return predict
-        if path == "/models/benchmark":
-            return benchmark
-        return None if is_unlimited(path) else other
-
-    return bucket_of
 
 
 def _checks(request: Request) -> Sequence[Check]:

@@ -26,7 +26,7 @@ from services.inference.schemas import Benchmark, ValidationReport
 from services.scoring.decisions import benchmark, decide, id_of, recorded_event
 from services.scoring.registry import ServedModel
 from services.scoring.rules import warnings_for
-from shared.access.middleware import client_of, needs
+from shared.access.middleware import caller_of, needs
 from shared.contract.application import LoanApplication, parse_application
 from shared.contract.errors import InvalidInput, NotFound, UnknownModel
 from shared.contract.events import EXAMPLE, Decision, ModelName
@@ -87,7 +87,7 @@ async def predict_with(request: Request) -> Response:
 
 
 async def _decide_and_record(request: Request, model: ServedModel) -> Response:
-    client_of(request.scope).require("predict")
+    caller_of(request.scope).require("predict")
     key = idempotency_key(request.scope)
     body = await read_body(request)
     trace = trace_of(request.scope)
@@ -140,7 +140,7 @@ async def _record(
         trace.step("publish")
     event = recorded_event(
         decided,
-        client=client_of(scope).name,
+        client=caller_of(scope).name,
         request_id=request_id_of(scope),
         traceparent=None if trace is None else trace.traceparent,
     )
@@ -179,7 +179,7 @@ def _note(scope: Scope, decision: bytes) -> None:
 )
 async def benchmark_models(request: Request) -> Response:
     """Ask all models about one application; ``{}`` stands for the documented example."""
-    client_of(request.scope).require("predict")
+    caller_of(request.scope).require("predict")
     body = await read_body(request)
     application = parse_application(_EXAMPLE_BODY if body.strip() == b"{}" else body)
     answer = benchmark(application, resources_of(request.scope).bundle)
@@ -194,7 +194,7 @@ async def benchmark_models(request: Request) -> Response:
 )
 async def validate_loan(request: Request) -> Response:
     """Tell the errors and warnings of an application without deciding it; always 200."""
-    client_of(request.scope).require("predict")
+    caller_of(request.scope).require("predict")
     ranges = resources_of(request.scope).bundle.training_ranges
     try:
         application = parse_application(await read_body(request))
@@ -325,5 +325,5 @@ async def index(request: Request) -> Index:
 @about.get("/performance", openapi_extra=needs("history:read"))
 async def performance(request: Request) -> Performance:
     """Tell how fast each route answers; needs the scope `history:read`."""
-    client_of(request.scope).require("history:read")
+    caller_of(request.scope).require("history:read")
     return performance_of(resources_of(request.scope).metrics.samples())

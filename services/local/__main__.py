@@ -20,7 +20,7 @@ from services.local.processes import CannotStart, Process
 from services.local.servers import Server
 from services.local.settings import LocalSettings
 from services.local.supervisor import Supervisor
-from shared.access.api_keys import SCOPES, mint_key
+from shared.access.api_keys import KEY_SCOPES, mint_key
 from shared.contract.events import EXAMPLE
 
 _JSON: Final = "-H 'Content-Type: application/json'"
@@ -118,7 +118,7 @@ def _local_key(path: Path) -> str:
     path.touch(mode=0o600)
     if secret := path.read_text(encoding="ascii").strip():
         return secret
-    secret, _ = mint_key("local", SCOPES)
+    secret, _ = mint_key("local", KEY_SCOPES)
     path.write_text(secret + "\n", encoding="ascii")
     return secret
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from services.local.processes import Process, run_to_end
-from shared.access.api_keys import DASHBOARD_SCOPES, SCOPES, key_entry, mint_key
+from shared.access.api_keys import DASHBOARD_SCOPES, KEY_SCOPES, key_entry, mint_key
 
 _PROBE_TIMEOUT_S: Final = 1.0
 _FINISH_REQUESTS_S: Final = 5
@@ -28,7 +28,7 @@ def environment(
     dashboard_key, dashboard_entry = mint_key("dashboard", DASHBOARD_SCOPES)
     entries = [
         os.environ.get("API_KEYS", ""),
-        key_entry(api_key, "local", SCOPES),
+        key_entry(api_key, "local", KEY_SCOPES),
         internal_entry,
         dashboard_entry,
     ]

@@ -1,1 +1,1 @@
-"""Who may call what, and how often: API keys, scopes, rate limits, passwords."""
+"""Who may call what, and how often: API keys with scopes, rate limits, passwords."""

@@ -1,8 +1,8 @@
-"""Who calls, and what they may: API keys with scopes.
+"""Callers and what they may do: API keys with scopes.
 
 Only hashes of keys are configured. A key is 32 random bytes, so a plain SHA-256 of it cannot be
-turned back; a slow password hash would only slow every request down. Keys are rotated by
-configuring the new one beside the old one for a while: several keys may bear one name.
+reversed; a slow password hash would only slow every request down. To rotate a key, configure the
+new one next to the old one for a while: several keys may have one name.
 """
 
 import hashlib
@@ -13,27 +13,26 @@ from dataclasses import dataclass
 from hmac import compare_digest
 from typing import Final, Literal, cast, get_args
 
-from starlette.types import Scope as AsgiScope
+from starlette.types import Scope
 
 from shared.access.rate_limit import UNLIMITED, Limits, parse_limits
 from shared.contract.errors import ServiceError
 from shared.contract.events import ANONYMOUS
 
-Scope = Literal["predict", "history:read", "history:erase", "admin", "internal"]
-"""``internal`` is for the services among themselves."""
-SCOPES: Final[tuple[Scope, ...]] = get_args(Scope)
-DASHBOARD_SCOPES: Final[tuple[Scope, ...]] = ("predict", "history:read")
+KeyScope = Literal["predict", "history:read", "history:erase", "admin", "internal"]
+"""What a key allows; ``internal`` is for the services among themselves."""
+KEY_SCOPES: Final[tuple[KeyScope, ...]] = get_args(KeyScope)
+DASHBOARD_SCOPES: Final[tuple[KeyScope, ...]] = ("predict", "history:read")
 """What people do on the dashboard."""
 
 _KEY_PREFIX: Final = "lp_"
 _MAX_NAME_LENGTH: Final = 64
 _MAX_SHOWN_LENGTH: Final = 20
 _DIGEST: Final = re.compile("[0-9a-fA-F]{64}")
-_BEARER: Final = b"bearer "
 
 
 class Unauthenticated(ServiceError):
-    """The caller must say who it is, or said something that is not known."""
+    """The request has no API key where one is needed, or an unknown one."""
 
     status = 401
     title = "Not authenticated"
@@ -48,21 +47,21 @@ class Forbidden(ServiceError):
     status = 403
     title = "Not allowed"
 
-    def __init__(self, scope: Scope) -> None:
+    def __init__(self, scope: KeyScope) -> None:
         super().__init__(f"This needs an API key with the scope {scope}.")
 
 
 @dataclass(frozen=True)
-class Client:
-    """Somebody who calls; ``limits`` None stands for those of anonymous callers."""
+class Caller:
+    """Where a request comes from; ``limits`` None means those of anonymous callers."""
 
     name: str
-    scopes: frozenset[Scope]
+    scopes: frozenset[KeyScope]
     limits: Limits | None
     authenticated: bool = True
 
-    def require(self, scope: Scope) -> None:
-        """Return if the client has ``scope``; raises ``Unauthenticated`` or ``Forbidden``."""
+    def require(self, scope: KeyScope) -> None:
+        """Raise ``Unauthenticated`` or ``Forbidden`` unless the caller has ``scope``."""
         if scope in self.scopes:
             return
         if not self.authenticated:
@@ -70,21 +69,21 @@ class Client:
         raise Forbidden(scope)
 
 
-def anonymous(*scopes: Scope) -> Client:
-    """The caller who bears no key, and what it may."""
-    return Client(name=ANONYMOUS, scopes=frozenset(scopes), limits=None, authenticated=False)
+def anonymous(*scopes: KeyScope) -> Caller:
+    """A caller without a key, allowed ``scopes``."""
+    return Caller(name=ANONYMOUS, scopes=frozenset(scopes), limits=None, authenticated=False)
 
 
 @dataclass(frozen=True)
 class ApiKey:
-    """A configured key: the hash of its secret, and the client it stands for."""
+    """A configured key: the hash of its secret, and the caller that has it."""
 
     digest: bytes
-    client: Client
+    caller: Caller
 
 
 def mint_key(name: str, scopes: Iterable[str], limits: str = UNLIMITED) -> tuple[str, str]:
-    """A fresh secret, to be shown once, and the entry that ``parse_keys`` reads.
+    """A fresh secret, to be shown once, and its entry for ``parse_keys``.
 
     Raises ``ValueError`` for a name, scope or limit that ``parse_keys`` would refuse.
     """
@@ -113,7 +112,7 @@ def _parse_entry(number: int, entry: str) -> ApiKey:
     if len(parts) != 4:
         raise ValueError(f"API key entry {number} must be name:limits:sha256:scope,scope")
     name, limits, digest, scopes = parts
-    unknown = set(scopes.split(",")) - set(SCOPES)
+    unknown = set(scopes.split(",")) - set(KEY_SCOPES)
     if unknown:
         shown = sorted(map(_shown, unknown))
         raise ValueError(f"API key entry {number}: unknown scopes {shown}")
@@ -127,16 +126,16 @@ def _parse_entry(number: int, entry: str) -> ApiKey:
         parsed_limits = parse_limits(limits)
     except ValueError:
         raise ValueError(f"API key entry {number}: {_shown(limits)} is no limit") from None
-    client = Client(
+    caller = Caller(
         name=name,
-        scopes=cast("frozenset[Scope]", frozenset(scopes.split(","))),
+        scopes=cast("frozenset[KeyScope]", frozenset(scopes.split(","))),
         limits=parsed_limits,
     )
-    return ApiKey(digest=bytes.fromhex(digest), client=client)
+    return ApiKey(digest=bytes.fromhex(digest), caller=caller)
 
 
 def _shown(text: str) -> str:
-    """The text, unless it is long enough to be a hash or a secret in the wrong place."""
+    """The text, shortened if it may be a hash or a secret in the wrong place."""
     return text if len(text) <= _MAX_SHOWN_LENGTH else f"{text[:3]}…"
 
 
@@ -144,29 +143,32 @@ def _digest(secret: bytes) -> bytes:
     return hashlib.sha256(secret).digest()
 
 
-def identify(asgi_scope: AsgiScope, keys: Iterable[ApiKey], nobody: Client) -> Client:
-    """The client whose key the request bears, ``nobody`` if it bears none.
+def identify(scope: Scope, keys: Iterable[ApiKey], anonymous: Caller) -> Caller:
+    """The caller whose key the request has; ``anonymous`` if it has none.
 
-    Every configured key is compared, in constant time. Raises ``Unauthenticated`` for a key that
-    is not configured.
+    Compares every configured key in constant time. Raises ``Unauthenticated`` for an empty or
+    unknown key.
     """
-    secret = _presented(asgi_scope)
+    secret = _presented(scope)
     if secret is None:
-        return nobody
+        return anonymous
     digest = _digest(secret)
     found = None
     for key in keys:
         if compare_digest(digest, key.digest):
-            found = key.client
+            found = key.caller
     if found is None:
         raise Unauthenticated
     return found
 
 
-def _presented(asgi_scope: AsgiScope) -> bytes | None:
-    for name, value in asgi_scope["headers"]:
+def _presented(scope: Scope) -> bytes | None:
+    """The key in the request, perhaps empty; None without a header for one."""
+    for name, value in scope["headers"]:
         if name == b"x-api-key":
             return bytes(value)
-        if name == b"authorization" and value[: len(_BEARER)].lower() == _BEARER:
-            return bytes(value[len(_BEARER) :])
+        if name == b"authorization":
+            scheme, _, secret = value.partition(b" ")
+            if scheme.lower() == b"bearer":
+                return bytes(secret.strip())
     return None

@@ -1,7 +1,7 @@
-"""Fresh secrets: an API key for a client, or all that a new installation needs.
+"""Make secrets: an API key for a caller, or all that a new installation needs.
 
 Commands of ``python -m shared.access.keys``: ``mint NAME SCOPES [LIMITS]`` prints a secret, to be
-shown once, and its entry for ``API_KEYS``; ``env <.env.example >.env`` fills a template in;
+shown once, and its entry for ``API_KEYS``; ``env <.env.example >.env`` fills in a template;
 ``password`` asks for a password and prints its ``DASHBOARD_PASSWORD``.
 """
 
@@ -11,19 +11,19 @@ import re
 import secrets
 import sys
 from collections.abc import Sequence
-from typing import Final, get_args
+from typing import Final
 
-from shared.access.api_keys import DASHBOARD_SCOPES, Scope, mint_key
+from shared.access.api_keys import DASHBOARD_SCOPES, KEY_SCOPES, mint_key
 from shared.access.passwords import password_entry
 from shared.access.rate_limit import UNLIMITED
 
-_OPERATOR_SCOPES: Final = [scope for scope in get_args(Scope) if scope != "internal"]
+_OPERATOR_SCOPES: Final = [scope for scope in KEY_SCOPES if scope != "internal"]
 
 
 def fill(template: str) -> str:
     """``template`` with a fresh value for each secret that it leaves empty (``NAME=``).
 
-    Passwords are plain letters and digits, so that they need no escaping in a URL.
+    Passwords are letters and digits only, so that they need no escaping in a URL.
     Raises ``ValueError`` when the template has no line for one of them.
     """
     api_key, operator = mint_key("operator", _OPERATOR_SCOPES)
@@ -54,20 +54,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
         prog="python -m shared.access.keys", description="Make secrets."
     )
     commands = parser.add_subparsers(dest="command", required=True)
-    mint = commands.add_parser("mint", help="a key for one client")
+    mint = commands.add_parser("mint", help="a key for one caller")
     mint.add_argument("name", help="letters, digits and hyphens")
-    mint.add_argument("scopes", help=f"some of {','.join(get_args(Scope))}")
+    mint.add_argument("scopes", help=f"some of {','.join(KEY_SCOPES)}")
     mint.add_argument("limits", nargs="?", default=UNLIMITED, help="e.g. 1000/hour;5000/day")
     commands.add_parser("env", help="fill in the template on standard input")
     commands.add_parser("password", help="the hash of a password, for DASHBOARD_PASSWORD")
-    asked = parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
     try:
-        if asked.command == "env":
+        if options.command == "env":
             print(fill(sys.stdin.read()), end="")
-        elif asked.command == "password":
+        elif options.command == "password":
             print(password_entry(getpass.getpass("Password: ")))
         else:
-            secret, entry = mint_key(asked.name, asked.scopes.split(","), asked.limits)
+            secret, entry = mint_key(options.name, options.scopes.split(","), options.limits)
             print(f"secret, shown only now:  {secret}\nentry for API_KEYS:      {entry}")
     except ValueError as error:
         parser.error(str(error))

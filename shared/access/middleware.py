@@ -1,89 +1,97 @@
-"""The gate before every route: who calls, and how often that caller may.
+"""The check before every route: who calls, and how often that caller may.
 
-The outcome is in the request's state: ``client``, and the headers that tell what is left.
+The outcome is in the request's state: ``caller``, and headers that report what is left of a limit.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from ipaddress import IPv6Address, IPv6Network, ip_address
 from typing import Any, Final
 
 from fastapi import FastAPI, Request
+from fastapi.routing import iter_route_contexts
+from starlette.routing import BaseRoute, Match
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from shared.access.api_keys import ApiKey, Client, identify
-from shared.access.api_keys import Scope as ClientScope
+from shared.access.api_keys import ApiKey, Caller, KeyScope, identify
 from shared.access.rate_limit import Limits, RateLimitExceeded, RateLimits
 from shared.contract.errors import ServiceError
 from shared.observability.metrics import PATH as METRICS_PATH
 from shared.web.conventions import problem_docs, service_error_response
 
+KEY_BUCKET: Final = "key"
+"""The one bucket of each caller with limits of its own."""
+UNLIMITED_ROUTES: Final = frozenset(
+    {
+        *("/livez", "/readyz", "/health", METRICS_PATH),
+        *("/docs", "/docs/oauth2-redirect", "/openapi.json", "/static-offline-docs"),
+    }
+)
+"""Health, metrics and documentation need no key and have no limit."""
+
+_SECURITY_SCHEMES: Final[dict[str, dict[str, str]]] = {
+    "ApiKey": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
+    "Bearer": {"type": "http", "scheme": "bearer", "description": "The same key."},
+}
+_SUBSCRIBER_BITS: Final = 64
+"""Bits of an IPv6 address that a provider assigns; the subscriber chooses the rest."""
+_MAX_ADDRESS_LENGTH: Final = 64
+"""No address is longer; what a trusted proxy forwards may be anything."""
+
 
 @dataclass(frozen=True)
-class Bucket:
+class RateLimitBucket:
     """Routes that are limited together, and the limits of anonymous callers there."""
 
     name: str
     limits: Limits
 
 
-KEY_BUCKET: Final = "key"
-"""The one bucket of each client with limits of its own."""
-
-_UNLIMITED_PATHS: Final = frozenset(
-    {
-        *("/livez", "/readyz", "/health", METRICS_PATH),
-        *("/docs", "/docs/oauth2-redirect", "/openapi.json"),
-    }
-)
-_UNLIMITED_PREFIX: Final = "/static-offline-docs/"
-_SECURITY_SCHEMES: Final[dict[str, dict[str, str]]] = {
-    "ApiKey": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
-    "Bearer": {"type": "http", "scheme": "bearer", "description": "The same key."},
-}
-_ONE_SUBSCRIBER: Final = 64
-"""Bits of an IPv6 address that a provider assigns; the rest is the subscriber's to choose."""
-
-
-def is_unlimited(path: str) -> bool:
-    """Whether ``path`` is free for all: health, metrics and documentation."""
-    return path in _UNLIMITED_PATHS or path.startswith(_UNLIMITED_PREFIX)
-
-
 class AccessMiddleware:
     """Refuses unknown keys with 401 and callers over their limit with 429.
 
-    ``bucket_of`` tells from the path which limits apply; None lets the request pass unseen, as
-    health checks and documentation do. A client with limits of its own has one count over all
-    buckets, an anonymous caller one per address and bucket.
+    ``buckets`` names the bucket of a route by its template; ``other`` is that of all further routes
+    and of paths without a route. A caller with limits of its own has one count over all buckets, an
+    anonymous one a count per address and bucket.
     """
 
     def __init__(
         self,
         app: ASGIApp,
         *,
+        routes: Sequence[BaseRoute],
         keys: Sequence[ApiKey],
-        anonymous: Client,
+        anonymous: Caller,
         rate_limits: RateLimits,
-        bucket_of: Callable[[str], Bucket | None],
+        other: RateLimitBucket,
+        buckets: Mapping[str, RateLimitBucket] | None = None,
     ) -> None:
         self.app = app
+        self._routes = list(iter_route_contexts(routes))
+        self._templates = frozenset(route.path for route in self._routes)
         self._keys = keys
         self._anonymous = anonymous
         self._rate_limits = rate_limits
-        self._bucket_of = bucket_of
+        self._other = other
+        self._buckets = dict(buckets or {})
+        if unknown := self._buckets.keys() - self._templates:
+            raise ValueError(f"no route has the template {', '.join(sorted(unknown))}")
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
-        bucket = self._bucket_of(scope["path"]) if scope["type"] == "http" else None
-        if bucket is None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        template = self._template(scope)
+        if template in UNLIMITED_ROUTES:
             await self.app(scope, receive, send)
             return
         try:
-            client = identify(scope, self._keys, self._anonymous)
-            scope["state"]["client"] = client
-            scope["state"]["headers"] += self._count(scope, client, bucket)
+            caller = identify(scope, self._keys, self._anonymous)
+            scope["state"]["caller"] = caller
+            bucket = self._buckets.get(template, self._other)
+            scope["state"]["headers"] += self._count(scope, caller, bucket)
         except ServiceError as error:
             if isinstance(error, RateLimitExceeded):
                 scope["state"]["headers"] += error.headers
@@ -91,27 +99,46 @@ class AccessMiddleware:
             return
         await self.app(scope, receive, send)
 
-    def _count(self, scope: Scope, client: Client, bucket: Bucket) -> list[tuple[bytes, bytes]]:
-        if client.limits is not None:
-            return self._rate_limits.hit(client.limits, bucket=KEY_BUCKET, caller=client.name)
-        caller = subscriber(address_of(scope))
-        return self._rate_limits.hit(bucket.limits, bucket=bucket.name, caller=caller)
+    def _template(self, scope: Scope) -> str:
+        """The template of the route that the request will take; empty without one.
+
+        The path's text alone does not say: several texts reach one route.
+        """
+        path: str = scope["path"]
+        if path in self._templates:
+            return path
+        partial = ""
+        for route in self._routes:
+            match, _ = route.matches(scope)
+            if match is Match.FULL:
+                return route.path or ""
+            if match is Match.PARTIAL:
+                partial = partial or route.path or ""
+        return partial
+
+    def _count(
+        self, scope: Scope, caller: Caller, bucket: RateLimitBucket
+    ) -> list[tuple[bytes, bytes]]:
+        if caller.limits is not None:
+            return self._rate_limits.hit(caller.limits, bucket=KEY_BUCKET, caller=caller.name)
+        address = subscriber(address_of(scope))
+        return self._rate_limits.hit(bucket.limits, bucket=bucket.name, caller=address)
 
 
-def client_of(scope: Scope) -> Client:
-    """The client that the gate let through."""
-    client: Client = scope["state"]["client"]
-    return client
+def caller_of(scope: Scope) -> Caller:
+    """The caller that ``AccessMiddleware`` admitted."""
+    caller: Caller = scope["state"]["caller"]
+    return caller
 
 
 def address_of(scope: Scope) -> str:
-    """The address that a request came from: the proxy's word for it, if the proxy is trusted."""
-    return scope["client"][0] if scope["client"] else "unknown"
+    """The address that a request came from, as a trusted proxy reports it or as connected."""
+    return scope["client"][0][:_MAX_ADDRESS_LENGTH] if scope["client"] else "unknown"
 
 
 @lru_cache(maxsize=4096)
 def subscriber(address: str) -> str:
-    """Who is limited as one: an IPv4 address, or the network of an IPv6 address."""
+    """What is limited as one caller: an IPv4 address, or the /64 network of an IPv6 address."""
     try:
         parsed = ip_address(address)
     except ValueError:
@@ -120,25 +147,25 @@ def subscriber(address: str) -> str:
         return address
     if parsed.ipv4_mapped is not None:
         return str(parsed.ipv4_mapped)
-    return str(IPv6Network((parsed.packed, _ONE_SUBSCRIBER), strict=False))
+    return str(IPv6Network((parsed.packed, _SUBSCRIBER_BITS), strict=False))
 
 
-def require(client_scope: ClientScope) -> Callable[[Request], None]:
-    """A dependency that lets only clients with ``client_scope`` through."""
+def require(key_scope: KeyScope) -> Callable[[Request], None]:
+    """A dependency that admits only callers with ``key_scope``."""
 
     def check(request: Request) -> None:
-        client_of(request.scope).require(client_scope)
+        caller_of(request.scope).require(key_scope)
 
     return check
 
 
-def needs(client_scope: ClientScope) -> dict[str, Any]:
-    """The ``openapi_extra`` of a route that lets only clients with ``client_scope`` through."""
-    return {"security": [{scheme: [client_scope]} for scheme in _SECURITY_SCHEMES]}
+def needs(key_scope: KeyScope) -> dict[str, Any]:
+    """The ``openapi_extra`` of a route that admits only callers with ``key_scope``."""
+    return {"security": [{scheme: [key_scope]} for scheme in _SECURITY_SCHEMES]}
 
 
-def document_access(app: FastAPI, *, anonymous: Client) -> None:
-    """Have the app's OpenAPI document tell what the gate does: keys, scopes, 401, 403 and 429.
+def document_access(app: FastAPI, *, anonymous: Caller) -> None:
+    """Add keys, scopes, 401, 403 and 429 to the app's OpenAPI document.
 
     Where ``anonymous`` callers may do what a route needs, a key is optional.
     """
@@ -148,15 +175,15 @@ def document_access(app: FastAPI, *, anonymous: Client) -> None:
         document = without_access()
         if "securitySchemes" not in document["components"]:
             document["components"]["securitySchemes"] = _SECURITY_SCHEMES
-            for path, operations in document["paths"].items():
+            for template, operations in document["paths"].items():
                 for operation in operations.values():
-                    _describe(operation, anonymous, limited=not is_unlimited(path))
+                    _describe(operation, anonymous, limited=template not in UNLIMITED_ROUTES)
         return document
 
     app.openapi = openapi  # type: ignore[method-assign]  # the documented way to extend it
 
 
-def _describe(operation: dict[str, Any], anonymous: Client, *, limited: bool) -> None:
+def _describe(operation: dict[str, Any], anonymous: Caller, *, limited: bool) -> None:
     statuses = [401, 429] if limited else []
     if security := operation.get("security"):
         statuses.append(403)

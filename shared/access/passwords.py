@@ -1,4 +1,4 @@
-"""Passwords of people, kept as scrypt hashes: slow to guess, unlike keys of 32 random bytes."""
+"""Passwords of people, kept as scrypt hashes: slow to guess, as keys need not be."""
 
 import hashlib
 import secrets
@@ -15,22 +15,22 @@ _MAX_MEMORY_BYTES: Final = 64 * 1024 * 1024
 
 
 def password_entry(password: str) -> str:
-    """What to configure for ``password``: ``scrypt:cost:salt:hash``.
+    """The setting for ``password``: ``scrypt:cost:salt:hash``.
 
-    Without a character that a shell or a compose file would read as its own.
+    It has no character that is special to a shell or a compose file.
     """
     salt = secrets.token_bytes(_SALT_BYTES)
     return f"{_NAME}:{_COST}:{salt.hex()}:{_hash(password, salt, _COST).hex()}"
 
 
 def check_entry(entry: str) -> str:
-    """``entry`` as it is; raises ``ValueError`` if ``password_entry`` cannot have made it."""
+    """``entry`` unchanged; raises ``ValueError`` if ``password_entry`` cannot have made it."""
     _parse(entry)
     return entry
 
 
 def is_password(password: str, entry: str) -> bool:
-    """Whether ``entry`` was made of ``password``; takes tens of milliseconds of processor time."""
+    """Whether ``entry`` is that of ``password``; takes tens of milliseconds of processor time."""
     cost, salt, expected = _parse(entry)
     return compare_digest(_hash(password, salt, cost), expected)
 

@@ -1,4 +1,4 @@
-"""What both APIs do alike: problem documents, request ids, access log."""
+"""What every web service does alike: problem documents, request ids, access log."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -24,17 +24,17 @@ from shared.observability.logs import LogAccess, get_logger
 from shared.observability.metrics import PATH as METRICS_PATH
 from shared.observability.metrics import UNKNOWN_ROUTE, Metrics
 from shared.observability.tracing import Tracing, TracingMiddleware
-from shared.web.headers import NO_STORE, StandingHeaders, allow_origins, standing_headers
+from shared.web.headers import NO_STORE, HeadersForPath, allow_origins, security_headers
 
 PROBLEM_MEDIA_TYPE: Final = "application/problem+json"
 REQUEST_ID_HEADER: Final = b"x-request-id"
 
-# Left on, the framework looks for OpenTelemetry providers anew on every request; and its spans
-# would bear the path and the query, which name loans.
+# Left on, the framework looks up OpenTelemetry providers on every request, and its spans contain
+# the path and the query, which name loans.
 NO_TELEMETRY: Final[TelemetryConfig] = {"tracing": False, "metrics": False, "logs": False}
 
 _CLIENT_CLOSED_REQUEST: Final = 499
-"""What the access log shows for a client that left; no such status is ever sent."""
+"""The access log's status for a client that left; it is never sent."""
 _SCHEMA_REFERENCE: Final = "#/components/schemas/{model}"
 _VALIDATION_ERROR: Final = "HTTPValidationError"
 _ACCEPTED_REQUEST_ID = re.compile(rb"[A-Za-z0-9._~:=+/-]{1,128}")
@@ -92,7 +92,7 @@ def problem_response(
     members: Mapping[str, object] | None = None,
     headers: Mapping[str, str] | None = None,
 ) -> Response:
-    """The one form in which an error leaves a service."""
+    """A problem document, the one form of every error answer."""
     document = {
         "type": f"urn:loan-predictor:problem:{code}",
         "title": title,
@@ -107,7 +107,7 @@ def problem_response(
 
 
 def service_error_response(scope: Scope, error: ServiceError) -> Response:
-    """The problem document of one of our own errors."""
+    """The problem document of ``error``."""
     return problem_response(
         scope,
         status=error.status,
@@ -120,10 +120,10 @@ def service_error_response(scope: Scope, error: ServiceError) -> Response:
 
 
 def _headers_of(error: ServiceError) -> dict[str, str]:
-    """What an error says of itself, as headers."""
+    """The headers that the attributes of ``error`` require."""
     headers = {}
     if error.status == HTTPStatus.UNAUTHORIZED:
-        # RFC 9110, section 15.5.2, asks for the scheme.
+        # RFC 9110, section 15.5.2, requires the scheme.
         headers["www-authenticate"] = "Bearer"
     if error.retry_after_s is not None:
         headers["retry-after"] = str(error.retry_after_s)
@@ -176,10 +176,7 @@ async def _on_http_exception(request: Request, error: Exception) -> Response:
 
 
 def _allowed_methods(request: Request) -> str | None:
-    """Every documented method of the request's path: the first route alone knows only its own.
-
-    None for a path that is not documented.
-    """
+    """Every documented method of the request's path, over all its routes; None without any."""
     path, documented = request.scope["path"], request.app.openapi()["paths"]
     templates = (name for name in documented if compile_path(name)[0].match(path))
     template = path if path in documented else next(templates, None)
@@ -196,16 +193,13 @@ def install_conventions(
     metrics: Metrics,
     tracing: Tracing | None = None,
     cors_origins: Sequence[str] = (),
-    standing: StandingHeaders = standing_headers,
+    headers: HeadersForPath = security_headers,
 ) -> None:
-    """Give the app what all services do alike, on every request and on every error.
+    """Install what all services do alike, on every request and every error.
 
-    Every error, the framework's own included, is answered as a problem document; every request has
-    an id, a line in the access log and its place in the metrics, which are at /metrics; some are
-    traced by ``tracing``.
-    ``standing`` tells from the path which headers every answer bears.
-
-    An unexpected exception is answered by ``RequestContextMiddleware``, which this adds.
+    Every error, the framework's own included, is answered as a problem document. Every request has
+    an id, a line in the access log and a count in the metrics, which are at /metrics; some are
+    traced by ``tracing``. Every answer has the ``headers`` of its path.
     """
 
     def openapi() -> dict[str, Any]:
@@ -226,12 +220,12 @@ def install_conventions(
     if tracing is not None:
         app.add_middleware(TracingMiddleware, tracing=tracing)
     app.add_middleware(
-        RequestContextMiddleware, log_access=log_access, metrics=metrics, standing=standing
+        RequestContextMiddleware, log_access=log_access, metrics=metrics, headers=headers
     )
 
 
 def _complete(document: dict[str, Any]) -> None:
-    """Describe keys, and bad input as 400 where the framework would have said 422."""
+    """Describe errors as problem documents, and bad input as 400 instead of FastAPI's 422."""
     for operations in document["paths"].values():
         for operation in operations.values():
             if _VALIDATION_ERROR in str(operation["responses"].get("422")):
@@ -247,10 +241,10 @@ def _complete(document: dict[str, Any]) -> None:
 
 
 class RequestContextMiddleware:
-    """Gives each request an id, logs and measures it, and answers what nobody else caught.
+    """Gives each request an id, logs and measures it, and answers unexpected exceptions.
 
-    A caller's own ``X-Request-ID`` is taken over if it is 1 to 128 plain characters; the id is
-    always returned. Pure ASGI, because it stands on every request's path.
+    A caller's own ``X-Request-ID`` is kept if it is 1 to 128 plain characters; the id is always
+    returned. Pure ASGI, because every request passes it.
     """
 
     def __init__(
@@ -259,12 +253,12 @@ class RequestContextMiddleware:
         *,
         log_access: LogAccess,
         metrics: Metrics,
-        standing: StandingHeaders = standing_headers,
+        headers: HeadersForPath = security_headers,
     ) -> None:
         self.app = app
         self._log_access = log_access
         self._metrics = metrics
-        self._standing = standing
+        self._headers = headers
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
@@ -275,16 +269,16 @@ class RequestContextMiddleware:
         request_id = accepted_request_id(scope) or token_hex(16).encode()
         state = scope.setdefault("state", {})
         state["request_id"] = request_id.decode()
-        state["headers"] = [(REQUEST_ID_HEADER, request_id), *self._standing(scope["path"])]
+        state["headers"] = [(REQUEST_ID_HEADER, request_id), *self._headers(scope["path"])]
         status = 0
-        # To the app HEAD is GET; the server leaves the body of the answer out.
-        asked = {**scope, "method": "GET"} if scope["method"] == "HEAD" else scope
+        # To the app HEAD is GET; the server omits the body of the answer.
+        as_get = {**scope, "method": "GET"} if scope["method"] == "HEAD" else scope
 
         async def send_with_request_id(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                # Other layers leave what they have to add here, so that only one wraps send.
+                # Other middlewares put headers into the state, so that only this one wraps send.
                 headers = [*message["headers"], *state["headers"]]
                 for name, _ in headers:
                     if name == b"cache-control":
@@ -295,23 +289,22 @@ class RequestContextMiddleware:
             await send(message)
 
         try:
-            await self.app(asked, receive, send_with_request_id)
+            await self.app(as_get, receive, send_with_request_id)
         except ClientDisconnect:
-            # Nobody is left to answer.
             status = _CLIENT_CLOSED_REQUEST
         except Exception:
             _log.exception("unexpected error", request_id=state["request_id"])
             if status:
-                # Half an answer is out already: only cutting the connection tells the client.
+                # Half an answer is sent already: only closing the connection shows the client.
                 raise
             await _unexpected_error_response(scope)(scope, receive, send_with_request_id)
         finally:
             duration_s = perf_counter() - started_s
-            route = getattr(asked.get("route"), "path", UNKNOWN_ROUTE)
+            route = getattr(as_get.get("route"), "path", UNKNOWN_ROUTE)
             self._metrics.observe_request(scope["method"], route, status, duration_s)
             self._log_access(
                 state["request_id"],
-                getattr(state.get("client"), "name", ANONYMOUS),
+                getattr(state.get("caller"), "name", ANONYMOUS),
                 scope["method"],
                 route,
                 status,
@@ -321,12 +314,12 @@ class RequestContextMiddleware:
 
 
 def note_decision(scope: Scope, prediction_id: str) -> None:
-    """Have the access log name the decision that this request is answered with."""
+    """Have the access log name the decision in the answer to this request."""
     scope["state"]["prediction_id"] = prediction_id
 
 
 def accepted_request_id(scope: Scope) -> bytes | None:
-    """The id that the caller gave, if it is one to be taken over."""
+    """The request id that the caller sent; None if it is missing or not acceptable."""
     for name, value in scope["headers"]:
         if name == REQUEST_ID_HEADER:
             return value if _ACCEPTED_REQUEST_ID.fullmatch(value) else None
@@ -339,5 +332,5 @@ def _unexpected_error_response(scope: Scope) -> Response:
         status=500,
         code="InternalServerError",
         title="Internal error",
-        detail="The service failed on this request; its log tells more under the request_id.",
+        detail="The service failed on this request; its log has more under the request_id.",
     )

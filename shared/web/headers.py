@@ -1,4 +1,4 @@
-"""Headers that stand on every answer, and who else's web pages may read the answers."""
+"""Security headers of every answer, and the web pages that may read answers (CORS)."""
 
 from collections.abc import Callable, Collection
 from typing import Final
@@ -7,11 +7,11 @@ from fastapi import FastAPI
 from starlette.middleware.cors import CORSMiddleware
 
 RawHeaders = tuple[tuple[bytes, bytes], ...]
-StandingHeaders = Callable[[str], RawHeaders]
-"""Tells from the path what every answer there says to browsers."""
+HeadersForPath = Callable[[str], RawHeaders]
+"""The headers that every answer at a path has."""
 
 NO_STORE: Final = (b"cache-control", b"no-store")
-"""Answers are about people: no cache keeps one unless its route says that it may."""
+"""Answers are about people: no cache may keep one unless its route allows it."""
 
 _COMMON: Final[RawHeaders] = (
     (b"x-content-type-options", b"nosniff"),
@@ -19,9 +19,9 @@ _COMMON: Final[RawHeaders] = (
     (b"x-frame-options", b"DENY"),
 )
 _POLICY: Final = b"content-security-policy"
-# An answer is data: opened as a page, it may neither load nor run anything.
+# An answer is data: opened as a page, it may not load or run anything.
 _DATA: Final[RawHeaders] = (*_COMMON, (_POLICY, b"default-src 'none'; frame-ancestors 'none'"))
-# The pages of Swagger UI begin with a script of their own and load the rest from this service.
+# The pages of Swagger UI start with an inline script and load the rest from this service.
 _SWAGGER_UI: Final = (
     b"default-src 'none'; script-src 'self' 'unsafe-inline'; style-src 'self' 'unsafe-inline';"
     b" img-src 'self' data:; connect-src 'self'; frame-ancestors 'none'; base-uri 'none';"
@@ -31,16 +31,13 @@ _PAGE: Final[RawHeaders] = (*_COMMON, (_POLICY, _SWAGGER_UI))
 _PAGES: Final = {"/docs": _PAGE, "/docs/oauth2-redirect": _PAGE}
 
 
-def standing_headers(path: str) -> RawHeaders:
-    """What every answer at ``path`` says to browsers."""
+def security_headers(path: str) -> RawHeaders:
+    """What browsers may do with an answer at ``path``."""
     return _PAGES.get(path, _DATA)
 
 
 def allow_origins(app: FastAPI, origins: Collection[str]) -> None:
-    """Let the web pages of ``origins``, and no others, use the service from a browser.
-
-    Nothing is added, and no browser shows an answer to a foreign page, when there are none.
-    """
+    """Let the web pages of ``origins``, and no others, use the service from a browser."""
     if origins:
         app.add_middleware(
             CORSMiddleware,

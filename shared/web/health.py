@@ -1,4 +1,4 @@
-"""Whether a service lives, whether it can work, and what it sees of its surroundings."""
+"""Liveness, readiness and health: /livez, /readyz and /health."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Sequence
@@ -11,21 +11,21 @@ from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel
 
 CHECK_TIMEOUT_S: Final = 1.0
-PATIENCE_S: Final = 3.0
-"""For how long something required must have failed before a service that was ready is not."""
+TOLERATED_OUTAGE_S: Final = 3.0
+"""How long a required check must have failed before a service that was ready is not."""
 
 DRAINING: Final = "draining"
-"""Member of the lifespan's state that ``shared.web.server`` sets when it is about to stop."""
+"""Key of the lifespan's state that ``shared.web.server`` sets when it is about to stop."""
 
 
 @dataclass(frozen=True)
 class Check:
-    """One thing the service depends on; ``ping`` raises when it is not usable."""
+    """A dependency of the service; ``ping`` raises when it is not usable."""
 
     name: str
     ping: Callable[[], Awaitable[object]]
     required: bool = True
-    """Whether the service cannot do its work at all without it."""
+    """Whether the service cannot work at all without it."""
 
 
 class CheckResult(BaseModel):
@@ -54,20 +54,20 @@ class Live(BaseModel):
     status: Literal["alive"] = "alive"
 
 
-class Patience:
-    """What is said of checks over time, so that readiness does not flap on one slow ping.
+class OutageTolerance:
+    """Tolerates short outages, so that readiness does not flap on one slow ping.
 
     A check is down until it has succeeded once. From then on it is down only while it has failed
-    for ``patience_s`` with no success between; two failures at least, so that a rare prober does
-    not take one for an outage.
+    for ``tolerated_s`` with no success between; two failures at least, so that a rare probe does
+    not count one as an outage.
     """
 
-    def __init__(self, *, patience_s: float = PATIENCE_S) -> None:
-        self._patience_s = patience_s
+    def __init__(self, *, tolerated_s: float = TOLERATED_OUTAGE_S) -> None:
+        self._tolerated_s = tolerated_s
         self._failing_since_s: dict[str, float | None] = {}
 
     def is_down(self, name: str, result: CheckResult) -> bool:
-        """Take in what the check ``name`` has just found; whether it counts as down."""
+        """Record what the check ``name`` has just found; whether it counts as down."""
         if result.status == "up":
             self._failing_since_s[name] = None
             return False
@@ -77,7 +77,7 @@ class Patience:
         since_s = self._failing_since_s[name]
         if since_s is None:
             since_s = self._failing_since_s[name] = now_s
-        return now_s - since_s >= self._patience_s
+        return now_s - since_s >= self._tolerated_s
 
 
 async def _run(check: Check) -> CheckResult:
@@ -101,17 +101,17 @@ def health_router(
     service: str,
     version: str,
     checks: Callable[[Request], Sequence[Check]],
-    patience_s: float = PATIENCE_S,
+    tolerated_outage_s: float = TOLERATED_OUTAGE_S,
 ) -> APIRouter:
-    """The routes /livez (the process answers), /readyz (it can work) and /health (what it sees)."""
+    """The routes /livez (the process answers), /readyz (it can work) and /health (all checks)."""
     router = APIRouter(tags=["health"])
-    patience = Patience(patience_s=patience_s)
+    tolerance = OutageTolerance(tolerated_s=tolerated_outage_s)
 
     async def examine(request: Request) -> tuple[Health, bool]:
-        """What is seen at this moment, and whether the service is ready all things considered."""
+        """The health of this moment, and whether the service is ready, outages tolerated."""
         results = await _run_all(checks(request))
         unready = [
-            patience.is_down(name, result) for name, result in results.items() if result.required
+            tolerance.is_down(name, result) for name, result in results.items() if result.required
         ]
         draining = bool(request.scope.get("state", {}).get(DRAINING))
         health = Health(
@@ -140,7 +140,7 @@ def health_router(
 
     @router.get("/health")
     async def health(request: Request) -> Health:
-        """Tell the state of everything the service depends on; always 200 while it answers."""
+        """Return the state of everything the service depends on; always 200."""
         health, _ = await examine(request)
         return health
 

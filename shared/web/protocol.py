@@ -1,11 +1,11 @@
-"""The protocol that both services speak: uvicorn's, bounded in size and time.
+"""uvicorn's HTTP protocol, bounded in size and time.
 
-The parser keeps what a client sends until the head of its request is complete, however much that
-is and however long it takes, and no app can refuse what it has not been given yet. Whoever serves
-a service names this class, as ``shared.web.server`` does.
+The parser buffers the head of a request until it is complete, however large or slow it is, and an
+app cannot refuse what it has not received. ``shared.web.server`` serves with this class.
 """
 
 import asyncio
+import re
 from collections.abc import Mapping
 from secrets import token_hex
 from typing import Any, Final
@@ -19,23 +19,24 @@ from uvicorn.protocols.http.httptools_impl import (
 from shared.contract.errors import HeadTooLarge, MalformedRequest, RequestTimeout, ServiceError
 from shared.observability.logs import get_logger
 from shared.web.conventions import REQUEST_ID_HEADER, service_error_response
-from shared.web.headers import NO_STORE, standing_headers
+from shared.web.headers import NO_STORE, security_headers
 
 MAX_HEAD_BYTES: Final = 32 * 1024
 """Request line and headers together; up to twice as much can pass when it comes in one piece."""
 REQUEST_TIMEOUT_S: Final = 10.0
 """From a request's first byte to its last, and from connecting to the first byte."""
 LAST_REQUEST_S: Final = 0.5
-"""How long an idle connection stays open when the service leaves: a request may be on its way."""
+"""How long an idle connection stays open during shutdown: a request may be on its way."""
 
+_CONTROL_CHARACTER: Final = re.compile(rb"%(?:[01][0-9A-F]|7F|C2%[89][0-9A-F])", re.IGNORECASE)
 _log = get_logger(__name__)
 
 
 class BoundedHttpProtocol(HttpToolsProtocol):
-    """Refuses a request whose head is too large (431), too slow (408) or no HTTP (400).
+    """Refuses a request that is too large (431), too slow (408) or malformed (400).
 
     A request that arrives whole, as nearly all do, costs one comparison and sets no timer. The head
-    of an answer goes out together with the first piece of its body.
+    of an answer is sent together with the first piece of its body.
     """
 
     _timer: asyncio.TimerHandle | None = None
@@ -43,17 +44,24 @@ class BoundedHttpProtocol(HttpToolsProtocol):
     _upgraded = False
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Take a connection, on which a request has to come soon."""
+        """Give the connection its time limit for a first request."""
         super().connection_made(transport)
         self._timer = self.loop.call_later(REQUEST_TIMEOUT_S, self._on_too_slow)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Forget the connection."""
+        """Stop the timer."""
         self._stop_timer()
         super().connection_lost(exc)
 
     def on_headers_complete(self) -> None:
-        """Begin a request."""
+        """Start a request, or refuse a path with a control character.
+
+        Such a path may match other rules at a gateway than here: ``$`` in a pattern also matches
+        before a last line break.
+        """
+        if b"%" in self.url and _CONTROL_CHARACTER.search(self.url.partition(b"?")[0]):
+            self._refuse(MalformedRequest("The path has a control character."))
+            raise ValueError("control character")  # ends the parsing
         super().on_headers_complete()
         cycle = self._latest_cycle()
         # An answer to HEAD ends without a second write, and 100 Continue is no head to wait with.
@@ -66,7 +74,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
             cycle.transport = _HeadWithBody(self.transport)
 
     def data_received(self, data: bytes) -> None:
-        """Take what came, in pieces small enough to be counted."""
+        """Pass the data on in pieces small enough for the head's limit."""
         for start in range(0, len(data), MAX_HEAD_BYTES):
             if self.transport.is_closing():
                 return
@@ -75,23 +83,23 @@ class BoundedHttpProtocol(HttpToolsProtocol):
             )
 
     def shutdown(self) -> None:
-        """Close the connection after the request that is in progress or on its way."""
+        """Close the connection after a request that is in progress or on its way."""
         cycle = self._latest_cycle()
         if cycle is None or cycle.response_complete:
-            # Closed at once, it would take a request with it that its client has sent already.
+            # Closed at once, it could lose a request that its client has sent already.
             self._stop_timer()
             self._timer = self.loop.call_later(LAST_REQUEST_S, self._on_too_slow)
         else:
             super().shutdown()
 
     def handle_websocket_upgrade(self) -> None:
-        """Hand the connection over to another protocol, which has no end to wait for."""
+        """Pass the connection to the websocket protocol, which has no time limit."""
         super().handle_websocket_upgrade()
         self._upgraded = True
         self._stop_timer()
 
     def send_400_response(self, msg: str) -> None:
-        """Answer what is no HTTP."""
+        """Answer a malformed request."""
         self._refuse(MalformedRequest(msg))
 
     def _take(self, piece: bytes) -> None:
@@ -112,8 +120,8 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         if self._timer is None:
             self._timer = self.loop.call_later(REQUEST_TIMEOUT_S, self._on_too_slow)
 
-    # Both are None at first, which uvicorn's own annotations do not say.
-    def _asked(self) -> Mapping[str, Any] | None:
+    # Both are None at first, which uvicorn's annotations omit.
+    def _latest_scope(self) -> Mapping[str, Any] | None:
         return self.scope
 
     def _latest_cycle(self) -> RequestResponseCycle | None:
@@ -126,28 +134,28 @@ class BoundedHttpProtocol(HttpToolsProtocol):
 
     def _on_too_slow(self) -> None:
         cycle = self._latest_cycle()
-        asked = self._asked()
-        if asked is None or (
-            cycle is not None and cycle.scope is asked and cycle.response_complete
+        scope = self._latest_scope()
+        if scope is None or (
+            cycle is not None and cycle.scope is scope and cycle.response_complete
         ):
-            self.transport.close()  # nothing is asked, so there is nothing to answer
+            self.transport.close()  # there is no request to answer
         else:
             self._refuse(RequestTimeout(REQUEST_TIMEOUT_S))
 
     def _refuse(self, error: ServiceError) -> None:
-        """Answer ``error`` unless an answer is on its way already, and close the connection."""
+        """Answer ``error`` unless an answer has started, and close the connection."""
         if self.transport.is_closing():
             return
         cycle = self._latest_cycle()
         if cycle is None or cycle.response_complete or not cycle.response_started:
-            self.transport.write(_answer(error, self._asked() or {}))
+            self.transport.write(_answer(error, self._latest_scope() or {}))
         self.transport.close()
 
 
 class _HeadWithBody(asyncio.Transport):
-    """What one answer is written to: keeps its head until the first of its body, as ASGI asks.
+    """Holds back the head of an answer until the first piece of its body.
 
-    uvicorn writes the two apart, each a system call of its own and a packet.
+    uvicorn writes the two separately, each in a system call and a packet of its own.
     """
 
     __slots__ = ("_head", "_transport")
@@ -157,7 +165,7 @@ class _HeadWithBody(asyncio.Transport):
         self._head: bytes | None = b""
 
     def write(self, data: bytes) -> None:  # type: ignore[override]  # uvicorn writes bytes alone
-        """Keep the first piece; send it with the second; send all others as they come."""
+        """Hold the first piece back, send it with the second, and send all others at once."""
         head = self._head
         if head is None:
             self._transport.write(data)
@@ -176,12 +184,12 @@ class _HeadWithBody(asyncio.Transport):
         self._transport.close()
 
 
-def _answer(error: ServiceError, asked: Mapping[str, Any]) -> bytes:
-    """The whole answer, for a request of which perhaps not even the path is known."""
+def _answer(error: ServiceError, scope: Mapping[str, Any]) -> bytes:
+    """The whole answer to a request whose path may be unknown yet."""
     request_id = token_hex(16)
-    path = asked.get("path", "/")
+    path = scope.get("path", "/")
     _log.warning(
-        "refused before its end",
+        "request refused before its end",
         request_id=request_id,
         status=error.status,
         code=type(error).__name__,
@@ -190,7 +198,7 @@ def _answer(error: ServiceError, asked: Mapping[str, Any]) -> bytes:
     headers = (
         *response.raw_headers,
         (REQUEST_ID_HEADER, request_id.encode()),
-        *standing_headers(path),
+        *security_headers(path),
         NO_STORE,
     )
     lines = b"".join(b"%b: %b\r\n" % header for header in headers)

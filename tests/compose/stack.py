@@ -141,10 +141,20 @@ async def test_each_path_leads_to_its_service(
 
 
 @pytest.mark.parametrize(
-    "path",
-    ["/internal/predictions", "/history/../internal/predictions", "/metrics", "/app/metrics"],
+    ("path", "status"),
+    [
+        ("/internal/predictions", 404),
+        ("/history/../internal/predictions", 404),
+        ("/metrics", 404),
+        ("/app/metrics", 404),
+        ("/metrics%0a", 400),
+        ("/app/metrics%0a", 400),
+        ("/predict%0a", 400),
+        ("/models/benchmark%0d%0a", 400),
+        ("/history%c2%85", 400),
+    ],
 )
-async def test_inner_routes_are_not_reachable(stack: Stack, path: str) -> None:
+async def test_inner_routes_are_not_reachable(stack: Stack, path: str, status: int) -> None:
     """Neither a key nor a detour helps; sent by hand, because clients normalise paths."""
     port = httpx.URL(stack.url).port
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
@@ -154,7 +164,7 @@ async def test_inner_routes_are_not_reachable(stack: Stack, path: str) -> None:
     await writer.wait_closed()
     head, _, body = answer.partition("\r\n\r\n")
     assert "application/problem+json" in head
-    assert json.loads(body)["status"] == 404
+    assert json.loads(body)["status"] == status
 
 
 async def test_decision_is_found_in_history_exactly_once(http: httpx.AsyncClient) -> None:

@@ -28,6 +28,17 @@ async def test_anonymous_caller_is_limited_and_told_so(settings: InferenceSettin
     assert other.headers["x-ratelimit-limit"] == "200"
 
 
+@pytest.mark.parametrize("path", ["/predict%0a", "/predict/svm%0a", "/models/benchmark%0a"])
+async def test_line_break_in_the_path_evades_no_limit(
+    settings: InferenceSettings, path: str
+) -> None:
+    """Routes match before a last line break; such a request is refused before any route."""
+    limited = settings.model_copy(update={"rate_limit_predict": parse_limits("1/hour")})
+    async with served(create_app(limited)) as client:
+        answers = [await client.post(path, json=EXAMPLE) for _ in range(3)]
+    assert [answer.status_code for answer in answers] == [400, 400, 400]
+
+
 async def test_health_and_documentation_are_never_limited(settings: InferenceSettings) -> None:
     """Whoever watches the service is not shut out by its limits."""
     limited = settings.model_copy(update={"rate_limit_other": parse_limits("1/hour")})

@@ -19,7 +19,7 @@ from sqlalchemy import URL
 from services.history.recorder import Undecodable, decode
 from services.history.schemas import ExportQuery, PageQuery, decode_cursor, encode_cursor
 from services.history.settings import parse_database_url
-from shared.access.api_keys import SCOPES, mint_key, parse_keys
+from shared.access.api_keys import KEY_SCOPES, mint_key, parse_keys
 from shared.access.rate_limit import parse_limits
 from shared.contract.application import LoanApplication, parse_application
 from shared.contract.errors import MAX_FAULTS, InvalidInput
@@ -195,13 +195,13 @@ def test_any_key_entry_is_read_or_refused_without_its_hash(text: str) -> None:
 
 
 @_robust
-@given(st.sampled_from(SCOPES), st.from_regex(r"\A[a-z][a-z0-9-]{0,62}[a-z]\Z"))
+@given(st.sampled_from(KEY_SCOPES), st.from_regex(r"\A[a-z][a-z0-9-]{0,62}[a-z]\Z"))
 def test_every_minted_key_is_read(scope: str, name: str) -> None:
     """With the name and the scope that it was minted for."""
     _, entry = mint_key(name, [scope], "5/minute")
     [key] = parse_keys(entry)
-    assert key.client.name == name
-    assert list(key.client.scopes) == [scope]
+    assert key.caller.name == name
+    assert list(key.caller.scopes) == [scope]
 
 
 @_robust

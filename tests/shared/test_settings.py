@@ -37,7 +37,7 @@ def test_keys_come_from_the_environment_and_from_a_file(
     file.write_text("\n".join(entries[1:]) + "\n")
     monkeypatch.setenv("API_KEYS", entries[0])
     monkeypatch.setenv("API_KEYS_FILE", str(file))
-    names = [key.client.name for key in CommonSettings().all_keys]
+    names = [key.caller.name for key in CommonSettings().all_keys]
     assert names == ["one", "two", "three"]
 
 

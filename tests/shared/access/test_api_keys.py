@@ -3,7 +3,7 @@
 import pytest
 
 from shared.access.api_keys import (
-    Client,
+    Caller,
     Forbidden,
     Unauthenticated,
     identify,
@@ -11,7 +11,7 @@ from shared.access.api_keys import (
     parse_keys,
 )
 
-_ANONYMOUS = Client("anonymous", frozenset({"predict"}), None, authenticated=False)
+_ANONYMOUS = Caller("anonymous", frozenset({"predict"}), None, authenticated=False)
 
 
 def _request(*headers: tuple[bytes, bytes]) -> dict[str, object]:
@@ -55,6 +55,20 @@ def test_caller_without_a_key_is_anonymous() -> None:
     assert identify(_request((b"authorization", b"Basic abc")), (), _ANONYMOUS) is _ANONYMOUS
 
 
+@pytest.mark.parametrize(
+    "header",
+    [
+        (b"authorization", b"Bearer"),
+        (b"authorization", b"bearer "),
+        (b"x-api-key", b""),
+    ],
+)
+def test_empty_key_is_not_anonymous(header: tuple[bytes, bytes]) -> None:
+    """A caller whose key got lost on the way learns it, and is not limited with the anonymous."""
+    with pytest.raises(Unauthenticated):
+        identify(_request(header), (), _ANONYMOUS)
+
+
 def test_unknown_key_is_refused() -> None:
     """A wrong key never falls back to what anonymous callers may."""
     _, entry = mint_key("broker", ["predict"])
@@ -64,7 +78,7 @@ def test_unknown_key_is_refused() -> None:
 
 def test_scope_is_required_of_known_clients_and_a_key_of_unknown_ones() -> None:
     """403 for a client that may not, 401 for a caller that has not said who it is."""
-    known = Client("broker", frozenset({"predict"}), ())
+    known = Caller("broker", frozenset({"predict"}), ())
     known.require("predict")
     with pytest.raises(Forbidden):
         known.require("history:read")

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from shared.access import keys
-from shared.access.api_keys import Client, parse_keys
+from shared.access.api_keys import Caller, parse_keys
 from shared.access.passwords import is_password
 
 _ROOT = Path(__file__).parents[3]
@@ -25,8 +25,8 @@ def _digest(secret: str) -> str:
     return sha256(secret.encode()).hexdigest()
 
 
-def _clients(entries: str) -> dict[str, Client]:
-    return {key.client.name: key.client for key in parse_keys(entries)}
+def _clients(entries: str) -> dict[str, Caller]:
+    return {key.caller.name: key.caller for key in parse_keys(entries)}
 
 
 def test_env_template_is_filled_with_keys_that_fit_each_other() -> None:

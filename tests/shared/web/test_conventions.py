@@ -274,7 +274,11 @@ async def test_access_log_tells_the_template_and_never_the_path() -> None:
     """A path can name a loan, or hold a line of its own for the log."""
     told: list[dict[str, object]] = []
     async with served(_app(log_access=_collect(told))) as client:
-        for path in ("/things/7431", "/a%0A%7B%22event%22:%22forged%22%7D", "/number?limit=7431"):
+        for path in (
+            "/things/7431",
+            "/a%E2%80%A8%7B%22event%22:%22forged%22%7D",
+            "/number?limit=7431",
+        ):
             await client.get(path, headers={"x-request-id": "find-me"})
     assert [request["route"] for request in told] == ["/things/{number}", "unknown", "/number"]
     assert "7431" not in str([{**request, "duration_s": None} for request in told])

@@ -28,7 +28,7 @@ class Switch:
         return "fine"
 
 
-def _app(*checks: Check, patience_s: float = health.PATIENCE_S) -> FastAPI:
+def _app(*checks: Check, tolerated_outage_s: float = health.TOLERATED_OUTAGE_S) -> FastAPI:
     app = FastAPI()
     install_conventions(app, log_access=silent, metrics=Metrics())
 
@@ -36,7 +36,9 @@ def _app(*checks: Check, patience_s: float = health.PATIENCE_S) -> FastAPI:
         return checks
 
     app.include_router(
-        health_router(service="test", version="1", checks=checks_of, patience_s=patience_s)
+        health_router(
+            service="test", version="1", checks=checks_of, tolerated_outage_s=tolerated_outage_s
+        )
     )
     return app
 
@@ -87,7 +89,7 @@ async def test_not_ready_before_the_first_success() -> None:
 async def test_one_slow_ping_does_not_make_a_service_unready() -> None:
     """Readiness outlives a moment; health tells of it."""
     switch = Switch(up=True)
-    async with served(_app(Check("a", switch.ping), patience_s=60)) as client:
+    async with served(_app(Check("a", switch.ping), tolerated_outage_s=60)) as client:
         assert await _ready(client)
         switch.up = False
         for _ in range(5):
@@ -100,7 +102,7 @@ async def test_one_slow_ping_does_not_make_a_service_unready() -> None:
 async def test_not_ready_once_an_outage_has_lasted() -> None:
     """The second failure in a row counts if it comes late enough after the first."""
     switch = Switch(up=True)
-    async with served(_app(Check("a", switch.ping), patience_s=0.05)) as client:
+    async with served(_app(Check("a", switch.ping), tolerated_outage_s=0.05)) as client:
         assert await _ready(client)
         switch.up = False
         assert await _ready(client)
@@ -113,7 +115,7 @@ async def test_not_ready_once_an_outage_has_lasted() -> None:
 async def test_success_between_two_failures_starts_the_patience_anew() -> None:
     """Two slow pings far apart are no outage."""
     switch = Switch(up=True)
-    async with served(_app(Check("a", switch.ping), patience_s=0.05)) as client:
+    async with served(_app(Check("a", switch.ping), tolerated_outage_s=0.05)) as client:
         for _ in range(3):
             switch.up = True
             assert await _ready(client)

@@ -222,6 +222,40 @@ async def test_what_is_no_http_is_a_problem(client: httpx.AsyncClient, request_:
     await _assert_serves(client)
 
 
+@pytest.mark.parametrize(
+    "path", [b"/length%0a", b"/length%0D", b"/%00", b"/%7f", b"/%c2%85", b"/a%1Fb?q=1"]
+)
+async def test_path_with_a_control_character_is_malformed(
+    client: httpx.AsyncClient, path: bytes
+) -> None:
+    """``$`` in a pattern matches before a last line break, so a gateway's rules may differ."""
+    answer = await _ask(
+        client, b"POST " + path + b" HTTP/1.1\r\nhost: x\r\ncontent-length: 2\r\n\r\n{}"
+    )
+    assert answer.status == 400
+    assert answer.problem()["code"] == "MalformedRequest"
+    assert answer.closed
+    await _assert_serves(client)
+
+
+async def test_websocket_with_a_control_character_in_its_path_is_refused(
+    client: httpx.AsyncClient,
+) -> None:
+    """No other protocol gets a path that this one refuses."""
+    answer = await _ask(
+        client,
+        b"GET /echo%0a HTTP/1.1\r\nhost: x\r\nconnection: upgrade\r\nupgrade: websocket\r\n"
+        b"sec-websocket-version: 13\r\nsec-websocket-key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n",
+    )
+    assert answer.status == 400
+    assert answer.closed
+
+
+async def test_query_may_hold_a_control_character(client: httpx.AsyncClient) -> None:
+    """A value is for the route to judge."""
+    assert (await client.post("/length?loan_id=a%0ab", content=b"abc")).text == "3"
+
+
 async def test_chunked_body_is_limited_like_any_other(client: httpx.AsyncClient) -> None:
     """No content length has to be believed: what comes is counted."""
 
