@@ -20,7 +20,7 @@ OBSERVED = --profile observability
 KEYS = docker run --rm -i --network none --read-only loan-predictor-history python -m shared.access.keys
 KEY_MAKER = $(if $(wildcard $(INSTALLED)),$(INSTALLED),$(if $(shell command -v docker),history-image,$(INSTALLED)))
 
-.PHONY: help run test test-browser check train format client client-models lock clean env up observe down logs ps backup restore key password history-image compose-test bench flame load ladder chaos verify-audit fuzz audit
+.PHONY: help run config test test-browser check train format client client-models lock clean env up observe down logs ps backup restore key password history-image compose-test bench flame load ladder chaos verify-audit fuzz audit
 .DEFAULT_GOAL := help
 
 help: ## Show this list
@@ -28,6 +28,9 @@ help: ## Show this list
 
 run: $(INSTALLED) ## Start everything on this machine; Ctrl-C stops it, the data stays in .local
 	@exec $(PY) -m services.local
+
+config: $(INSTALLED) ## Check all settings and print those in force; make config FILE=.env for the containers
+	@$(PY) -m services.local.config $(FILE)
 
 test: $(INSTALLED) ## Run every test on real servers and processes, with branch coverage
 	$(PY) -m pytest --cov
@@ -70,10 +73,10 @@ env: .env ## Write .env with fresh secrets for the containers, unless there is o
 
 up: .env ## Start the whole system in containers: http://localhost:8080
 	$(COMPOSE) up --detach --build
-	@echo "Ready. Ask for a decision, and with your key for its record:"
+	@echo "Ready. Ask for a decision, and for its record:"
 	@echo "  open http://localhost:8080/app and sign in with $$(sed -n s/^DASHBOARD_LOGIN=//p .env)"
-	@echo "  curl -s http://localhost:8080/predict -H 'Content-Type: application/json' \\"
-	@echo "    -d '{\"ApplicantIncome\": 5849, \"LoanAmount\": 128, \"Credit_History\": 1}'"
+	@echo "  curl -s http://localhost:8080/predict -H \"X-API-Key: \$$(sed -n s/^API_KEY=//p .env)\" \\"
+	@echo "    -H 'Content-Type: application/json' -d '{\"ApplicantIncome\": 5849, \"LoanAmount\": 128, \"Credit_History\": 1}'"
 	@echo "  curl -s http://localhost:8080/history -H \"X-API-Key: \$$(sed -n s/^API_KEY=//p .env)\""
 
 observe: .env ## Start Prometheus, Grafana and the Alertmanager beside the containers: http://localhost:3000

@@ -1,15 +1,76 @@
-"""Settings that every process reads, from environment variables of the same names."""
+"""How a process reads its settings, and those that every service has.
 
+A setting is an environment variable of the same name. Each unusable one is one line, and nothing
+is started: neither with a value that cannot be used, nor with one that a misspelt name hides.
+"""
+
+import os
 import re
+from difflib import get_close_matches
 from pathlib import Path
-from typing import Annotated, Final
+from typing import Annotated, Final, TypeVar
+from urllib.parse import urlsplit
 
-from pydantic import BeforeValidator, Field
-from pydantic_settings import NoDecode, SettingsConfigDict
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationError
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from shared.access.api_keys import ApiKey, parse_keys
 from shared.access.rate_limit import Limits, parse_limits
-from shared.observability.logs import LogSettings
+from shared.observability.logs import LogSettings, get_logger
+
+_NEAR: Final = 0.88
+"""How alike two names are of which one is the other misspelt; no two settings are so alike."""
+_OTHER_NAMES: Final = frozenset({"API_KEY"})
+"""Variables of the product that no process reads as a setting: the key that tools show."""
+
+_log = get_logger(__name__)
+S = TypeVar("S", bound=BaseSettings)
+
+
+class UnusableSettings(Exception):
+    """Settings that cannot be used; ``faults`` has one line for each."""
+
+    def __init__(self, faults: list[str]) -> None:
+        super().__init__("\n".join(faults))
+        self.faults = faults
+
+
+def read_settings(kind: type[S]) -> S:
+    """The settings of ``kind`` from the environment; raises ``UnusableSettings``."""
+    faults = misspelt({name.upper() for name in kind.model_fields})
+    try:
+        settings = kind()
+    except ValidationError as error:
+        unusable = [
+            f"{str(fault['loc'][0]).upper()}: {fault['msg'].removeprefix('Value error, ')}"
+            for fault in error.errors()
+        ]
+        raise UnusableSettings(faults + unusable) from None
+    if faults:
+        raise UnusableSettings(faults)
+    return settings
+
+
+def read_settings_or_exit(kind: type[S]) -> S:
+    """As ``read_settings``; raises ``SystemExit`` after logging one line per unusable setting."""
+    try:
+        return read_settings(kind)
+    except UnusableSettings as error:
+        for fault in error.faults:
+            name, _, reason = fault.partition(": ")
+            _log.critical("unusable setting", setting=name, reason=reason)
+        raise SystemExit(2) from None
+
+
+def misspelt(names: set[str]) -> list[str]:
+    """A line for each environment variable that is near one of ``names`` and not one itself."""
+    given = {name.upper() for name in os.environ}
+    faults = []
+    for name in sorted(given - names - _OTHER_NAMES):
+        # A setting that is given under its own name is not meant by another one.
+        near = get_close_matches(name, names - given, n=1, cutoff=_NEAR)
+        faults += [f"{name}: there is no such setting; the nearest is {near[0]}"] if near else []
+    return faults
 
 
 def _keys(value: object) -> object:
@@ -45,6 +106,15 @@ def _origins(value: object) -> object:
     return origins
 
 
+def _http_address(value: str) -> str:
+    url = urlsplit(value)
+    if url.scheme not in ("http", "https") or not url.hostname or url.port == 0:
+        raise ValueError("must be an address such as http://history:8001")
+    return value
+
+
+HttpAddress = Annotated[str, AfterValidator(_http_address)]
+
 # pydantic-settings would read these as JSON; they have a form of their own.
 ApiKeys = Annotated[tuple[ApiKey, ...], NoDecode, BeforeValidator(_keys)]
 ApiKeysFile = Annotated[tuple[ApiKey, ...], NoDecode, BeforeValidator(_keys_in_file)]
@@ -59,6 +129,7 @@ class CommonSettings(LogSettings):
         frozen=True,
         extra="ignore",
         protected_namespaces=(),
+        allow_inf_nan=False,
         arbitrary_types_allowed=True,
         hide_input_in_errors=True,
         validate_default=True,

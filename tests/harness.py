@@ -49,6 +49,7 @@ def running_system(
     history_url = f"http://{HOST}:{history_port}"
     inference_url = f"http://{HOST}:{inference_port}"
     env = services.environment(
+        host=HOST,
         database_url=database_url,
         redis_url=redis_url,
         inference_url=inference_url,

@@ -22,6 +22,7 @@ from services.dashboard.settings import DashboardSettings
 from services.dashboard.watch import Watch
 from shared.observability.logs import configure_logging
 from shared.observability.metrics import Metrics, build_info
+from shared.settings import read_settings_or_exit
 from shared.version import VERSION
 from shared.web.conventions import NO_TELEMETRY, install_conventions
 from shared.web.health import Check, health_router
@@ -32,7 +33,7 @@ _RETRY_POLICY = RetryPolicy(attempts=2, total_s=5, attempt_s=3)
 
 def create_app(settings: DashboardSettings | None = None) -> FastAPI:
     """The dashboard; nothing is connected before it starts."""
-    settings = settings or DashboardSettings()
+    settings = settings or read_settings_or_exit(DashboardSettings)
     log_access = configure_logging(settings)
     key = settings.dashboard_api_key
     client = AsyncLoanPredictorClient(

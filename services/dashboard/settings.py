@@ -8,7 +8,7 @@ from pydantic_settings import SettingsConfigDict
 from shared.access.passwords import check_entry
 from shared.access.rate_limit import parse_limits
 from shared.observability.logs import LogSettings
-from shared.settings import RateLimit
+from shared.settings import HttpAddress, RateLimit
 
 
 class DashboardSettings(LogSettings):
@@ -18,8 +18,8 @@ class DashboardSettings(LogSettings):
         frozen=True, extra="ignore", env_ignore_empty=True, hide_input_in_errors=True
     )
 
-    inference_url: str = Field(default="http://127.0.0.1:8000")
-    history_url: str | None = Field(
+    inference_url: HttpAddress = Field(default="http://127.0.0.1:8000")
+    history_url: HttpAddress | None = Field(
         default="http://127.0.0.1:8001",
         description="None where one gateway at INFERENCE_URL stands before both services.",
     )
@@ -28,6 +28,7 @@ class DashboardSettings(LogSettings):
     )
     dashboard_password: Annotated[str, AfterValidator(check_entry)] | None = Field(
         default=None,
+        repr=False,
         description="scrypt:cost:salt:hash, as make password prints; without it only this machine"
         " may use the dashboard without signing in, and others with an API key of their own.",
     )

@@ -23,6 +23,8 @@ from services.history.database import DATABASE_ERRORS, open_engine, transaction
 from services.history.errors import StoreUnavailable
 from services.history.settings import HistorySettings
 from services.history.tables import AnyRow, audit_log
+from shared.observability.logs import take_over_output
+from shared.settings import read_settings_or_exit
 
 _LOCK_KEY: Final = 0x10A2_A0D1
 """Names the lock that whoever appends holds; see ``migrate`` for the other of its kind."""
@@ -164,7 +166,8 @@ async def _verify(settings: HistorySettings, noted: Head | None) -> Head:
 
 def main(arguments: Sequence[str]) -> int:
     """Verify; the exit code is 0 if the chain holds, else 1 with one line saying why not."""
-    settings = HistorySettings()
+    take_over_output()
+    settings = read_settings_or_exit(HistorySettings)
     try:
         noted = parse_head(arguments[0]) if arguments else None
         head = asyncio.run(_verify(settings, noted))

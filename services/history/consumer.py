@@ -34,6 +34,7 @@ from shared.contract.events import DEAD_LETTER_STREAM
 from shared.observability.logs import configure_logging, get_logger, take_over_output
 from shared.observability.tracing import Tracing, start_tracing
 from shared.redis import COMMAND_TIMEOUT_S, connect
+from shared.settings import read_settings_or_exit
 
 CONCURRENT_BATCHES: Final = 4
 """Batches in hand at a time: while the servers are at work on some, another is decoded. Each has a
@@ -385,7 +386,7 @@ def _collect_seldom() -> None:
 def main() -> int:
     """Consume; the exit code is 0 after SIGTERM or SIGINT."""
     take_over_output()
-    settings = HistorySettings()
+    settings = read_settings_or_exit(HistorySettings)
     configure_logging(settings)
     _collect_seldom()
     uvloop.run(consume(settings))

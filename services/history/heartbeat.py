@@ -13,7 +13,9 @@ from redis.exceptions import RedisError
 
 from services.history.settings import HistorySettings
 from shared.contract.events import CONSUMER_GROUP, STREAM
+from shared.observability.logs import take_over_output
 from shared.redis import connect
+from shared.settings import read_settings_or_exit
 
 BUSY_S: Final = 20.0
 """How long a batch may keep a consumer from reading before it counts as stuck."""
@@ -48,7 +50,8 @@ async def complaint(settings: HistorySettings, *, busy_s: float = BUSY_S) -> str
 
 def main() -> int:
     """Check once; the exit code is 0 if the consumer is at work, else 1 with the reason."""
-    reason = asyncio.run(complaint(HistorySettings()))
+    take_over_output()
+    reason = asyncio.run(complaint(read_settings_or_exit(HistorySettings)))
     if reason is not None:
         print(reason, file=sys.stderr)
     return 0 if reason is None else 1

@@ -30,6 +30,7 @@ from shared.observability.logs import configure_logging
 from shared.observability.metrics import Metrics, build_info
 from shared.observability.tracing import Tracing, start_tracing
 from shared.redis import connect, connect_in_turn
+from shared.settings import read_settings_or_exit
 from shared.version import VERSION
 from shared.web.conventions import NO_TELEMETRY, install_conventions
 from shared.web.direct import DirectMiddleware
@@ -51,7 +52,7 @@ def create_app(
 
     Traces go where the environment says unless ``tracing`` is given.
     """
-    settings = settings or HistorySettings()
+    settings = settings or read_settings_or_exit(HistorySettings)
     log_access = configure_logging(settings)
 
     tracing = tracing or start_tracing("history")

@@ -13,6 +13,7 @@ from sqlalchemy.ext.asyncio import create_async_engine
 from services.history.database import DATABASE_ERRORS
 from services.history.settings import HistorySettings
 from shared.observability.logs import get_logger, take_over_output
+from shared.settings import read_settings_or_exit
 
 _SCRIPTS: Final = Path(__file__).parent / "migrations"
 _LOCK_KEY: Final = 0x10A2_5EED
@@ -46,7 +47,7 @@ def _upgrade(connection: Connection) -> None:
 def main() -> int:
     """Migrate; the exit code is 0 when the schema is up to date, 1 with one line when not."""
     take_over_output()
-    settings = HistorySettings()
+    settings = read_settings_or_exit(HistorySettings)
     try:
         asyncio.run(migrate(settings.database_url))
     except DATABASE_ERRORS as error:

@@ -1,6 +1,8 @@
 """Settings of the history service and its consumer, from variables of the same names."""
 
+import os
 import socket
+from pathlib import Path
 from typing import Annotated
 
 from pydantic import BeforeValidator, Field
@@ -15,13 +17,15 @@ CACHE_PREFIX = "history"
 
 _DRIVER = "postgresql+asyncpg"
 _ACCEPTED = {"postgres", "postgresql", _DRIVER}
+_OPTIONS = {"host", "port", "ssl"}
+_SSL_MODES = ("disable", "allow", "prefer", "require", "verify-ca", "verify-full")
 
 
 def parse_database_url(value: object) -> URL:
     """The one form the engine takes, from any of the spellings that hosts hand out.
 
-    ``postgres://``, ``postgresql://`` and ``postgresql+asyncpg://`` name the same thing. The
-    query may carry ``host=/socket/folder`` and libpq's ``sslmode``, which asyncpg calls ``ssl``.
+    ``postgres://``, ``postgresql://`` and ``postgresql+asyncpg://`` mean the same. The options may
+    be ``host=/socket/folder``, ``port`` and libpq's ``sslmode``, which asyncpg calls ``ssl``.
     Raises ``ValueError`` for anything else, without repeating the value: it may hold a password.
     """
     if isinstance(value, URL):
@@ -38,7 +42,34 @@ def parse_database_url(value: object) -> URL:
     query = dict(url.query)
     if "sslmode" in query:
         query["ssl"] = query.pop("sslmode")
-    return url.set(drivername=_DRIVER, query=query)
+    if unknown := sorted(query.keys() - _OPTIONS):
+        raise ValueError(f"has the option {unknown[0]}; only host, port and sslmode are known")
+    _check_ssl_mode(query.get("ssl"))
+    url = url.set(drivername=_DRIVER, query=query)
+    _check_address(url)
+    return url
+
+
+def _check_ssl_mode(mode: object) -> None:
+    if mode is not None and mode not in _SSL_MODES:
+        raise ValueError(f"has an unknown sslmode; it is one of {', '.join(_SSL_MODES)}")
+    if mode in ("verify-ca", "verify-full"):
+        # Where the driver looks, too.
+        authorities = os.environ.get("PGSSLROOTCERT") or Path.home() / ".postgresql" / "root.crt"
+        if not Path(authorities).is_file():
+            raise ValueError(f"needs the authority's certificate for sslmode={mode}: PGSSLROOTCERT")
+
+
+def _check_address(url: URL) -> None:
+    try:
+        _, options = url.get_dialect()().create_connect_args(url)
+        ports = options.get("port", 5432)
+        for port in ports if isinstance(ports, list) else [ports]:
+            if not 0 < int(port) <= 65535:
+                raise ValueError
+        (url.host or "").encode("idna")
+    except (ArgumentError, ValueError):
+        raise ValueError("has a host or a port that cannot be used") from None
 
 
 # A URL is a tuple to pydantic-settings, which would read it as JSON.

@@ -33,6 +33,7 @@ from shared.observability.logs import configure_logging, get_logger
 from shared.observability.metrics import Metrics, build_info
 from shared.observability.tracing import Tracing, start_tracing
 from shared.redis import connect, connect_in_turn
+from shared.settings import read_settings_or_exit
 from shared.version import VERSION
 from shared.web.conventions import NO_TELEMETRY, install_conventions
 from shared.web.direct import DirectMiddleware
@@ -55,10 +56,10 @@ def create_app(
 ) -> FastAPI:
     """The service, with its models verified and loaded; nothing is connected before it starts.
 
-    Raises ``SystemExit``, with the reason in the log, when the bundle cannot be used.
+    Raises ``SystemExit``, with the reason in the log, when a setting or the bundle cannot be used.
     Traces go where the environment says unless ``tracing`` is given.
     """
-    settings = settings or InferenceSettings()
+    settings = settings or read_settings_or_exit(InferenceSettings)
     log_access = configure_logging(settings)
     try:
         bundle = load_bundle(settings.bundle_root, settings.bundle_version)

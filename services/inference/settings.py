@@ -6,7 +6,7 @@ from pydantic import Field, SecretStr
 
 from services.scoring.manifest import BUNDLE_ROOT
 from shared.access.rate_limit import parse_limits
-from shared.settings import CommonSettings, RateLimit
+from shared.settings import CommonSettings, HttpAddress, RateLimit
 
 
 class InferenceSettings(CommonSettings):
@@ -16,7 +16,7 @@ class InferenceSettings(CommonSettings):
     bundle_version: str | None = Field(
         default=None, description="Serve this version instead of the one CURRENT names."
     )
-    history_url: str = Field(
+    history_url: HttpAddress = Field(
         default="http://127.0.0.1:8001", description="The history service, for hand-over by HTTP."
     )
     publish_redis_deadline_s: float = Field(default=0.5, gt=0)
@@ -28,7 +28,9 @@ class InferenceSettings(CommonSettings):
         default=None, description="Key with the scope internal, for hand-over by HTTP."
     )
     allow_anonymous: bool = Field(
-        default=True, description="Whether callers without a key may ask for decisions."
+        default=False,
+        description="Whether callers without a key may ask for decisions; `make run` allows them on"
+        " a loopback address.",
     )
     rate_limit_predict: RateLimit = Field(
         default=parse_limits("100/hour"), description="Per address, for anonymous callers."

@@ -12,16 +12,16 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Final
 
-from pydantic import ValidationError
-
 from services.local import components as services
 from services.local import preflight, servers
+from services.local.config import check_settings
 from services.local.processes import CannotStart, Process
 from services.local.servers import Server
 from services.local.settings import LocalSettings
 from services.local.supervisor import Supervisor
 from shared.access.api_keys import KEY_SCOPES, mint_key
 from shared.contract.events import EXAMPLE
+from shared.settings import UnusableSettings
 
 _JSON: Final = "-H 'Content-Type: application/json'"
 _STOP_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -32,17 +32,14 @@ def main() -> int:
     try:
         for number in _STOP_SIGNALS:
             signal.signal(number, signal.default_int_handler)
-        settings = LocalSettings()
+        settings = check_settings()
         folder = settings.local_data.resolve()
         with preflight.only_run_in(folder):
             for name in preflight.clear_leftovers(folder / "logs"):
                 _say(f"stopped {name}, which a former run had left behind")
             preflight.check_ports(settings)
             _run(settings, folder)
-    except ValidationError as error:
-        for fault in error.errors():
-            print(f"{str(fault['loc'][0]).upper()}: {fault['msg']}.", file=sys.stderr)
-    except CannotStart as error:
+    except (UnusableSettings, CannotStart) as error:
         print(error, file=sys.stderr)
     except KeyboardInterrupt:
         return 0
@@ -53,10 +50,10 @@ def _run(settings: LocalSettings, folder: Path) -> None:
     began = time.monotonic()
     logs = folder / "logs"
     host = settings.local_host
-    inference_url = _url(host, settings.inference_port)
-    history_url = _url(host, settings.history_port)
-    dashboard_url = _url(host, settings.dashboard_port)
-    consumer_url = _url(host, settings.metrics_port)
+    inference_url = services.service_url(host, settings.inference_port)
+    history_url = services.service_url(host, settings.history_port)
+    dashboard_url = services.service_url(host, settings.dashboard_port)
+    consumer_url = services.service_url(host, settings.metrics_port)
     with ExitStack() as stack:
         _say("Starting (Ctrl-C stops it)")
         database_url, database = _server(
@@ -67,6 +64,7 @@ def _run(settings: LocalSettings, folder: Path) -> None:
         )
         api_key = _local_key(folder / "api-key")
         env = services.environment(
+            host=host,
             database_url=database_url,
             redis_url=redis_url,
             inference_url=inference_url,
@@ -107,10 +105,6 @@ def _server(
     server = embedded()
     stack.callback(server.close)
     return server.url, [server.process]
-
-
-def _url(host: str, port: int) -> str:
-    return f"http://{services.reachable_host(host)}:{port}"
 
 
 def _local_key(path: Path) -> str:

@@ -3,7 +3,9 @@
 import os
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from http.client import HTTPConnection, HTTPException
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Final
 
@@ -17,12 +19,20 @@ _EVERY_ADDRESS: Final = "0.0.0.0"  # noqa: S104 - compared with, not bound
 
 
 def environment(
-    *, database_url: str, redis_url: str, inference_url: str, history_url: str, api_key: str
+    *,
+    host: str,
+    database_url: str,
+    redis_url: str,
+    inference_url: str,
+    history_url: str,
+    api_key: str,
 ) -> dict[str, str]:
-    """What every process is told, on top of what this one was told itself.
+    """The environment of every process: this one's, and where everything is.
 
     ``api_key`` may do everything, without limit. The services get a key of their own among
     themselves, and the dashboard one that does what people do there; both are new each time.
+    Callers without a key may ask for decisions if ``host`` is a loopback address, unless
+    ``ALLOW_ANONYMOUS`` says otherwise.
     """
     internal_key, internal_entry = mint_key("services", ["internal"])
     dashboard_key, dashboard_entry = mint_key("dashboard", DASHBOARD_SCOPES)
@@ -32,16 +42,20 @@ def environment(
         internal_entry,
         dashboard_entry,
     ]
-    return os.environ | {
-        "DATABASE_URL": database_url,
-        "REDIS_URL": redis_url,
-        "INFERENCE_URL": inference_url,
-        "HISTORY_URL": history_url,
-        "INTERNAL_API_KEY": internal_key,
-        "DASHBOARD_API_KEY": dashboard_key,
-        "API_KEYS": " ".join(entries),
-        "SHUTDOWN_GRACE_S": str(_FINISH_REQUESTS_S),
-    }
+    return (
+        {"ALLOW_ANONYMOUS": str(is_loopback(host))}
+        | os.environ
+        | {
+            "DATABASE_URL": database_url,
+            "REDIS_URL": redis_url,
+            "INFERENCE_URL": inference_url,
+            "HISTORY_URL": history_url,
+            "INTERNAL_API_KEY": internal_key,
+            "DASHBOARD_API_KEY": dashboard_key,
+            "API_KEYS": " ".join(entries),
+            "SHUTDOWN_GRACE_S": str(_FINISH_REQUESTS_S),
+        }
+    )
 
 
 def migrate(environment: Mapping[str, str]) -> None:
@@ -81,6 +95,18 @@ def consumer(
 def reachable_host(host: str) -> str:
     """The address at which this machine reaches what listens on ``host``."""
     return "127.0.0.1" if host == _EVERY_ADDRESS else host
+
+
+def service_url(host: str, port: int) -> str:
+    """The address of a service that listens on ``host``, for this machine."""
+    return f"http://{reachable_host(host)}:{port}"
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine reaches what listens on ``host``."""
+    with suppress(ValueError):
+        return ip_address(host).is_loopback
+    return host == "localhost"
 
 
 def _api(name: str, environment: Mapping[str, str], *, host: str, port: int, logs: Path) -> Process:

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 
 from services.local import servers
 from services.local.settings import LocalSettings
+from shared.settings import UnusableSettings, read_settings
 
 _NO_DATABASE = (
     "No database can be reached: nothing runs in {folder}. Start `make run`, or set DATABASE_URL."
@@ -22,7 +23,11 @@ def main(arguments: Sequence[str]) -> int:
 
     Nothing is started for it.
     """
-    settings = LocalSettings()
+    try:
+        settings = read_settings(LocalSettings)
+    except UnusableSettings as error:
+        print(error, file=sys.stderr)
+        return 1
     folder = settings.local_data.resolve()
     url = settings.database_url or servers.running_postgres_url(folder / "postgres")
     if url is None:

@@ -228,4 +228,7 @@ def parse_limits(text: str) -> Limits:
 
     Raises ``ValueError`` for anything else.
     """
-    return () if text == UNLIMITED else tuple(parse_many(text))
+    try:
+        return () if text == UNLIMITED else tuple(parse_many(text))
+    except ValueError:
+        raise ValueError("must be a limit such as 100/hour or 200/hour;1000/day") from None

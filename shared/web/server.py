@@ -14,12 +14,13 @@ from time import monotonic
 from types import FrameType
 from typing import Annotated, Final
 
-from pydantic import BeforeValidator, Field, IPvAnyNetwork, ValidationError
+from pydantic import BeforeValidator, Field, IPvAnyNetwork
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from uvicorn import Config, Server
 from uvicorn.config import STARTUP_FAILURE
 
 from shared.observability.logs import get_logger, take_over_output
+from shared.settings import read_settings_or_exit
 from shared.web.health import DRAINING
 
 _CLOSE: Final = (b"connection", b"close")
@@ -44,7 +45,9 @@ Networks = Annotated[tuple[IPvAnyNetwork, ...], NoDecode, BeforeValidator(_netwo
 class ServerSettings(BaseSettings):
     """How a service leaves and which proxies it trusts, from environment variables."""
 
-    model_config = SettingsConfigDict(frozen=True, extra="ignore", hide_input_in_errors=True)
+    model_config = SettingsConfigDict(
+        frozen=True, extra="ignore", hide_input_in_errors=True, allow_inf_nan=False
+    )
 
     forwarded_allow_ips: Networks = Field(
         default=(),
@@ -59,6 +62,7 @@ class ServerSettings(BaseSettings):
     )
     root_path: str = Field(
         default="",
+        pattern="^(/.*[^/])?$",
         description="The path prefix under which a gateway serves the app and which it strips.",
     )
     shutdown_grace_s: int = Field(
@@ -182,13 +186,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--port", type=int, default=8000)
     options = parser.parse_args(arguments)
     take_over_output()
-    try:
-        settings = ServerSettings()
-    except ValidationError as error:
-        for fault in error.errors():
-            name = str(fault["loc"][0]).upper()
-            _log.critical("unusable setting", setting=name, reason=fault["msg"])
-        return 2
+    settings = read_settings_or_exit(ServerSettings)
     trusted = [str(network) for network in settings.forwarded_allow_ips]
     config = Config(
         options.app,
@@ -206,6 +204,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         timeout_keep_alive=_KEEP_ALIVE_S,
         timeout_graceful_shutdown=settings.shutdown_grace_s,
     )
+    config.load()  # first: a service that cannot start listens on no port
     server = DrainingServer(config, drain_s=settings.drain_s)
     server.run([config.bind_socket()])
     return 0 if server.started else STARTUP_FAILURE

@@ -70,7 +70,8 @@ class Stack:
         )
         text += f"GATEWAY_PORT={port}\nGATEWAY_SUBNET={_SUBNET}\n"
         text += (
-            f"PROMETHEUS_PORT={prometheus_port}\nRATE_LIMIT_PREDICT={ANONYMOUS_LIMITED_TO}/hour\n"
+            f"PROMETHEUS_PORT={prometheus_port}\nALLOW_ANONYMOUS=true\n"
+            f"RATE_LIMIT_PREDICT={ANONYMOUS_LIMITED_TO}/hour\n"
         )
         self.env_file.touch(mode=0o600)
         self.env_file.write_text(text)

@@ -37,6 +37,7 @@ def _environment(
 ) -> dict[str, str]:
     return (
         services.environment(
+            host=HOST,
             database_url=database_url,
             redis_url=redis_url,
             inference_url=f"http://{HOST}:{free_port()}",

@@ -4,6 +4,7 @@ import pytest
 from pydantic import ValidationError
 
 from services.history.settings import HistorySettings, parse_database_url
+from shared.settings import UnusableSettings, read_settings
 
 
 @pytest.mark.parametrize("scheme", ["postgres", "postgresql", "postgresql+asyncpg"])
@@ -21,6 +22,32 @@ def test_socket_folder_and_sslmode_in_the_query_are_understood(
     """A socket folder stays as it is; libpq's sslmode becomes the driver's ssl."""
     monkeypatch.setenv("DATABASE_URL", "postgres://me@/loans?host=/run/pg&sslmode=require")
     assert dict(HistorySettings().database_url.query) == {"host": "/run/pg", "ssl": "require"}
+
+
+@pytest.mark.parametrize(
+    ("address", "reason"),
+    [
+        ("db/x?statement_cache_size=0", "has the option statement_cache_size"),
+        ("db/x?sslmode=strict", "has an unknown sslmode"),
+        ("db/x?sslmode=verify-full", "needs the authority's certificate"),
+        ("db/x?sslmode=require&sslmode=disable", "has an unknown sslmode"),
+        ("db:99999/x", "has a host or a port that cannot be used"),
+        ("/x?host=/run/pg&port=many", "has a host or a port that cannot be used"),
+        ("/x?host=one,two", "has a host or a port that cannot be used"),
+        (f"{'a' * 64}/x", "has a host or a port that cannot be used"),
+    ],
+)
+def test_unusable_options_of_the_url_are_one_sentence(
+    monkeypatch: pytest.MonkeyPatch, address: str, reason: str
+) -> None:
+    """At the start, not as an error of each request."""
+    monkeypatch.setenv("HOME", "/nonexistent")
+    monkeypatch.setenv("DATABASE_URL", f"postgresql://me:hunter2@{address}")
+    with pytest.raises(UnusableSettings) as caught:
+        read_settings(HistorySettings)
+    [fault] = caught.value.faults
+    assert fault.startswith(f"DATABASE_URL: {reason}")
+    assert "hunter2" not in fault
 
 
 @pytest.mark.parametrize("url", ["", "mysql://me:hunter2@db/loans", "postgres://me:hunter2@db:x/y"])

@@ -22,6 +22,7 @@ def settings(redis_url: str) -> InferenceSettings:
         redis_url=redis_url,
         history_url=f"http://{HOST}:{free_port()}",
         api_keys=parse_keys(keys.ENTRY),
+        allow_anonymous=True,
     )
 
 

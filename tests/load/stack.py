@@ -47,6 +47,7 @@ class Bench:
     def environment(self, *, database: str = "postgres", redis_number: int = 0) -> dict[str, str]:
         """Return a service's environment: a database of the server, and a keyspace of Redis."""
         return services.environment(
+            host=HOST,
             database_url=self.database_url(database),
             redis_url=self.redis.url.replace("db=0", f"db={redis_number}"),
             inference_url=f"http://{HOST}:1",

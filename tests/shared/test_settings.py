@@ -6,7 +6,7 @@ import pytest
 from pydantic import ValidationError
 
 from shared.access.api_keys import mint_key
-from shared.settings import CommonSettings
+from shared.settings import CommonSettings, UnusableSettings, read_settings
 
 
 def test_origins_are_a_list_between_spaces(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -52,3 +52,26 @@ def test_unusable_file_of_keys_stops_the_start(
     monkeypatch.setenv("API_KEYS_FILE", str(file))
     with pytest.raises(ValidationError, match="api_keys_file"):
         CommonSettings()
+
+
+@pytest.mark.parametrize("given", ["RATE_LIMIT_OTHE", "REDIS_ULR", "rate_limits_other"])
+def test_misspelt_setting_is_named_with_its_nearest(
+    monkeypatch: pytest.MonkeyPatch, given: str
+) -> None:
+    """Otherwise the default would hold and seem to be what was asked for."""
+    monkeypatch.setenv(given, "1/hour")
+    with pytest.raises(UnusableSettings) as caught:
+        read_settings(CommonSettings)
+    nearest = "REDIS_URL" if given == "REDIS_ULR" else "RATE_LIMIT_OTHER"
+    assert caught.value.faults == [
+        f"{given.upper()}: there is no such setting; the nearest is {nearest}"
+    ]
+
+
+def test_variable_beside_the_setting_it_resembles_is_another_program_s(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Hosts set REDIS_URI beside REDIS_URL; nothing is hidden then."""
+    monkeypatch.setenv("REDIS_URI", "redis://elsewhere")
+    monkeypatch.setenv("REDIS_URL", "redis://here")
+    assert read_settings(CommonSettings).redis_url == "redis://here"

@@ -33,6 +33,7 @@ def test_forwarded_address_counts_only_from_a_trusted_proxy(
     """Whoever calls directly cannot get around its limit by naming other addresses."""
     port = free_port()
     env = services.environment(
+        host=HOST,
         database_url="postgresql:///absent",
         redis_url=redis_url,
         inference_url=f"http://{HOST}:{free_port()}",

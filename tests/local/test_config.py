@@ -1,0 +1,149 @@
+"""Unusable settings are one line each, before anything starts; and ``make config``."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from services.dashboard.settings import DashboardSettings
+from services.history.settings import HistorySettings
+from services.inference.settings import InferenceSettings
+from services.local import config
+from services.local.components import environment
+from services.local.settings import LocalSettings
+from shared.access.passwords import password_entry
+from shared.settings import UnusableSettings
+from shared.web.server import ServerSettings
+
+_SERVE = ["shared.web.server", "--port", "0"]
+_HISTORY = {"RETENTION_DAYS": "-1", "DATABASE_URL": "postgresql://db/x?statement_cache_size=0"}
+_PROCESSES = [
+    ([*_SERVE, "services.inference.main:create_app"], {"RATE_LIMIT_PREDICT": "lots"}),
+    ([*_SERVE, "services.inference.main:create_app"], {"RATE_LIMIT_PREDIC": "5/hour"}),
+    ([*_SERVE, "services.inference.main:create_app"], {"HISTORY_URL": "history:8001"}),
+    ([*_SERVE, "services.inference.main:create_app"], {"DRAIN_S": "inf"}),
+    ([*_SERVE, "services.history.main:create_app"], _HISTORY),
+    ([*_SERVE, "services.dashboard.main:create_app"], {"DASHBOARD_PASSWORD": "secret"}),
+    (["services.history.consumer"], _HISTORY),
+    (["services.history.migrate"], _HISTORY),
+    (["services.history.audit"], _HISTORY),
+    (["services.history.heartbeat"], _HISTORY),
+]
+
+
+@pytest.mark.parametrize(("command", "unusable"), _PROCESSES)
+def test_unusable_settings_of_a_process_are_one_line_each(
+    command: list[str], unusable: dict[str, str]
+) -> None:
+    env = os.environ | {"LOG_FORMAT": "json", **unusable}
+    done = subprocess.run(
+        [sys.executable, "-m", *command], env=env, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 2
+    assert done.stdout == ""
+    said = [json.loads(line) for line in done.stderr.splitlines()]
+    assert {line["event"] for line in said} == {"unusable setting"}
+    assert sorted(line["setting"] for line in said) == sorted(unusable)
+
+
+def test_local_run_names_every_process_s_faults_before_it_starts_anything(tmp_path: Path) -> None:
+    unusable = {
+        "INFERENCE_PORT": "0",
+        "RATE_LIMIT_PREDIC": "5/hour",
+        "RETENTION_DAYS": "-1",
+        "DASHBOARD_PASSWORD": "secret",
+        "FORWARDED_ALLOW_IPS": "proxy",
+    }
+    data = tmp_path / "data"
+    env = os.environ | unusable | {"LOCAL_DATA": str(data)}
+    done = subprocess.run(
+        [sys.executable, "-m", "services.local"],
+        env=env,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert done.stdout == ""
+    lines = done.stderr.splitlines()
+    assert sorted(line.partition(": ")[0] for line in lines) == sorted(unusable)
+    assert not data.exists()
+
+
+def test_settings_in_force_are_printed_without_their_secrets(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    entry = password_entry("hunter2")
+    monkeypatch.setattr(os, "environ", os.environ.copy())
+    monkeypatch.setenv("RATE_LIMIT_PREDICT", "7/hour")
+    monkeypatch.setenv("DATABASE_URL", "postgresql://me:hunter2@db/loans")
+    monkeypatch.setenv("REDIS_URL", "redis://:hunter2@cache:6379/0")
+    monkeypatch.setenv("DASHBOARD_PASSWORD", entry)
+    assert config.main([]) == 0
+    said = capsys.readouterr().out
+    assert "  RATE_LIMIT_PREDICT=7 per 1 hour\n" in said
+    assert "  RATE_LIMIT_BENCHMARK=10 per 1 hour  (default)\n" in said
+    assert "@db/loans" in said
+    assert "@cache:6379/0" in said
+    assert "DASHBOARD_PASSWORD=(hidden)" in said
+    assert "hunter2" not in said
+    assert entry not in said
+
+
+def test_file_of_the_containers_is_checked_alike(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Compose passes on only the names it knows, so a misspelt one would never be missed."""
+    monkeypatch.setattr(os, "environ", os.environ.copy())
+    file = tmp_path / ".env"
+    file.write_text("RATE_LIMIT_OTHER=9/hour\nPOSTGRES_PASSWORD=x\n", encoding="utf-8")
+    assert config.main([str(file)]) == 0
+    assert "  RATE_LIMIT_OTHER=9 per 1 hour\n" in capsys.readouterr().out
+    file.write_text("GATEWAY_PROT=9090\nRATE_LIMIT_OTHER=lots\n", encoding="utf-8")
+    assert config.main([str(file)]) == 1
+    assert [line.partition(": ")[0] for line in capsys.readouterr().err.splitlines()] == [
+        "GATEWAY_PROT",
+        "RATE_LIMIT_OTHER",
+    ]
+
+
+def test_no_setting_is_taken_for_another_one_misspelt(monkeypatch: pytest.MonkeyPatch) -> None:
+    kinds = (ServerSettings, InferenceSettings, HistorySettings, DashboardSettings, LocalSettings)
+    usable = {
+        name.upper(): str(field.default)
+        for kind in kinds
+        for name, field in kind.model_fields.items()
+        if isinstance(field.default, int | float | str) and field.default != ""
+    }
+    for name, value in usable.items():
+        with monkeypatch.context() as alone:
+            alone.setenv(name, value)
+            config.check_settings()
+    monkeypatch.setenv("INFERENCE_POR", "1")
+    with pytest.raises(UnusableSettings):
+        config.check_settings()
+
+
+@pytest.mark.parametrize(
+    ("host", "allowed"),
+    [("127.0.0.1", True), ("::1", True), ("localhost", True), ("0.0.0.0", False), ("db", False)],  # noqa: S104 - not bound
+)
+def test_callers_without_a_key_are_allowed_by_default_only_on_a_loopback_address(
+    monkeypatch: pytest.MonkeyPatch, host: str, allowed: bool
+) -> None:
+    def in_force() -> bool:
+        env = environment(
+            host=host, database_url="", redis_url="", inference_url="", history_url="", api_key="x"
+        )
+        with monkeypatch.context() as run:
+            run.setenv("ALLOW_ANONYMOUS", env["ALLOW_ANONYMOUS"])
+            return InferenceSettings().allow_anonymous
+
+    assert in_force() is allowed
+    monkeypatch.setenv("ALLOW_ANONYMOUS", str(not allowed))
+    assert in_force() is not allowed
+    monkeypatch.delenv("ALLOW_ANONYMOUS")
+    assert not InferenceSettings().allow_anonymous
