@@ -102,7 +102,7 @@ def _shown(value: object, missing: str = "") -> str:
     if isinstance(value, tuple):
         return "; ".join(map(_shown, value))
     if isinstance(value, ApiKey):
-        return f"{value.client.name} may {', '.join(sorted(value.client.scopes))}"
+        return f"{value.caller.name} may {', '.join(sorted(value.caller.scopes))}"
     return _PASSWORD.sub(r"\1:***@", str(value))
 
 
