@@ -13,7 +13,7 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.sdk.trace.sampling import DEFAULT_ON
 
-from shared.observability.tracing import Tracing
+from shared.observability.tracing import SpanTracing, Tracing
 from tests.harness import HOST
 
 TRACE: str = f"{0xABC:032x}"
@@ -28,7 +28,7 @@ def traces(*, share: float) -> Iterator[tuple[Tracing, InMemorySpanExporter]]:
     kept = InMemorySpanExporter()
     provider = TracerProvider(sampler=DEFAULT_ON, shutdown_on_exit=False)
     provider.add_span_processor(SimpleSpanProcessor(kept))
-    yield Tracing(provider, share=share), kept
+    yield SpanTracing(provider, share=share), kept
     provider.shutdown()
 
 

@@ -32,7 +32,7 @@ from services.history.settings import CACHE_PREFIX, HistorySettings
 from services.history.stream import Entry
 from shared.contract.events import DEAD_LETTER_STREAM
 from shared.observability.logs import configure_logging, get_logger, take_over_output
-from shared.observability.tracing import Tracing, start_tracing
+from shared.observability.tracing import NO_TRACING, Tracing, start_tracing
 from shared.redis import COMMAND_TIMEOUT_S, connect
 from shared.settings import read_settings_or_exit
 
@@ -118,7 +118,7 @@ class Consumer:
         reader: Redis,
         redis: Redis,
         cache: Cache,
-        tracing: Tracing | None = None,
+        tracing: Tracing = NO_TRACING,
     ) -> None:
         self._settings = settings
         self._engine = engine
@@ -251,9 +251,8 @@ class Consumer:
                     raise Unfinished from error
                 await self._pause("postgres", error, failures)
             else:
-                if self._tracing is not None:
-                    events = (event for _, event in origins)
-                    self._tracing.committed(events, rows=len(rows), began_ns=began_ns)
+                events = (event for _, event in origins)
+                self._tracing.committed(events, rows=len(rows), began_ns=began_ns)
                 took_s = (time.time_ns() - began_ns) / 1e9
                 self.figures.committed(batch=len(rows), new=new, took_s=took_s)
                 return
@@ -368,8 +367,7 @@ async def consume(settings: HistorySettings) -> None:
         await reader.aclose()
         await redis.aclose()
         await engine.dispose()
-        if tracing is not None:
-            await tracing.close()
+        await tracing.close()
 
 
 def _collect_seldom() -> None:

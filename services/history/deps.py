@@ -29,7 +29,7 @@ class Resources:
     engine: AsyncEngine
     redis: Redis
     cache: Cache
-    tracing: Tracing | None
+    tracing: Tracing
     metrics: Metrics
     erasing: asyncio.Lock = field(default_factory=asyncio.Lock)
 

@@ -13,13 +13,13 @@ from services.history.errors import StoreUnavailable
 from services.history.recorder import Undecodable, read_row, store
 from shared.contract.errors import MAX_FAULTS, Fault, InvalidInput
 from shared.observability.logs import get_logger
-from shared.observability.tracing import Tracing
+from shared.observability.tracing import NO_TRACING, Tracing
 
 _log = get_logger(__name__)
 
 
 async def take_in(
-    engine: AsyncEngine, cache: Cache, body: bytes, *, tracing: Tracing | None = None
+    engine: AsyncEngine, cache: Cache, body: bytes, *, tracing: Tracing = NO_TRACING
 ) -> None:
     """Return once every event of ``body``, one JSON per line, is committed.
 
@@ -36,8 +36,7 @@ async def take_in(
         if not is_outage(error):
             raise
         raise StoreUnavailable("The database does not answer; try again shortly.") from error
-    if tracing is not None:
-        tracing.committed(body.split(b"\n"), rows=len(rows), began_ns=began_ns)
+    tracing.committed(body.split(b"\n"), rows=len(rows), began_ns=began_ns)
     try:
         await cache.invalidate()
     except (RedisError, OSError) as error:

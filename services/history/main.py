@@ -77,8 +77,7 @@ def create_app(
             await resources.cache.aclose()
             await resources.redis.aclose()
             await resources.engine.dispose()
-            if tracing is not None:
-                await tracing.close()
+            await tracing.close()
 
     app: FastAPI = FastAPIOffline(
         title=TITLE,
@@ -116,9 +115,7 @@ def create_app(
     return app
 
 
-def _build_resources(
-    settings: HistorySettings, tracing: Tracing | None, metrics: Metrics
-) -> Resources:
+def _build_resources(settings: HistorySettings, tracing: Tracing, metrics: Metrics) -> Resources:
     return Resources(
         settings=settings,
         tracing=tracing,

@@ -1,6 +1,6 @@
-"""What the service tells of its models: documents made once from the bundle, each with an ETag.
+"""The documents about the served models: made once from the bundle, each with an ETag.
 
-Figures are the manifest's own, intervals and baselines included; nothing is computed here.
+Every number is the manifest's own, intervals and baselines included; nothing is computed here.
 """
 
 from collections.abc import Mapping
@@ -25,7 +25,6 @@ from services.scoring.manifest import (
 )
 from services.scoring.registry import Bundle
 from services.scoring.rules import FIELD_RULES, WARNING_RULES, FieldRule
-from shared.contract.events import ModelName
 
 MAX_AGE_S: Final = 3600
 MARKDOWN: Final = "text/markdown"
@@ -37,9 +36,9 @@ class _Document(BaseModel):
 
 
 class ModelSummary(_Document):
-    """One served model in a line."""
+    """One served model in brief."""
 
-    name: ModelName
+    name: str
     title: str
     champion: bool
     accuracy: Interval
@@ -51,7 +50,7 @@ class ModelList(_Document):
     """The served models."""
 
     version: str
-    champion: ModelName
+    champion: str
     champion_reason: str
     models: list[ModelSummary]
 
@@ -59,7 +58,7 @@ class ModelList(_Document):
 class ModelDetail(_Document):
     """Everything measured of one model."""
 
-    name: ModelName
+    name: str
     version: str
     champion: bool
     details: TrainedModel
@@ -67,7 +66,7 @@ class ModelDetail(_Document):
 
 
 class ComparedModel(_Document):
-    """One model beside the others."""
+    """One model, in comparison with the others."""
 
     title: str
     cross_validation: CrossValidation
@@ -77,21 +76,21 @@ class ComparedModel(_Document):
 
 
 class ModelComparison(_Document):
-    """The models beside each other and beside rules that need no model."""
+    """The models compared with each other and with rules that need no model."""
 
     version: str
-    champion: ModelName
+    champion: str
     champion_reason: str
     data: Data
     evaluation: Evaluation
-    models: dict[ModelName, ComparedModel]
+    models: dict[str, ComparedModel]
     baselines: dict[BaselineName, Baseline]
 
 
 class ChampionInfo(_Document):
     """The deciding model, and the bundle it came in."""
 
-    name: ModelName
+    name: str
     version: str
     champion_reason: str
     threshold: float
@@ -102,14 +101,14 @@ class ChampionInfo(_Document):
 
 
 class WarningRule(_Document):
-    """One reason to look twice."""
+    """A condition that an answer warns of."""
 
     code: str
     message: str
 
 
 class ValidationRules(_Document):
-    """What an application must be, and what is warned about, as data."""
+    """The rules for an application and the reasons for warnings, as data."""
 
     fields: tuple[FieldRule, ...]
     warnings: list[WarningRule]
@@ -119,7 +118,7 @@ class ValidationRules(_Document):
 
 @dataclass(frozen=True)
 class Document:
-    """The bytes of an answer made once, with their strong ETag."""
+    """An answer whose bytes are made once, with their strong ETag."""
 
     body: bytes
     etag: str
@@ -137,7 +136,7 @@ class Document:
         return cls(body=body, etag=etag, media_type=media_type)
 
     def respond(self, request: Request) -> Response:
-        """The document, or 304 where the client's copy is still right (RFC 9110, 13.1.2)."""
+        """The document, or 304 if the client's copy is current (RFC 9110, section 13.1.2)."""
         headers = {"etag": self.etag, "cache-control": f"max-age={MAX_AGE_S}"}
         held = request.headers.get("if-none-match", "")
         tags = {tag.strip().removeprefix("W/") for tag in held.split(",")}

@@ -5,8 +5,9 @@ from dataclasses import dataclass
 from redis.asyncio import Redis
 from starlette.types import Scope
 
-from services.inference.catalogue import Catalogue
-from services.inference.idempotency import Idempotency
+from services.inference.catalogue import Catalogue, build_catalogue
+from services.scoring.decisions import Served
+from services.scoring.idempotency import Idempotency
 from services.scoring.metrics import DecisionMetrics
 from services.scoring.publisher import Publisher
 from services.scoring.registry import Bundle
@@ -14,15 +15,31 @@ from shared.observability.metrics import Metrics
 
 
 @dataclass(frozen=True)
-class Resources:
-    """The service's state between requests: models that never change, and connections."""
+class DocumentedBundle(Served):
+    """A served bundle and the documents about it."""
 
-    bundle: Bundle
     catalogue: Catalogue
+
+
+def serve(bundle: Bundle, decision_metrics: DecisionMetrics) -> DocumentedBundle:
+    """Everything that is served of ``bundle``."""
+    decision_metrics.expect(bundle)
+    return DocumentedBundle(
+        bundle=bundle, metrics=decision_metrics, catalogue=build_catalogue(bundle)
+    )
+
+
+@dataclass
+class Resources:
+    """The service's state between requests.
+
+    ``served`` may be replaced at any time, in one assignment; a handler reads it once.
+    """
+
+    served: DocumentedBundle
     publisher: Publisher
     idempotency: Idempotency
     redis: Redis
-    figures: DecisionMetrics
     metrics: Metrics
 
 

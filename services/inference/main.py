@@ -3,7 +3,7 @@
 ``python -m shared.web.server services.inference.main:create_app``
 """
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager, suppress
 
 import httpx
@@ -13,12 +13,11 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from services.inference import routes
-from services.inference.catalogue import build_catalogue
-from services.inference.deps import Resources, resources_of
-from services.inference.idempotency import Idempotency
+from services.inference.deps import Resources, resources_of, serve
 from services.inference.settings import InferenceSettings
+from services.scoring.idempotency import Idempotency
 from services.scoring.manifest import BundleError
-from services.scoring.metrics import DecisionMetrics, bundle_info
+from services.scoring.metrics import DecisionMetrics
 from services.scoring.publisher import Publisher, http_sink, redis_sink
 from services.scoring.registry import load_bundle
 from shared.access.api_keys import anonymous
@@ -30,7 +29,8 @@ from shared.access.middleware import (
 )
 from shared.access.rate_limit import RateLimits
 from shared.observability.logs import configure_logging, get_logger
-from shared.observability.metrics import Metrics, build_info
+from shared.observability.metrics import Metrics, Sample, build_info
+from shared.observability.metrics.names import BUNDLE_INFO
 from shared.observability.tracing import Tracing, start_tracing
 from shared.redis import connect, connect_in_turn
 from shared.settings import read_settings_or_exit
@@ -45,7 +45,7 @@ _log = get_logger(__name__)
 
 TITLE = "Loan predictor: inference"
 DESCRIPTION = """
-Decides loan applications with four scikit-learn models served by ONNX Runtime.
+Decides loan applications with scikit-learn models served by ONNX Runtime.
 Every decision that is answered has been recorded first; what cannot be recorded is answered with
 503. Gender and marital status are recorded for fairness monitoring and never scored.
 """
@@ -70,10 +70,9 @@ def create_app(
     tracing = tracing or start_tracing("inference")
     rate_limits = RateLimits(KEY_BUCKET, "predict", "benchmark", "other")
     metrics = Metrics()
-    figures = DecisionMetrics(bundle)
-    metrics.read_from(
-        build_info("inference"), bundle_info(bundle), rate_limits.samples, figures.samples
-    )
+    decision_metrics = DecisionMetrics()
+    served = serve(bundle, decision_metrics)
+    metrics.read_from(build_info("inference"), rate_limits.samples, decision_metrics.samples)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[dict[str, Resources]]:
@@ -101,21 +100,19 @@ def create_app(
                 deadline_s=settings.idempotency_deadline_s,
                 pending_s=_pending_s(settings),
             )
-            metrics.read_from(publisher.samples, idempotency.samples)
-            yield {
-                "resources": Resources(
-                    bundle=bundle,
-                    catalogue=build_catalogue(bundle),
-                    publisher=publisher,
-                    idempotency=idempotency,
-                    redis=redis,
-                    figures=figures,
-                    metrics=metrics,
-                )
-            }
+            resources = Resources(
+                served=served,
+                publisher=publisher,
+                idempotency=idempotency,
+                redis=redis,
+                metrics=metrics,
+            )
+            metrics.read_from(
+                publisher.samples, idempotency.samples, lambda: _bundle_info(resources)
+            )
+            yield {"resources": resources}
             await publisher.drain()
-            if tracing is not None:
-                await tracing.close()
+            await tracing.close()
 
     app: FastAPI = FastAPIOffline(
         title=TITLE,
@@ -180,15 +177,20 @@ def _pending_s(settings: InferenceSettings) -> float:
     return 2 * deadlines_s + _PENDING_SLACK_S
 
 
+def _bundle_info(resources: Resources) -> Iterable[Sample]:
+    manifest = resources.served.bundle.manifest
+    yield Sample(BUNDLE_INFO, 1, (manifest.version, manifest.champion))
+
+
 def _checks(request: Request) -> Sequence[Check]:
     resources = resources_of(request.scope)
 
     async def bundle() -> dict[str, object]:
-        manifest = resources.bundle.manifest
+        manifest = resources.served.bundle.manifest
         return {
             "version": manifest.version,
             "champion": manifest.champion,
-            "models": sorted(resources.bundle.models),
+            "models": sorted(manifest.models),
         }
 
     # Without Redis decisions are handed over by HTTP, so the service is only degraded.

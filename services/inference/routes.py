@@ -1,42 +1,40 @@
-"""The HTTP face of the service: parse, one call, answer."""
+"""The routes of the service: each parses, makes one call and answers."""
 
-from collections.abc import Mapping
 from time import perf_counter
-from typing import Annotated, Any, Final, get_args
-from uuid import UUID
+from typing import Annotated, Any, Final
 
 from fastapi import APIRouter, Path, Request, Response
 from pydantic import BaseModel
-from pydantic_core import from_json, to_json
-from starlette.types import Scope
+from pydantic_core import to_json
 
 from services.inference.catalogue import (
     MARKDOWN,
     PNG,
     ChampionInfo,
-    Document,
     ModelComparison,
     ModelDetail,
     ModelList,
     ValidationRules,
 )
-from services.inference.deps import Resources, resources_of
-from services.inference.idempotency import HEADER_DOC, NamedRequest, idempotency_key
+from services.inference.deps import resources_of
+from services.inference.idempotency import HEADER_DOC, idempotency_key, named_request
 from services.inference.schemas import Benchmark, ValidationReport
-from services.scoring.decisions import benchmark, decide, id_of, recorded_event
+from services.scoring.decisions import Served, Submission, record, record_once
+from services.scoring.engine import benchmark
 from services.scoring.registry import ServedModel
 from services.scoring.rules import warnings_for
 from shared.access.middleware import caller_of, needs
 from shared.contract.application import LoanApplication, parse_application
-from shared.contract.errors import InvalidInput, NotFound, UnknownModel
-from shared.contract.events import EXAMPLE, Decision, ModelName
-from shared.observability.tracing import trace_of
+from shared.contract.errors import InvalidInput, NotFound
+from shared.contract.events import EXAMPLE, Decision
 from shared.web.conventions import note_decision, problem_docs, request_id_of
 from shared.web.direct import DirectRoute, describe, read_body
 from shared.web.performance import Performance, performance_of
+from shared.web.tracing import trace_of
 
 JSON: Final = "application/json"
 _EXAMPLE_BODY: Final = to_json(EXAMPLE)
+_MODEL_DOC: Final = {"model": "Name of a served model."}
 _EMPTY_OBJECT: Final = {"type": "object", "maxProperties": 0}
 _REPLAYED: Final = {"idempotency-replayed": "true"}
 _REPLAYED_DOC: Final = {
@@ -66,109 +64,53 @@ about = APIRouter(tags=["about"])
 )
 async def predict(request: Request) -> Response:
     """Decide an application with the champion; the answer is recorded before it is given."""
-    resources = resources_of(request.scope)
-    return await _decide_and_record(request, resources.bundle.champion)
+    served = resources_of(request.scope).served
+    return await _decide(request, served, served.bundle.champion)
 
 
 @decisions.post(
     "/predict/{model}",
     response_model=Decision,
     responses=_DECIDED | problem_docs(404),
-    openapi_extra=describe(
-        body=LoanApplication, path={"model": list(get_args(ModelName))}, headers=[HEADER_DOC]
-    )
+    openapi_extra=describe(body=LoanApplication, path=_MODEL_DOC, headers=[HEADER_DOC])
     | needs("predict"),
 )
 async def predict_with(request: Request) -> Response:
     """Decide an application with the model named in the path; recorded like any decision."""
-    resources = resources_of(request.scope)
-    name = request.path_params["model"]
-    return await _decide_and_record(request, _served(resources, name))
+    served = resources_of(request.scope).served
+    return await _decide(request, served, served.bundle.model(request.path_params["model"]))
 
 
-async def _decide_and_record(request: Request, model: ServedModel) -> Response:
-    caller_of(request.scope).require("predict")
-    key = idempotency_key(request.scope)
+async def _decide(request: Request, served: Served, model: ServedModel) -> Response:
+    scope = request.scope
+    caller = caller_of(scope)
+    caller.require("predict")
+    key = idempotency_key(scope)
     body = await read_body(request)
-    trace = trace_of(request.scope)
-    if trace is not None:
-        trace.step("validate")
+    trace = trace_of(scope)
+    trace.step("validate")
     began_s = perf_counter()
     application = parse_application(body)
-    validate_s = perf_counter() - began_s
-    if trace is not None:
-        trace.end_step()
-    if key is None:
-        answer = await _record(request.scope, application, model, validate_s)
-        _note(request.scope, answer)
-        return Response(answer, media_type=JSON)
-    named = NamedRequest.of(request.scope, key=key, body=body)
-    return await _record_once(request.scope, application, model, validate_s, named)
-
-
-async def _record_once(
-    scope: Scope,
-    application: Mapping[str, Any],
-    model: ServedModel,
-    validate_s: float,
-    named: NamedRequest,
-) -> Response:
-    answer = await resources_of(scope).idempotency.once(
-        named, lambda: _record(scope, application, model, validate_s, named.prediction_id)
-    )
-    _note(scope, answer.body)
-    headers = _REPLAYED if answer.replayed else None
-    return Response(answer.body, media_type=JSON, headers=headers)
-
-
-async def _record(
-    scope: Scope,
-    application: Mapping[str, Any],
-    model: ServedModel,
-    validate_s: float,
-    prediction_id: UUID | None = None,
-) -> bytes:
-    """The decision, once it is durable."""
+    submission = Submission(caller.name, request_id_of(scope), perf_counter() - began_s, trace)
+    trace.end_step()
     resources = resources_of(scope)
-    trace = trace_of(scope)
-    if trace is not None:
-        trace.step("model")
-    began_s = perf_counter()
-    decided = decide(application, model=model, bundle=resources.bundle, prediction_id=prediction_id)
-    decided_s = perf_counter()
-    if trace is not None:
-        trace.step("publish")
-    event = recorded_event(
-        decided,
-        client=caller_of(scope).name,
-        request_id=request_id_of(scope),
-        traceparent=None if trace is None else trace.traceparent,
-    )
-    await resources.publisher.publish(event)
-    if trace is not None:
-        trace.end_step()
-    resources.figures.count(
-        model.name,
-        decided,
-        validate_s,
-        decided_s - began_s,
-        perf_counter() - decided_s,
-    )
-    return decided.body
-
-
-def _note(scope: Scope, decision: bytes) -> None:
-    """Have the log, and the trace if there is one, tell what is answered."""
-    note_decision(scope, id_of(decision))
-    trace = trace_of(scope)
-    if trace is not None:
-        answered = from_json(decision)
-        trace.describe(
-            prediction_id=answered["prediction_id"],
-            model=answered["model_info"]["name"],
-            version=answered["model_info"]["version"],
-            outcome=answered["prediction"],
+    if key is None:
+        decided = await record(
+            application, served, submission, model=model, publisher=resources.publisher
         )
+    else:
+        decided = await record_once(
+            application,
+            served,
+            submission,
+            model=model,
+            publisher=resources.publisher,
+            idempotency=resources.idempotency,
+            request=named_request(scope, key=key, body=body),
+        )
+    note_decision(scope, decided.prediction_id)
+    headers = _REPLAYED if decided.replayed else None
+    return Response(decided.body, media_type=JSON, headers=headers)
 
 
 @decisions.post(
@@ -182,7 +124,7 @@ async def benchmark_models(request: Request) -> Response:
     caller_of(request.scope).require("predict")
     body = await read_body(request)
     application = parse_application(_EXAMPLE_BODY if body.strip() == b"{}" else body)
-    answer = benchmark(application, resources_of(request.scope).bundle)
+    answer = benchmark(application, resources_of(request.scope).served.bundle)
     return Response(to_json(answer), media_type=JSON)
 
 
@@ -193,9 +135,9 @@ async def benchmark_models(request: Request) -> Response:
     openapi_extra=describe(body=LoanApplication, also={}, required=False) | needs("predict"),
 )
 async def validate_loan(request: Request) -> Response:
-    """Tell the errors and warnings of an application without deciding it; always 200."""
+    """The errors and warnings of an application, without a decision; always 200."""
     caller_of(request.scope).require("predict")
-    ranges = resources_of(request.scope).bundle.training_ranges
+    ranges = resources_of(request.scope).served.bundle.training_ranges
     try:
         application = parse_application(await read_body(request))
     except InvalidInput as error:
@@ -218,19 +160,19 @@ async def validate_loan(request: Request) -> Response:
 @about.get("/validation-rules", response_model=ValidationRules, responses=_NOT_MODIFIED)
 async def validation_rules(request: Request) -> Response:
     """The rules that /predict checks and warns by, as data."""
-    return resources_of(request.scope).catalogue.rules.respond(request)
+    return resources_of(request.scope).served.catalogue.rules.respond(request)
 
 
 @models.get("/models", response_model=ModelList, responses=_NOT_MODIFIED)
 async def list_models(request: Request) -> Response:
     """The served models, and which of them decides."""
-    return resources_of(request.scope).catalogue.models.respond(request)
+    return resources_of(request.scope).served.catalogue.models.respond(request)
 
 
 @models.get("/models/compare", response_model=ModelComparison, responses=_NOT_MODIFIED)
 async def compare_models(request: Request) -> Response:
     """The models beside each other and beside the baselines, with intervals."""
-    return resources_of(request.scope).catalogue.comparison.respond(request)
+    return resources_of(request.scope).served.catalogue.comparison.respond(request)
 
 
 @models.get(
@@ -242,7 +184,7 @@ async def compare_models(request: Request) -> Response:
 )
 async def model_card(request: Request) -> Response:
     """The model card of the served bundle, in Markdown; its pictures are at /models/pictures."""
-    card = resources_of(request.scope).catalogue.card
+    card = resources_of(request.scope).served.catalogue.card
     if card is None:
         raise NotFound("The served bundle was published without a model card.")
     return card.respond(request)
@@ -259,7 +201,7 @@ async def picture(
     request: Request, name: Annotated[str, Path(description="As the model card names it: roc.png.")]
 ) -> Response:
     """One picture of the model card."""
-    pictures = resources_of(request.scope).catalogue.pictures
+    pictures = resources_of(request.scope).served.catalogue.pictures
     if name not in pictures:
         raise NotFound(f"There is no picture {name!r}; there are: {', '.join(pictures)}.")
     return pictures[name].respond(request)
@@ -272,26 +214,18 @@ async def describe_model(
     request: Request, model: Annotated[str, Path(description="Name of a served model.")]
 ) -> Response:
     """Everything measured of one model."""
-    resources = resources_of(request.scope)
-    document: Document = resources.catalogue.details[_served(resources, model).name]
-    return document.respond(request)
+    served = resources_of(request.scope).served
+    return served.catalogue.details[served.bundle.model(model).name].respond(request)
 
 
 @models.get("/model-info", response_model=ChampionInfo, responses=_NOT_MODIFIED)
 async def model_info(request: Request) -> Response:
     """The deciding model, and the bundle it came in."""
-    return resources_of(request.scope).catalogue.champion.respond(request)
-
-
-def _served(resources: Resources, name: str) -> ServedModel:
-    try:
-        return resources.bundle.models[name]
-    except KeyError:
-        raise UnknownModel(name, resources.bundle.models) from None
+    return resources_of(request.scope).served.catalogue.champion.respond(request)
 
 
 class Index(BaseModel):
-    """What this is and where."""
+    """What this service is and where its routes are."""
 
     service: str
     description: str
@@ -307,7 +241,7 @@ async def index(request: Request) -> Index:
         service="loan-predictor inference",
         description="Decides loan applications; every decision answered is recorded.",
         version=request.app.version,
-        bundle=resources_of(request.scope).bundle.manifest.version,
+        bundle=resources_of(request.scope).served.bundle.manifest.version,
         routes={
             "decide": "POST /predict",
             "decide with one model": "POST /predict/{model}",
@@ -324,6 +258,6 @@ async def index(request: Request) -> Index:
 
 @about.get("/performance", openapi_extra=needs("history:read"))
 async def performance(request: Request) -> Performance:
-    """Tell how fast each route answers; needs the scope `history:read`."""
+    """How fast each route answers; needs the scope `history:read`."""
     caller_of(request.scope).require("history:read")
     return performance_of(resources_of(request.scope).metrics.samples())

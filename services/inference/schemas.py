@@ -1,15 +1,15 @@
-"""Bodies of requests and answers; the decision itself is in ``shared.contract.events``."""
+"""Bodies of answers; the decision itself is in ``shared.contract.events``."""
 
 from typing import Literal
 
 from pydantic import BaseModel, Field
 
 from shared.contract.errors import Fault
-from shared.contract.events import Application, ModelName, Prediction, Probability
+from shared.contract.events import Application, Prediction, Probability
 
 
 class ValidationReport(BaseModel):
-    """What /predict would make of an application, without a decision."""
+    """The faults and warnings that /predict would find in an application."""
 
     valid: bool
     validation_errors: list[Fault]
@@ -27,7 +27,7 @@ class BenchmarkResult(BaseModel):
 
 
 class Consensus(BaseModel):
-    """What the models together say; the champion decides a tie."""
+    """The outcome that most models predict; the champion decides a tie."""
 
     prediction: Prediction
     agreement: float = Field(description="Share of the models that agree, 0.5 to 1.")
@@ -36,10 +36,10 @@ class Consensus(BaseModel):
 
 
 class Benchmark(BaseModel):
-    """All models on one application. It is not recorded."""
+    """Every model's prediction for one application; it is not recorded."""
 
     success: Literal[True]
     input_data: Application
-    results: dict[ModelName, BenchmarkResult]
+    results: dict[str, BenchmarkResult]
     consensus: Consensus
     warnings: list[str]

@@ -1,137 +1,136 @@
-"""The use cases: decide one application, ask all models about it, or only look it over."""
+"""Where decisions are recorded: the same for every entry point, HTTP or other.
+
+A decision is returned only once it is durable, so that whatever is answered is on record.
+"""
 
 from collections.abc import Mapping
-from datetime import UTC, datetime
-from time import perf_counter_ns
-from typing import Any, Final, NamedTuple
+from dataclasses import dataclass
+from time import perf_counter
+from typing import Any, NamedTuple
 from uuid import UUID
 
-from pydantic_core import to_json
-
-from services.scoring.features import SCORED_INPUTS, feature_row
+from services.scoring.engine import Decided, decide
+from services.scoring.idempotency import Idempotency, NamedRequest
+from services.scoring.metrics import DecisionMetrics
+from services.scoring.publisher import Publisher
 from services.scoring.registry import Bundle, ServedModel
-from services.scoring.rules import warnings_for
-from shared.contract.events import Prediction
-from shared.contract.ids import uuid7
-
-_MILLION: Final = 1_000_000
-_MS_PER_S: Final = 1000
-_TENTHS_US_PER_MS: Final = 10_000
-_ID_BEGINS: Final = len(b'{"success":true,"prediction_id":"')
-_ID_ENDS: Final = _ID_BEGINS + 36
+from shared.observability.tracing import NO_TRACE, Trace
 
 
-class Decided(NamedTuple):
-    """A decision: ``body`` is the JSON that is answered, the rest what is counted of it."""
+@dataclass(frozen=True)
+class Served:
+    """What is served at one moment. A request takes it once, so that it never sees two bundles."""
 
-    body: bytes
-    prediction: Prediction
-    approved: float
-    imputed: list[str]
-    warnings: int
+    bundle: Bundle
+    metrics: DecisionMetrics
+    """Counts by the version of the bundle that decided."""
 
 
-def decide(
+class Submission(NamedTuple):
+    """How an application came in. ``client`` and ``request_id`` need no escaping in JSON."""
+
+    client: str
+    request_id: str
+    validate_s: float = 0.0
+    """How long parsing it took."""
+    trace: Trace = NO_TRACE
+
+
+async def record(
     application: Mapping[str, Any],
+    served: Served,
+    submission: Submission,
     *,
     model: ServedModel,
-    bundle: Bundle,
-    prediction_id: UUID | None = None,
+    publisher: Publisher,
 ) -> Decided:
-    """The decision of ``model`` on an application as understood.
+    """Decide a parsed application, and return once the decision is durable.
 
-    Its body is a ``shared.contract.events.Decision``, and also what the record is made of. Without
-    a ``prediction_id`` it gets a new one, of version 7.
+    ``model`` is one of ``served``'s. Raises ``NotRecorded``: then the decision must not be shown.
     """
-    decided_at = datetime.now(UTC)
-    outcome = _outcome(feature_row(application), model)
-    imputed = [field for field in SCORED_INPUTS if application[field] is None]
-    warnings = warnings_for(application, bundle.training_ranges)
-    body = to_json(
-        {
-            "success": True,
-            "prediction_id": prediction_id or uuid7(int(decided_at.timestamp() * _MS_PER_S)),
-            "prediction": outcome["prediction"],
-            "prediction_code": int(outcome["prediction"] == "Approved"),
-            "confidence": outcome["confidence"],
-            "probability": outcome["probability"],
-            "model_info": {
-                "name": model.name,
-                "version": bundle.manifest.version,
-                "accuracy": model.accuracy,
-            },
-            "input_data": application,
-            "imputed": imputed,
-            "warnings": warnings,
-            "timestamp": decided_at,
-        }
+    decided, model_s = _decide(application, served, submission, model)
+    await _hand_over(decided, served, submission, publisher, model_s)
+    return decided
+
+
+async def record_once(
+    application: Mapping[str, Any],
+    served: Served,
+    submission: Submission,
+    *,
+    model: ServedModel,
+    publisher: Publisher,
+    idempotency: Idempotency,
+    request: NamedRequest,
+) -> Decided:
+    """The decision recorded under this request before, or else that of ``record``.
+
+    Raises ``NotRecorded``, ``StillInProgress``, ``AnswerErased`` and ``IdempotencyKeyReused``.
+    """
+    decided: Decided | None = None
+
+    async def first_time() -> bytes:
+        nonlocal decided
+        decided, model_s = _decide(application, served, submission, model, request.prediction_id)
+        await _hand_over(decided, served, submission, publisher, model_s)
+        return decided.body
+
+    answer = await idempotency.once(request, first_time)
+    if decided is None:
+        decided = Decided.read(answer.body, replayed=True)
+        _describe(submission.trace, decided)
+    return decided
+
+
+def _decide(
+    application: Mapping[str, Any],
+    served: Served,
+    submission: Submission,
+    model: ServedModel,
+    prediction_id: UUID | None = None,
+) -> tuple[Decided, float]:
+    submission.trace.step("model")
+    began_s = perf_counter()
+    decided = decide(application, model=model, bundle=served.bundle, prediction_id=prediction_id)
+    return decided, perf_counter() - began_s
+
+
+async def _hand_over(
+    decided: Decided,
+    served: Served,
+    submission: Submission,
+    publisher: Publisher,
+    model_s: float,
+) -> None:
+    trace = submission.trace
+    trace.step("publish")
+    began_s = perf_counter()
+    await publisher.publish(recorded_event(decided.body, submission))
+    publish_s = perf_counter() - began_s
+    trace.end_step()
+    _describe(trace, decided)
+    served.metrics.count(
+        decided, validate_s=submission.validate_s, model_s=model_s, publish_s=publish_s
     )
-    approved = outcome["probability"]["approved"]
-    return Decided(body, outcome["prediction"], approved, imputed, len(warnings))
 
 
-def id_of(decision: bytes) -> str:
-    """The id of a decision, from where ``decide`` puts it."""
-    return decision[_ID_BEGINS:_ID_ENDS].decode()
-
-
-def recorded_event(
-    decided: Decided, *, client: str, request_id: str, traceparent: str | None = None
-) -> bytes:
-    """The ``PredictionRecorded`` event around the very bytes the client is answered with.
-
-    ``client``, ``request_id`` and ``traceparent`` are plain characters that need no escaping in
-    JSON.
-    """
-    traced = b"" if traceparent is None else b'"traceparent":"%b",' % traceparent.encode()
+def recorded_event(decision: bytes, submission: Submission) -> bytes:
+    """The ``PredictionRecorded`` event around the very bytes that the client is answered with."""
     return (
         b'{"type":"PredictionRecorded","version":1,"client":"%b","request_id":"%b",%b"decision":%b}'
-        % (client.encode(), request_id.encode(), traced, decided.body)
+        % (
+            submission.client.encode(),
+            submission.request_id.encode(),
+            submission.trace.event_member,
+            decision,
+        )
     )
 
 
-def benchmark(application: Mapping[str, Any], bundle: Bundle) -> dict[str, Any]:
-    """What each model says to one application, in ``schemas.Benchmark``'s form."""
-    features = feature_row(application)
-    results = {name: _timed_outcome(features, model) for name, model in bundle.models.items()}
-    approvals = sum(result["prediction"] == "Approved" for result in results.values())
-    rejections = len(results) - approvals
-    consensus: Prediction
-    if approvals == rejections:
-        consensus = results[bundle.champion.name]["prediction"]
-    else:
-        consensus = "Approved" if approvals > rejections else "Rejected"
-    agreeing = max(approvals, rejections)
-    return {
-        "success": True,
-        "input_data": application,
-        "results": results,
-        "consensus": {
-            "prediction": consensus,
-            "agreement": agreeing / len(results),
-            "models_agree": agreeing,
-            "total_models": len(results),
-        },
-        "warnings": warnings_for(application, bundle.training_ranges),
-    }
-
-
-def _outcome(features: tuple[float, ...], model: ServedModel) -> dict[str, Any]:
-    approved = model.approval_probability(features)
-    prediction: Prediction = "Approved" if approved >= model.threshold else "Rejected"
-    # In whole millionths: to round floats to six digits takes three times as long.
-    millionths = int(approved * _MILLION + 0.5)
-    shown, rest = millionths / _MILLION, (_MILLION - millionths) / _MILLION
-    return {
-        "prediction": prediction,
-        "confidence": shown if prediction == "Approved" else rest,
-        "probability": {"approved": shown, "rejected": rest},
-    }
-
-
-def _timed_outcome(features: tuple[float, ...], model: ServedModel) -> dict[str, Any]:
-    started_ns = perf_counter_ns()
-    outcome = _outcome(features, model)
-    # Whole tenths of a microsecond, for the same reason.
-    outcome["prediction_time_ms"] = (perf_counter_ns() - started_ns) // 100 / _TENTHS_US_PER_MS
-    return outcome
+def _describe(trace: Trace, decided: Decided) -> None:
+    trace.describe(
+        prediction_id=decided.prediction_id,
+        model=decided.model,
+        version=decided.version,
+        outcome=decided.prediction,
+    )

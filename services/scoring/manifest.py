@@ -1,23 +1,22 @@
-"""What a bundle of models says of itself: the schema of its ``manifest.json``.
+"""The description of a bundle of models: the schema of its ``manifest.json``.
 
 Training writes it, the inference service reads it. Bundles lie side by side under one root, each
 in a folder named after its version; the file ``CURRENT`` in the root holds the version to serve.
-Beside its manifest a bundle holds, for each model, ``<model>.onnx`` (served) and
-``<model>.joblib`` (the scikit-learn reference it was exported from), a model card and pictures.
+A bundle declares its own models, however many. Beside the manifest it holds for each of them
+``<model>.onnx`` (served) and ``<model>.joblib`` (the scikit-learn reference it was exported from),
+and for all of them a model card and pictures.
 
-The served model takes one float32 input ``features`` of shape (rows, features) and answers
-``label`` and ``probabilities`` (float32, shape (rows, 2)); column 1 is the probability of
-approval, and an application is approved when that is at least ``threshold``.
+A served model takes one float32 input ``features`` of shape (rows, features) and returns ``label``
+and ``probabilities`` (float32, shape (rows, 2)); column 1 is the probability of approval, and an
+application is approved when that is at least ``threshold``.
 """
 
 import hashlib
 import json
 from pathlib import Path
-from typing import Annotated, Final, Literal, Self, get_args
+from typing import Annotated, Final, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
-
-from shared.contract.events import ModelName
 
 SCHEMA_VERSION: Final = 1
 """Raised when a reader of the former version could no longer serve the bundle correctly."""
@@ -29,8 +28,9 @@ MANIFEST_FILE = "manifest.json"
 CURRENT_FILE = "CURRENT"
 MODEL_CARD_FILE = "MODEL_CARD.md"
 PICTURE_FOLDER = "img"
-MODEL_NAMES: tuple[ModelName, ...] = get_args(ModelName)
 
+ModelName = Annotated[str, Field(pattern="^[a-z][a-z0-9_]{0,63}$")]
+"""A part of a file's name, of a route's path and of a metric's label."""
 Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 Share = Annotated[float, Field(ge=0, le=1)]
 BaselineName = Literal["majority_class", "credit_history_rule"]
@@ -66,7 +66,7 @@ class Interval(_Frozen):
 
 
 class CrossValidation(_Frozen):
-    """Figures over the folds of repeated stratified cross-validation."""
+    """Metrics over the folds of repeated stratified cross-validation."""
 
     accuracy: Interval
     balanced_accuracy: Interval
@@ -85,7 +85,7 @@ class ConfusionMatrix(_Frozen):
 
 
 class Holdout(_Frozen):
-    """Figures on one stratified 20 % split: a single draw, shown because it is so often quoted."""
+    """Metrics on one stratified 20 % split: a single draw, shown because it is so often quoted."""
 
     rows: int
     accuracy: Share
@@ -99,7 +99,7 @@ class Holdout(_Frozen):
 class Fairness(_Frozen):
     """How one model treats the groups of one monitored attribute, out of fold.
 
-    Applications that do not say which group they belong to are left out.
+    Applications without the attribute are left out.
     """
 
     groups: dict[str, int]
@@ -107,7 +107,7 @@ class Fairness(_Frozen):
     selection_rates: dict[str, Share]
     selection_rate_ratio: Share | None
     """The lowest group's approval rate over the highest's; the four-fifths rule asks for 0.8.
-    None, as the gap is, where there are no two groups to compare."""
+    None, like the gap, where there are no two groups to compare."""
     true_positive_rates: dict[str, Share]
     true_positive_rate_gap: Share | None
 
@@ -121,7 +121,7 @@ class Baseline(_Frozen):
 
 
 class Parity(_Frozen):
-    """The export gate's finding: the served ONNX model against its scikit-learn reference."""
+    """What the export gate found: the served ONNX model against its scikit-learn reference."""
 
     rows: int
     max_absolute_difference: float
@@ -136,7 +136,7 @@ class RuleComparison(_Frozen):
 
 
 class TrainedModel(_Frozen):
-    """One of the four models and everything measured of it."""
+    """One model and everything that was measured of it."""
 
     title: str
     parameters: dict[str, str]
@@ -178,7 +178,7 @@ Input = Annotated[NumericInput | CategoricalInput, Field(discriminator="kind")]
 
 
 class Evaluation(_Frozen):
-    """How the figures were measured."""
+    """How the metrics were measured."""
 
     folds: int
     repeats: int
@@ -186,7 +186,7 @@ class Evaluation(_Frozen):
 
 
 class Timing(_Frozen):
-    """Wall-clock times of one model, the only figures that differ between runs."""
+    """Wall-clock times of one model, the only numbers that differ between runs."""
 
     training_time_s: float
     """Fitting the holdout's training part, on one thread."""
@@ -195,7 +195,7 @@ class Timing(_Frozen):
 
 
 class Manifest(_Frozen):
-    """The whole bundle; ``version`` is derived from everything else but card and timings."""
+    """The whole bundle; ``version`` is derived from everything else but the card and timings."""
 
     schema_version: Literal[1] = SCHEMA_VERSION
     version: str = Field(pattern="^b-[0-9a-f]{8}$")
@@ -217,12 +217,13 @@ class Manifest(_Frozen):
 
     @model_validator(mode="after")
     def _is_complete(self) -> Self:
-        for section in (self.models, self.timings):
-            if set(section) != set(MODEL_NAMES):
-                raise ValueError(f"expected exactly the models {', '.join(MODEL_NAMES)}")
+        if self.champion not in self.models:
+            raise ValueError(f"the champion {self.champion} is not one of the models")
+        if set(self.timings) != set(self.models):
+            raise ValueError("the models and the timings name different models")
         unlisted = [
             file
-            for name in MODEL_NAMES
+            for name in self.models
             for file in (f"{name}.onnx", f"{name}.joblib")
             if file not in self.files
         ]

@@ -1,15 +1,14 @@
-"""What is counted of the decisions: how they came out, on what, and where their time went."""
+"""What is counted of decisions: outcomes, missing inputs, warnings, the time of each stage."""
 
 from collections.abc import Iterable
 
-from services.scoring.decisions import Decided
+from services.scoring.engine import Decided
 from services.scoring.features import SCORED_INPUTS
 from services.scoring.registry import Bundle
-from shared.contract.events import ModelName, Prediction
-from shared.observability.metrics import Sample, Source, Tally
+from shared.contract.events import Prediction
+from shared.observability.metrics import Sample, Tally
 from shared.observability.metrics.names import (
     APPROVAL_PROBABILITY,
-    BUNDLE_INFO,
     DECISION_STAGE,
     DECISIONS,
     IMPUTED_INPUTS,
@@ -18,7 +17,7 @@ from shared.observability.metrics.names import (
 
 
 class _Outcomes:
-    """How one model decided."""
+    """How one model of one bundle decided."""
 
     __slots__ = ("decisions", "probability")
 
@@ -28,41 +27,41 @@ class _Outcomes:
 
 
 class DecisionMetrics:
-    """Counts every decision that was recorded, none twice; replays are not decisions."""
+    """Counts every decision that was recorded, none twice; replays are not decisions.
 
-    def __init__(self, bundle: Bundle) -> None:
-        self._version = bundle.manifest.version
-        self._outcomes = {name: _Outcomes() for name in bundle.models}
+    It outlives the bundle: what an earlier one decided stays counted under its version.
+    """
+
+    def __init__(self) -> None:
+        self._outcomes: dict[tuple[str, str], _Outcomes] = {}
         self._imputed = dict.fromkeys(SCORED_INPUTS, 0)
         self._warnings = 0
         self._validate = Tally(DECISION_STAGE)
         self._model = Tally(DECISION_STAGE)
         self._publish = Tally(DECISION_STAGE)
 
+    def expect(self, bundle: Bundle) -> None:
+        """Export each model of ``bundle`` from now on, at 0 before its first decision."""
+        for name in bundle.models:
+            self._of(name, bundle.manifest.version)
+
     def count(
-        self,
-        model: ModelName,
-        decided: Decided,
-        validate_s: float,
-        model_s: float,
-        publish_s: float,
+        self, decided: Decided, *, validate_s: float, model_s: float, publish_s: float
     ) -> None:
-        """Count one decision of ``model``, and what its stages took."""
-        _, prediction, approved, imputed, warnings = decided
-        outcomes = self._outcomes[model]
-        outcomes.decisions[prediction] += 1
-        outcomes.probability.add(approved)
-        for field in imputed:
+        """Count one decision and the seconds that its stages took."""
+        outcomes = self._of(decided.model, decided.version)
+        outcomes.decisions[decided.prediction] += 1
+        outcomes.probability.add(decided.approved)
+        for field in decided.imputed:
             self._imputed[field] += 1
-        self._warnings += warnings
+        self._warnings += decided.warnings
         self._validate.add(validate_s)
         self._model.add(model_s)
         self._publish.add(publish_s)
 
     def samples(self) -> Iterable[Sample]:
-        """Everything so far; what has not happened yet stands at 0."""
-        for model, outcomes in self._outcomes.items():
-            series = (model, self._version)
+        """Everything so far."""
+        for series, outcomes in list(self._outcomes.items()):
             yield Sample(APPROVAL_PROBABILITY, outcomes.probability.value, series)
             for prediction, decisions in outcomes.decisions.items():
                 yield Sample(DECISIONS, decisions, (*series, prediction.lower()))
@@ -73,9 +72,8 @@ class DecisionMetrics:
         yield Sample(DECISION_STAGE, self._model.value, ("model",))
         yield Sample(DECISION_STAGE, self._publish.value, ("publish",))
 
-
-def bundle_info(bundle: Bundle) -> Source:
-    """Says which models are served, and which of them decides."""
-    manifest = bundle.manifest
-    sample = Sample(BUNDLE_INFO, 1, (manifest.version, manifest.champion))
-    return lambda: (sample,)
+    def _of(self, model: str, version: str) -> _Outcomes:
+        outcomes = self._outcomes.get((model, version))
+        if outcomes is None:
+            outcomes = self._outcomes[model, version] = _Outcomes()
+        return outcomes

@@ -6,7 +6,6 @@ from typing import Final
 from services.scoring.features import MONITORED_INPUTS, SCORED_INPUTS
 from services.scoring.manifest import (
     PICTURE_FOLDER,
-    BaselineName,
     CategoricalInput,
     CrossValidation,
     Holdout,
@@ -15,7 +14,6 @@ from services.scoring.manifest import (
 )
 from services.training.export import MAX_PROBABILITY_DIFFERENCE
 from services.training.models import TITLES
-from shared.contract.events import ModelName
 
 FOUR_FIFTHS: Final = 0.8
 """Below this selection-rate ratio the Uniform Guidelines (29 CFR 1607.4) see adverse impact."""
@@ -39,7 +37,7 @@ def model_card(manifest: Manifest) -> str:
 
 def accuracy_table(manifest: Manifest) -> str:
     """Return cross-validation and holdout side by side, for models and baselines."""
-    measured: list[tuple[ModelName | BaselineName, CrossValidation, Holdout]] = [
+    measured: list[tuple[str, CrossValidation, Holdout]] = [
         *((name, model.cross_validation, model.holdout) for name, model in manifest.models.items()),
         *((name, rule.cross_validation, rule.holdout) for name, rule in manifest.baselines.items()),
     ]
@@ -115,7 +113,7 @@ Both curves pool the out-of-fold answers of all repeats."""
 
 
 def _holdout(manifest: Manifest) -> str:
-    rows: list[tuple[ModelName | BaselineName, Holdout]] = [
+    rows: list[tuple[str, Holdout]] = [
         *((name, model.holdout) for name, model in manifest.models.items()),
         *((name, baseline.holdout) for name, baseline in manifest.baselines.items()),
     ]
@@ -301,14 +299,14 @@ the median of scoring one row alone as it is served.
 
 def _cross_validations(
     manifest: Manifest,
-) -> Iterable[tuple[ModelName | BaselineName, CrossValidation]]:
+) -> Iterable[tuple[str, CrossValidation]]:
     for name, model in manifest.models.items():
         yield name, model.cross_validation
     for rule, baseline in manifest.baselines.items():
         yield rule, baseline.cross_validation
 
 
-def _title(manifest: Manifest, name: ModelName | BaselineName) -> str:
+def _title(manifest: Manifest, name: str) -> str:
     return f"**{TITLES[name]}** (champion)" if name == manifest.champion else TITLES[name]
 
 

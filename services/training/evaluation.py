@@ -30,7 +30,6 @@ from threadpoolctl import threadpool_limits
 
 from services.scoring.features import SCORED_INPUTS, Matrix, feature_matrix
 from services.scoring.manifest import (
-    BaselineName,
     ConfusionMatrix,
     CrossValidation,
     Holdout,
@@ -45,18 +44,13 @@ from services.training.models import (
     Classifier,
     Probabilities,
 )
-from shared.contract.events import ModelName
-
-CandidateName = ModelName | BaselineName
 
 HOLDOUT_SHARE: Final = 0.2
 IMPORTANCE_SHUFFLES: Final = 20
 DECIMALS: Final = 6
 """Metrics are kept to this many decimals; beyond them, machines may differ in rounding."""
 
-CANDIDATES: Final = cast(
-    "Mapping[CandidateName, Callable[[], Classifier]]", {**PIPELINES, **BASELINES}
-)
+CANDIDATES: Final = cast("Mapping[str, Callable[[], Classifier]]", {**PIPELINES, **BASELINES})
 
 _METRICS: Final[Mapping[str, Callable[[Labels, Probabilities], float]]] = {
     "accuracy": lambda approved, p: accuracy_score(approved, p >= THRESHOLD),
@@ -71,9 +65,9 @@ _METRICS: Final[Mapping[str, Callable[[Labels, Probabilities], float]]] = {
 class OutOfFold:
     """Each candidate's predictions for the rows that its fold held out, and their scores."""
 
-    approvals: Mapping[CandidateName, Probabilities]
+    approvals: Mapping[str, Probabilities]
     """Probability of approval, shape (repeats, rows)."""
-    scores: Mapping[CandidateName, Mapping[str, npt.NDArray[np.float64]]]
+    scores: Mapping[str, Mapping[str, npt.NDArray[np.float64]]]
     """By metric: one value per fold, in the same order of folds for every candidate."""
     folds: int
 
@@ -108,7 +102,7 @@ def cross_validate(
         delayed(_fit_fold)(features, approved, train, test) for train, test in splits
     )
     approvals = {name: np.empty((repeats, len(approved))) for name in CANDIDATES}
-    scores: dict[CandidateName, dict[str, list[float]]] = {
+    scores: dict[str, dict[str, list[float]]] = {
         name: {metric: [] for metric in _METRICS} for name in CANDIDATES
     }
     for number, ((_, test), answer) in enumerate(zip(splits, answers, strict=True)):
@@ -129,7 +123,7 @@ def cross_validate(
 
 def _fit_fold(
     features: Matrix, approved: Labels, train: npt.NDArray[np.int64], test: npt.NDArray[np.int64]
-) -> dict[CandidateName, Probabilities]:
+) -> dict[str, Probabilities]:
     # One thread, because the order in which threads add numbers changes the last digits.
     with threadpool_limits(limits=1):
         return {
@@ -140,7 +134,7 @@ def _fit_fold(
         }
 
 
-def _fitted(name: CandidateName, features: Matrix, approved: Labels) -> Classifier:
+def _fitted(name: str, features: Matrix, approved: Labels) -> Classifier:
     classifier = CANDIDATES[name]()
     classifier.fit(features, approved)
     return classifier
@@ -164,7 +158,7 @@ def interval(values: npt.NDArray[np.float64], *, folds: int) -> Interval:
     )
 
 
-def cross_validation_metrics(out_of_fold: OutOfFold, name: CandidateName) -> CrossValidation:
+def cross_validation_metrics(out_of_fold: OutOfFold, name: str) -> CrossValidation:
     """Return one candidate's metrics in cross-validation, with their intervals."""
     scores = out_of_fold.scores[name]
     return CrossValidation(
@@ -172,15 +166,13 @@ def cross_validation_metrics(out_of_fold: OutOfFold, name: CandidateName) -> Cro
     )
 
 
-def difference(
-    out_of_fold: OutOfFold, metric: str, name: CandidateName, other: CandidateName
-) -> Interval:
+def difference(out_of_fold: OutOfFold, metric: str, name: str, other: str) -> Interval:
     """Return ``name`` minus ``other`` in one metric, paired fold by fold."""
     scores = out_of_fold.scores
     return interval(scores[name][metric] - scores[other][metric], folds=out_of_fold.folds)
 
 
-def hold_out(data: LabelledApplications) -> dict[CandidateName, HoldoutResult]:
+def hold_out(data: LabelledApplications) -> dict[str, HoldoutResult]:
     """Train every candidate on 80 % of the rows and evaluate it on the rest (stratified)."""
     train, test = train_test_split(
         np.arange(len(data.approved)),

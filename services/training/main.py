@@ -20,7 +20,6 @@ from tqdm import tqdm
 from services.scoring.features import FEATURES, Matrix, feature_matrix
 from services.scoring.manifest import (
     MODEL_CARD_FILE,
-    MODEL_NAMES,
     PICTURE_FOLDER,
     Baseline,
     BaselineName,
@@ -48,6 +47,7 @@ from services.training.fairness import fairness
 from services.training.models import (
     BASELINE_DESCRIPTIONS,
     BASELINES,
+    MODEL_NAMES,
     PIPELINES,
     SEED,
     THRESHOLD,
@@ -56,7 +56,6 @@ from services.training.models import (
 )
 from services.training.pictures import draw
 from services.training.reference import reference_inputs
-from shared.contract.events import ModelName
 
 DEFAULT_OUTPUT: Final = Path("services/scoring/bundle")
 
@@ -134,8 +133,8 @@ def _build(
     compared = np.vstack([features, feature_matrix(random_applications(random_rows))])
     champion = verdicts.champion(out_of_fold)
     files: dict[str, bytes] = {}
-    models: dict[ModelName, TrainedModel] = {}
-    timings: dict[ModelName, Timing] = {}
+    models: dict[str, TrainedModel] = {}
+    timings: dict[str, Timing] = {}
     for name in tqdm(MODEL_NAMES, desc="Export", unit="model"):
         pipeline = _fit(name, features, data)
         files[f"{name}.joblib"] = to_joblib(pipeline)
@@ -196,7 +195,7 @@ def _build(
     return manifest.model_copy(update={"version": version}), files
 
 
-def _fit(name: ModelName, features: Matrix, data: LabelledApplications) -> Pipeline:
+def _fit(name: str, features: Matrix, data: LabelledApplications) -> Pipeline:
     with threadpool_limits(limits=1):
         return PIPELINES[name]().fit(features, data.approved)
 
@@ -209,7 +208,7 @@ def _scoring_time_ms(session: InferenceSession, row: Matrix) -> float:
 
 def _baselines(
     out_of_fold: evaluation.OutOfFold,
-    holdout: Mapping[evaluation.CandidateName, evaluation.HoldoutResult],
+    holdout: Mapping[str, evaluation.HoldoutResult],
 ) -> dict[BaselineName, Baseline]:
     return {
         name: Baseline(
@@ -221,7 +220,7 @@ def _baselines(
     }
 
 
-def _with_card(manifest: Manifest, timings: Mapping[ModelName, Timing]) -> tuple[Manifest, bytes]:
+def _with_card(manifest: Manifest, timings: Mapping[str, Timing]) -> tuple[Manifest, bytes]:
     # The card shows the timings, so it is made last and is not part of what the version hashes.
     timed = manifest.model_copy(update={"timings": dict(timings)})
     card = model_card(timed).encode()

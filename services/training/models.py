@@ -18,7 +18,6 @@ from sklearn.svm import SVC
 from services.scoring.features import FEATURES, Matrix
 from services.scoring.manifest import BaselineName
 from services.training.applications import Labels
-from shared.contract.events import ModelName
 
 SEED: Final = 42
 """The seed of every split, model and random draw, the holdout that is usually quoted included."""
@@ -89,7 +88,7 @@ def _support_vector_machine() -> Pipeline:
     )
 
 
-PIPELINES: Final[Mapping[ModelName, Callable[[], Pipeline]]] = {
+PIPELINES: Final[Mapping[str, Callable[[], Pipeline]]] = {
     "random_forest": _random_forest,
     "logistic_regression": _logistic_regression,
     "gradient_boosting": _gradient_boosting,
@@ -97,7 +96,10 @@ PIPELINES: Final[Mapping[ModelName, Callable[[], Pipeline]]] = {
 }
 """Makes an unfitted pipeline of each model; every call makes a new one."""
 
-TITLES: Final[Mapping[ModelName | BaselineName, str]] = {
+MODEL_NAMES: Final = tuple(PIPELINES)
+"""The models that training makes; a bundle may hold others."""
+
+TITLES: Final[Mapping[str, str]] = {
     "random_forest": "Random forest",
     "logistic_regression": "Logistic regression",
     "gradient_boosting": "Gradient boosting",

@@ -11,11 +11,10 @@ from matplotlib.figure import Figure
 from sklearn.calibration import calibration_curve
 from sklearn.metrics import roc_curve
 
-from services.scoring.manifest import MODEL_NAMES, Input, NumericInput, TrainedModel
+from services.scoring.manifest import Input, NumericInput, TrainedModel
 from services.training.applications import LabelledApplications, Labels
 from services.training.evaluation import OutOfFold
-from services.training.models import TITLES
-from shared.contract.events import ModelName
+from services.training.models import MODEL_NAMES, TITLES
 
 CALIBRATION_BINS: Final = 6
 
@@ -39,7 +38,7 @@ _APPROVED, _REJECTED = "#0072b2", "#d55e00"
 def draw(
     data: LabelledApplications,
     out_of_fold: OutOfFold,
-    models: Mapping[ModelName, TrainedModel],
+    models: Mapping[str, TrainedModel],
     inputs: Mapping[str, Input],
 ) -> dict[str, bytes]:
     """Draw every picture; return them by file name."""
@@ -61,7 +60,7 @@ def _png(figure: Figure) -> bytes:
 
 
 def _pooled(
-    approved: Labels, out_of_fold: OutOfFold, name: ModelName
+    approved: Labels, out_of_fold: OutOfFold, name: str
 ) -> tuple[Labels, np.ndarray[tuple[int], np.dtype[np.float64]]]:
     approvals = out_of_fold.approvals[name]
     return np.tile(approved, len(approvals)), approvals.ravel()
@@ -97,7 +96,7 @@ def _calibration(approved: Labels, out_of_fold: OutOfFold) -> bytes:
     return _png(figure)
 
 
-def _confusion(models: Mapping[ModelName, TrainedModel]) -> bytes:
+def _confusion(models: Mapping[str, TrainedModel]) -> bytes:
     figure = Figure(figsize=(9, 2.6))
     for axes, name in zip(figure.subplots(1, len(MODEL_NAMES)), MODEL_NAMES, strict=True):
         counts = models[name].holdout.confusion_matrix
@@ -121,7 +120,7 @@ def _confusion(models: Mapping[ModelName, TrainedModel]) -> bytes:
     return _png(figure)
 
 
-def _importances(models: Mapping[ModelName, TrainedModel]) -> bytes:
+def _importances(models: Mapping[str, TrainedModel]) -> bytes:
     figure = Figure(figsize=(9, 3.2))
     fields = list(models[MODEL_NAMES[0]].importances)[::-1]
     for number, (axes, name) in enumerate(

@@ -2,25 +2,24 @@
 
 from typing import Final
 
-from services.scoring.manifest import MODEL_NAMES, Interval, RuleComparison
+from services.scoring.manifest import Interval, RuleComparison
 from services.training.evaluation import OutOfFold, difference
-from services.training.models import TITLES
-from shared.contract.events import ModelName
+from services.training.models import MODEL_NAMES, TITLES
 
 _CRITERION: Final = "log_loss"
 
 
-def champion(out_of_fold: OutOfFold) -> ModelName:
+def champion(out_of_fold: OutOfFold) -> str:
     """Return the model with the lowest mean log-loss in cross-validation."""
     return min(MODEL_NAMES, key=lambda name: out_of_fold.scores[name][_CRITERION].mean())
 
 
-def log_loss_above(out_of_fold: OutOfFold, name: ModelName, best: ModelName) -> Interval | None:
+def log_loss_above(out_of_fold: OutOfFold, name: str, best: str) -> Interval | None:
     """Return ``name``'s log-loss minus the champion's; None for the champion itself."""
     return None if name == best else difference(out_of_fold, _CRITERION, name, best)
 
 
-def against_rule(out_of_fold: OutOfFold, name: ModelName) -> RuleComparison:
+def against_rule(out_of_fold: OutOfFold, name: str) -> RuleComparison:
     """Return the model minus the Credit_History rule, on the same folds."""
     return RuleComparison(
         accuracy=difference(out_of_fold, "accuracy", name, "credit_history_rule"),
@@ -28,7 +27,7 @@ def against_rule(out_of_fold: OutOfFold, name: ModelName) -> RuleComparison:
     )
 
 
-def champion_reason(out_of_fold: OutOfFold, best: ModelName) -> str:
+def champion_reason(out_of_fold: OutOfFold, best: str) -> str:
     """Say why this model is the champion, and which models it cannot be told apart from."""
     mean = float(out_of_fold.scores[best][_CRITERION].mean())
     alike = [
@@ -44,7 +43,7 @@ def champion_reason(out_of_fold: OutOfFold, best: ModelName) -> str:
     return f"{reason} It is measurably better than each of the others."
 
 
-def verdict(gap: Interval | None, comparison: RuleComparison, *, best: ModelName) -> list[str]:
+def verdict(gap: Interval | None, comparison: RuleComparison, *, best: str) -> list[str]:
     """Say what the paired comparisons of one model support, one sentence each."""
     if gap is None:
         first = "Champion: the lowest log-loss in cross-validation."

@@ -83,7 +83,7 @@ class Probability(_Wire):
 class ModelInfo(_Wire):
     """Which model decided, from which bundle, and how accurate it was in cross-validation."""
 
-    name: ModelName
+    name: str
     version: str = Field(description="Version of the bundle the model came from.")
     accuracy: float = Field(ge=0, le=1, description="Mean accuracy in repeated cross-validation.")
 

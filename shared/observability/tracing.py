@@ -1,8 +1,8 @@
 """Traces: where the time of one request went, through both services, for any OpenTelemetry viewer.
 
 Off unless ``OTEL_EXPORTER_OTLP_ENDPOINT`` names a collector; the other standard variables
-(``OTEL_*``) mean what they mean everywhere. Spans bear ids, models and outcomes, and nothing about
-an applicant.
+(``OTEL_*``) have their usual meaning. Spans bear ids, models and outcomes, and nothing about an
+applicant. ``shared.web.tracing`` begins and ends the trace of each HTTP request.
 """
 
 import asyncio
@@ -14,13 +14,18 @@ from random import random
 from typing import TYPE_CHECKING, Final
 
 from opentelemetry.context import Context
-from opentelemetry.trace import Span, SpanKind, StatusCode, get_current_span, set_span_in_context
+from opentelemetry.trace import (
+    Span,
+    SpanKind,
+    StatusCode,
+    Tracer,
+    get_current_span,
+    set_span_in_context,
+)
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from shared.contract.events import PredictionRecorded
 from shared.observability.logs import get_logger
-from shared.observability.metrics import UNKNOWN_ROUTE
 from shared.version import VERSION
 
 if TYPE_CHECKING:
@@ -28,8 +33,8 @@ if TYPE_CHECKING:
     from opentelemetry.sdk.trace import TracerProvider
 
 DEFAULT_SHARE: Final = 0.001
-"""Of the requests that come without a trace of their caller's. A traced decision costs about four
-times what another does: see ADR 18."""
+"""Of the requests without a caller's trace. A traced decision costs about four times what another
+does: see ADR 18."""
 FLUSH_S: Final = 3.0
 """How long a process that ends may take to send its last spans."""
 
@@ -37,45 +42,76 @@ _ENDPOINTS: Final = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_E
 _SAMPLER: Final = "OTEL_TRACES_SAMPLER"
 _SHARE: Final = "OTEL_TRACES_SAMPLER_ARG"
 _BY_SHARE: Final = "parentbased_traceidratio"
-_TRACEPARENT: Final = "traceparent"
+TRACEPARENT: Final = "traceparent"
 _MARK: Final = b'"traceparent":"'
-_AS_OF_HTTP: Final = TraceContextTextMapPropagator()
+_W3C: Final = TraceContextTextMapPropagator()
 _log = get_logger(__name__)
 
 
 class Trace:
-    """The spans of one request: one around all of it, and in that one for each step."""
+    """The spans of one request. This base is the trace of a request that is not traced: no spans.
 
-    def __init__(self, tracing: "Tracing", span: Span) -> None:
-        self._tracer = tracing.tracer
+    Callers need not know which they have, and what they report to this one costs next to nothing.
+    """
+
+    __slots__ = ()
+
+    @property
+    def event_member(self) -> bytes:
+        """The ``traceparent`` member of an event and its comma, by which others join this trace."""
+        return b""
+
+    def step(self, name: str) -> None:
+        """From here on the request is at this step, and no longer at the one before."""
+
+    def end_step(self) -> None:
+        """The step is over; the request is between two."""
+
+    def describe(self, **attributes: str) -> None:
+        """Add what became known of the request."""
+
+    def end(self, *, method: str, route: str, status: int, request_id: str) -> None:
+        """The request is over; ``status`` is 0 if nothing was answered."""
+
+
+NO_TRACE: Final = Trace()
+
+
+class SpanTrace(Trace):
+    """One span around the whole request, and inside it one for each step."""
+
+    __slots__ = ("_inside", "_span", "_step", "_tracer")
+
+    def __init__(self, tracer: Tracer, span: Span) -> None:
+        self._tracer = tracer
         self._span = span
         self._inside = set_span_in_context(span, Context())
         self._step: Span | None = None
 
+    @property
+    def event_member(self) -> bytes:
+        """Makes another process's span a part of the present step."""
+        carrier: dict[str, str] = {}
+        _W3C.inject(carrier, set_span_in_context(self._step or self._span, Context()))
+        return _MARK + carrier[TRACEPARENT].encode() + b'",'
+
     def step(self, name: str) -> None:
-        """From here on the request is at this step, and no longer at the one before."""
+        """Begin the span of this step, inside the request's."""
         self.end_step()
         self._step = self._tracer.start_span(name, context=self._inside)
 
     def end_step(self) -> None:
-        """The step is over; the request is between two."""
+        """End the span of the step, if one is open."""
         if self._step is not None:
             self._step.end()
             self._step = None
 
-    @property
-    def traceparent(self) -> str:
-        """What makes another process's span a part of the present step."""
-        carrier: dict[str, str] = {}
-        _AS_OF_HTTP.inject(carrier, set_span_in_context(self._step or self._span, Context()))
-        return carrier[_TRACEPARENT]
-
     def describe(self, **attributes: str) -> None:
-        """Add what became known of the request."""
+        """Set attributes of the request's span."""
         self._span.set_attributes(attributes)
 
     def end(self, *, method: str, route: str, status: int, request_id: str) -> None:
-        """The request is over; ``status`` is 0 if nothing was answered."""
+        """Name the request's span after the route, mark it as failed if it did, and end it."""
         self.end_step()
         self._span.update_name(f"{method} {route}")
         self._span.set_attributes(
@@ -89,29 +125,46 @@ class Trace:
 
 
 class Tracing:
-    """Traces the requests that are to be, and sends their spans from a thread of its own.
+    """Traces the requests of a process. This base, for want of a collector, traces none."""
 
-    ``share`` of the requests that are no part of a trace may begin one; only then the provider's
-    sampler is asked, which costs fifty times as much as a number at random.
+    def begin(self, method: str, traceparent: str | None) -> Trace:  # noqa: ARG002  of no use here
+        """The trace of a request, part of its caller's if ``traceparent`` names one."""
+        return NO_TRACE
+
+    def committed(self, events: Iterable[bytes], *, rows: int, began_ns: int) -> None:
+        """Give each event that is part of a trace the span of the transaction that stored it."""
+
+    async def close(self) -> None:
+        """Send what is left."""
+
+
+NO_TRACING: Final = Tracing()
+
+
+class SpanTracing(Tracing):
+    """Sends the spans of the chosen requests from a thread of its own.
+
+    ``share`` is the share of the requests without a caller's trace that may begin one. Only for
+    those is the provider's sampler asked, which costs fifty times as much as a random number.
     """
 
     def __init__(self, provider: "TracerProvider", *, share: float) -> None:
         self._provider = provider
         self._share = share
-        self.tracer = provider.get_tracer("loan-predictor", VERSION)
+        self._tracer = provider.get_tracer("loan-predictor", VERSION)
 
-    def begin(self, scope: Scope) -> Trace | None:
-        """The trace of a request, part of its caller's if it has one; None if it has none."""
-        context = _callers(scope)
+    def begin(self, method: str, traceparent: str | None) -> Trace:
+        """Begin a trace, or join the caller's; ``NO_TRACE`` if this request is left out."""
+        context = _parsed(traceparent)
         if context is None:
             if random() >= self._share:  # noqa: S311 - a sample, not a secret
-                return None
+                return NO_TRACE
             context = Context()
-        span = self.tracer.start_span(scope["method"], context=context, kind=SpanKind.SERVER)
-        return Trace(self, span) if span.is_recording() else None
+        span = self._tracer.start_span(method, context=context, kind=SpanKind.SERVER)
+        return SpanTrace(self._tracer, span) if span.is_recording() else NO_TRACE
 
     def committed(self, events: Iterable[bytes], *, rows: int, began_ns: int) -> None:
-        """Give each event that is part of a trace the span of the transaction that stored it."""
+        """Add a span ``store``, from ``began_ns`` to now, to the trace of each event."""
         ended_ns = time.time_ns()
         for event in events:
             if _MARK in event:
@@ -121,7 +174,7 @@ class Tracing:
         recorded = PredictionRecorded.model_validate_json(event)
         context = _parsed(recorded.traceparent)
         if context is not None:
-            span = self.tracer.start_span(
+            span = self._tracer.start_span(
                 "store",
                 context=context,
                 kind=SpanKind.CONSUMER,
@@ -141,52 +194,13 @@ class Tracing:
         await asyncio.to_thread(last.join, FLUSH_S)
 
 
-class TracingMiddleware:
-    """Traces requests, to be found by ``trace_of``; a process that traces nothing has it not."""
+def start_tracing(service: str) -> Tracing:
+    """Tracing under the name ``service`` as the environment asks; ``NO_TRACING`` if it does not.
 
-    def __init__(self, app: ASGIApp, *, tracing: Tracing) -> None:
-        self.app = app
-        self._tracing = tracing
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one request, which has its id."""
-        trace = self._tracing.begin(scope) if scope["type"] == "http" else None
-        if trace is None:
-            await self.app(scope, receive, send)
-            return
-        scope["state"]["trace"] = trace
-        status = 0
-
-        async def send_noting_status(message: Message) -> None:
-            nonlocal status
-            if message["type"] == "http.response.start":
-                status = message["status"]
-            await send(message)
-
-        try:
-            await self.app(scope, receive, send_noting_status)
-        finally:
-            trace.end(
-                method=scope["method"],
-                route=getattr(scope.get("route"), "path", UNKNOWN_ROUTE),
-                status=status,
-                request_id=scope["state"]["request_id"],
-            )
-
-
-def trace_of(scope: Scope) -> Trace | None:
-    """The trace of this request, None if it is not traced."""
-    trace: Trace | None = scope["state"].get("trace")
-    return trace
-
-
-def start_tracing(service: str) -> Tracing | None:
-    """Traces under the name ``service``, as the environment says; None if it says nothing.
-
-    Raises ``SystemExit``, with the reason in the log, when it says what cannot be done.
+    Raises ``SystemExit``, with the reason in the log, when it asks for what cannot be done.
     """
     if not any(os.environ.get(name) for name in _ENDPOINTS):
-        return None
+        return NO_TRACING
     try:
         return _start(service)
     except ImportError as error:
@@ -197,7 +211,7 @@ def start_tracing(service: str) -> Tracing | None:
     raise SystemExit(1)
 
 
-def _start(service: str) -> Tracing:
+def _start(service: str) -> SpanTracing:
     from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter  # noqa: PLC0415
     from opentelemetry.sdk.trace import TracerProvider  # noqa: PLC0415
     from opentelemetry.sdk.trace.export import BatchSpanProcessor  # noqa: PLC0415
@@ -205,17 +219,17 @@ def _start(service: str) -> Tracing:
 
     by_share = (os.environ.get(_SAMPLER) or _BY_SHARE) == _BY_SHARE
     provider = TracerProvider(
-        # Whoever is not left out by the share is traced. Any other sampler is the library's affair.
+        # The share has already decided. Any other sampler is left to the library.
         sampler=DEFAULT_ON if by_share else None,
         resource=_resource(service),
         shutdown_on_exit=False,
     )
     provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
-    return Tracing(provider, share=_share() if by_share else 1.0)
+    return SpanTracing(provider, share=_share() if by_share else 1.0)
 
 
 def _share() -> float:
-    """As the standard says, 1 where the sampler is named without a share; ours where nothing is."""
+    """The share that is set; 1, as the standard says, where only the sampler is; else our own."""
     text = os.environ.get(_SHARE) or ("1" if os.environ.get(_SAMPLER) else str(DEFAULT_SHARE))
     try:
         share = float(text)
@@ -230,22 +244,14 @@ def _resource(service: str) -> "Resource":
     from opentelemetry.sdk.resources import OTELResourceDetector, Resource  # noqa: PLC0415
 
     ours = {"service.name": service, "service.namespace": "loan-predictor"}
-    # What the environment says stands above it.
+    # What the environment sets takes precedence.
     return Resource.create({**ours, "service.version": VERSION}).merge(
         OTELResourceDetector().detect()
     )
 
 
-def _callers(scope: Scope) -> Context | None:
-    """The caller's trace, if the request is part of one."""
-    for name, value in scope["headers"]:
-        if name == b"traceparent":
-            return _parsed(value.decode("latin-1"))
-    return None
-
-
 def _parsed(traceparent: str | None) -> Context | None:
     if traceparent is None:
         return None
-    context = _AS_OF_HTTP.extract({_TRACEPARENT: traceparent}, Context())
+    context = _W3C.extract({TRACEPARENT: traceparent}, Context())
     return context if get_current_span(context).get_span_context().is_valid else None

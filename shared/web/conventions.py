@@ -23,8 +23,9 @@ from shared.contract.events import ANONYMOUS
 from shared.observability.logs import LogAccess, get_logger
 from shared.observability.metrics import PATH as METRICS_PATH
 from shared.observability.metrics import UNKNOWN_ROUTE, Metrics
-from shared.observability.tracing import Tracing, TracingMiddleware
+from shared.observability.tracing import NO_TRACING, Tracing
 from shared.web.headers import NO_STORE, HeadersForPath, allow_origins, security_headers
+from shared.web.tracing import TracingMiddleware
 
 PROBLEM_MEDIA_TYPE: Final = "application/problem+json"
 REQUEST_ID_HEADER: Final = b"x-request-id"
@@ -191,7 +192,7 @@ def install_conventions(
     *,
     log_access: LogAccess,
     metrics: Metrics,
-    tracing: Tracing | None = None,
+    tracing: Tracing = NO_TRACING,
     cors_origins: Sequence[str] = (),
     headers: HeadersForPath = security_headers,
 ) -> None:
@@ -217,7 +218,7 @@ def install_conventions(
 
     app.add_route(METRICS_PATH, exposition, include_in_schema=False)
     allow_origins(app, cors_origins)
-    if tracing is not None:
+    if tracing is not NO_TRACING:
         app.add_middleware(TracingMiddleware, tracing=tracing)
     app.add_middleware(
         RequestContextMiddleware, log_access=log_access, metrics=metrics, headers=headers

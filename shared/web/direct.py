@@ -124,19 +124,24 @@ def describe(
     body: type[BaseModel],
     also: dict[str, Any] | None = None,
     required: bool = True,
-    path: dict[str, list[str]] | None = None,
+    path: dict[str, str] | None = None,
     headers: Sequence[dict[str, Any]] = (),
 ) -> dict[str, Any]:
     """The ``openapi_extra`` of a direct route: the model its body holds, and its parameters.
 
-    ``also`` is the schema of what else the route takes, ``{}`` for anything; ``path`` names each
-    parameter of the path with the values it may have; ``headers`` are parameter objects.
+    ``also`` is the schema of what else the route takes, ``{}`` for anything; ``path`` describes
+    each parameter of the path; ``headers`` are parameter objects.
     """
     schema = body.model_json_schema()
     content = {JSON.name: {"schema": schema if also is None else {"anyOf": [schema, also]}}}
     parameters = [
-        {"name": name, "in": "path", "required": True, "schema": {"type": "string", "enum": values}}
-        for name, values in (path or {}).items()
+        {
+            "name": name,
+            "in": "path",
+            "required": True,
+            "schema": {"type": "string", "description": description},
+        }
+        for name, description in (path or {}).items()
     ]
     return {
         "requestBody": {"required": required, "content": content},

@@ -6,12 +6,14 @@ from pathlib import Path
 from pydantic_core import to_json
 
 from services.history.recorder import decode
-from services.scoring.decisions import decide, recorded_event
+from services.scoring.decisions import Submission, recorded_event
+from services.scoring.engine import decide
 from services.scoring.manifest import BUNDLE_ROOT
 from services.scoring.registry import load_bundle
 from shared.contract.application import parse_application
 from shared.contract.events import EXAMPLE
 
+_SUBMISSION = Submission("broker", "order-66")
 _SAMPLE = Path(__file__).with_name("prediction_recorded_v1.json")
 
 
@@ -28,7 +30,7 @@ def test_written_event_has_the_frozen_shape() -> None:
     sample = json.loads(_SAMPLE.read_bytes())
     application = parse_application(to_json(sample["decision"]["input_data"]))
     decision = decide(application, model=bundle.champion, bundle=bundle)
-    event = json.loads(recorded_event(decision, client="broker", request_id="order-66"))
+    event = json.loads(recorded_event(decision.body, _SUBMISSION))
     assert _shape(event) == _shape(sample)
 
 
@@ -36,7 +38,7 @@ def test_history_reads_what_inference_writes() -> None:
     """The published bytes decode to a row of the history."""
     bundle = load_bundle(BUNDLE_ROOT, None)
     decision = decide(parse_application(to_json(EXAMPLE)), model=bundle.champion, bundle=bundle)
-    row = decode(recorded_event(decision, client="broker", request_id="order-66"))
+    row = decode(recorded_event(decision.body, _SUBMISSION))
     answered = json.loads(decision.body)
     assert str(row[0]) == answered["prediction_id"]
     assert {"broker", "order-66", answered["model_info"]["version"]} <= set(map(str, row))

@@ -18,7 +18,7 @@ from services.history.recorder import store
 from services.history.settings import HistorySettings
 from shared.access.api_keys import parse_keys
 from shared.contract.events import PredictionRecorded
-from shared.observability.tracing import Tracing
+from shared.observability.tracing import NO_TRACING, Tracing
 from shared.redis import connect
 from tests import keys
 from tests.history.events import random_events, row_of
@@ -92,7 +92,7 @@ async def events(engine: AsyncEngine) -> list[PredictionRecorded]:
 
 @asynccontextmanager
 async def consuming(
-    settings: HistorySettings, *, tracing: Tracing | None = None
+    settings: HistorySettings, *, tracing: Tracing = NO_TRACING
 ) -> AsyncIterator[Consumer]:
     """A consumer at work in this process; stopped, with its last batch finished, at the end."""
     engine = engine_of(settings)

@@ -11,10 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from redis.asyncio import Redis
 
-from services.inference.idempotency import KEEP_S, Idempotency, NamedRequest
 from services.inference.main import create_app
 from services.inference.settings import InferenceSettings
 from services.local.servers import Server
+from services.scoring.idempotency import KEEP_S, Idempotency, NamedRequest
 from shared.access.api_keys import mint_key, parse_keys
 from shared.contract.errors import NotRecorded
 from shared.contract.events import EXAMPLE, STREAM, PredictionRecorded
@@ -316,7 +316,7 @@ _text = st.text(max_size=12)
 _named_requests = st.builds(
     NamedRequest,
     caller=st.tuples(st.sampled_from(["client", "at"]), _text),
-    path=_text,
+    operation=_text,
     key=st.binary(max_size=12),
     body_digest=st.binary(min_size=32, max_size=32),
 )
@@ -325,12 +325,12 @@ _named_requests = st.builds(
 @given(_named_requests, _named_requests)
 def test_only_the_same_request_has_the_same_id(one: NamedRequest, other: NamedRequest) -> None:
     """Derived alone from who asked, where, under which key and what: a UUID of version 8."""
-    same_name = (one.caller, one.path, one.key) == (other.caller, other.path, other.key)
+    same_name = (one.caller, one.operation, one.key) == (other.caller, other.operation, other.key)
     assert (one.prediction_id == other.prediction_id) is (one == other)
     assert (one.mark_key == other.mark_key) is same_name
     assert one.prediction_id.version == 8
     assert one.prediction_id.variant == "specified in RFC 4122"
-    again = NamedRequest(one.caller, one.path, one.key, one.body_digest)
+    again = NamedRequest(one.caller, one.operation, one.key, one.body_digest)
     assert again.prediction_id == one.prediction_id
 
 

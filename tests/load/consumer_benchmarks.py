@@ -16,7 +16,8 @@ from tqdm import tqdm
 
 from services.history.recorder import decode
 from services.history.records import COLUMNS
-from services.scoring.decisions import decide, recorded_event
+from services.scoring.decisions import Submission, recorded_event
+from services.scoring.engine import decide
 from services.scoring.manifest import BUNDLE_ROOT
 from services.scoring.registry import load_bundle
 from shared.contract.application import parse_application
@@ -102,9 +103,8 @@ def real_events(count: int) -> list[bytes]:
                 parse_application(to_json(random_application(rng))),
                 model=bundle.champion,
                 bundle=bundle,
-            ),
-            client=ANONYMOUS,
-            request_id=uuid4().hex,
+            ).body,
+            Submission(ANONYMOUS, uuid4().hex),
         )
         for _ in tqdm(range(count), desc="  deciding", leave=False)
     ]

@@ -99,5 +99,5 @@ class _UncountedRequests(Metrics):
 
 
 class _UncountedDecisions(DecisionMetrics):
-    def count(self, *_: Any) -> None:
+    def count(self, *_: Any, **__: Any) -> None:
         pass

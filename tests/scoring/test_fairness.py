@@ -5,7 +5,7 @@ from dataclasses import replace
 
 from pydantic_core import from_json, to_json
 
-from services.scoring.decisions import decide
+from services.scoring.engine import decide
 from services.scoring.features import FEATURES, MONITORED_INPUTS, SCORED_INPUTS
 from services.scoring.registry import Bundle
 from shared.contract.application import LoanApplication, parse_application

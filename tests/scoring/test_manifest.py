@@ -96,10 +96,25 @@ def test_unknown_member_is_refused(tmp_path: Path, content: dict[str, Any]) -> N
 
 
 @pytest.mark.parametrize("section", ["models", "timings"])
-def test_missing_model_is_refused(tmp_path: Path, content: dict[str, Any], section: str) -> None:
-    """All four models have to be there."""
+def test_model_without_its_counterpart_is_refused(
+    tmp_path: Path, content: dict[str, Any], section: str
+) -> None:
     del content[section]["random_forest"]
-    assert "expected exactly the models random_forest, " in refusal(tmp_path, json.dumps(content))
+    refused = refusal(tmp_path, json.dumps(content))
+    assert "the models and the timings name different models" in refused
+
+
+def test_champion_must_be_one_of_the_models(tmp_path: Path, content: dict[str, Any]) -> None:
+    refused = refusal(tmp_path, json.dumps(content | {"champion": "nobody"}))
+    assert "the champion nobody is not one of the models" in refused
+
+
+@pytest.mark.parametrize("name", ["../up", "Upper", "", "with space", "a" * 65])
+def test_model_whose_name_is_no_path_segment_is_refused(
+    tmp_path: Path, content: dict[str, Any], name: str
+) -> None:
+    content["models"][name] = content["models"]["random_forest"]
+    assert "String should match pattern" in refusal(tmp_path, json.dumps(content))
 
 
 def test_model_without_checksum_is_refused(tmp_path: Path, content: dict[str, Any]) -> None:

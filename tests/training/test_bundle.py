@@ -11,7 +11,6 @@ from services.scoring.features import FEATURES, feature_matrix
 from services.scoring.manifest import (
     BUNDLE_ROOT,
     MANIFEST_FILE,
-    MODEL_NAMES,
     Manifest,
     check_files,
     read_current_version,
@@ -20,7 +19,7 @@ from services.scoring.manifest import (
 from services.training.card import model_card
 from services.training.export import check_parity, open_onnx, random_applications
 from services.training.main import DEFAULT_OUTPUT
-from services.training.models import PIPELINES, parameters
+from services.training.models import MODEL_NAMES, PIPELINES, parameters
 
 MIB = 1024 * 1024
 

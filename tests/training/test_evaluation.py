@@ -7,11 +7,9 @@ import pytest
 from sklearn.model_selection import RepeatedStratifiedKFold, cross_val_score
 
 from services.scoring.features import SCORED_INPUTS, feature_matrix
-from services.scoring.manifest import MODEL_NAMES
 from services.training.applications import LabelledApplications
 from services.training.evaluation import (
     CANDIDATES,
-    CandidateName,
     HoldoutResult,
     OutOfFold,
     cross_validate,
@@ -20,11 +18,11 @@ from services.training.evaluation import (
     hold_out,
     interval,
 )
-from services.training.models import PIPELINES, SEED
+from services.training.models import MODEL_NAMES, PIPELINES, SEED
 
 
 @pytest.fixture(scope="module")
-def held_out(labelled: LabelledApplications) -> dict[CandidateName, HoldoutResult]:
+def held_out(labelled: LabelledApplications) -> dict[str, HoldoutResult]:
     """Every candidate on the holdout."""
     return hold_out(labelled)
 
@@ -119,7 +117,7 @@ def test_difference_to_itself_is_zero(out_of_fold: OutOfFold) -> None:
 
 
 def test_holdout_is_a_stratified_fifth(
-    labelled: LabelledApplications, held_out: dict[CandidateName, HoldoutResult]
+    labelled: LabelledApplications, held_out: dict[str, HoldoutResult]
 ) -> None:
     """It has 20 % of the rows; the confusion matrix adds up and yields all metrics."""
     assert set(held_out) == set(CANDIDATES)
@@ -139,7 +137,7 @@ def test_holdout_is_a_stratified_fifth(
 
 
 def test_credit_history_is_the_most_important_input(
-    held_out: dict[CandidateName, HoldoutResult],
+    held_out: dict[str, HoldoutResult],
 ) -> None:
     """Every model relies on it most; each scored input has an importance, a baseline has none."""
     for name in MODEL_NAMES:

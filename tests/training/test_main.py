@@ -11,12 +11,12 @@ from services.scoring.features import FEATURES
 from services.scoring.manifest import (
     MANIFEST_FILE,
     MODEL_CARD_FILE,
-    MODEL_NAMES,
     read_current_version,
 )
 from services.training import export, main
 from services.training.applications import LabelledApplications
 from services.training.main import Published
+from services.training.models import MODEL_NAMES
 from tests.training.conftest import train_small
 
 

@@ -2,9 +2,9 @@
 
 import numpy as np
 
-from services.scoring.manifest import MODEL_NAMES, Interval, RuleComparison
+from services.scoring.manifest import Interval, RuleComparison
 from services.training import verdicts
-from services.training.evaluation import CandidateName, OutOfFold
+from services.training.evaluation import OutOfFold
 from services.training.verdicts import verdict
 
 UNCLEAR = Interval(mean=0.01, low=-0.02, high=0.04)
@@ -14,12 +14,10 @@ LOWER = Interval(mean=-0.03, low=-0.05, high=-0.01)
 
 def measured(**log_losses: list[float]) -> OutOfFold:
     """Out-of-fold results with these log-losses per fold, in two folds."""
-    names: dict[str, CandidateName] = {name: name for name in MODEL_NAMES}
-    names["credit_history_rule"] = "credit_history_rule"
     return OutOfFold(
         approvals={},
         scores={
-            names[name]: {"log_loss": np.array(values), "accuracy": 1 - np.array(values)}
+            name: {"log_loss": np.array(values), "accuracy": 1 - np.array(values)}
             for name, values in log_losses.items()
         },
         folds=2,

@@ -50,7 +50,7 @@ class ConfusionMatrix(BaseModel):
 
 
 class Consensus(BaseModel):
-    """What the models together say; the champion decides a tie."""
+    """The outcome that most models predict; the champion decides a tie."""
 
     prediction: Literal["Approved", "Rejected"]
     agreement: Annotated[float, Field(description="Share of the models that agree, 0.5 to 1.")]
@@ -67,7 +67,7 @@ class Data(BaseModel):
 
 
 class Evaluation(BaseModel):
-    """How the figures were measured."""
+    """How the metrics were measured."""
 
     folds: int
     repeats: int
@@ -78,7 +78,7 @@ class Fairness(BaseModel):
     """
     How one model treats the groups of one monitored attribute, out of fold.
 
-    Applications that do not say which group they belong to are left out.
+    Applications without the attribute are left out.
     """
 
     groups: dict[str, int]
@@ -125,7 +125,7 @@ class Health(BaseModel):
 
 
 class Holdout(BaseModel):
-    """Figures on one stratified 20 % split: a single draw, shown because it is so often quoted."""
+    """Metrics on one stratified 20 % split: a single draw, shown because it is so often quoted."""
 
     rows: int
     accuracy: float
@@ -137,7 +137,7 @@ class Holdout(BaseModel):
 
 
 class Index(BaseModel):
-    """What this is and where."""
+    """What this service is and where its routes are."""
 
     service: str
     description: str
@@ -163,19 +163,15 @@ class Live(BaseModel):
 class ModelInfo(BaseModel):
     """Which model decided, from which bundle, and how accurate it was in cross-validation."""
 
-    name: Literal[
-        "random_forest", "logistic_regression", "gradient_boosting", "support_vector_machine"
-    ]
+    name: str
     version: Annotated[str, Field(description="Version of the bundle the model came from.")]
     accuracy: Annotated[float, Field(description="Mean accuracy in repeated cross-validation.")]
 
 
 class ModelSummary(BaseModel):
-    """One served model in a line."""
+    """One served model in brief."""
 
-    name: Literal[
-        "random_forest", "logistic_regression", "gradient_boosting", "support_vector_machine"
-    ]
+    name: str
     title: str
     champion: bool
     accuracy: Interval
@@ -184,7 +180,7 @@ class ModelSummary(BaseModel):
 
 
 class Parity(BaseModel):
-    """The export gate's finding: the served ONNX model against its scikit-learn reference."""
+    """What the export gate found: the served ONNX model against its scikit-learn reference."""
 
     rows: int
     max_absolute_difference: float
@@ -236,14 +232,14 @@ class RuleComparison(BaseModel):
 
 
 class Timing(BaseModel):
-    """Wall-clock times of one model, the only figures that differ between runs."""
+    """Wall-clock times of one model, the only numbers that differ between runs."""
 
     training_time_s: float
     prediction_time_per_row_ms: float
 
 
 class ValidationReport(BaseModel):
-    """What /predict would make of an application, without a decision."""
+    """The faults and warnings that /predict would find in an application."""
 
     valid: bool
     validation_errors: list[Fault]
@@ -254,7 +250,7 @@ class ValidationReport(BaseModel):
 
 
 class WarningRule(BaseModel):
-    """One reason to look twice."""
+    """A condition that an answer warns of."""
 
     code: str
     message: str
@@ -368,7 +364,7 @@ class BenchmarkResult(BaseModel):
 
 
 class CrossValidation(BaseModel):
-    """Figures over the folds of repeated stratified cross-validation."""
+    """Metrics over the folds of repeated stratified cross-validation."""
 
     accuracy: Interval
     balanced_accuracy: Interval
@@ -405,9 +401,7 @@ class ModelList(BaseModel):
     """The served models."""
 
     version: str
-    champion: Literal[
-        "random_forest", "logistic_regression", "gradient_boosting", "support_vector_machine"
-    ]
+    champion: str
     champion_reason: str
     models: list[ModelSummary]
 
@@ -425,7 +419,7 @@ class Performance(BaseModel):
 
 
 class TrainedModel(BaseModel):
-    """One of the four models and everything measured of it."""
+    """One model and everything that was measured of it."""
 
     title: str
     parameters: dict[str, str]
@@ -440,7 +434,7 @@ class TrainedModel(BaseModel):
 
 
 class ValidationRules(BaseModel):
-    """What an application must be, and what is warned about, as data."""
+    """The rules for an application and the reasons for warnings, as data."""
 
     fields: list[FieldRule]
     warnings: list[WarningRule]
@@ -477,7 +471,7 @@ class Baseline(BaseModel):
 
 
 class Benchmark(BaseModel):
-    """All models on one application. It is not recorded."""
+    """Every model's prediction for one application; it is not recorded."""
 
     success: Literal[True]
     input_data: Application
@@ -489,9 +483,7 @@ class Benchmark(BaseModel):
 class ChampionInfo(BaseModel):
     """The deciding model, and the bundle it came in."""
 
-    name: Literal[
-        "random_forest", "logistic_regression", "gradient_boosting", "support_vector_machine"
-    ]
+    name: str
     version: str
     champion_reason: str
     threshold: float
@@ -502,7 +494,7 @@ class ChampionInfo(BaseModel):
 
 
 class ComparedModel(BaseModel):
-    """One model beside the others."""
+    """One model, in comparison with the others."""
 
     title: str
     cross_validation: CrossValidation
@@ -512,12 +504,10 @@ class ComparedModel(BaseModel):
 
 
 class ModelComparison(BaseModel):
-    """The models beside each other and beside rules that need no model."""
+    """The models compared with each other and with rules that need no model."""
 
     version: str
-    champion: Literal[
-        "random_forest", "logistic_regression", "gradient_boosting", "support_vector_machine"
-    ]
+    champion: str
     champion_reason: str
     data: Data
     evaluation: Evaluation
@@ -528,9 +518,7 @@ class ModelComparison(BaseModel):
 class ModelDetail(BaseModel):
     """Everything measured of one model."""
 
-    name: Literal[
-        "random_forest", "logistic_regression", "gradient_boosting", "support_vector_machine"
-    ]
+    name: str
     version: str
     champion: bool
     details: TrainedModel

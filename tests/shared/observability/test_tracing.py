@@ -14,8 +14,16 @@ from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from shared.observability import tracing as module
 from shared.observability.logs import silent
 from shared.observability.metrics import Metrics
-from shared.observability.tracing import DEFAULT_SHARE, Tracing, TracingMiddleware, start_tracing
+from shared.observability.tracing import (
+    DEFAULT_SHARE,
+    NO_TRACE,
+    NO_TRACING,
+    SpanTracing,
+    Tracing,
+    start_tracing,
+)
 from shared.web.conventions import install_conventions
+from shared.web.tracing import TracingMiddleware, trace_of
 from tests.serving import served
 from tests.tracing import CALLER, TRACE, TRACEPARENT, parent_id, trace_id, traces
 
@@ -29,7 +37,7 @@ def _environment(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(name, raising=False)
 
 
-def _app(tracing: Tracing | None) -> FastAPI:
+def _app(tracing: Tracing) -> FastAPI:
     app = FastAPI()
 
     @app.get("/things/{number}")
@@ -51,9 +59,19 @@ async def _spans(*paths: str, share: float, **headers: str) -> tuple[ReadableSpa
 
 def test_nothing_is_traced_unless_a_collector_is_named() -> None:
     """Then a request passes no code of it at all."""
-    assert start_tracing("test") is None
-    layers: list[object] = [layer.cls for layer in _app(None).user_middleware]
+    assert start_tracing("test") is NO_TRACING
+    layers: list[object] = [layer.cls for layer in _app(NO_TRACING).user_middleware]
     assert TracingMiddleware not in layers
+
+
+def test_request_that_is_not_traced_has_a_trace_without_effect() -> None:
+    trace = trace_of({"state": {}})
+    trace.step("model")
+    trace.describe(model="random_forest")
+    assert trace.event_member == b""
+    trace.end_step()
+    trace.end(method="GET", route="/", status=200, request_id="order-66")
+    assert trace is NO_TRACE
 
 
 async def test_request_is_a_span_under_its_template() -> None:
@@ -132,7 +150,7 @@ async def test_share_follows_the_standard_variables(
         if value is not None:
             monkeypatch.setenv(name, value)
     made = Mock()
-    monkeypatch.setattr(module, "Tracing", made)
+    monkeypatch.setattr(module, "SpanTracing", made)
     start_tracing("test")
     provider: TracerProvider = made.call_args.args[0]
     assert made.call_args.kwargs == {"share": share}
@@ -184,7 +202,7 @@ async def test_collector_that_hangs_does_not_keep_a_process_from_ending(
     monkeypatch.setattr(module, "FLUSH_S", 0.01)
     answered = threading.Event()
     provider = Mock(shutdown=answered.wait)
-    await Tracing(provider, share=1).close()
+    await SpanTracing(provider, share=1).close()
     [sending] = [thread for thread in threading.enumerate() if thread.name == "last spans"]
     assert sending.daemon
     answered.set()
