@@ -1,19 +1,23 @@
-"""Rate limits that several processes share through Redis without ever waiting for it.
+"""Rate limits, counted in memory and shared between processes through Redis.
 
-A check is local memory only. A background task exchanges counts with Redis: what this process let
-pass since the last time is added there, and the sum of all processes comes back. Between two
-exchanges each process knows only its own requests, so a limit can be passed by what the others
-let through in that time; that is the price of a check that costs microseconds.
+A check touches local memory only, so it never waits for Redis. A background task sends what this
+process admitted to Redis and takes over the sum of all processes. Between two exchanges a process
+knows only its own requests, so a limit can be exceeded by what the others admit in that time; that
+is the price of a check that costs microseconds.
 
-When Redis is away the limits go on locally, which is logged once and counted, and what was let
-pass meanwhile is added when it is back.
+An exchange is bounded, however many addresses call: it sends only changed counts, a limited number
+per turn, in chunks between which the event loop serves requests.
+
+While Redis is away, limits are counted locally, which is logged and counted in a metric; what was
+admitted meanwhile is added when it is back.
 """
 
 import asyncio
-from collections import Counter
-from collections.abc import AsyncIterator, Iterable
+from collections import Counter, OrderedDict
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from itertools import islice
 from math import ceil
 from time import time
 from typing import Any, ClassVar, Final
@@ -30,20 +34,37 @@ from shared.observability.logs import get_logger
 from shared.observability.metrics import Sample
 from shared.observability.metrics.names import RATE_LIMIT_DEGRADED, RATE_LIMIT_REJECTIONS
 
-EXCHANGE_INTERVAL_S: Final = 0.075
-STORAGE_URI: Final = "shared-memory://"
 UNLIMITED: Final = "unlimited"
 MAX_WINDOWS: Final = 100_000
-"""Most counters kept at once; beyond that the oldest are forgotten first."""
+"""Most counts kept at once, some 300 bytes each; beyond that the oldest are dropped first."""
+
+_STORAGE_URI: Final = "shared-memory://"
+_EXCHANGE_INTERVAL_S: Final = 0.075
+_CHUNK: Final = 100
+"""Counts sent together: 1.5 ms of processor time."""
+_CHUNKS_PER_TURN: Final = 10
+_SWEPT_PER_TURN: Final = 1000
+
+# Adds to a count, and returns the sum of all processes and when its window ends. Of one key, so
+# that a cluster can run it.
+_ADD: Final = """
+local total = redis.call('INCRBY', KEYS[1], ARGV[1])
+local left_ms = redis.call('PTTL', KEYS[1])
+if left_ms < 0 then
+    left_ms = tonumber(ARGV[2])
+    redis.call('PEXPIRE', KEYS[1], left_ms)
+end
+return {total, left_ms}
+"""
 
 Limits = tuple[RateLimitItem, ...]
-"""All of them hold at once; none of them is no limit."""
+"""All of them apply at once; an empty tuple is no limit."""
 
 _log = get_logger(__name__)
 
 
 class RateLimitExceeded(ServiceError):
-    """The caller has used up what it may ask in this time."""
+    """The caller has used up a limit."""
 
     status = 429
     title = "Too many requests"
@@ -66,13 +87,16 @@ class _Window:
 
 
 class SharedMemoryStorage(Storage):
-    """Fixed-window counters in memory, exchanged with other processes by ``exchange``."""
+    """Fixed-window counts in memory, exchanged with other processes by ``exchange``."""
 
     STORAGE_SCHEME: ClassVar[list[str]] = ["shared-memory"]  # type: ignore[misc]  # untyped base
 
     def __init__(self, uri: str | None = None, **options: Any) -> None:
         super().__init__(uri, **options)
-        self._windows: dict[str, _Window] = {}
+        self._windows: OrderedDict[str, _Window] = OrderedDict()
+        self._changed: dict[str, None] = {}
+        """The keys of counts that Redis does not have yet, the oldest first."""
+        self._to_sweep: Iterator[str] = iter(())
         self.degraded = False
         self.degradations = 0
 
@@ -82,15 +106,17 @@ class SharedMemoryStorage(Storage):
         return MemoryError
 
     def incr(self, key: str, expiry: float, amount: int = 1) -> int:
-        """Count ``amount`` more under ``key`` in a window of ``expiry`` seconds."""
+        """Add ``amount`` to the count under ``key``, in a window of ``expiry`` seconds."""
         now_s = time()
         window = self._windows.get(key)
         if window is None or window.ends_at_s <= now_s:
-            if len(self._windows) >= MAX_WINDOWS:
-                del self._windows[next(iter(self._windows))]
+            if window is None and len(self._windows) >= MAX_WINDOWS:
+                self.clear(next(iter(self._windows)))
             window = self._windows[key] = _Window(0, now_s + expiry, 0)
+            self._windows.move_to_end(key)
         window.count += amount
         window.unsent += amount
+        self._changed[key] = None
         return window.count
 
     def get(self, key: str) -> int:
@@ -104,49 +130,34 @@ class SharedMemoryStorage(Storage):
         return time() if window is None else window.ends_at_s
 
     def check(self) -> bool:
-        """Memory is always there."""
+        """Memory is always available."""
         return True
 
     def reset(self) -> int:
-        """Forget all counts; returns how many there were."""
-        forgotten = len(self._windows)
+        """Drop all counts; returns how many there were."""
+        dropped = len(self._windows)
         self._windows.clear()
-        return forgotten
+        self._changed.clear()
+        return dropped
 
     def clear(self, key: str) -> None:
-        """Forget the count under ``key``."""
+        """Drop the count under ``key``."""
         self._windows.pop(key, None)
+        self._changed.pop(key, None)
 
     async def exchange(self, redis: Redis) -> None:
-        """Add what is new to Redis and take over the sums of all processes.
+        """Add changed counts to Redis and take over the sums of all processes, for one turn.
 
-        Raises ``RedisError`` or ``OSError`` and keeps what is new for the next time.
+        Raises ``RedisError`` or ``OSError`` and keeps what is not sent for the next turn.
         """
-        now_s = time()
-        for key in [key for key, window in self._windows.items() if window.ends_at_s <= now_s]:
-            del self._windows[key]
-        changed = {key: window.unsent for key, window in self._windows.items() if window.unsent}
-        if not changed:
-            return
-        pipeline = redis.pipeline(transaction=False)
-        for key, unsent in changed.items():
-            left_ms = max(1, int((self._windows[key].ends_at_s - now_s) * 1000))
-            pipeline.incrby(key, unsent)
-            pipeline.pexpire(key, left_ms, nx=True)
-            pipeline.pttl(key)
-        answers = await pipeline.execute()
-        for (key, sent), total, left_ms in zip(
-            changed.items(), answers[::3], answers[2::3], strict=True
-        ):
-            window = self._windows.get(key)
-            if window is not None:
-                window.unsent -= sent
-                # A Redis that lost its memory knows less than this process does.
-                window.count = max(window.count, total + window.unsent)
-                window.ends_at_s = now_s + left_ms / 1000
+        self._sweep()
+        for _ in range(_CHUNKS_PER_TURN):
+            if not self._changed:
+                return
+            await self._send(redis, list(islice(self._changed, _CHUNK)))
 
     async def keep_exchanging(self, redis: Redis) -> None:
-        """Exchange with Redis for ever; its absence is said once and outlived."""
+        """Exchange with Redis until cancelled; logs once when it is away."""
         while True:
             try:
                 await self.exchange(redis)
@@ -159,18 +170,51 @@ class SharedMemoryStorage(Storage):
                 if self.degraded:
                     _log.info("rate limits are shared again")
                 self.degraded = False
-            await asyncio.sleep(EXCHANGE_INTERVAL_S)
+            await asyncio.sleep(_EXCHANGE_INTERVAL_S)
+
+    async def _send(self, redis: Redis, keys: Sequence[str]) -> None:
+        now_s = time()
+        sent: list[tuple[str, _Window, int]] = []
+        pipeline = redis.pipeline(transaction=False)
+        for key in keys:
+            del self._changed[key]
+            window = self._windows[key]
+            left_ms = int((window.ends_at_s - now_s) * 1000)
+            if left_ms > 0:
+                sent.append((key, window, window.unsent))
+                pipeline.eval(_ADD, 1, key, window.unsent, left_ms)
+        try:
+            answers = await pipeline.execute()
+        except (RedisError, OSError):
+            self._changed |= {key: None for key, _, _ in sent if key in self._windows}
+            raise
+        for (_, window, unsent), (total, left_ms) in zip(sent, answers, strict=True):
+            window.unsent -= unsent
+            # A Redis that lost its memory knows less than this process does.
+            window.count = max(window.count, total + window.unsent)
+            window.ends_at_s = now_s + left_ms / 1000
+
+    def _sweep(self) -> None:
+        """Drop ended windows, looking at some in each turn and at all again and again."""
+        now_s = time()
+        swept = list(islice(self._to_sweep, _SWEPT_PER_TURN))
+        if not swept:
+            self._to_sweep = iter(list(self._windows))
+        for key in swept:
+            window = self._windows.get(key)
+            if window is not None and window.ends_at_s <= now_s:
+                self.clear(key)
 
 
 class RateLimits:
-    """slowapi's limiter over the storage above, asked without its per-route machinery.
+    """slowapi's limiter over the storage above, without its per-route machinery.
 
-    slowapi's own check looks limits up by endpoint and reads every counter twice, 28 us a request;
-    this asks the same storage once per limit. Rejections of ``buckets`` are told from the start.
+    slowapi's own check finds limits by endpoint and reads every count twice, 28 us a request; this
+    asks the same storage once per limit. Rejections of ``buckets`` are exported from the start.
     """
 
     def __init__(self, *buckets: str) -> None:
-        limiter = Limiter(get_remote_address, storage_uri=STORAGE_URI)
+        limiter = Limiter(get_remote_address, storage_uri=_STORAGE_URI)
         storage = limiter.limiter.storage
         if not isinstance(storage, SharedMemoryStorage):
             raise TypeError(f"slowapi chose another storage: {storage!r}")
@@ -188,16 +232,16 @@ class RateLimits:
             await asyncio.wait([exchanging])
 
     def samples(self) -> Iterable[Sample]:
-        """What is to be known of the limits from outside."""
+        """The metrics of the limits."""
         yield Sample(RATE_LIMIT_DEGRADED, int(self.storage.degraded))
         for bucket, rejections in list(self.rejections.items()):
             yield Sample(RATE_LIMIT_REJECTIONS, rejections, (bucket,))
 
     def hit(self, limits: Limits, *, bucket: str, caller: str) -> list[tuple[bytes, bytes]]:
-        """Count a request of ``caller`` to ``bucket``; returns the headers that tell what is left.
+        """Count a request of ``caller`` to ``bucket``; returns headers for the answer.
 
-        The headers speak of the limit that is nearest to being used up. Raises
-        ``RateLimitExceeded``; a request refused counts too.
+        They report the limit that is nearest to being used up. Raises ``RateLimitExceeded``; a
+        refused request counts too.
         """
         nearest: tuple[int, RateLimitItem, str] | None = None
         for limit in limits:
@@ -224,7 +268,7 @@ def _headers(limit: RateLimitItem, *, left: int, reset_after_s: int) -> list[tup
 
 
 def parse_limits(text: str) -> Limits:
-    """Limits as slowapi writes them, e.g. ``200/hour;1000/day``; ``unlimited`` is none.
+    """Limits in slowapi's notation, e.g. ``200/hour;1000/day``; ``unlimited`` is no limit.
 
     Raises ``ValueError`` for anything else.
     """

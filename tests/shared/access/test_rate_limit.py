@@ -1,10 +1,14 @@
 """Rate limits: counted in memory, shared through a real Redis, and never waiting for it."""
 
 import asyncio
-from collections.abc import AsyncIterator
+import tracemalloc
+from collections import Counter
+from collections.abc import AsyncIterator, Sequence
+from time import perf_counter
 
 import pytest
 import pytest_asyncio
+from fastapi import FastAPI
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
@@ -16,8 +20,14 @@ from shared.access.rate_limit import (
     SharedMemoryStorage,
     parse_limits,
 )
+from shared.observability.logs import silent
+from shared.observability.metrics import Metrics
 from shared.redis import connect
-from tests.waiting import eventually
+from shared.web.conventions import install_conventions
+from shared.web.health import health_router
+from tests.raw import connected
+from tests.serving import served
+from tests.waiting import eventually, eventually_said
 
 _HUNDRED = parse_limits("100/hour")
 
@@ -149,3 +159,127 @@ def test_storage_tells_its_counts() -> None:
     storage.clear("key")
     assert storage.get("key") == 0
     assert storage.get_expiry("key") > 0
+
+
+async def test_exchange_sends_what_changed_and_only_so_much_at_a_time(own_redis: Server) -> None:
+    """A flood of addresses reaches Redis over several turns; a quiet process sends nothing."""
+    storage = SharedMemoryStorage()
+    for number in range(2500):
+        storage.incr(str(number), 60)
+    async with connect(own_redis.url) as redis:
+        known = []
+        for _ in range(4):
+            await storage.exchange(redis)
+            known.append(await redis.dbsize())
+        assert known == [1000, 2000, 2500, 2500]
+        commands = (await redis.info("commandstats"))["cmdstat_eval"]["calls"]
+        assert commands == 2500
+        assert await redis.get("0") == b"1"
+
+
+async def test_ended_windows_are_dropped_a_few_at_a_time(own_redis: Server) -> None:
+    """Memory follows the addresses of now, and no turn looks at all of them."""
+    storage = SharedMemoryStorage()
+    for number in range(2500):
+        storage.incr(str(number), 0.001)
+    await asyncio.sleep(0.01)
+    async with connect(own_redis.url) as redis:
+        for _ in range(4):
+            await storage.exchange(redis)
+        assert storage.reset() == 0
+        assert await redis.dbsize() == 0
+
+
+async def test_window_that_ends_during_an_exchange_does_not_change_the_next_one(
+    own_redis: Server,
+) -> None:
+    """Redis answers late, about a window that is over: nothing is subtracted."""
+    storage = SharedMemoryStorage()
+    storage.incr("key", 0.5, amount=7)
+    async with connect(own_redis.url) as redis:
+        own_redis.process.pause()
+        exchanging = asyncio.create_task(storage.exchange(redis))
+        await asyncio.sleep(0.6)
+        storage.incr("key", 60)
+        own_redis.process.resume()
+        await exchanging
+        assert await redis.get("key") == b"8"
+
+
+async def test_stalled_redis_does_not_multiply_the_counts(own_redis: Server) -> None:
+    """It carries out what it was sent while it stood still: one chunk, and not at each attempt."""
+    storage = SharedMemoryStorage()
+    names = [str(number) for number in range(300)]
+    async with connect(own_redis.url, command_timeout_s=0.1) as redis:
+        await redis.ping()
+        own_redis.process.pause()
+        for name in names:
+            storage.incr(name, 60)
+        exchanging = asyncio.create_task(storage.keep_exchanging(redis))
+        await eventually(lambda: storage.degradations > 5)
+        own_redis.process.resume()
+        await eventually(lambda: not storage.degraded)
+        exchanging.cancel()
+        counted = Counter(await redis.mget(names))
+    assert counted.keys() <= {b"1", b"2"}
+    assert counted[b"2"] <= 100
+
+
+def test_memory_per_address_is_bounded() -> None:
+    """An IPv6 /48 has 65,536 subscribers, and each may take two counts."""
+    storage = SharedMemoryStorage()
+    tracemalloc.start()
+    for number in range(10_000):
+        storage.incr(f"LIMITER/other/2001:db8:0:{number:x}::/64/200/1/hour", 3600)
+    used_bytes, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert used_bytes / 10_000 < 600
+
+
+async def _probe(url: str, took_s: list[float]) -> None:
+    """How long /livez takes, again and again, on one connection."""
+    async with connected(url) as connection:
+        while True:
+            began_s = perf_counter()
+            await connection.send(b"GET /livez HTTP/1.1\r\nhost: x\r\n\r\n")
+            assert (await connection.answer()).status == 200
+            took_s.append(perf_counter() - began_s)
+            await asyncio.sleep(0.005)
+
+
+async def test_many_addresses_do_not_stall_the_service(own_redis: Server) -> None:
+    """Neither while they come, nor while Redis stands still, nor when it takes them all at once."""
+    limits = RateLimits()
+    addresses = [f"2001:db8:{number:x}::/64" for number in range(50_000)]
+    took_s: list[float] = []
+
+    async def come(some: Sequence[str]) -> None:
+        for start in range(0, len(some), 100):
+            for address in some[start : start + 100]:
+                limits.hit(parse_limits("200/hour;1000/day"), bucket="other", caller=address)
+            await asyncio.sleep(0.001)
+
+    app = FastAPI()
+    install_conventions(app, log_access=silent, metrics=Metrics())
+    app.include_router(health_router(service="test", version="1", checks=lambda _: ()))
+    async with (
+        connect(own_redis.url) as redis,
+        served(app) as client,
+        limits.shared_through(redis),
+    ):
+        probing = asyncio.create_task(_probe(str(client.base_url), took_s))
+        await come(addresses[:25_000])
+        own_redis.process.pause()
+        await come(addresses[25_000:])
+        await eventually(lambda: limits.storage.degraded)
+        own_redis.process.resume()
+
+        async def all_known() -> bool:
+            return int(await redis.dbsize()) == 100_000
+
+        await eventually_said(all_known, timeout_s=60)
+        await asyncio.sleep(0.5)
+        probing.cancel()
+        await asyncio.wait([probing])
+    assert len(took_s) > 100
+    assert sorted(took_s)[len(took_s) * 99 // 100] < 0.1
