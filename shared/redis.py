@@ -1,22 +1,26 @@
-"""Redis clients with deadlines, so that a wedged server costs a bounded wait and nothing else."""
+"""Redis clients with deadlines, so that a server that hangs costs a bounded wait."""
 
 from typing import Final
 
 from redis.asyncio import BlockingConnectionPool, Redis
+from redis.exceptions import RedisError
 
 COMMAND_TIMEOUT_S: Final = 1.0
+
+REDIS_ERRORS: Final = (RedisError, OSError)
+"""What a command may raise, timeouts and refused connections included."""
 
 
 def connect(
     url: str, *, command_timeout_s: float = COMMAND_TIMEOUT_S, max_connections: int = 16
 ) -> Redis:
-    """A client that speaks bytes and gives up on a command after ``command_timeout_s``.
+    """A client that returns bytes and gives up on a command after ``command_timeout_s``.
 
-    Nothing is dialled before the first command. A blocking read needs a client of its own whose
-    ``command_timeout_s`` exceeds its block time, for the deadline covers the wait too. A failed
-    command is not repeated here: whoever calls knows whether repeating is safe.
+    It connects with the first command. A blocking read needs a client of its own whose
+    ``command_timeout_s`` exceeds its block time, because the deadline covers that wait. A failed
+    command is not retried: only the caller knows whether that is safe.
 
-    Raises ``redis.exceptions.RedisError`` (timeouts and refusals among them) or ``OSError``.
+    Its commands raise ``REDIS_ERRORS``.
     """
     return Redis.from_url(
         url,
@@ -29,10 +33,9 @@ def connect(
 
 
 def connect_in_turn(url: str, *, command_timeout_s: float, max_connections: int) -> Redis:
-    """A client like ``connect``'s, whose callers wait for a connection while all are in use.
+    """A client like ``connect``'s whose callers wait for a connection while all are in use.
 
-    The wait is at most ``command_timeout_s``; whoever wants one deadline over wait and command
-    sets it around both. Raises what ``connect``'s client raises.
+    They wait at most ``command_timeout_s``, and then as long again for the answer.
     """
     pool = BlockingConnectionPool.from_url(
         url,

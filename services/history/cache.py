@@ -1,4 +1,4 @@
-"""Answers kept in Redis as the bytes to send, each computed once however many ask for it."""
+"""Answers cached in Redis as the bytes to send; concurrent requests share one computation."""
 
 import asyncio
 import time
@@ -6,27 +6,27 @@ from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from typing import Any, Final, NamedTuple
 
 from redis.asyncio import Redis
-from redis.exceptions import RedisError
 
 from shared.observability.logs import get_logger
 from shared.observability.metrics import Sample
 from shared.observability.metrics.names import CACHE_FAILURES, CACHE_HITS, CACHE_MISSES
+from shared.redis import REDIS_ERRORS
 
-_REST_AFTER_FAILURE_S: Final = 1.0
+_BYPASS_AFTER_FAILURE_S: Final = 1.0
 _log = get_logger(__name__)
 
 
 class Cached(NamedTuple):
-    """The bytes of an answer, and whether they came from the cache."""
+    """The bytes of an answer, and whether they were cached."""
 
     body: bytes
     hit: bool
 
 
 class _Found(NamedTuple):
-    """The generation that an answer computed now belongs to, and the answer kept from it, if any.
+    """The current generation, and the answer cached in it, if any.
 
-    There is no generation when Redis does not tell it.
+    Without an answer from Redis there is no generation.
     """
 
     generation: bytes | None
@@ -34,10 +34,10 @@ class _Found(NamedTuple):
 
 
 class Cache:
-    """A cache that fails open: without Redis every answer is computed, and nobody waits for it.
+    """A cache that fails open: without Redis every answer is computed.
 
-    ``redis`` is a client of the cache's own whose command timeout is the longest a request ever
-    waits for it; after a failure the cache rests for a second. ``prefix`` starts every key.
+    ``redis`` is a client of the cache's own, whose command timeout bounds what a request waits for
+    the cache; after a failure the cache is bypassed for a second. ``prefix`` starts every key.
     """
 
     def __init__(self, redis: Redis, *, prefix: str) -> None:
@@ -46,14 +46,14 @@ class Cache:
         self._generation_key = f"{prefix}:generation"
         self._unchanging_key = f"{prefix}:generation:unchanging"
         self._flights: dict[str, asyncio.Task[Cached]] = {}
-        self._rest_until_s = 0.0
+        self._bypass_until_s = 0.0
         self.hits = 0
         self.misses = 0
         self.failures = 0
-        """How often Redis did not serve the cache; each time began a second of rest."""
+        """Commands that failed; each began a second of bypassing the cache."""
 
     def samples(self) -> Iterable[Sample]:
-        """What is to be known of the cache from outside."""
+        """The cache's metrics."""
         yield Sample(CACHE_HITS, self.hits)
         yield Sample(CACHE_MISSES, self.misses)
         yield Sample(CACHE_FAILURES, self.failures)
@@ -67,14 +67,14 @@ class Cache:
         unchanging: bool = False,
         erasable: bool = True,
     ) -> Cached:
-        """The bytes under ``key``, from the cache or else from ``compute``, kept for ``ttl_s``.
+        """The bytes under ``key``, from the cache or else from ``compute``, cached for ``ttl_s``.
 
-        Within this process one key is looked up and computed once at a time; whoever asks
-        meanwhile gets the same answer. ``invalidate`` ends the life of every answer that is not
-        ``unchanging``, ``forget`` that of every answer. Who asks after ``forget`` returned, in
-        whichever process, gets no ``erasable`` answer that was begun before; such an answer is
-        looked up by everybody for themselves and, without Redis, shared by nobody. Raises what
-        ``compute`` raises, and stores nothing then.
+        Within this process concurrent calls for one key share one lookup and one computation.
+        ``invalidate`` ends the life of every answer that is not ``unchanging``, ``forget`` that of
+        every answer. A call made after ``forget`` has returned, in any process, gets no
+        ``erasable`` answer whose computation began before: each call looks up such an answer for
+        itself and, without Redis, computes it for itself. Raises what ``compute`` raises; then
+        nothing is cached.
         """
         cached = await self._get(
             key, compute, ttl_s=ttl_s, unchanging=unchanging, erasable=erasable
@@ -102,7 +102,7 @@ class Cache:
 
         if not erasable:
             return await self._share(key, look_up)
-        # Everybody reads the generation before joining another's computation, for that may have
+        # Each call reads the generation before it joins another's computation, which may have
         # begun before the values were erased.
         found = await self._find(key, generation_key)
         if found.body is not None or found.generation is None:
@@ -112,16 +112,16 @@ class Cache:
         )
 
     async def invalidate(self) -> None:
-        """Let no answer that was computed before now be served again, except unchanging ones.
+        """Expire every answer computed before now, except unchanging ones.
 
-        One increment, whatever the cache holds. Raises what the client raises.
+        One increment, however much is cached. Raises ``REDIS_ERRORS``.
         """
         await self._redis.incr(self._generation_key)
 
     async def forget(self) -> None:
-        """Let no answer that was computed before now be served again, without exception.
+        """Expire every answer computed before now.
 
-        Raises what the client raises; what was computed before may be served on then.
+        Raises ``REDIS_ERRORS``; cached answers may still be served then.
         """
         async with self._redis.pipeline(transaction=True) as pipeline:
             pipeline.incr(self._generation_key)
@@ -140,21 +140,21 @@ class Cache:
             flight = asyncio.create_task(fly())
             self._flights[flight_key] = flight
             flight.add_done_callback(lambda done: self._land(flight_key, done))
-        # The flight belongs to all who wait for it: one who leaves must not end it.
+        # Other requests may be waiting too: one that is cancelled must not cancel the computation.
         return await asyncio.shield(flight)
 
     def _land(self, flight_key: str, flight: asyncio.Task[Cached]) -> None:
         del self._flights[flight_key]
         if not flight.cancelled():
-            flight.exception()  # every waiter may have left: then nobody else asks for it
+            flight.exception()  # marks it as retrieved, even if no request is waiting any more
 
     async def _find(self, key: str, generation_key: str) -> _Found:
-        if time.monotonic() < self._rest_until_s:
+        if time.monotonic() < self._bypass_until_s:
             return _Found(None, None)
         try:
             found: list[Any] = await self._redis.mget(generation_key, f"{self._prefix}:{key}")
-        except (RedisError, OSError) as error:
-            self._rest(error)
+        except REDIS_ERRORS as error:
+            self._bypass(error)
             return _Found(None, None)
         generation: bytes = found[0] or b"0"
         stored: bytes | None = found[1]
@@ -171,16 +171,16 @@ class Cache:
             return Cached(found.body, hit=True)
         body = await compute()
         if found.generation is not None:
-            # The generation that was current before computing: an answer that an invalidation
-            # overtakes is stale the moment it is stored.
+            # The generation from before the computation: an answer invalidated meanwhile is
+            # expired as soon as it is stored.
             marked = found.generation + b"\n" + body
             try:
                 await self._redis.set(f"{self._prefix}:{key}", marked, ex=ttl_s)
-            except (RedisError, OSError) as error:
-                self._rest(error)
+            except REDIS_ERRORS as error:
+                self._bypass(error)
         return Cached(body, hit=False)
 
-    def _rest(self, error: Exception) -> None:
-        self._rest_until_s = time.monotonic() + _REST_AFTER_FAILURE_S
+    def _bypass(self, error: Exception) -> None:
+        self._bypass_until_s = time.monotonic() + _BYPASS_AFTER_FAILURE_S
         self.failures += 1
         _log.warning("cache bypassed", error=repr(error))

@@ -1,9 +1,10 @@
-"""Store what the stream hands over: ``python -m services.history.consumer``.
+"""Store the decisions of the stream: ``python -m services.history.consumer``.
 
 Guarantee: an entry is acknowledged only after the transactions that hold its events have
-committed, and storing an event twice is harmless, so whatever dies at whatever moment, each
-decision ends up stored exactly once. An event that cannot be stored at all is put aside after a
-number of deliveries (counted by Redis, so a restart forgets none) and never holds up the others.
+committed, and storing an event again changes nothing. So whichever process dies at whatever
+moment, each decision ends up stored exactly once. An event that cannot be stored is moved to the
+dead-letter stream after a number of deliveries (Redis counts them, so a restart forgets none) and
+never holds up the others.
 """
 
 import asyncio
@@ -12,49 +13,49 @@ import random
 import signal
 import sys
 import time
-from collections.abc import Iterable, Mapping, Sequence
-from itertools import count, repeat
-from typing import Final, NamedTuple, TypeAlias
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
+from typing import Final, NamedTuple, TypeAlias, TypeVar
 
 import uvloop
 from redis.asyncio import Redis
-from redis.exceptions import RedisError
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from services.history import stream
 from services.history.cache import Cache
 from services.history.consumer_metrics import ConsumerMetrics, metrics_server
-from services.history.copying import EncodedRow
 from services.history.database import DATABASE_ERRORS, is_data_error, open_engine
-from services.history.recorder import Undecodable, read_row, store
+from services.history.recorder import Undecodable, decode, store
+from services.history.records import Row
 from services.history.settings import CACHE_PREFIX, HistorySettings
 from services.history.stream import Entry
 from shared.contract.events import DEAD_LETTER_STREAM
 from shared.observability.logs import configure_logging, get_logger, take_over_output
 from shared.observability.tracing import NO_TRACING, Tracing, start_tracing
-from shared.redis import COMMAND_TIMEOUT_S, connect
+from shared.redis import COMMAND_TIMEOUT_S, REDIS_ERRORS, connect
 from shared.settings import read_settings_or_exit
 
 CONCURRENT_BATCHES: Final = 4
-"""Batches in hand at a time: while the servers are at work on some, another is decoded. Each has a
-connection of its own; with fewer the process waits for round trips, with more nothing is gained."""
+"""Batches in progress at a time, each with a connection of its own: while the servers work on some,
+another is decoded. With fewer the process waits for round trips; more gain nothing."""
 
 _FIRST_READ: Final = 16
-"""Entries asked for before it is known how many events an entry holds."""
+"""Entries to read before it is known how many events an entry holds."""
 
 _INVALIDATE_EVERY_S: Final = 1.0
 _FIRST_PAUSE_S: Final = 0.1
-_REDIS_ERRORS: Final = (RedisError, OSError)
+_SERVER_ERRORS: Final = (*REDIS_ERRORS, *DATABASE_ERRORS)
+_Result = TypeVar("_Result")
 _log = get_logger("services.history.consumer")
 
 
 class Unfinished(Exception):
-    """The consumer was asked to stop while the database was down; the batch stays on the stream."""
+    """The consumer was asked to stop while a server was down; the message names the server."""
 
 
-Origin: TypeAlias = tuple[Entry, bytes]
-"""An event, and the entry it came in."""
+Decoded: TypeAlias = tuple[Entry, bytes, Row]
+"""The entry, an event of it and the event's row."""
 
 
 class Unusable(NamedTuple):
@@ -66,41 +67,27 @@ class Unusable(NamedTuple):
 
 
 class Batch(NamedTuple):
-    """The events of some entries: those that make rows, beside these, and those that make none."""
+    """The events of some entries."""
 
-    origins: list[Origin]
-    rows: list[EncodedRow]
+    decoded: list[Decoded]
     unusable: list[Unusable]
 
 
 async def decode_all(entries: Iterable[Entry]) -> Batch:
-    """Decode each event by itself: one that is none costs the others nothing."""
-    batch = Batch([], [], [])
+    """Decode each event by itself, so that a malformed one costs the others nothing."""
+    batch = Batch([], [])
     for entry in entries:
-        # The other batches' transactions hold rows that every writer waits for: their next
-        # statements must not wait until this whole batch is decoded.
+        # Other batches hold locks that every writer waits for: their next statements must not
+        # wait until all of this batch is decoded.
         await asyncio.sleep(0)
-        events = entry.events
-        try:
-            rows = list(map(read_row, events))
-        except Undecodable:
-            events, rows = _sort_out(entry, batch.unusable)
-        batch.origins.extend(zip(repeat(entry), events, strict=False))
-        batch.rows.extend(rows)
+        for event in entry.events:
+            try:
+                row = decode(event)
+            except Undecodable as error:
+                batch.unusable.append(Unusable(entry, event, str(error)))
+            else:
+                batch.decoded.append((entry, event, row))
     return batch
-
-
-def _sort_out(entry: Entry, unusable: list[Unusable]) -> tuple[list[bytes], list[EncodedRow]]:
-    """The events that make rows, and these; what makes none is added to ``unusable``."""
-    events, rows = [], []
-    for event in entry.events:
-        try:
-            rows.append(read_row(event))
-        except Undecodable as error:
-            unusable.append(Unusable(entry, event, str(error)))
-        else:
-            events.append(event)
-    return events, rows
 
 
 class Consumer:
@@ -126,7 +113,7 @@ class Consumer:
         self._redis = redis
         self._cache = cache
         self._tracing = tracing
-        self.figures = ConsumerMetrics()
+        self.metrics = ConsumerMetrics()
         self._stopping = asyncio.Event()
         self._take_over_at_s = 0.0
         self._invalidate_at_s = 0.0
@@ -139,7 +126,7 @@ class Consumer:
         self._stopping.set()
 
     async def run(self) -> None:
-        """Store entries until ``stop``; failures of either server are waited out."""
+        """Store entries until ``stop``, waiting out failures of either server."""
         async with asyncio.TaskGroup() as workers:
             for _ in range(CONCURRENT_BATCHES):
                 workers.create_task(self._work())
@@ -149,38 +136,61 @@ class Consumer:
     async def _work(self) -> None:
         try:
             while not self._stopping.is_set():
-                await self._handle(await self._read())
-                await self._keep_house()
-        except Unfinished:
-            _log.warning("stopped while the database was down; the batch stays on the stream")
+                entries = await self._retrying("redis", self._read)
+                await self._handle(entries)
+                if time.monotonic() >= self._take_over_at_s:
+                    await self._take_over()
+                if self._cache_is_stale and time.monotonic() >= self._invalidate_at_s:
+                    await self._invalidate()
+        except Unfinished as error:
+            _log.warning("stopped while a server was down", server=str(error))
 
     async def _read(self) -> list[Entry]:
         settings = self._settings
-        for failures in count():
-            try:
-                return await stream.read_new(
-                    self._reader,
-                    consumer=settings.consumer_name,
-                    count=self._entries_wanted,
-                    block_s=settings.consumer_block_s,
-                )
-            except _REDIS_ERRORS as error:
-                if not (stream.is_missing_group(error) and await self._make_group()):
-                    await self._pause("redis", error, failures)
-            if self._stopping.is_set():
-                break
+        try:
+            return await stream.read_new(
+                self._reader,
+                consumer=settings.consumer_name,
+                count=self._entries_wanted,
+                block_s=settings.consumer_block_s,
+            )
+        except REDIS_ERRORS as error:
+            if not stream.is_missing_group(error):
+                raise
+        await stream.create_group(self._redis)
+        _log.info("created the consumer group")
         return []
 
-    async def _make_group(self) -> bool:
-        try:
-            await stream.create_group(self._redis)
-        except _REDIS_ERRORS:
-            return False
-        _log.info("made the consumer group")
-        return True
+    async def _retrying(self, server: str, operation: Callable[[], Awaitable[_Result]]) -> _Result:
+        """The result of ``operation``, which is repeated while ``server`` is down.
+
+        Raises ``Unfinished``, and a ``DBAPIError`` if the database refuses the values.
+        """
+        failures = 0
+        while True:
+            try:
+                return await operation()
+            except _SERVER_ERRORS as error:
+                if is_data_error(error):
+                    raise
+                if self._stopping.is_set():
+                    raise Unfinished(server) from error
+                await self._pause(server, error, failures)
+                failures += 1
+
+    async def _pause(self, server: str, error: Exception, failures: int) -> None:
+        """Back off exponentially, with jitter so that consumers do not retry in step."""
+        # Hours of failures must not make a number too large for a float.
+        longest_s = min(
+            self._settings.consumer_retry_max_s, _FIRST_PAUSE_S * 2 ** min(failures, 20)
+        )
+        pause_s = random.uniform(longest_s / 2, longest_s)  # noqa: S311 - timing, not a secret
+        _log.warning("server down", server=server, error=_reason(error), pause_s=round(pause_s, 1))
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._stopping.wait(), pause_s)
 
     async def _handle(self, entries: Sequence[Entry]) -> None:
-        """Settle the entries, which nobody else here takes over meanwhile."""
+        """Settle the entries, which this process does not take over from itself meanwhile."""
         ids = {entry.id for entry in entries}
         self._in_hand |= ids
         try:
@@ -189,78 +199,64 @@ class Consumer:
             self._in_hand -= ids
 
     async def _settle(self, entries: Sequence[Entry]) -> None:
-        """Store the events, then acknowledge the entries; deal with the unusable rest after."""
+        """Store the events and acknowledge the entries, then deal with unusable events."""
         if not entries:
             return
-        batch = await decode_all(entries)
+        decoded, unusable = await decode_all(entries)
         size = self._settings.consumer_batch_size
-        events = len(batch.rows) + len(batch.unusable)
-        # The next read is to bring one batch, whether entries hold one event or many.
+        # The next read should bring one batch, whether entries hold one event or many.
+        events = len(decoded) + len(unusable)
         self._entries_wanted = min(size, max(1, size * len(entries) // events))
-        unusable = batch.unusable
-        for first in range(0, len(batch.rows), size):
-            part = slice(first, first + size)
-            unusable += await self._store(batch.origins[part], batch.rows[part])
+        for first in range(0, len(decoded), size):
+            unusable += await self._store(decoded[first : first + size])
         self._cache_is_stale = True
-        left = {event.entry.id for event in unusable}
-        stored = [entry.id for entry in entries if entry.id not in left]
+        kept = {event.entry.id for event in unusable}
+        stored = [entry.id for entry in entries if entry.id not in kept]
         try:
             if stored:
                 await stream.finish(self._redis, stored)
             for entry in entries:
-                if entry.id in left:
+                if entry.id in kept:
                     await self._retry_or_put_aside(
                         entry,
                         {event.event: event.reason for event in unusable if event.entry is entry},
                     )
-        except _REDIS_ERRORS as error:
-            # What is stored but not acknowledged will be taken over and found stored.
-            _log.warning("not acknowledged", error=_reason(error))
+        except REDIS_ERRORS as error:
+            # Stored entries that are not acknowledged are taken over later and found stored.
+            _log.warning("entries not acknowledged", error=_reason(error))
 
-    async def _store(self, origins: Sequence[Origin], rows: Sequence[EncodedRow]) -> list[Unusable]:
-        """Commit the rows; the events that the database refuses by themselves, with its reason.
+    async def _store(self, decoded: Sequence[Decoded]) -> list[Unusable]:
+        """Commit the rows, however long the database is down; return those it refuses.
 
-        A refused batch is halved until the refused rows stand alone, so they cost the others
-        nothing but a few more transactions.
+        A refused batch is halved until each refused row stands alone, so that it costs the others
+        only a few more transactions. Raises ``Unfinished``.
         """
         try:
-            await self._commit(origins, rows)
+            await self._retrying("postgres", lambda: self._commit(decoded))
         except DBAPIError as error:
-            if len(rows) == 1:
-                return [Unusable(*origins[0], str(error.orig))]
-            middle = len(rows) // 2
-            return await self._store(origins[:middle], rows[:middle]) + await self._store(
-                origins[middle:], rows[middle:]
-            )
+            if len(decoded) == 1:
+                [(entry, event, _)] = decoded
+                return [Unusable(entry, event, _reason(error))]
+            middle = len(decoded) // 2
+            return await self._store(decoded[:middle]) + await self._store(decoded[middle:])
         return []
 
-    async def _commit(self, origins: Sequence[Origin], rows: Sequence[EncodedRow]) -> None:
-        """Commit the rows, however long the database is away.
-
-        Raises ``DBAPIError`` only when it refuses the values, and ``Unfinished``.
-        """
-        for failures in count():
-            began_ns = time.time_ns()
-            try:
-                new = await store(self._engine, rows)
-            except DATABASE_ERRORS as error:
-                self.figures.failed(error)
-                if is_data_error(error):
-                    raise
-                if self._stopping.is_set():
-                    raise Unfinished from error
-                await self._pause("postgres", error, failures)
-            else:
-                events = (event for _, event in origins)
-                self._tracing.committed(events, rows=len(rows), began_ns=began_ns)
-                took_s = (time.time_ns() - began_ns) / 1e9
-                self.figures.committed(batch=len(rows), new=new, took_s=took_s)
-                return
+    async def _commit(self, decoded: Sequence[Decoded]) -> None:
+        began_ns = time.time_ns()
+        try:
+            new = await store(self._engine, [row for _, _, row in decoded])
+        except DATABASE_ERRORS as error:
+            self.metrics.failed(error)
+            raise
+        events = (event for _, event, _ in decoded)
+        self._tracing.committed(events, rows=len(decoded), began_ns=began_ns)
+        took_s = (time.time_ns() - began_ns) / 1e9
+        self.metrics.committed(batch=len(decoded), new=new, took_s=took_s)
 
     async def _retry_or_put_aside(self, entry: Entry, unusable: Mapping[bytes, str]) -> None:
         delivered = await stream.deliveries(self._redis, entry)
         if delivered < self._settings.consumer_max_deliveries:
-            # A newer consumer may understand it, so it stays pending and comes round again.
+            # A newer consumer may know the event, so it stays pending and is delivered again.
             _log.warning(
                 "events cannot be stored",
                 events=len(unusable),
@@ -269,8 +265,8 @@ class Consumer:
             )
             return
         await stream.put_aside(self._redis, entry, unusable, delivered=delivered)
-        self.figures.dead_letters += len(unusable)
-        # The reason stands beside the event; it may quote values, which do not belong in a log.
+        self.metrics.dead_letters += len(unusable)
+        # The reason is kept with the event; it may quote values, which do not belong in a log.
         _log.error(
             "events put aside",
             events=len(unusable),
@@ -278,16 +274,10 @@ class Consumer:
             stream=DEAD_LETTER_STREAM,
         )
 
-    async def _keep_house(self) -> None:
-        """Take over what other consumers left, and let the caches go, each now and then."""
-        if time.monotonic() >= self._take_over_at_s:
-            self._take_over_at_s = time.monotonic() + self._settings.consumer_reclaim_idle_s
-            await self._take_over()
-        if self._cache_is_stale and time.monotonic() >= self._invalidate_at_s:
-            await self._invalidate()
-
     async def _take_over(self) -> None:
+        """Handle entries that some consumer read and did not acknowledge in time."""
         settings = self._settings
+        self._take_over_at_s = time.monotonic() + settings.consumer_reclaim_idle_s
         full = True
         while full and not self._stopping.is_set():
             wanted = self._entries_wanted
@@ -298,54 +288,35 @@ class Consumer:
                     count=wanted,
                     idle_s=settings.consumer_reclaim_idle_s,
                 )
-            except _REDIS_ERRORS as error:
-                _log.warning("nothing taken over", error=_reason(error))
+            except REDIS_ERRORS as error:
+                _log.warning("entries not taken over", error=_reason(error))
                 return
-            # During an outage entries grow old in these very hands.
-            left = [entry for entry in taken if entry.id not in self._in_hand]
-            self.figures.taken_over += len(left)
-            await self._handle(left)
+            # During an outage this consumer's own entries grow old, too.
+            abandoned = [entry for entry in taken if entry.id not in self._in_hand]
+            self.metrics.taken_over += len(abandoned)
+            await self._handle(abandoned)
             full = len(taken) == wanted
 
     async def _invalidate(self) -> None:
-        # Noted before the wait, so that what is committed meanwhile is followed up too.
+        # Reset first, so that a commit during the wait sets it again.
         self._cache_is_stale = False
         self._invalidate_at_s = time.monotonic() + _INVALIDATE_EVERY_S
         try:
             await self._cache.invalidate()
-        except _REDIS_ERRORS as error:
+        except REDIS_ERRORS as error:
             self._cache_is_stale = True
             _log.warning("caches not invalidated", error=_reason(error))
 
-    async def _pause(self, server: str, error: Exception, failures: int) -> None:
-        """Wait longer after each failure, and at random, so that consumers do not come in step."""
-        # Hours of failures must not make a number too large for a float.
-        longest_s = min(
-            self._settings.consumer_retry_max_s, _FIRST_PAUSE_S * 2 ** min(failures, 20)
-        )
-        pause_s = random.uniform(longest_s / 2, longest_s)  # noqa: S311 - timing, not a secret
-        _log.warning("server away", server=server, error=_reason(error), pause_s=round(pause_s, 1))
-        try:
-            await asyncio.wait_for(self._stopping.wait(), pause_s)
-        except TimeoutError:
-            return
-
 
 def _reason(error: Exception) -> str:
-    """What the server or the driver said, without the statement around it."""
-    said = str(error.orig if isinstance(error, DBAPIError) else error)
-    return said or type(error).__name__
+    """The message of the server or the driver, without the SQL statement."""
+    return str(error.orig if isinstance(error, DBAPIError) else error) or type(error).__name__
 
 
 async def consume(settings: HistorySettings) -> None:
     """Run one consumer until SIGTERM or SIGINT."""
     engine = open_engine(
-        settings.database_url,
-        name="history-consumer",
-        pool_size=CONCURRENT_BATCHES,
-        connect_timeout_s=settings.database_connect_timeout_s,
-        command_timeout_s=settings.database_command_timeout_s,
-        ping_first=False,
+        settings, name="history-consumer", pool_size=CONCURRENT_BATCHES, ping_first=False
     )
     redis = connect(settings.redis_url)
     reader = connect(
@@ -360,7 +331,7 @@ async def consume(settings: HistorySettings) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, consumer.stop)
     try:
-        with metrics_server(consumer.figures, settings):
+        with metrics_server(consumer.metrics, settings):
             await consumer.run()
     finally:
         await cache.aclose()
@@ -370,11 +341,11 @@ async def consume(settings: HistorySettings) -> None:
         await tracing.close()
 
 
-def _collect_seldom() -> None:
-    """Have the garbage collector look at fewer objects, and more seldom.
+def _relax_garbage_collection() -> None:
+    """Have the garbage collector scan fewer objects, less often.
 
-    A batch is thousands of containers in no cycle, freed by their reference counts; at the
-    default thresholds looking through them, and all modules with them, costs a tenth of the time.
+    A batch is thousands of containers without cycles, which reference counting frees; at the
+    default thresholds scanning them, and all modules with them, costs a tenth of the time.
     """
     gc.collect()
     gc.freeze()
@@ -382,11 +353,11 @@ def _collect_seldom() -> None:
 
 
 def main() -> int:
-    """Consume; the exit code is 0 after SIGTERM or SIGINT."""
+    """Consume until SIGTERM or SIGINT; then the exit code is 0."""
     take_over_output()
     settings = read_settings_or_exit(HistorySettings)
     configure_logging(settings)
-    _collect_seldom()
+    _relax_garbage_collection()
     uvloop.run(consume(settings))
     return 0
 

@@ -1,4 +1,4 @@
-"""What the consumer counts, and where Prometheus reads it."""
+"""The consumer's metrics, and the server that exposes them to Prometheus."""
 
 import time
 from collections.abc import Iterable, Iterator
@@ -22,7 +22,7 @@ from shared.observability.metrics.names import (
 
 
 class ConsumerMetrics:
-    """What one consumer has done since it started."""
+    """Counts of one consumer since it started."""
 
     def __init__(self) -> None:
         self.rows = 0
@@ -34,7 +34,7 @@ class ConsumerMetrics:
         self._last_commit_at_s = 0.0
 
     def committed(self, *, batch: int, new: int, took_s: float) -> None:
-        """Count a transaction of ``batch`` decisions, of which ``new`` were not stored before."""
+        """Count a transaction of ``batch`` decisions, ``new`` of them not stored before."""
         self.rows += new
         self._batches.add(batch)
         self._commits.add(took_s)
@@ -45,7 +45,7 @@ class ConsumerMetrics:
         self._failures[reason_of(error)] += 1
 
     def samples(self) -> Iterable[Sample]:
-        """Everything so far."""
+        """The metrics so far."""
         yield Sample(CONSUMER_ROWS, self.rows)
         yield Sample(CONSUMER_BATCH, self._batches.value)
         yield Sample(CONSUMER_COMMIT, self._commits.value)
@@ -57,17 +57,17 @@ class ConsumerMetrics:
 
 
 @contextmanager
-def metrics_server(figures: ConsumerMetrics, settings: HistorySettings) -> Iterator[None]:
-    """Answer at METRICS_PORT, in a thread, while the block runs; without that setting, nowhere.
+def metrics_server(counts: ConsumerMetrics, settings: HistorySettings) -> Iterator[None]:
+    """Serve the metrics at METRICS_PORT, from a thread, during the block; not without that setting.
 
-    Raises ``SystemExit`` with one line when the port cannot be used.
+    Raises ``SystemExit`` with one line if the port cannot be used.
     """
     host, port = settings.metrics_host, settings.metrics_port
     if port is None:
         yield
         return
     metrics = Metrics()
-    metrics.read_from(build_info("consumer"), figures.samples)
+    metrics.read_from(build_info("consumer"), counts.samples)
     registry = CollectorRegistry()
     registry.register(metrics)
     try:

@@ -1,54 +1,60 @@
 """The connection to PostgreSQL, and what its failures mean."""
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from enum import IntEnum
 from typing import Final, Literal
 
-from sqlalchemy import URL, func, select, text
+from sqlalchemy import func, select, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from services.history.errors import StoreUnavailable
+from services.history.settings import HistorySettings
 
 DATABASE_ERRORS: Final = (DBAPIError, PoolTimeout, OSError)
-"""Whatever a statement may raise; a refused connection is a plain ``OSError``, and so is a
-timeout."""
+"""What a statement may raise; a refused connection and a timeout are plain ``OSError``."""
 
 _DATA_CLASSES: Final = ("22", "23", "54")
-"""SQLSTATE classes that the values themselves cause: data exception, integrity violation and
-program limit exceeded (a value too large to index)."""
+"""SQLSTATE classes that the values cause: data exception, integrity violation, and program limit
+exceeded (a value too large to index)."""
 
 _OUTAGE_CLASSES: Final = ("08", "25", "40", "53", "55", "57", "58")
 """SQLSTATE classes of a server that is away, read-only, busy, full or shutting down."""
 
-
 _DISK_FULL: Final = "53100"
 _TOO_MANY_CONNECTIONS: Final = "53300"
 _CONNECTION_CLASSES: Final = ("08", "57P")
-"""Beginnings of the SQLSTATE of a connection that is refused or that the server ended."""
+"""Prefixes of the SQLSTATE of a connection that the server refused or closed."""
 
 FailureReason = Literal["disk_full", "connections", "refused", "other"]
 
 
-def open_engine(
-    url: URL,
-    *,
-    name: str,
-    pool_size: int,
-    connect_timeout_s: float,
-    command_timeout_s: float,
-    ping_first: bool = True,
-) -> AsyncEngine:
-    """An engine of at most ``pool_size`` connections; nothing is dialled before the first use.
+class AdvisoryLock(IntEnum):
+    """Keys of PostgreSQL's advisory locks, which every version of the product must share."""
 
-    Each statement is a transaction of its own: no caller here needs two to agree, and BEGIN and
-    COMMIT would cost a round trip each. ``name`` shows in ``pg_stat_activity``. With
-    ``ping_first`` a connection that the server closed is replaced before it is used, so a
-    restarted server is found again without an error; who repeats failed statements can save it.
+    MIGRATION = 0x10A2_5EED
+    """One process migrates the schema; others wait, then find it up to date."""
+    AUDIT_LOG = 0x10A2_A0D1
+    """One transaction at a time appends to the audit log; others wait."""
+    RETENTION = 0x10A2_0A6E
+    """One process erases what is too old; others leave the work to it."""
+
+
+def open_engine(
+    settings: HistorySettings, *, name: str, pool_size: int, ping_first: bool = True
+) -> AsyncEngine:
+    """An engine of at most ``pool_size`` connections, each opened on first use.
+
+    Each statement is a transaction of its own: BEGIN and COMMIT would cost a round trip each.
+    ``name`` shows in ``pg_stat_activity``. With ``ping_first`` a connection that the server has
+    closed is replaced before it is used, so that a restart of the server causes no error; a
+    caller that repeats failed statements can do without the ping.
     """
+    connect_timeout_s = settings.database_connect_timeout_s
     return create_async_engine(
-        url,
+        settings.database_url,
         pool_size=pool_size,
         max_overflow=0,
         pool_timeout=connect_timeout_s,
@@ -57,11 +63,11 @@ def open_engine(
         hide_parameters=True,  # they are people's incomes and do not belong in a log
         connect_args={
             "timeout": connect_timeout_s,
-            "command_timeout": command_timeout_s,
+            "command_timeout": settings.database_command_timeout_s,
             "server_settings": {
                 "application_name": name,
-                # The filters' values differ in selectivity by orders of magnitude, so each is
-                # planned for itself; compiling plans costs more than these short queries.
+                # The selectivity of a filter depends on its value by orders of magnitude, so each
+                # query is planned with its values. Compiling these short queries does not pay.
                 "plan_cache_mode": "force_custom_plan",
                 "jit": "off",
             },
@@ -70,12 +76,12 @@ def open_engine(
 
 
 def is_data_error(error: Exception) -> bool:
-    """Whether the server refused the values themselves, so that repeating cannot help."""
+    """Whether the server refused the values themselves, so that a retry cannot help."""
     return _sqlstate(error)[:2] in _DATA_CLASSES
 
 
 def is_outage(error: Exception) -> bool:
-    """Whether the same statement may well succeed later; false for a defect of ours."""
+    """Whether the same statement may succeed later; false for a defect of the statement."""
     if isinstance(error, DBAPIError) and not error.connection_invalidated:
         # Without a SQLSTATE the driver itself failed: the connection broke.
         sqlstate = _sqlstate(error)
@@ -84,7 +90,7 @@ def is_outage(error: Exception) -> bool:
 
 
 def reason_of(error: Exception) -> FailureReason:
-    """What a statement failed for: no space, no (lasting) connection, its values, or else."""
+    """Why a statement failed, as the label of a metric."""
     sqlstate = _sqlstate(error)
     if is_data_error(error):
         return "refused"
@@ -96,12 +102,11 @@ def reason_of(error: Exception) -> FailureReason:
     return "other"
 
 
-@asynccontextmanager
-async def connection(engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
-    """A connection for reading; raises ``StoreUnavailable`` when there is none to be had."""
+@contextmanager
+def reporting_outages() -> Iterator[None]:
+    """Turn an outage of the database into ``StoreUnavailable``."""
     try:
-        async with engine.connect() as opened:
-            yield opened
+        yield
     except DATABASE_ERRORS as error:
         if not is_outage(error):
             raise
@@ -109,34 +114,46 @@ async def connection(engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
 
 
 @asynccontextmanager
-async def transaction(engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
-    """A connection in a transaction, which is committed at the end unless something is raised.
+async def connection(engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
+    """A connection for reading; raises ``StoreUnavailable``."""
+    with reporting_outages():
+        async with engine.connect() as opened:
+            yield opened
 
-    Raises ``StoreUnavailable`` when there is none to be had; it may be committed all the same if
-    the connection broke at the very end.
+
+@asynccontextmanager
+async def transaction(engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
+    """A connection in a transaction that is committed unless the block raises.
+
+    Raises ``StoreUnavailable``; if the connection broke during the commit, the transaction may be
+    committed all the same.
     """
-    async with connection(engine) as opened:
+    with reporting_outages():
+        async with _begin(engine) as opened:
+            yield opened
+
+
+@asynccontextmanager
+async def try_lock(engine: AsyncEngine, lock: AdvisoryLock) -> AsyncIterator[bool]:
+    """Whether this process holds ``lock`` during the block; false if another one does.
+
+    The lock belongs to an open transaction, not to the session, so that it also works behind a
+    pooler that gives each transaction another session. Raises ``DATABASE_ERRORS``.
+    """
+    async with _begin(engine) as opened:
+        yield (await opened.execute(select(func.pg_try_advisory_xact_lock(lock)))).scalar_one()
+
+
+@asynccontextmanager
+async def _begin(engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
+    async with engine.connect() as opened:
         await opened.execution_options(isolation_level="READ COMMITTED")
         async with opened.begin():
             yield opened
 
 
-@asynccontextmanager
-async def alone(engine: AsyncEngine, lock_key: int) -> AsyncIterator[bool]:
-    """Whether no other session holds the lock ``lock_key``; if so, this one holds it to the end.
-
-    Raises ``DATABASE_ERRORS``.
-    """
-    async with engine.connect() as opened:
-        try:
-            yield (await opened.execute(select(func.pg_try_advisory_lock(lock_key)))).scalar_one()
-        finally:
-            # The lock ends with the session, in whatever state that is.
-            await opened.invalidate()
-
-
 async def ping(engine: AsyncEngine) -> str:
-    """The schema's revision; raises when the database is away or was never migrated."""
+    """The schema's revision; raises if the database is away or not migrated."""
     async with engine.connect() as opened:
         revision: str = (
             await opened.execute(text("SELECT version_num FROM alembic_version"))

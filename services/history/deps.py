@@ -1,4 +1,4 @@
-"""What the handlers work with: built once in the lifespan, found again on every request."""
+"""What the handlers use: built once in the lifespan, found through each request."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -23,7 +23,7 @@ JSON: Final = "application/json"
 
 @dataclass(frozen=True)
 class Resources:
-    """The service's state between requests: connections, and how long answers are kept."""
+    """The service's state between requests."""
 
     settings: HistorySettings
     engine: AsyncEngine
@@ -35,12 +35,12 @@ class Resources:
 
     @property
     def stores(self) -> Stores:
-        """Every place where a person's values are kept."""
+        """The stores of personal data."""
         return Stores(self.engine, self.redis, self.cache, self.erasing)
 
 
 def resources_of(scope: Scope) -> Resources:
-    """The resources of the app that serves this request."""
+    """The resources of the app that serves the request."""
     resources: Resources = scope["state"]["resources"]
     return resources
 
@@ -53,12 +53,9 @@ async def cached_response(
     unchanging: bool = False,
     erasable: bool = True,
 ) -> Response:
-    """The JSON that ``compute`` makes, kept under the request's path and parameters.
+    """The JSON that ``compute`` returns, cached under the request's path and sorted parameters.
 
     ``unchanging`` and ``erasable`` are those of ``Cache.get``.
-
-    The parameters are put in order first, so that the order a client wrote them in is no
-    difference.
     """
     key = request.url.path
     if request.scope["query_string"]:

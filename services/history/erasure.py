@@ -1,7 +1,7 @@
-"""Take a person's values out of every place where they are kept.
+"""Erase a person's values from every store.
 
-What stays is a tombstone: the decision's id, its time, its outcome and who asked. It keeps the
-roll-ups provable, and an event that comes again after the erasure is still found stored.
+A tombstone stays: the decision's id, time and outcome, and the caller. It keeps the roll-ups
+provable, and an event delivered again after the erasure is still found stored.
 """
 
 import asyncio
@@ -12,7 +12,6 @@ from typing import Any, Final, NamedTuple
 from uuid import UUID
 
 from redis.asyncio import Redis
-from redis.exceptions import RedisError
 from sqlalchemy import ColumnElement, null, select, update
 from sqlalchemy.dialects.postgresql import ARRAY, array
 from sqlalchemy.ext.asyncio import AsyncEngine
@@ -26,13 +25,13 @@ from services.history.errors import NotErased, unknown
 from services.history.queries import is_decision
 from services.history.schemas import AuditEntry, Erasure
 from services.history.tables import PERSONAL, WARNINGS, predictions
-from shared.contract.idempotency import answer_key
+from shared.contract.events import answer_key
+from shared.redis import REDIS_ERRORS
 
-_REDIS_ERRORS: Final = (RedisError, OSError)
 _NOTHING_ERASED: Final = "Redis does not answer, so nothing was erased; try again shortly."
 
-# A warning quotes values, and what was imputed tells what was not given. That there was a warning
-# is all that the roll-ups counted.
+# Warnings name the thresholds that the values crossed, and ``imputed`` names the inputs that were
+# missing, so both are erased. The roll-ups count only whether there was a warning.
 _BLANK: Final[dict[str, Any]] = {
     **dict.fromkeys(PERSONAL, null()),
     "imputed": array([], type_=Text),
@@ -43,18 +42,18 @@ _BLANK: Final[dict[str, Any]] = {
 
 
 class Stores(NamedTuple):
-    """Every place where a person's values are kept."""
+    """The stores of personal data."""
 
     engine: AsyncEngine
     redis: Redis
     cache: Cache
     erasing: asyncio.Lock
-    """Held while erasing: erasures come one after the other anyway, and those that wait must not
-    hold the connections that readers need."""
+    """Held while erasing: erasures are serialised anyway, and those that wait must not occupy the
+    connections that readers need."""
 
 
 class Reason(NamedTuple):
-    """Who has something erased, and what the audit log is to say about it."""
+    """What the audit log records about an erasure."""
 
     actor: str
     action: str
@@ -62,9 +61,9 @@ class Reason(NamedTuple):
 
 
 async def erase_decision(stores: Stores, prediction_id: UUID, *, actor: str) -> Erasure:
-    """Erase one decision; raises ``NotFound`` when it is not recorded (yet), else as ``erase``.
+    """Erase one decision; raises ``NotFound`` if it is not recorded (yet), else as ``erase``.
 
-    Erasing again erases nothing more and is recorded like the first time.
+    Erasing it again erases nothing more and is recorded again.
     """
     condition = is_decision(prediction_id)
     async with connection(stores.engine) as opened:
@@ -78,9 +77,9 @@ async def erase_decision(stores: Stores, prediction_id: UUID, *, actor: str) -> 
 async def erase_loan(stores: Stores, loan_id: str, *, actor: str) -> Erasure:
     """Erase every decision about one application; raises as ``erase`` does.
 
-    A loan's number is personal, and so short that a hash of it alone could be guessed. The log
-    holds the hash of the number behind a salt, which only the answer bears: whoever kept that can
-    prove what the row was about, and nobody else can learn it.
+    A loan id is personal, and so short that its bare hash could be guessed. The log holds the hash
+    of a salt and the id; only the answer holds the salt. With the salt one can prove what the row
+    is about; without it one cannot learn it.
     """
     salt = secrets.token_hex(16)
     subject = f"sha256:{hashlib.sha256((salt + loan_id).encode()).hexdigest()}"
@@ -96,14 +95,14 @@ async def erase(
     *,
     answers: Iterable[UUID] = (),
 ) -> Erasure:
-    """Erase the decisions that ``condition`` holds for, all or none, and record that it was done.
+    """Erase the decisions that meet ``condition``, all or none, and record it in the audit log.
 
-    Once it returns, nobody who asks is given their values. ``answers`` are the ids of decisions
+    Once it returns, no request is answered with their values. ``answers`` are the ids of decisions
     whose stored answers are removed even if they were erased before. Raises ``StoreUnavailable``
-    and ``NotErased``; erasing again is always safe, and completes what was cut off.
+    and ``NotErased``; erasing again is always safe, and completes an erasure that was interrupted.
     """
     async with stores.erasing:
-        # Asked first, so that nothing is begun that Redis would not let finish.
+        # First, so that nothing is erased unless Redis answers.
         await _forget(stores.cache, _NOTHING_ERASED)
         async with transaction(stores.engine) as opened:
             turn = await audit.take_turn(opened)
@@ -114,12 +113,12 @@ async def erase(
                 .returning(predictions.c.derived_id)
             )
             derived_ids = list(erased.scalars())
-            # Before the commit, for afterwards a loan's decisions are not to be found again.
+            # Before the commit: afterwards a loan's decisions cannot be found any more.
             await _remove_answers(stores.redis, {*answers, *filter(None, derived_ids)})
             head = await audit.append(
                 opened, turn, **reason._asdict(), details={"erased": len(derived_ids)}
             )
-        # Whoever read a row before the commit keeps it under a generation that ends here.
+        # An answer computed from a row read before the commit is cached in the old generation.
         await _forget(stores.cache, "Copies may be left in the cache; send the same request again.")
     return Erasure(
         erased=len(derived_ids),
@@ -132,16 +131,16 @@ async def erase(
 async def _forget(cache: Cache, otherwise: str) -> None:
     try:
         await cache.forget()
-    except _REDIS_ERRORS as error:
+    except REDIS_ERRORS as error:
         raise NotErased(otherwise) from error
 
 
 async def _remove_answers(redis: Redis, prediction_ids: Iterable[UUID]) -> None:
-    """Remove the answers that are kept for requests with an Idempotency-Key."""
+    """Remove the answers stored for requests with an Idempotency-Key."""
     keys = [answer_key(prediction_id) for prediction_id in prediction_ids]
     if not keys:
         return
     try:
         await redis.unlink(*keys)
-    except _REDIS_ERRORS as error:
+    except REDIS_ERRORS as error:
         raise NotErased(_NOTHING_ERASED) from error

@@ -1,4 +1,4 @@
-"""The errors of the history service that a caller can be told about."""
+"""The errors that the history service reports to a caller."""
 
 from datetime import datetime
 from uuid import UUID
@@ -7,24 +7,24 @@ from shared.contract.errors import NotFound, ServiceError, TryAgain
 
 
 class StoreUnavailable(TryAgain):
-    """The database cannot be reached or does not take part just now; asking again may help."""
+    """The database cannot be reached or cannot serve just now; a retry may help."""
 
     title = "Records unavailable"
 
 
 class NotErased(TryAgain):
-    """It is not certain that every copy is gone; the same request again, and it will be."""
+    """A copy may be left; the same request again completes the erasure."""
 
     title = "Not erased"
 
 
 def unknown(prediction_id: UUID) -> NotFound:
-    """The error for a decision that is not stored; it may still be on its way."""
+    """The error for a decision that is not stored, or not yet."""
     return NotFound(f"No decision {prediction_id} is recorded here (yet).")
 
 
 class Erased(ServiceError):
-    """The decision was recorded here, and its values were erased since."""
+    """The decision was recorded and its values have been erased."""
 
     status = 410
     title = "Erased"
@@ -34,5 +34,5 @@ class Erased(ServiceError):
         self.erased_at = erased_at
 
     def members(self) -> dict[str, object]:
-        """Say when."""
+        """The time of the erasure."""
         return {"erased_at": self.erased_at}

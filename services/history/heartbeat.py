@@ -1,7 +1,7 @@
-"""Tell whether this host's consumer is at work: ``python -m services.history.heartbeat``.
+"""Check whether this host's consumer is running: ``python -m services.history.heartbeat``.
 
-The consumer listens on no port. Redis knows when each consumer last read the stream, which they
-do at least every ``consumer_block_s``, so that nothing has to be reported by the consumer itself.
+The consumer need not listen on any port. Redis notes when each consumer last read the stream,
+which a running one does at least every ``consumer_block_s``.
 """
 
 import asyncio
@@ -9,22 +9,21 @@ import sys
 from typing import Final
 
 from redis.asyncio import Redis
-from redis.exceptions import RedisError
 
 from services.history.settings import HistorySettings
 from shared.contract.events import CONSUMER_GROUP, STREAM
 from shared.observability.logs import take_over_output
-from shared.redis import connect
+from shared.redis import REDIS_ERRORS, connect
 from shared.settings import read_settings_or_exit
 
 BUSY_S: Final = 20.0
-"""How long a batch may keep a consumer from reading before it counts as stuck."""
+"""How long a batch may keep a consumer from reading before the consumer counts as stuck."""
 
 
 async def seen_s_ago(redis: Redis, consumer: str) -> float | None:
     """When ``consumer`` last read the stream; None if it never did.
 
-    Raises ``RedisError`` (also while the group does not exist yet) or ``OSError``.
+    Raises ``REDIS_ERRORS``, also while the group does not exist yet.
     """
     for member in await redis.xinfo_consumers(STREAM, CONSUMER_GROUP):
         if member["name"] == consumer.encode():
@@ -33,12 +32,12 @@ async def seen_s_ago(redis: Redis, consumer: str) -> float | None:
 
 
 async def complaint(settings: HistorySettings, *, busy_s: float = BUSY_S) -> str | None:
-    """What is wrong with the consumer ``settings.consumer_name``, in a sentence, if anything."""
+    """What is wrong with the consumer ``settings.consumer_name``, in one sentence; or None."""
     redis = connect(settings.redis_url)
     try:
         seen = await seen_s_ago(redis, settings.consumer_name)
-    except (RedisError, OSError) as error:
-        return f"Redis does not tell: {error!r}"
+    except REDIS_ERRORS as error:
+        return f"Redis does not answer: {error!r}"
     finally:
         await redis.aclose()
     if seen is None:
@@ -49,7 +48,7 @@ async def complaint(settings: HistorySettings, *, busy_s: float = BUSY_S) -> str
 
 
 def main() -> int:
-    """Check once; the exit code is 0 if the consumer is at work, else 1 with the reason."""
+    """Check once; exit code 0 if the consumer is running, else 1 with the reason."""
     take_over_output()
     reason = asyncio.run(complaint(read_settings_or_exit(HistorySettings)))
     if reason is not None:

@@ -48,9 +48,9 @@ grow with the history.
 def create_app(
     settings: HistorySettings | None = None, *, tracing: Tracing | None = None
 ) -> FastAPI:
-    """The service; it starts whether or not its servers run, and is ready once they do.
+    """The service; it starts without its servers and is ready once they run.
 
-    Traces go where the environment says unless ``tracing`` is given.
+    Without ``tracing``, the environment says where traces are sent.
     """
     settings = settings or read_settings_or_exit(HistorySettings)
     log_access = configure_logging(settings)
@@ -120,17 +120,11 @@ def _build_resources(settings: HistorySettings, tracing: Tracing, metrics: Metri
         settings=settings,
         tracing=tracing,
         metrics=metrics,
-        engine=open_engine(
-            settings.database_url,
-            name="history",
-            pool_size=settings.database_pool_size,
-            connect_timeout_s=settings.database_connect_timeout_s,
-            command_timeout_s=settings.database_command_timeout_s,
-        ),
+        engine=open_engine(settings, name="history", pool_size=settings.database_pool_size),
         redis=connect(settings.redis_url),
         cache=Cache(
-            # Reads with different parameters come by the dozen: one that waits a moment for a
-            # connection is no reason to let the cache rest.
+            # Dozens of reads may look up the cache at once: those that wait a moment for a
+            # connection are no reason to bypass it.
             connect_in_turn(
                 settings.redis_url,
                 command_timeout_s=settings.cache_deadline_s,
@@ -148,11 +142,17 @@ def _checks(request: Request) -> Sequence[Check]:
         return await ping(resources.engine)
 
     async def redis() -> dict[str, int | float | None]:
-        state = await stream.state(resources.redis)
-        return {**state, "cache_failures": resources.cache.failures}
+        backlog = await stream.backlog(resources.redis)
+        return {
+            "waiting": backlog.entries,
+            "in_hand": backlog.pending,
+            "dead_letters": backlog.dead_letters,
+            "consumer_seen_s_ago": min(backlog.consumers_seen_s_ago, default=None),
+            "cache_failures": resources.cache.failures,
+        }
 
-    # Without Redis every answer is computed afresh and events come by HTTP, so the service is
-    # only degraded: taking it out of rotation then would close the very sink that is left.
+    # Without Redis answers are computed afresh and events arrive by HTTP: the service is only
+    # degraded, and taking it out of rotation would close the one sink that is left.
     return (
         Check("postgres", postgres),
         Check("redis", redis, required=False),

@@ -7,18 +7,15 @@ from typing import Final
 
 from alembic import command
 from alembic.config import Config
-from sqlalchemy import URL, Connection, NullPool, text
+from sqlalchemy import URL, Connection, NullPool, func, select
 from sqlalchemy.ext.asyncio import create_async_engine
 
-from services.history.database import DATABASE_ERRORS
+from services.history.database import DATABASE_ERRORS, AdvisoryLock
 from services.history.settings import HistorySettings
 from shared.observability.logs import get_logger, take_over_output
 from shared.settings import read_settings_or_exit
 
 _SCRIPTS: Final = Path(__file__).parent / "migrations"
-_LOCK_KEY: Final = 0x10A2_5EED
-"""Any number, as long as it stays the same: it names the lock that migrations hold."""
-
 _log = get_logger("services.history.migrate")
 
 
@@ -31,7 +28,7 @@ async def migrate(url: URL) -> None:
     engine = create_async_engine(url, poolclass=NullPool)
     try:
         async with engine.begin() as connection:
-            await connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _LOCK_KEY})
+            await connection.execute(select(func.pg_advisory_xact_lock(AdvisoryLock.MIGRATION)))
             await connection.run_sync(_upgrade)
     finally:
         await engine.dispose()

@@ -1,8 +1,8 @@
-"""Store decisions exactly once: the one way in, for the stream and for the HTTP fallback."""
+"""Store decisions exactly once; the stream's consumer and the HTTP sink both do it here."""
 
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from typing import Any, Final, TypeAlias
+from typing import Any, Final
 
 import asyncpg
 from pydantic import ValidationError
@@ -10,32 +10,31 @@ from pydantic_core import CoreConfig, SchemaValidator
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from services.history.copying import EncodedRow, copy_data, encode
 from services.history.database import is_data_error
-from services.history.records import COLUMNS, EVENT, row_of
+from services.history.records import COLUMNS, EVENT, Row, row_of
 from services.history.rollups import add_up
 from services.history.tables import predictions
 from shared.observability.logs import get_logger
 
 _log = get_logger(__name__)
 
-DecodedRow: TypeAlias = tuple[Any, ...]
-"""One decision as ``records.row_of`` makes it."""
+_ID: Final = COLUMNS.index("id")
+_DERIVED_ID: Final = COLUMNS.index("derived_id")
+_REQUEST_ID: Final = COLUMNS.index("request_id")
 
-
-# The adapter's own method costs more than what it adds, and so does looking up each text among the
-# last ones: what is no literal seldom comes twice.
+# The adapter's own method costs more than it adds, and so does a cache of strings, which seldom
+# repeat.
 _read_event: Final = SchemaValidator(
     EVENT.core_schema, CoreConfig(cache_strings="none")
 ).validate_json
 
 
 class Undecodable(ValueError):
-    """The bytes are no event of a version that is understood here; the message says why."""
+    """The bytes are not an event of a known version; the message says why."""
 
 
-def decode(payload: bytes) -> DecodedRow:
-    """The row that the JSON of one ``PredictionRecorded`` event makes; raises ``Undecodable``."""
+def decode(payload: bytes) -> Row:
+    """The row of one ``PredictionRecorded`` event, given as JSON; raises ``Undecodable``."""
     try:
         return row_of(_read_event(payload))
     except ValidationError as error:
@@ -46,44 +45,39 @@ def decode(payload: bytes) -> DecodedRow:
         raise Undecodable("; ".join(faults)) from None
 
 
-def read_row(payload: bytes) -> EncodedRow:
-    """What ``store`` takes, of one event as ``decode`` reads it; raises ``Undecodable``."""
-    return encode(decode(payload))
+async def store(engine: AsyncEngine, rows: Sequence[Row]) -> int:
+    """Commit the rows and their share of the roll-ups, all or nothing; return how many were new.
 
-
-async def store(engine: AsyncEngine, rows: Sequence[EncodedRow]) -> int:
-    """Commit the rows and their share of the roll-ups, all or nothing; how many were new.
-
-    A row whose decision is stored already changes nothing, so storing again is always safe; of
-    several rows of one decision the first is stored. Raises what the database raises
-    (``database.DATABASE_ERRORS``); nothing is stored then.
+    A row whose decision is stored already changes nothing, so storing again is always safe. Of
+    several rows of one decision the first is stored. Raises ``database.DATABASE_ERRORS``; then
+    nothing is stored.
     """
-    # In one order everywhere: transactions that meet on a row wait for each other, not in a ring.
-    # They meet on the decision's own id: one that is derived may come with two times, so two keys.
-    by_id = {(row.derived_id or row.id).int: row for row in reversed(rows)}
+    # All writers insert in the order of the decisions' own ids, so they cannot deadlock. The key
+    # will not do: a derived id may be repeated with another time, and so with another key.
+    by_id = {(row[_DERIVED_ID] or row[_ID]).int: row for row in reversed(rows)}
     new = [by_id[number] for number in sorted(by_id)]
     async with _driver(engine) as connection:
         while new:
             try:
                 await _insert(connection, new)
             except asyncpg.UniqueViolationError:
-                # Only an event that was handed over twice leads here. By the time of the refusal
-                # whoever stored it has committed, so it is found now and left out.
+                # Some event was delivered before. The transaction that stored it has committed by
+                # now, so its row is found and left out.
                 stored = await _stored(connection, new)
                 if not stored:
-                    raise  # the rows refuse each other; only a forged id can lead here
-                new = [row for row in new if not stored.intersection((row.id, row.derived_id))]
+                    raise  # two of the rows conflict, which takes a forged id
+                new = [row for row in new if not stored.intersection((row[_ID], row[_DERIVED_ID]))]
             else:
                 break
-    # By the ids of their requests, each of these decisions is found in this process's log too.
-    _log.info("stored", rows=len(new), request_ids=[row.request_id for row in rows])
+    # The request ids lead from a request to its commit in this process's log.
+    _log.info("stored", rows=len(new), request_ids=[row[_REQUEST_ID] for row in rows])
     return len(new)
 
 
 _FIND: Final = """
 SELECT id, derived_id FROM predictions WHERE id = ANY($1) OR derived_id = ANY($2)
 """
-# One statement for both: every round trip here is one that other writers wait for.
+# One statement for both tables: other writers wait during every round trip.
 _ADD_UP: Final = """
 WITH by_applicant AS (
     INSERT INTO applicant_rollup AS total
@@ -107,23 +101,20 @@ ON CONFLICT (period, starts_at, model, bundle_version, prediction) DO UPDATE SET
 """
 
 
-async def _insert(connection: asyncpg.Connection, rows: Sequence[EncodedRow]) -> None:
-    """One transaction; raises ``UniqueViolationError``, with nothing stored, if a row exists.
+async def _insert(connection: asyncpg.Connection, rows: Sequence[Row]) -> None:
+    """Insert in one transaction; raises ``UniqueViolationError`` if a row exists already.
 
-    COPY, the cheapest way in for both sides, cannot skip a row that is there. That is the rare
-    case, so it is tried first.
+    COPY is the cheapest for both sides but cannot skip existing rows; they are rare, so it is
+    tried first.
     """
     by_model, by_applicant = add_up(rows)
-    source: Any = copy_data(rows)  # of its types the driver's stubs leave this one out
     async with connection.transaction():
-        await connection.copy_to_table(
-            predictions.name, source=source, columns=COLUMNS, format="binary"
-        )
-        # The counts come last: the rows that every writer updates are locked the shortest.
+        await connection.copy_records_to_table(predictions.name, records=rows, columns=COLUMNS)
+        # Last, so that the rows that every writer updates are locked as briefly as possible.
         await connection.execute(_ADD_UP, by_model, by_applicant)
 
 
-# The last is what COMMIT meets with when the server has just ended the session.
+# COMMIT raises the last one if the server has just ended the session.
 _DRIVER_ERRORS: Final = (
     asyncpg.PostgresError,
     asyncpg.InterfaceError,
@@ -131,17 +122,17 @@ _DRIVER_ERRORS: Final = (
 )
 
 
-async def _stored(connection: asyncpg.Connection, rows: Sequence[EncodedRow]) -> set[Any]:
-    """The keys, and the derived ids, by which any of the rows is stored already."""
-    ids = [row.id for row in rows]
-    derived_ids = [row.derived_id for row in rows if row.derived_id is not None]
+async def _stored(connection: asyncpg.Connection, rows: Sequence[Row]) -> set[Any]:
+    """The keys and the derived ids of those rows that are stored already."""
+    ids = [row[_ID] for row in rows]
+    derived_ids = [row[_DERIVED_ID] for row in rows if row[_DERIVED_ID] is not None]
     found = await connection.fetch(_FIND, ids, derived_ids)
     return {identifier for row in found for identifier in row if identifier is not None}
 
 
 @asynccontextmanager
 async def _driver(engine: AsyncEngine) -> AsyncIterator[asyncpg.Connection]:
-    """The driver's own connection, for COPY is not known to SQLAlchemy; raises its errors."""
+    """The driver's own connection, since SQLAlchemy has no COPY; raises SQLAlchemy's errors."""
     async with engine.connect() as connection:
         opened: Any = (await connection.get_raw_connection()).driver_connection
         try:
@@ -149,7 +140,7 @@ async def _driver(engine: AsyncEngine) -> AsyncIterator[asyncpg.Connection]:
         except BaseException as error:
             failed = DBAPIError(None, None, error) if isinstance(error, _DRIVER_ERRORS) else None
             if failed is None or not is_data_error(failed):
-                # Nobody knows what the connection is in the middle of.
+                # The connection may be in the middle of anything.
                 await connection.invalidate()
             if failed is None:
                 raise

@@ -6,7 +6,7 @@ Both directions stand side by side because together they keep the promise of the
 
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import Annotated, Any, Final, TypeGuard
+from typing import Annotated, Any, Final, TypeAlias, TypeGuard
 
 from pydantic import BaseModel, Field, TypeAdapter, with_config
 from typing_extensions import TypedDict
@@ -52,8 +52,11 @@ COLUMNS: Final = tuple(
 )
 """The columns of ``predictions`` that an event fills, in the table's order."""
 
+Row: TypeAlias = tuple[Any, ...]
+"""The values of ``COLUMNS``."""
 
-def row_of(event: Mapping[str, Any]) -> tuple[Any, ...]:
+
+def row_of(event: Mapping[str, Any]) -> Row:
     """The values of ``COLUMNS`` in what ``EVENT`` read.
 
     The key must sort by time, so a decision whose id does not gets one made from that and its

@@ -1,4 +1,4 @@
-"""Statistics and analytics, put together from roll-up rows."""
+"""Statistics and analytics, computed from roll-up rows."""
 
 from collections import defaultdict
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
@@ -24,7 +24,7 @@ _Key = TypeVar("_Key", bound=Hashable)
 
 
 class _Sums(NamedTuple):
-    """What any number of roll-up rows add up to."""
+    """The sums over some roll-up rows."""
 
     approved: int
     rejected: int
@@ -33,7 +33,7 @@ class _Sums(NamedTuple):
 
 
 async def read_statistics(connection: AsyncConnection) -> Statistics:
-    """How all decisions came out, overall and by model."""
+    """Outcomes of all decisions, overall and by model."""
     totals = await queries.read_totals(connection)
     return Statistics(
         **_summary(_sum(totals)).model_dump(),
@@ -42,7 +42,7 @@ async def read_statistics(connection: AsyncConnection) -> Statistics:
 
 
 async def read_analytics(connection: AsyncConnection) -> Analytics:
-    """How decisions came out over time, by confidence and by applicant."""
+    """Outcomes of decisions over time, by confidence and by applicant."""
     totals = await queries.read_totals(connection)
     recent = await queries.read_last_hours(connection, _HOURS)
     days = await queries.read_days(connection)

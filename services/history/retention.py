@@ -1,4 +1,4 @@
-"""Erase what is older than the lender may keep, in the background."""
+"""Erase decisions older than the retention period, in the background."""
 
 import asyncio
 from collections.abc import AsyncIterator, Iterable, Sequence
@@ -9,7 +9,7 @@ from uuid import UUID
 
 from sqlalchemy import and_, select
 
-from services.history.database import DATABASE_ERRORS, alone, connection
+from services.history.database import DATABASE_ERRORS, AdvisoryLock, connection, try_lock
 from services.history.erasure import Reason, Stores, erase
 from services.history.errors import NotErased, StoreUnavailable
 from services.history.settings import HistorySettings
@@ -19,36 +19,33 @@ from shared.observability.logs import get_logger
 from shared.observability.metrics import Sample
 from shared.observability.metrics.names import RETENTION_ERASED, RETENTION_FAILURES
 
-_LOCK_KEY: Final = 0x10A2_0A6E
-"""Names the lock that the one process that erases holds; see ``audit`` for another."""
-
 _ROWS_AT_ONCE: Final = 2000
 _RETRY_S: Final = 60.0
 _log = get_logger(__name__)
 
 
 def kept_since(retention_days: int | None) -> datetime | None:
-    """The time before which nothing is shown any more; None if everything is kept."""
+    """The time before which no decision is shown; None if everything is kept."""
     if retention_days is None:
         return None
     return datetime.now(UTC) - timedelta(days=retention_days)
 
 
 class Retention:
-    """What this process erased for its age, and how often it could not."""
+    """Erases old decisions, and counts what this process erased and how often it failed."""
 
     def __init__(self) -> None:
         self.erased = 0
         self.failures = 0
 
     def samples(self) -> Iterable[Sample]:
-        """Both counts, for Prometheus."""
+        """Both counts."""
         yield Sample(RETENTION_ERASED, self.erased)
         yield Sample(RETENTION_FAILURES, self.failures)
 
     @asynccontextmanager
     async def enforced(self, stores: Stores, settings: HistorySettings) -> AsyncIterator[None]:
-        """Erase what is too old, now and every so often, until the context is left."""
+        """Erase old decisions every ``retention_pause_s`` during the block."""
         if settings.retention_days is None:
             yield
             return
@@ -64,8 +61,8 @@ class Retention:
         while True:
             pause_s = settings.retention_pause_s
             try:
-                async with alone(stores.engine, _LOCK_KEY) as only_one:
-                    if only_one:
+                async with try_lock(stores.engine, AdvisoryLock.RETENTION) as locked:
+                    if locked:
                         await self._erase_before(stores, datetime.now(UTC) - timedelta(days=days))
             except (*DATABASE_ERRORS, StoreUnavailable, NotErased) as error:
                 self.failures += 1
@@ -74,9 +71,9 @@ class Retention:
             await asyncio.sleep(pause_s)
 
     async def _erase_before(self, stores: Stores, horizon: datetime) -> None:
-        """Erase what was decided before ``horizon``, a bounded number in each transaction.
+        """Erase what was decided before ``horizon``, a bounded number per transaction.
 
-        Every time from the very beginning: a decision may be stored long after it was made.
+        Each run starts from the first decision, for one may be stored long after it was made.
         """
         loop = asyncio.get_running_loop()
         before = horizon.isoformat(timespec="milliseconds")
@@ -92,12 +89,12 @@ class Retention:
                 erasure = await erase(stores, and_(key > after, key <= last), reason)
                 self.erased += erasure.erased
                 _log.info("erased old decisions", erased=erasure.erased, before=before)
-            # Half of the time is left to those who do not come by the million.
+            # Half of the time is left to other erasures.
             await asyncio.sleep(loop.time() - started_s)
 
 
 async def _next_rows(stores: Stores, *, after: UUID, before: UUID) -> Sequence[AnyRow]:
-    """The next keys in order, and whether the values are still there."""
+    """The next keys in order, and whether each row's values are still there."""
     key = predictions.c.id
     statement = (
         select(key, predictions.c.erased_at.is_(None).label("kept"))

@@ -1,4 +1,4 @@
-"""What Redis and PostgreSQL tell of themselves, for Prometheus."""
+"""What Redis and PostgreSQL report about themselves, for Prometheus."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Sequence
@@ -6,7 +6,6 @@ from time import monotonic
 from typing import Final
 
 from redis.asyncio import Redis
-from redis.exceptions import RedisError
 from sqlalchemy import QueuePool, func, select
 from sqlalchemy.ext.asyncio import AsyncEngine
 
@@ -30,17 +29,17 @@ from shared.observability.metrics.names import (
     STREAM_PENDING,
     STREAM_UP,
 )
+from shared.redis import REDIS_ERRORS
 
 _DEADLINE_S: Final = 1.0
-_REMEMBER_S: Final = 1.0
-_AWAY: Final = (RedisError, *DATABASE_ERRORS)
+_KEEP_S: Final = 1.0
 
 
 class ServerMetrics:
-    """Asks both servers when it is asked, at most once a second, and waits a second at most.
+    """Queries both servers on request, at most once a second, and waits at most a second.
 
-    A server that does not answer in that time is said to be down and has no other figures, so that
-    nothing old is shown.
+    A server that does not answer by then is reported as down, without any other metric: no stale
+    value is shown.
     """
 
     def __init__(self, settings: HistorySettings, *, engine: AsyncEngine, redis: Redis) -> None:
@@ -48,35 +47,35 @@ class ServerMetrics:
         self._redis = redis
         self._budget_bytes = settings.database_budget_bytes
         self._seen_within_s = settings.consumer_block_s + BUSY_S
-        self._asking = asyncio.Lock()
-        self._told: Sequence[Sample] = ()
-        self._ask_again_at_s = 0.0
+        self._querying = asyncio.Lock()
+        self._samples: Sequence[Sample] = ()
+        self._expire_at_s = 0.0
 
     def pool(self) -> Iterable[Sample]:
-        """The connections of this process; asks nobody."""
+        """The connections of this process."""
         pool = self._engine.pool
         assert isinstance(pool, QueuePool)  # noqa: S101 - as ``open_engine`` makes it
         yield Sample(DATABASE_POOL, pool.checkedin(), ("idle",))
         yield Sample(DATABASE_POOL, pool.checkedout(), ("in_use",))
 
     async def samples(self) -> Sequence[Sample]:
-        """What the servers told within the last second."""
-        async with self._asking:
-            if monotonic() >= self._ask_again_at_s:
+        """The servers' metrics, at most a second old."""
+        async with self._querying:
+            if monotonic() >= self._expire_at_s:
                 redis, database = await asyncio.gather(
-                    _in_time(self._ask_redis), _in_time(self._ask_database)
+                    _in_time(self._query_redis), _in_time(self._query_database)
                 )
-                self._told = (
+                self._samples = (
                     Sample(STREAM_UP, int(redis is not None)),
                     *(redis or ()),
                     Sample(DATABASE_UP, int(database is not None)),
                     *(database or ()),
                 )
-                self._ask_again_at_s = monotonic() + _REMEMBER_S
-            return self._told
+                self._expire_at_s = monotonic() + _KEEP_S
+            return self._samples
 
-    async def _ask_redis(self) -> Sequence[Sample]:
-        backlog = await stream.backlog(self._redis, seen_within_s=self._seen_within_s)
+    async def _query_redis(self) -> Sequence[Sample]:
+        backlog = await stream.backlog(self._redis)
         memory = await self._redis.info("memory")
         samples = (
             Sample(STREAM_ENTRIES, backlog.entries),
@@ -84,14 +83,17 @@ class ServerMetrics:
             Sample(STREAM_PENDING, backlog.pending),
             Sample(STREAM_OLDEST_PENDING, backlog.oldest_pending_s),
             Sample(STREAM_DEAD_LETTERS, backlog.dead_letters),
-            Sample(STREAM_CONSUMERS, backlog.consumers),
+            Sample(
+                STREAM_CONSUMERS,
+                sum(seen < self._seen_within_s for seen in backlog.consumers_seen_s_ago),
+            ),
             Sample(REDIS_MEMORY, memory["used_memory"]),
         )
-        # Redis calls it 0 when there is no limit, which would look like no memory at all.
+        # Redis reports no limit as 0, which would read as no memory at all.
         limit = memory["maxmemory"]
         return (*samples, Sample(REDIS_MAX_MEMORY, limit)) if limit else samples
 
-    async def _ask_database(self) -> Sequence[Sample]:
+    async def _query_database(self) -> Sequence[Sample]:
         async with self._engine.connect() as connection:
             size = await connection.execute(select(func.pg_database_size(func.current_database())))
             sample = Sample(DATABASE_SIZE, size.scalar_one())
@@ -99,10 +101,10 @@ class ServerMetrics:
         return (sample,) if budget is None else (sample, Sample(DATABASE_BUDGET, budget))
 
 
-async def _in_time(ask: Callable[[], Awaitable[Sequence[Sample]]]) -> Sequence[Sample] | None:
-    """What the server told, None when it did not."""
+async def _in_time(query: Callable[[], Awaitable[Sequence[Sample]]]) -> Sequence[Sample] | None:
+    """The server's metrics; None if it did not answer in time."""
     try:
         async with asyncio.timeout(_DEADLINE_S):
-            return await ask()
-    except _AWAY:
+            return await query()
+    except (*REDIS_ERRORS, *DATABASE_ERRORS):
         return None

@@ -1,6 +1,6 @@
-"""The hand-over stream in Redis, as the consumer group and the health route see it."""
+"""The stream of decisions in Redis, from the reader's side."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 from redis.asyncio import Redis
@@ -13,21 +13,21 @@ _NO_GROUP: Final = "NOGROUP"
 
 
 class Entry(NamedTuple):
-    """One entry of the stream, with whatever fields it was written with."""
+    """One entry of the stream, with the fields it was written with."""
 
     id: bytes
     fields: Mapping[bytes, bytes]
 
     @property
     def events(self) -> list[bytes]:
-        """The JSON of each of its events; a single empty one when the entry has none."""
+        """The JSON of each of its events; a single empty one if it has no such field."""
         return self.fields.get(_FIELD, b"").split(b"\n")
 
 
 async def create_group(redis: Redis) -> None:
-    """Make the group, and the stream with it, unless it exists.
+    """Create the group, and the stream with it, unless it exists.
 
-    It begins at the very first entry, so that what was added before the group is not missed.
+    The group begins at the first entry, so that entries older than the group are read too.
     """
     try:
         await redis.xgroup_create(STREAM, CONSUMER_GROUP, id="0", mkstream=True)
@@ -37,12 +37,12 @@ async def create_group(redis: Redis) -> None:
 
 
 def is_missing_group(error: Exception) -> bool:
-    """Whether the stream or its group is gone, as after Redis came back without its data."""
+    """Whether the stream or its group is gone, as after Redis lost its data."""
     return isinstance(error, ResponseError) and _NO_GROUP in str(error)
 
 
 async def read_new(redis: Redis, *, consumer: str, count: int, block_s: float) -> list[Entry]:
-    """Up to ``count`` entries never delivered before, waiting up to ``block_s`` for the first."""
+    """Up to ``count`` entries not delivered before; waits up to ``block_s`` for the first."""
     answer: Any = await redis.xreadgroup(
         CONSUMER_GROUP, consumer, {STREAM: ">"}, count=count, block=round(block_s * 1000)
     )
@@ -50,7 +50,7 @@ async def read_new(redis: Redis, *, consumer: str, count: int, block_s: float) -
 
 
 async def take_over(redis: Redis, *, consumer: str, count: int, idle_s: float) -> list[Entry]:
-    """Up to ``count`` entries, oldest first, that some consumer has not acknowledged for long."""
+    """Up to ``count`` entries, oldest first, unacknowledged by any consumer for ``idle_s``."""
     start: bytes | str = "0-0"
     taken: list[Entry] = []
     while len(taken) < count:
@@ -62,7 +62,7 @@ async def take_over(redis: Redis, *, consumer: str, count: int, idle_s: float) -
             start_id=start,
             count=count - len(taken),
         )
-        # Before version 7 an entry that was deleted meanwhile is handed over as nothing.
+        # Before version 7 Redis returns None for an entry deleted meanwhile.
         taken += [Entry._make(entry) for entry in entries if entry[1] is not None]
         if start in (b"0-0", "0-0"):
             break
@@ -70,13 +70,13 @@ async def take_over(redis: Redis, *, consumer: str, count: int, idle_s: float) -
 
 
 async def deliveries(redis: Redis, entry: Entry) -> int:
-    """How often the entry was delivered to any consumer, as Redis has counted."""
+    """How often the entry was delivered to any consumer; Redis counts it."""
     found = await redis.xpending_range(STREAM, CONSUMER_GROUP, min=entry.id, max=entry.id, count=1)
     return int(found[0]["times_delivered"]) if found else 0
 
 
 async def finish(redis: Redis, ids: Sequence[bytes]) -> None:
-    """Acknowledge the entries of these ids and take them off the stream, both or neither."""
+    """Acknowledge the entries with these ids and delete them from the stream, atomically."""
     async with redis.pipeline(transaction=True) as pipeline:
         pipeline.xack(STREAM, CONSUMER_GROUP, *ids)
         pipeline.xdel(STREAM, *ids)
@@ -86,10 +86,10 @@ async def finish(redis: Redis, ids: Sequence[bytes]) -> None:
 async def put_aside(
     redis: Redis, entry: Entry, unusable: Mapping[bytes, str], *, delivered: int
 ) -> None:
-    """Move the entry's unusable events to the dead-letter stream; all of it or nothing.
+    """Move the entry's unusable events to the dead-letter stream, atomically.
 
-    ``unusable`` maps each event, as it came, to the reason that will stand beside it. The entry's
-    other events must have been stored: it is taken off the stream.
+    ``unusable`` maps each event, as received, to the reason to keep with it. The entry is deleted,
+    so its other events must be stored already.
     """
     async with redis.pipeline(transaction=True) as pipeline:
         for event, reason in unusable.items():
@@ -107,20 +107,25 @@ async def put_aside(
 
 
 class Backlog(NamedTuple):
-    """What waits on the stream, in entries; ``pending`` ones are in a consumer's hands."""
+    """What waits on the stream, and when each consumer of the group last read it.
+
+    ``entries`` hold one event or a group published together; ``pending`` ones of them were read
+    and are not stored yet.
+    """
 
     entries: int
     pending: int
     oldest_pending_s: float
     dead_letters: int
-    consumers: int
+    consumers_seen_s_ago: Sequence[float]
 
 
-async def backlog(redis: Redis, *, seen_within_s: float) -> Backlog:
-    """All of it at one moment; consumers are those seen so lately. Raises what the client does.
+async def backlog(redis: Redis) -> Backlog:
+    """The backlog at one moment; raises ``REDIS_ERRORS``, also if a key is no stream.
 
-    What is finished is taken off the stream at once, so what is not pending was never read. Redis
-    itself does not always know how much that is.
+    Stored entries are deleted at once, so what is not pending was never read. (Redis's own count
+    of unread entries is missing after some deletions.) Redis notes when each consumer reads, which
+    they do at least once a second, so the consumers need not report themselves.
     """
     async with redis.pipeline(transaction=True) as pipeline:
         pipeline.xlen(STREAM)
@@ -132,49 +137,20 @@ async def backlog(redis: Redis, *, seen_within_s: float) -> Backlog:
     for length in (entries, dead):
         if isinstance(length, Exception):
             raise length
-    held, oldest = 0, None
-    if not isinstance(pending, ResponseError):
-        held, oldest = pending["pending"], pending["min"]
-    now_s = now[0] + now[1] / 1e6
+    if isinstance(pending, ResponseError):  # there is no group yet, and so no consumer
+        return Backlog(entries, 0, 0.0, dead, ())
     return Backlog(
         entries=entries,
-        pending=held,
-        # An entry's id begins with the milliseconds at which Redis, by its own clock, took it.
-        oldest_pending_s=max(0.0, now_s - int(oldest.split(b"-")[0]) / 1000) if oldest else 0.0,
+        pending=pending["pending"],
+        oldest_pending_s=_age_s(pending["min"], now) if pending["min"] else 0.0,
         dead_letters=dead,
-        consumers=sum(idle_ms < seen_within_s * 1000 for idle_ms in _numbers(consumers, "idle")),
+        consumers_seen_s_ago=[consumer["idle"] / 1000 for consumer in consumers],
     )
 
 
-async def state(redis: Redis) -> dict[str, int | float | None]:
-    """How much waits on the stream, how much was put aside, and when a consumer last came by.
+def _age_s(entry_id: bytes, now: tuple[int, int]) -> float:
+    """The age of an entry: its id begins with the milliseconds of Redis's clock when it was added.
 
-    ``waiting`` counts entries not stored yet, each of one event or of a group that was handed over
-    together; ``in_hand`` those of them that a consumer holds.
-    ``consumer_seen_s_ago`` is None when none ever came. Redis knows it from the reads that
-    consumers make at least once a second, so no process has to report itself.
+    ``now`` is the same clock's seconds and microseconds.
     """
-    async with redis.pipeline(transaction=False) as pipeline:
-        pipeline.xlen(STREAM)
-        pipeline.xlen(DEAD_LETTER_STREAM)
-        pipeline.xinfo_groups(STREAM)
-        pipeline.xinfo_consumers(STREAM, CONSUMER_GROUP)
-        waiting, dead, groups, consumers = await pipeline.execute(raise_on_error=False)
-    return {
-        "waiting": waiting,
-        "in_hand": sum(_numbers(groups, "pending")),
-        "dead_letters": dead,
-        "consumer_seen_s_ago": min(
-            (idle_ms / 1000 for idle_ms in _numbers(consumers, "idle")), default=None
-        ),
-    }
-
-
-def _numbers(answer: object, name: str) -> Iterable[int]:
-    """The member ``name`` of each; nothing where Redis knows neither the stream nor the group."""
-    if isinstance(answer, ResponseError):
-        return []
-    if isinstance(answer, Exception):
-        raise answer
-    assert isinstance(answer, list)  # noqa: S101 - the shape of both XINFO answers
-    return [member[name] for member in answer]
+    return max(0.0, now[0] + now[1] / 1e6 - int(entry_id.split(b"-")[0]) / 1000)

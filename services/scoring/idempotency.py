@@ -20,7 +20,7 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from shared.contract.errors import AnswerErased, IdempotencyKeyReused, StillInProgress
-from shared.contract.idempotency import answer_key
+from shared.contract.events import answer_key
 from shared.contract.ids import uuid8
 from shared.observability.logs import get_logger
 from shared.observability.metrics import Sample

@@ -135,3 +135,11 @@ class PredictionRecorded(_Wire):
         default=None, description="Its place in a trace (W3C Trace Context), if it is traced."
     )
     decision: Decision
+
+
+def answer_key(prediction_id: UUID) -> str:
+    """The Redis key of the stored answer to a request with an Idempotency-Key.
+
+    Inference stores it; history removes it when the decision is erased.
+    """
+    return f"idempotency:answer:{prediction_id}"

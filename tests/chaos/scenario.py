@@ -13,7 +13,7 @@ from typing import Final
 from sqlalchemy import text
 
 from services.history.database import open_engine
-from services.history.settings import parse_database_url
+from services.history.settings import HistorySettings
 from tests.chaos.faults import Fault
 from tests.chaos.pulse import Pulse, pulse
 from tests.chaos.reader import reading
@@ -206,13 +206,8 @@ def _start_again(stage: Stage) -> list[str]:
 
 
 async def _record(database_url: str) -> _Record:
-    engine = open_engine(
-        parse_database_url(database_url),
-        name="chaos",
-        pool_size=1,
-        connect_timeout_s=5,
-        command_timeout_s=60,
-    )
+    settings = HistorySettings(database_url=database_url, database_command_timeout_s=60)
+    engine = open_engine(settings, name="chaos", pool_size=1)
     try:
         async with engine.connect() as connection:
             rows, applications, stored_after_s = (await connection.execute(text(_COUNT))).one()

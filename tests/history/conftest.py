@@ -58,13 +58,7 @@ async def engine(settings: HistorySettings) -> AsyncIterator[AsyncEngine]:
 
 def engine_of(settings: HistorySettings) -> AsyncEngine:
     """An engine as the services open it."""
-    return open_engine(
-        settings.database_url,
-        name="test",
-        pool_size=3,
-        connect_timeout_s=settings.database_connect_timeout_s,
-        command_timeout_s=settings.database_command_timeout_s,
-    )
+    return open_engine(settings, name="test", pool_size=3)
 
 
 @pytest_asyncio.fixture

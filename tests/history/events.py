@@ -6,8 +6,8 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, get_args
 from uuid import UUID, uuid4
 
-from services.history.copying import EncodedRow
-from services.history.recorder import read_row
+from services.history.recorder import decode
+from services.history.records import Row
 from shared.contract.events import (
     Application,
     Decision,
@@ -64,9 +64,9 @@ def body_of(event: PredictionRecorded) -> bytes:
     return event.model_dump_json().encode()
 
 
-def row_of(event: PredictionRecorded) -> EncodedRow:
+def row_of(event: PredictionRecorded) -> Row:
     """The row of ``event``, by way of its JSON, as it comes from the stream."""
-    return read_row(event.model_dump_json().encode())
+    return decode(event.model_dump_json().encode())
 
 
 def derived_id(name: str) -> UUID:

@@ -18,8 +18,7 @@ from services.history.recorder import store
 from services.history.settings import HistorySettings
 from services.history.tables import PERSONAL
 from shared.access.api_keys import mint_key, parse_keys
-from shared.contract.events import PredictionRecorded
-from shared.contract.idempotency import answer_key
+from shared.contract.events import PredictionRecorded, answer_key
 from tests.history.conftest import STORED_EVENTS
 from tests.history.events import derived_id, path_of, random_events, row_of, with_loan_id
 from tests.history.storage import (

@@ -51,7 +51,7 @@ async def test_redis_that_does_not_tell_is_a_complaint(database_url: str) -> Non
     away = quick_settings(database_url=database_url, redis_url=f"redis://{HOST}:1/0")
     reason = await complaint(away)
     assert reason
-    assert reason.startswith("Redis does not tell: ")
+    assert reason.startswith("Redis does not answer: ")
 
 
 async def test_command_exits_by_what_it_found(settings: HistorySettings, redis: Redis) -> None:

@@ -13,7 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from services.history import retention
 from services.history.audit import verify
-from services.history.database import alone
+from services.history.database import AdvisoryLock, try_lock
 from services.history.main import create_app
 from services.history.settings import HistorySettings
 from services.local.servers import Server
@@ -120,11 +120,11 @@ async def test_decision_that_is_stored_late_is_erased_at_the_next_turn(
 async def test_what_is_too_old_is_shown_in_no_list_before_it_is_erased(
     settings: HistorySettings, engine: AsyncEngine
 ) -> None:
-    """While another session holds the lock this process erases nothing, and lists nothing old."""
+    """While another process holds the lock this one erases nothing, and lists nothing old."""
     old, young = made_days_ago(DAYS + 1, 9, seed=76), made_days_ago(1, 9, seed=77)
     await store_all(engine, old + young)
-    async with alone(engine, retention._LOCK_KEY) as only_one:  # noqa: SLF001 - the lock itself is meant
-        assert only_one
+    async with try_lock(engine, AdvisoryLock.RETENTION) as locked:
+        assert locked
         async with served(create_app(keeping(settings)), headers=keys.HEADERS) as client:
             assert await listed(client) == ids(young)
             exported = (await client.get("/history/export")).text.splitlines()

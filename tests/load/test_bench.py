@@ -13,7 +13,7 @@ from pydantic import TypeAdapter
 from sqlalchemy import func, select
 
 from services.history.database import open_engine
-from services.history.settings import parse_database_url
+from services.history.settings import HistorySettings
 from services.history.tables import predictions
 from services.inference.main import create_app as create_inference_app
 from services.local.servers import Server
@@ -154,13 +154,8 @@ async def test_filled_history_has_distinct_rows_and_the_rollups_of_a_recount(
     """More rows than the sample has, so that a mere copy would show as duplicates."""
     rows = 3_000
     await filling.fill(database_url, rows=rows)
-    engine = open_engine(
-        parse_database_url(database_url),
-        name="test",
-        pool_size=1,
-        connect_timeout_s=5,
-        command_timeout_s=30,
-    )
+    settings = HistorySettings(database_url=database_url)
+    engine = open_engine(settings, name="test", pool_size=1)
     async with engine.connect() as connection:
         columns = predictions.c
         counted = await connection.execute(
