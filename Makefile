@@ -20,7 +20,7 @@ OBSERVED = --profile observability
 KEYS = docker run --rm -i --network none --read-only loan-predictor-history python -m shared.access.keys
 KEY_MAKER = $(if $(wildcard $(INSTALLED)),$(INSTALLED),$(if $(shell command -v docker),history-image,$(INSTALLED)))
 
-.PHONY: help run config test test-browser check train format client client-models lock clean env up observe down logs ps backup restore key password history-image compose-test bench flame load ladder chaos verify-audit fuzz audit
+.PHONY: help run config test test-browser check train format wheel client client-models lock clean env up observe down logs ps backup restore key password history-image compose-test bench flame load ladder chaos verify-audit fuzz audit
 .DEFAULT_GOAL := help
 
 help: ## Show this list
@@ -51,6 +51,11 @@ train: $(INSTALLED) ## Train the models and publish their bundle: make train DAT
 format: $(INSTALLED) ## Format the code and mend what lint can mend
 	$(PY) -m ruff format .
 	$(PY) -m ruff check --fix .
+
+wheel: $(INSTALLED) ## Build the product's wheel into dist
+	rm -rf build
+	.venv/bin/uv build --quiet --wheel --out-dir dist .
+	@ls dist/loan_predictor-*
 
 client: $(INSTALLED) ## Build the Python client's wheel and source distribution into dist
 	.venv/bin/uv build --quiet --out-dir dist client

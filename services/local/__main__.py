@@ -92,7 +92,7 @@ def _run(settings: LocalSettings, folder: Path) -> None:
         _say(f"Running after {time.monotonic() - began:.1f} s.\n")
         if has_dashboard:
             _say(f"Dashboard  {dashboard_url}")
-        _say(_directions(inference_url, history_url, consumer_url, api_key, folder))
+        _say(directions(inference_url, history_url, consumer_url, api_key, folder))
         supervisor.watch()
 
 
@@ -117,9 +117,10 @@ def _local_key(path: Path) -> str:
     return secret
 
 
-def _directions(
+def directions(
     inference_url: str, history_url: str, consumer_url: str, api_key: str, folder: Path
 ) -> str:
+    """Return what ``make run`` prints once everything runs; README shows its commands."""
     return f"""\
 Inference  {inference_url}/docs
 History    {history_url}/docs
@@ -127,10 +128,10 @@ Metrics    {consumer_url}/metrics of the consumer; /metrics of each of the other
 API key    {api_key}
 
 Ask for a decision:
-  curl -s {inference_url}/predict -H 'X-API-Key: {api_key}' {_JSON} -d '{json.dumps(EXAMPLE)}'
+  curl -s {inference_url}/predict -H "X-API-Key: {api_key}" {_JSON} -d '{json.dumps(EXAMPLE)}'
 See it recorded, and counted:
-  curl -s {history_url}/history -H 'X-API-Key: {api_key}'
-  curl -s {history_url}/statistics -H 'X-API-Key: {api_key}'
+  curl -s {history_url}/history -H "X-API-Key: {api_key}"
+  curl -s {history_url}/statistics -H "X-API-Key: {api_key}"
 
 Data, logs and the key are in {folder}. Ctrl-C stops everything and keeps them.
 """
