@@ -9,7 +9,7 @@ import pytest
 from pydantic_core import to_json
 
 from services.local.__main__ import directions
-from services.scoring.decisions import decide
+from services.scoring.engine import decide
 from services.scoring.manifest import BUNDLE_ROOT
 from services.scoring.registry import load_bundle
 from shared.contract.application import parse_application
