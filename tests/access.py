@@ -7,7 +7,7 @@ from fastapi import FastAPI
 
 from shared.access.api_keys import KEY_SCOPES, ApiKey, mint_key, parse_keys
 from shared.access.middleware import UNLIMITED_ROUTES
-from shared.contract.events import EXAMPLE
+from shared.contract.application import EXAMPLE
 from tests.serving import served
 
 _PARAMETERS = {

@@ -12,7 +12,8 @@ from pydantic import BaseModel, Field, TypeAdapter, with_config
 from typing_extensions import TypedDict
 
 from services.history.tables import AnyRow, predictions
-from shared.contract.events import Application, Decision, ModelInfo, PredictionRecorded, Probability
+from shared.contract.application import Application
+from shared.contract.events import Decision, ModelInfo, PredictionRecorded, Probability
 from shared.contract.ids import is_uuid7, uuid7_from
 
 

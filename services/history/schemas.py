@@ -23,7 +23,8 @@ from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from services.history.records import Record
 from shared.contract.errors import MAX_FAULTS, MAX_NAME_LENGTH
-from shared.contract.events import LoanId, ModelName, Prediction
+from shared.contract.events import ModelName, Prediction
+from shared.contract.parsing import LoanId
 
 _UUID_BYTES = 16
 _CHECK_BYTES = 4

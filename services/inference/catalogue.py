@@ -24,7 +24,8 @@ from services.scoring.manifest import (
     TrainedModel,
 )
 from services.scoring.registry import Bundle
-from services.scoring.rules import FIELD_RULES, WARNING_RULES, FieldRule
+from services.scoring.rules import WARNING_RULES
+from shared.contract.application import FIELDS_BY_USE, Field, Kind
 
 MAX_AGE_S: Final = 3600
 MARKDOWN: Final = "text/markdown"
@@ -98,6 +99,37 @@ class ChampionInfo(_Document):
     data: Data
     libraries: dict[str, str]
     details: TrainedModel
+
+
+class FieldRule(_Document):
+    """What one input field must be."""
+
+    name: str
+    kind: Kind
+    description: str
+    required: bool = False
+    scored: bool = True
+    unit: str | None = None
+    exclusive_minimum: float | None = None
+    minimum: float | None = None
+    maximum: float | None = None
+    allowed: tuple[str | int, ...] | None = None
+
+    @classmethod
+    def of(cls, field: Field) -> "FieldRule":
+        """The rule that ``field`` is defined by."""
+        return cls(
+            name=field.name,
+            kind=field.kind,
+            description=field.description,
+            required=field.required,
+            scored=field.use == "scored",
+            unit=field.unit,
+            exclusive_minimum=field.exclusive_minimum,
+            minimum=field.minimum,
+            maximum=field.maximum,
+            allowed=field.allowed or None,
+        )
 
 
 class WarningRule(_Document):
@@ -227,7 +259,7 @@ def build_catalogue(bundle: Bundle) -> Catalogue:
         },
         rules=Document.of(
             ValidationRules(
-                fields=FIELD_RULES,
+                fields=tuple(map(FieldRule.of, FIELDS_BY_USE)),
                 warnings=[
                     WarningRule(code=code, message=message)
                     for code, message in WARNING_RULES.items()

@@ -24,9 +24,10 @@ from services.scoring.engine import benchmark
 from services.scoring.registry import ServedModel
 from services.scoring.rules import warnings_for
 from shared.access.middleware import caller_of, needs
-from shared.contract.application import LoanApplication, parse_application
+from shared.contract.application import EXAMPLE
 from shared.contract.errors import InvalidInput, NotFound
-from shared.contract.events import EXAMPLE, Decision
+from shared.contract.events import Decision
+from shared.contract.parsing import LoanApplication, parse_application
 from shared.web.conventions import note_decision, problem_docs, request_id_of
 from shared.web.direct import DirectRoute, describe, read_body
 from shared.web.performance import Performance, performance_of

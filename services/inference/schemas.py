@@ -4,8 +4,9 @@ from typing import Literal
 
 from pydantic import BaseModel, Field
 
+from shared.contract.application import Application
 from shared.contract.errors import Fault
-from shared.contract.events import Application, Prediction, Probability
+from shared.contract.events import Prediction, Probability
 
 
 class ValidationReport(BaseModel):

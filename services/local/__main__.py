@@ -20,7 +20,7 @@ from services.local.servers import Server
 from services.local.settings import LocalSettings
 from services.local.supervisor import Supervisor
 from shared.access.api_keys import KEY_SCOPES, mint_key
-from shared.contract.events import EXAMPLE
+from shared.contract.application import EXAMPLE
 from shared.settings import UnusableSettings
 
 _JSON: Final = "-H 'Content-Type: application/json'"

@@ -8,9 +8,10 @@ from uuid import UUID
 
 from pydantic_core import from_json, to_json
 
-from services.scoring.features import SCORED_INPUTS, feature_row
+from services.scoring.features import feature_row
 from services.scoring.registry import Bundle, ServedModel
 from services.scoring.rules import warnings_for
+from shared.contract.application import SCORED
 from shared.contract.events import Prediction
 from shared.contract.ids import uuid7
 
@@ -65,7 +66,7 @@ def decide(
     """
     decided_at = datetime.now(UTC)
     outcome = _outcome(feature_row(application), model)
-    imputed = [field for field in SCORED_INPUTS if application[field] is None]
+    imputed = [field for field in SCORED if application[field] is None]
     warnings = warnings_for(application, bundle.training_ranges)
     name, version = model.name, bundle.manifest.version
     own_id = str(prediction_id or uuid7(int(decided_at.timestamp() * _MS_PER_S)))

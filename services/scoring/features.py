@@ -45,26 +45,6 @@ FEATURES = (
 )
 """Names of the model's inputs, in the order of the vector."""
 
-SCORED_INPUTS = (
-    "ApplicantIncome",
-    "CoapplicantIncome",
-    "LoanAmount",
-    "Loan_Amount_Term",
-    "Credit_History",
-    "Dependents",
-    "Education",
-    "Self_Employed",
-    "Property_Area",
-)
-"""The application's fields that may influence a score; every other field is only recorded."""
-
-NUMERIC_INPUTS = ("ApplicantIncome", "CoapplicantIncome", "LoanAmount", "Loan_Amount_Term")
-"""The scored inputs that are quantities; incomes per month, the amount in thousands, the term in
-months."""
-
-MONITORED_INPUTS = ("Gender", "Married")
-"""Recorded for fairness monitoring, never scored."""
-
 _THOUSAND = 1000.0
 _LARGEST = 1e30
 """An amount has no upper limit and an income no lower one, but float32 ends at 3.4e38: beyond it

@@ -3,8 +3,8 @@
 from collections.abc import Iterable
 
 from services.scoring.engine import Decided
-from services.scoring.features import SCORED_INPUTS
 from services.scoring.registry import Bundle
+from shared.contract.application import SCORED
 from shared.contract.events import Prediction
 from shared.observability.metrics import Sample, Tally
 from shared.observability.metrics.names import (
@@ -34,7 +34,7 @@ class DecisionMetrics:
 
     def __init__(self) -> None:
         self._outcomes: dict[tuple[str, str], _Outcomes] = {}
-        self._imputed = dict.fromkeys(SCORED_INPUTS, 0)
+        self._imputed = dict.fromkeys(SCORED, 0)
         self._warnings = 0
         self._validate = Tally(DECISION_STAGE)
         self._model = Tally(DECISION_STAGE)

@@ -21,9 +21,9 @@ from services.scoring.manifest import (
     read_manifest,
 )
 from services.scoring.rules import TrainingRanges
-from shared.contract.application import LoanApplication
+from shared.contract.application import EXAMPLE
 from shared.contract.errors import UnknownModel
-from shared.contract.events import EXAMPLE
+from shared.contract.parsing import LoanApplication
 
 _WARM_UP_RUNS: Final = 20
 

@@ -1,18 +1,7 @@
-"""What an application must be (errors) and what is worth a second look (warnings)."""
+"""What is worth a second look in an application: the warnings."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, Final, Literal, get_args
-
-from shared.contract.application import MAX_INCOME, MAX_TERM_MONTHS
-from shared.contract.events import (
-    MAX_LOAN_ID_LENGTH,
-    DependentsBand,
-    EducationLevel,
-    PropertyArea,
-    Sex,
-    YesNo,
-)
+from typing import Any, Final
 
 LOW_INCOME: Final = 1_000
 UNUSUAL_AMOUNT: Final = 10_000
@@ -21,85 +10,6 @@ USUAL_TERMS: Final = (12, 36, 60, 84, 120, 180, 240, 300, 360, 480)
 
 _THOUSAND = 1_000
 _MONTHS_PER_YEAR = 12
-
-
-@dataclass(frozen=True)
-class FieldRule:
-    """What one input field must be."""
-
-    name: str
-    kind: Literal["number", "category", "text"]
-    description: str
-    required: bool = False
-    scored: bool = True
-    unit: str | None = None
-    exclusive_minimum: float | None = None
-    minimum: float | None = None
-    maximum: float | None = None
-    allowed: tuple[str | int, ...] | None = None
-
-
-FIELD_RULES: Final = (
-    FieldRule(
-        "ApplicantIncome",
-        "number",
-        "Income of the applicant.",
-        required=True,
-        unit="per month",
-        exclusive_minimum=0,
-        maximum=MAX_INCOME,
-    ),
-    FieldRule(
-        "CoapplicantIncome",
-        "number",
-        "Income of the co-applicant; missing means that none was declared and counts as 0.",
-        unit="per month",
-        minimum=0,
-        maximum=MAX_INCOME,
-    ),
-    FieldRule("LoanAmount", "number", "Amount asked for.", unit="thousands", exclusive_minimum=0),
-    FieldRule(
-        "Loan_Amount_Term",
-        "number",
-        "Time to repay.",
-        unit="months",
-        exclusive_minimum=0,
-        maximum=MAX_TERM_MONTHS,
-    ),
-    FieldRule(
-        "Credit_History",
-        "category",
-        "1 if past credit met its guidelines, 0 if not; missing is a third state, never good.",
-        allowed=(0, 1),
-    ),
-    FieldRule("Dependents", "category", "People who depend.", allowed=get_args(DependentsBand)),
-    FieldRule("Education", "category", "Education.", allowed=get_args(EducationLevel)),
-    FieldRule("Self_Employed", "category", "Self-employed.", allowed=get_args(YesNo)),
-    FieldRule(
-        "Property_Area", "category", "Where the property is.", allowed=get_args(PropertyArea)
-    ),
-    FieldRule(
-        "Gender",
-        "category",
-        "Recorded for fairness monitoring, never scored.",
-        scored=False,
-        allowed=get_args(Sex),
-    ),
-    FieldRule(
-        "Married",
-        "category",
-        "Recorded for fairness monitoring, never scored.",
-        scored=False,
-        allowed=get_args(YesNo),
-    ),
-    FieldRule(
-        "Loan_ID",
-        "text",
-        f"The lender's own number: at most {MAX_LOAN_ID_LENGTH} visible characters, no spaces.",
-        scored=False,
-        maximum=MAX_LOAN_ID_LENGTH,
-    ),
-)
 
 WARNING_RULES: Final = {
     "low_income": f"ApplicantIncome is below {LOW_INCOME} per month",

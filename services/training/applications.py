@@ -3,24 +3,33 @@
 import csv
 import hashlib
 import io
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from math import isfinite
 from pathlib import Path
 from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 
-from services.scoring.rules import FIELD_RULES, FieldRule
+from shared.contract.application import FIELDS_BY_USE, SCORED
+from shared.contract.errors import InvalidInput
+from shared.contract.parsing import read_application
 
 Labels = npt.NDArray[np.int64]
 
 LABEL: Final = "Loan_Status"
-COLUMNS: Final = (*(rule.name for rule in FIELD_RULES), LABEL)
+COLUMNS: Final = (*(field.name for field in FIELDS_BY_USE), LABEL)
+_OPTIONAL: Final = tuple(
+    field.name for field in FIELDS_BY_USE if field.use in ("recorded", "identifier")
+)
 MINIMUM_ROWS_PER_LABEL: Final = 20
 """Fewer could not fill the folds of the cross-validation and those of the calibration inside."""
 
+_NUMBERS: Final = frozenset(
+    field.name for field in FIELDS_BY_USE if field.kind in ("number", "integer")
+)
+_EXPONENT: Final = re.compile(r"-?[0-9]+(?:\.[0-9]+)?[eE][+-]?[0-9]+")
 _LABELS = {"Y": 1, "N": 0}
 
 
@@ -48,8 +57,8 @@ def read_applications(path: Path) -> LabelledApplications:
     """Every labelled application of the CSV at ``path``.
 
     Raises ``DataError`` with all faults at once: columns that are missing, unknown or doubled,
-    and each value that is not what ``FIELD_RULES`` says, by line number. Whatever the service
-    would refuse is refused here too. An empty cell is a missing value.
+    and each value that the service would refuse too, by line number. An empty cell, and a column
+    that no model and no fairness check needs, may be missing.
     """
     try:
         content = path.read_bytes()
@@ -82,7 +91,7 @@ def read_applications(path: Path) -> LabelledApplications:
 
 
 def _column_faults(header: list[str]) -> list[str]:
-    missing = [name for name in COLUMNS if name not in header]
+    missing = [name for name in COLUMNS if name not in (*header, *_OPTIONAL)]
     unknown = [name for name in header if name not in COLUMNS]
     doubled = [name for name in COLUMNS if header.count(name) > 1]
     return [
@@ -105,11 +114,15 @@ def _read_rows(
             continue
         row = {name: cell.strip() for name, cell in zip(header, cells, strict=True)}
         application: dict[str, object] = {}
-        for rule in FIELD_RULES:
-            try:
-                application[rule.name] = _value(rule, row[rule.name])
-            except ValueError as error:
-                faults.append(f"line {line}: {rule.name} {error}, not {row[rule.name]!r}")
+        try:
+            application = read_application(
+                {name: _value(name, cell) for name, cell in row.items() if cell and name != LABEL}
+            )
+        except InvalidInput as error:
+            faults += [
+                f"line {line}: {fault.field} {fault.message}, not {row.get(fault.field, '')!r}"
+                for fault in error.faults
+            ]
         label = _LABELS.get(row[LABEL])
         if label is None:
             faults.append(f"line {line}: {LABEL} must be Y or N, not {row[LABEL]!r}")
@@ -125,40 +138,9 @@ def _read_rows(
     return applications, labels, faults
 
 
-def _value(rule: FieldRule, text: str) -> object:
-    if not text:
-        if rule.required:
-            raise ValueError("is required")
-        return None
-    if rule.kind == "number":
-        return _number(rule, text)
-    if rule.kind == "category":
-        return _category(rule, text)
-    return text
-
-
-def _number(rule: FieldRule, text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        raise ValueError("must be a number") from None
-    if not isfinite(value):
-        raise ValueError("must be a finite number")
-    if rule.exclusive_minimum is not None and value <= rule.exclusive_minimum:
-        raise ValueError(f"must be greater than {rule.exclusive_minimum:g}")
-    if rule.minimum is not None and value < rule.minimum:
-        raise ValueError(f"must be at least {rule.minimum:g}")
-    if rule.maximum is not None and value > rule.maximum:
-        raise ValueError(f"must be at most {rule.maximum:g}")
-    return value
-
-
-def _category(rule: FieldRule, text: str) -> object:
-    for value in rule.allowed or ():
-        # A column of 0, 1 and missing values is often written as 0.0 and 1.0.
-        if text == str(value) or (isinstance(value, int) and text == f"{value:.1f}"):
-            return value
-    raise ValueError(f"must be one of: {', '.join(map(str, rule.allowed or ()))}")
+def _value(name: str, cell: str) -> float | str:
+    # A request has exponents in its numbers alone, a CSV in its text.
+    return float(cell) if name in _NUMBERS and _EXPONENT.fullmatch(cell) else cell
 
 
 def _too_few(applications: list[dict[str, object]], labels: list[int]) -> list[str]:
@@ -169,8 +151,8 @@ def _too_few(applications: list[dict[str, object]], labels: list[int]) -> list[s
         if labels.count(label) < MINIMUM_ROWS_PER_LABEL
     ]
     faults += [
-        f"{rule.name} is missing in every row"
-        for rule in FIELD_RULES
-        if rule.scored and all(application[rule.name] is None for application in applications)
+        f"{name} is missing in every row"
+        for name in SCORED
+        if all(application[name] is None for application in applications)
     ]
     return faults

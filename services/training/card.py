@@ -3,7 +3,6 @@
 from collections.abc import Iterable, Sequence
 from typing import Final
 
-from services.scoring.features import MONITORED_INPUTS, SCORED_INPUTS
 from services.scoring.manifest import (
     PICTURE_FOLDER,
     CategoricalInput,
@@ -14,6 +13,7 @@ from services.scoring.manifest import (
 )
 from services.training.export import MAX_PROBABILITY_DIFFERENCE
 from services.training.models import TITLES
+from shared.contract.application import MONITORED, SCORED
 
 FOUR_FIFTHS: Final = 0.8
 """Below this selection-rate ratio the Uniform Guidelines (29 CFR 1607.4) see adverse impact."""
@@ -70,8 +70,8 @@ An application is approved when its probability is at least {manifest.threshold:
 - **Not meant for** deciding on real people's credit. The data hold past decisions, not whether
   loans were repaid, and so few of them that the intervals below are wide; a model of them repeats
   those decisions, right or wrong.
-- **Scored:** {", ".join(SCORED_INPUTS)}, and what is computed from these alone.
-- **Never scored:** {" and ".join(MONITORED_INPUTS)}. They are prohibited bases under the Equal
+- **Scored:** {", ".join(SCORED)}, and what is computed from these alone.
+- **Never scored:** {" and ".join(MONITORED)}. They are prohibited bases under the Equal
   Credit Opportunity Act (Regulation B, 12 CFR 1002.4), recorded to watch fairness only."""
 
 
@@ -211,7 +211,7 @@ def _importances(manifest: Manifest) -> str:
                 field,
                 *(f"{model.importances[field]:+.4f}" for model in manifest.models.values()),
             )
-            for field in SCORED_INPUTS
+            for field in SCORED
         ),
     )
     return f"""## What the models look at

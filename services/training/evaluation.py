@@ -28,7 +28,7 @@ from sklearn.metrics import (
 from sklearn.model_selection import RepeatedStratifiedKFold, train_test_split
 from threadpoolctl import threadpool_limits
 
-from services.scoring.features import SCORED_INPUTS, Matrix, feature_matrix
+from services.scoring.features import Matrix, feature_matrix
 from services.scoring.manifest import (
     ConfusionMatrix,
     CrossValidation,
@@ -44,6 +44,7 @@ from services.training.models import (
     Classifier,
     Probabilities,
 )
+from shared.contract.application import SCORED
 
 HOLDOUT_SHARE: Final = 0.2
 IMPORTANCE_SHUFFLES: Final = 20
@@ -230,7 +231,7 @@ def _importances(
 
     unshuffled = score(approved, classifier.predict_proba(feature_matrix(applications))[:, 1])
     importances = {}
-    for field in SCORED_INPUTS:
+    for field in SCORED:
         shuffled = [
             {**application, field: applications[other][field]}
             for _ in range(IMPORTANCE_SHUFFLES)

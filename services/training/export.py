@@ -20,8 +20,8 @@ from threadpoolctl import threadpool_limits
 
 from services.scoring.features import FEATURES, Matrix
 from services.scoring.manifest import Parity
-from services.scoring.rules import FIELD_RULES, UNUSUAL_AMOUNT, FieldRule
 from services.training.models import SEED, THRESHOLD, Classifier, Probabilities
+from shared.contract.application import FIELDS_BY_USE, Field
 
 INPUT_NAME: Final = "features"
 OUTPUT_NAME: Final = "probabilities"
@@ -156,21 +156,23 @@ def random_applications(count: int) -> Sequence[Mapping[str, object]]:
     """
     random = np.random.default_rng(SEED)
     columns = {
-        rule.name: _random_column(rule, count, random) for rule in FIELD_RULES if rule.scored
+        field.name: _random_column(field, count, random)
+        for field in FIELDS_BY_USE
+        if field.use == "scored"
     }
     return [
         dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)
     ]
 
 
-def _random_column(rule: FieldRule, count: int, random: np.random.Generator) -> list[object]:
+def _random_column(field: Field, count: int, random: np.random.Generator) -> list[object]:
     drawn: list[object]
-    if rule.allowed is not None:
-        drawn = [rule.allowed[choice] for choice in random.integers(len(rule.allowed), size=count)]
+    if field.allowed:
+        choices = random.integers(len(field.allowed), size=count)
+        drawn = [field.allowed[choice] for choice in choices]
     else:
-        highest = UNUSUAL_AMOUNT if rule.maximum is None else rule.maximum
-        drawn = np.exp(random.uniform(0, log(highest), size=count)).tolist()
-    if rule.required:
+        drawn = np.exp(random.uniform(0, log(field.maximum or 1), size=count)).tolist()
+    if field.required:
         return drawn
     missing = random.random(count) < _MISSING_RATE
     return [None if absent else value for value, absent in zip(drawn, missing, strict=True)]

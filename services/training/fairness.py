@@ -4,11 +4,11 @@ from collections.abc import Mapping, Sequence
 
 import pandas as pd
 
-from services.scoring.features import MONITORED_INPUTS
 from services.scoring.manifest import Fairness
 from services.training.applications import Labels
 from services.training.evaluation import DECIMALS
 from services.training.models import THRESHOLD, Probabilities
+from shared.contract.application import MONITORED
 
 
 def fairness(
@@ -22,7 +22,7 @@ def fairness(
     rows = pd.DataFrame([dict(application) for application in applications])
     rows["approved"] = approved == 1
     rows["selected"] = (approvals >= THRESHOLD).mean(axis=0)
-    return {attribute: _by_group(rows, attribute) for attribute in MONITORED_INPUTS}
+    return {attribute: _by_group(rows, attribute) for attribute in MONITORED}
 
 
 def _by_group(rows: pd.DataFrame, attribute: str) -> Fairness:

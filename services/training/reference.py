@@ -5,27 +5,26 @@ from typing import Final
 
 import numpy as np
 
-from services.scoring.features import MONITORED_INPUTS, NUMERIC_INPUTS, SCORED_INPUTS
 from services.scoring.manifest import CategoricalInput, Input, NumericInput
-from services.scoring.rules import FIELD_RULES
+from shared.contract.application import FIELDS_BY_USE
 
 BINS: Final = 10
-
-_ALLOWED = {rule.name: rule.allowed or () for rule in FIELD_RULES}
 
 
 def reference_inputs(applications: Sequence[Mapping[str, object]]) -> dict[str, Input]:
     """Range and distribution of every input of ``applications``, monitored ones included."""
     inputs: dict[str, Input] = {}
-    for field in (*SCORED_INPUTS, *MONITORED_INPUTS):
-        values = [application[field] for application in applications]
+    for field in FIELDS_BY_USE:
+        if field.use not in ("scored", "monitored"):
+            continue
+        values = [application[field.name] for application in applications]
         known = [value for value in values if value is not None]
         missing = len(values) - len(known)
-        if field in NUMERIC_INPUTS:
-            inputs[field] = _numeric(np.array(known, dtype=np.float64), missing)
+        if not field.allowed:
+            inputs[field.name] = _numeric(np.array(known, dtype=np.float64), missing)
         else:
-            inputs[field] = CategoricalInput(
-                counts={str(value): known.count(value) for value in _ALLOWED[field]},
+            inputs[field.name] = CategoricalInput(
+                counts={str(value): known.count(value) for value in field.allowed},
                 missing=missing,
             )
     return inputs

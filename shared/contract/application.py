@@ -1,155 +1,279 @@
-"""The loan application: its fields, how leniently each is read, and what is wrong with one."""
+"""The loan application: the one definition of its inputs.
 
-import json
-import sys
-from collections import Counter
-from difflib import get_close_matches
-from typing import Annotated, Any, Final, Literal
+Whatever names an input, bounds it, stores it or shows it is derived from ``FIELDS``: the readers
+and their JSON schemas, the rules as data, the event, the table and its erasure, the export, the
+training data and the form.
+"""
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
-from pydantic_core import ErrorDetails
+from dataclasses import dataclass
+from typing import Annotated, Any, Final, Literal, get_args
 
-from shared.contract.errors import MAX_FAULTS, MAX_NAME_LENGTH, Fault, InvalidInput
-from shared.contract.events import (
-    EXAMPLE,
-    DependentsBand,
-    EducationLevel,
-    LoanId,
-    PropertyArea,
-    Sex,
-    YesNo,
-)
-from shared.contract.lenient import (
-    AMOUNT,
-    INCOME,
-    INCOME_OR_NONE,
-    TERM,
-    category,
-    decimal,
-    dependents,
-)
+import pydantic
+from pydantic import BaseModel, ConfigDict, GetJsonSchemaHandler
+from pydantic.fields import FieldInfo
+from pydantic_core import CoreSchema
 
 MAX_INCOME: Final = 100_000
+MAX_AMOUNT: Final = 100_000
 MAX_TERM_MONTHS: Final = 600
-MAX_AMOUNT: Final = sys.float_info.max
-"""Any number that there is; what is unusually high is warned about."""
+MAX_LOAN_ID_LENGTH: Final = 64
 
-_YesNo = Annotated[YesNo, category("Yes", "No", booleans={True: "Yes", False: "No"})]
+Use = Literal["scored", "monitored", "recorded", "identifier"]
+"""What an input is for: a score, fairness monitoring, the record alone, or finding it again."""
+
+Kind = Literal["number", "integer", "category", "text"]
+Section = Literal["Income", "Loan", "Applicant"]
 
 
-class LoanApplication(BaseModel):
-    """An application for a loan, under the data set's own names; null is missing.
+@dataclass(frozen=True, kw_only=True)
+class Input:
+    """What an annotation of ``Application`` says about an input, besides its name and type."""
 
-    Lenient in form (numeric strings, any letter case, booleans for Yes and No, integers for
-    Dependents), strict in meaning (NaN, infinities, unknown fields and fields given twice are
-    errors). The values are then as understood: ``vars()`` of an instance has every field, None
-    where missing.
-    """
+    column: str
+    title: str
+    """For people, as every text here but ``description``, which is for developers."""
+    description: str
+    use: Use
+    help: str = ""
+    section: Section = "Applicant"
+    """Where forms show a scored input or an identifier; the others have a section by their use."""
+    unit: str | None = None
+    exclusive_minimum: int | None = None
+    minimum: int | None = None
+    maximum: int | None = None
+    """Of a text, the most characters."""
+    allowed: tuple[int, ...] | tuple[str, ...] = ()
+    """The values of a category. A last one that ends in + stands for every greater number."""
+    labels: tuple[str, ...] = ()
+    """What people read for each allowed value; without labels, the values themselves."""
+    personal: bool = True
+    """Whether erasure removes it."""
+    example: int | str | None = None
 
-    model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{**EXAMPLE}]})
+    def __get_pydantic_json_schema__(
+        self, core: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> dict[str, Any]:
+        """The schema of the type, with what the input is."""
+        unit = "" if self.unit is None else f" Unit: {self.unit}."
+        return handler(core) | {"description": self.description + unit}
 
-    Loan_ID: LoanId | None = Field(
-        default=None, description="The lender's own number of the application."
+
+@dataclass(frozen=True, kw_only=True)
+class Field(Input):
+    """An input with its name on the wire, the type of its values, and whether one must be given."""
+
+    name: str
+    value_type: type[float] | type[int] | type[str]
+    required: bool
+
+    @property
+    def kind(self) -> Kind:
+        """What its values are."""
+        if self.allowed:
+            return "category"
+        return _KINDS[self.value_type]
+
+
+_KINDS: Final[dict[type, Kind]] = {float: "number", int: "integer", str: "text"}
+
+
+class Wire(BaseModel):
+    """Frozen, and tolerant of members that a newer writer added."""
+
+    model_config = ConfigDict(
+        frozen=True, extra="ignore", allow_inf_nan=False, protected_namespaces=()
     )
-    Gender: Annotated[Sex, category("Male", "Female")] | None = Field(
-        default=None, description="Recorded for fairness monitoring, never scored."
-    )
-    Married: _YesNo | None = Field(
-        default=None, description="Recorded for fairness monitoring, never scored."
-    )
-    Dependents: Annotated[DependentsBand, dependents()] | None = None
-    Education: Annotated[EducationLevel, category("Graduate", "Not Graduate")] | None = None
-    Self_Employed: _YesNo | None = None
+
+
+Whole = Annotated[int, pydantic.Field(ge=-(2**15), le=2**15 - 1)]
+"""A whole number of an application: small enough for its column."""
+
+_YES_NO: Final = ("Yes", "No")
+
+
+class Application(Wire):
+    """A loan application as the service read it; null is missing."""
+
+    # Categories are open: an older reader stores a value that only a newer service decides on.
+
+    Loan_ID: Annotated[
+        str | None,
+        Input(
+            column="loan_id",
+            title="Loan ID",
+            description=f"The lender's own number: at most {MAX_LOAN_ID_LENGTH} visible characters,"
+            " no spaces.",
+            use="identifier",
+            help="Your own number, to find it again.",
+            maximum=MAX_LOAN_ID_LENGTH,
+            example="LP001003",
+        ),
+    ] = None
+    Gender: Annotated[
+        str | None,
+        Input(
+            column="gender",
+            title="Gender",
+            description="Recorded for fairness monitoring, never scored.",
+            use="monitored",
+            allowed=("Male", "Female"),
+            example="Male",
+        ),
+    ] = None
+    Married: Annotated[
+        str | None,
+        Input(
+            column="married",
+            title="Married",
+            description="Recorded for fairness monitoring, never scored.",
+            use="monitored",
+            allowed=_YES_NO,
+            example="Yes",
+        ),
+    ] = None
+    Dependents: Annotated[
+        str | None,
+        Input(
+            column="dependents",
+            title="Dependents",
+            description="People who depend.",
+            use="scored",
+            allowed=("0", "1", "2", "3+"),
+            example="1",
+        ),
+    ] = None
+    Education: Annotated[
+        str | None,
+        Input(
+            column="education",
+            title="Education",
+            description="Education.",
+            use="scored",
+            allowed=("Graduate", "Not Graduate"),
+            example="Graduate",
+        ),
+    ] = None
+    Self_Employed: Annotated[
+        str | None,
+        Input(
+            column="self_employed",
+            title="Self-employed",
+            description="Self-employed.",
+            use="scored",
+            allowed=_YES_NO,
+            example="No",
+        ),
+    ] = None
     ApplicantIncome: Annotated[
-        float, Field(gt=0, le=MAX_INCOME, allow_inf_nan=False), decimal(INCOME)
-    ] = Field(description="Per month.")
-    CoapplicantIncome: (
-        Annotated[float, Field(ge=0, le=MAX_INCOME, allow_inf_nan=False), decimal(INCOME_OR_NONE)]
-        | None
-    ) = Field(default=None, description="Per month; missing means none was declared.")
-    LoanAmount: (
-        Annotated[float, Field(gt=0, le=MAX_AMOUNT, allow_inf_nan=False), decimal(AMOUNT)] | None
-    ) = Field(default=None, description="In thousands.")
-    Loan_Amount_Term: (
-        Annotated[float, Field(gt=0, le=MAX_TERM_MONTHS, allow_inf_nan=False), decimal(TERM)] | None
-    ) = Field(default=None, description="In months.")
-    Credit_History: (
-        Annotated[
-            Literal[0, 1],
-            category(0, 1, numbers={0: 0, 1: 1}, booleans={False: 0, True: 1}),
-        ]
-        | None
-    ) = Field(
-        default=None, description="1 if past credit met its guidelines; missing is a third state."
+        float,
+        Input(
+            column="applicant_income",
+            title="Applicant's income",
+            description="Income of the applicant.",
+            use="scored",
+            section="Income",
+            unit="per month",
+            exclusive_minimum=0,
+            maximum=MAX_INCOME,
+            example=4583,
+        ),
+    ]
+    CoapplicantIncome: Annotated[
+        float | None,
+        Input(
+            column="coapplicant_income",
+            title="Co-applicant's income",
+            description="Income of the co-applicant; missing means that none was declared and"
+            " counts as 0.",
+            use="scored",
+            help="Empty means that none was declared.",
+            section="Income",
+            unit="per month",
+            minimum=0,
+            maximum=MAX_INCOME,
+            example=1508,
+        ),
+    ] = None
+    LoanAmount: Annotated[
+        float | None,
+        Input(
+            column="loan_amount",
+            title="Loan amount",
+            description="Amount asked for.",
+            use="scored",
+            section="Loan",
+            unit="thousands",
+            exclusive_minimum=0,
+            maximum=MAX_AMOUNT,
+            example=128,
+        ),
+    ] = None
+    Loan_Amount_Term: Annotated[
+        float | None,
+        Input(
+            column="loan_amount_term",
+            title="Time to repay",
+            description="Time to repay.",
+            use="scored",
+            section="Loan",
+            unit="months",
+            exclusive_minimum=0,
+            maximum=MAX_TERM_MONTHS,
+            example=360,
+        ),
+    ] = None
+    Credit_History: Annotated[
+        Whole | None,
+        Input(
+            column="credit_history",
+            title="Credit history",
+            description="1 if past credit met its guidelines, 0 if not; missing is a third state,"
+            " never good.",
+            use="scored",
+            section="Loan",
+            allowed=(0, 1),
+            labels=("Did not meet its guidelines", "Met its guidelines"),
+            example=1,
+        ),
+    ] = None
+    Property_Area: Annotated[
+        str | None,
+        Input(
+            column="property_area",
+            title="Property area",
+            description="Where the property is.",
+            use="scored",
+            section="Loan",
+            allowed=("Urban", "Semiurban", "Rural"),
+            example="Rural",
+        ),
+    ] = None
+
+
+def _field(name: str, info: FieldInfo) -> Field:
+    [given] = [item for item in info.metadata if isinstance(item, Input)]
+    annotation: Any = (get_args(info.annotation) or (info.annotation,))[0]
+    return Field(
+        name=name,
+        value_type=getattr(annotation, "__origin__", annotation),
+        required=info.is_required(),
+        **vars(given),
     )
-    Property_Area: Annotated[PropertyArea, category("Urban", "Semiurban", "Rural")] | None = None
 
 
-_FIELDS = tuple(LoanApplication.model_fields)
-_read_application = TypeAdapter(LoanApplication).validator.validate_json
+FIELDS: Final = tuple(_field(name, info) for name, info in Application.model_fields.items())
+"""Every input, in the order of the data set."""
 
+FIELDS_BY_USE: Final = tuple(
+    sorted(FIELDS, key=lambda field: (get_args(Use).index(field.use), field.value_type is str))
+)
+"""Every input: what decides comes first, numbers before words."""
 
-def parse_application(body: bytes) -> dict[str, Any]:
-    """The application in a JSON body: every field by its name, None where missing.
+SCORED: Final = tuple(field.name for field in FIELDS_BY_USE if field.use == "scored")
+"""The inputs that may influence a score; every other one is only recorded."""
 
-    Raises ``InvalidInput`` with all faults of the body at once.
-    """
-    try:
-        application: LoanApplication = _read_application(body)
-    except ValidationError as error:
-        raise InvalidInput(_faults(error)) from None
-    # Each member takes one colon, so no more of them than members means that none came twice.
-    if body.count(b":") != len(application.model_fields_set):
-        _refuse_repeated_members(body)
-    return vars(application)
+MONITORED: Final = tuple(field.name for field in FIELDS_BY_USE if field.use == "monitored")
+"""Recorded for fairness monitoring, never scored."""
 
-
-def _refuse_repeated_members(body: bytes) -> None:
-    names = Counter(name for name, _ in json.loads(body, object_pairs_hook=list))
-    repeated = [name for name, times in names.items() if times > 1]
-    if repeated:
-        raise InvalidInput([Fault(field=name, message=_REPEATED) for name in repeated])
-
-
-def _faults(error: ValidationError) -> list[Fault]:
-    """Every fault, unless there are so many that no person would read them."""
-    details = error.errors(include_url=False)
-    faults = [_fault(fault) for fault in details[:MAX_FAULTS]]
-    if len(details) > MAX_FAULTS:
-        faults.append(
-            Fault(field="body", message=f"has {len(details)} faults; the rest is left out")
-        )
-    return faults
-
-
-_REPEATED: Final = "is given more than once, and only one of them can be meant"
-_MESSAGES: Final = {
-    "missing": "is required",
-    "float_type": "must be a number",
-    "float_parsing": "must be a number",
-    "finite_number": "must be a finite number",
-    "greater_than": "must be greater than {gt:g}",
-    "greater_than_equal": "must be at least {ge:g}",
-    "less_than_equal": "must be at most {le:g}",
-    "string_type": "must be a string",
-    "string_too_short": "must be visible characters, at least one",
-    "string_too_long": "must be at most {max_length} characters",
-    "string_pattern_mismatch": "must be visible characters, without spaces",
-    "json_invalid": "is not valid JSON: {error}",
-    "model_type": "must be a JSON object",
-    "model_attributes_type": "must be a JSON object",
-}
-
-
-def _fault(details: ErrorDetails) -> Fault:
-    field = ".".join(str(part) for part in details["loc"])[:MAX_NAME_LENGTH] or "body"
-    kind = details["type"]
-    value = None if kind in ("missing", "json_invalid") else details["input"]
-    if kind == "extra_forbidden":
-        nearest = get_close_matches(field, _FIELDS, n=1, cutoff=0.0)[0]
-        message = f"is not a known field; the nearest one is {nearest}"
-    elif kind in _MESSAGES:
-        message = _MESSAGES[kind].format(**details.get("ctx", {}))
-    else:
-        message = details["msg"]
-    return Fault(field=field, message=message, value=value)
+EXAMPLE: Final = {field.name: field.example for field in FIELDS if field.example is not None}
+"""The documented example."""

@@ -5,10 +5,12 @@ event: what is stored is what was said. Within version 1 members may be added bu
 renamed or given another meaning; readers ignore members they do not know.
 """
 
-from typing import Annotated, Final, Literal
+from typing import Literal
 from uuid import UUID
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import AwareDatetime, Field
+
+from shared.contract.application import Application, Wire
 
 STREAM = "predictions"
 DEAD_LETTER_STREAM = "predictions:dead"
@@ -21,66 +23,20 @@ INTERNAL_PREDICTIONS_PATH = "/internal/predictions"
 
 ANONYMOUS = "anonymous"
 
-MAX_LOAN_ID_LENGTH: Final = 64
-# By ranges, not by categories of Unicode: these are the same to every reader of the schema and do
-# not change with the version of a library.
-_VISIBLE: Final = (
-    r"!-~\u00a1-\u00ac\u00ae-\u05ff\u0606-\u061b\u061d-\u06dc\u06de-\u070e\u0710-\u088f"
-    r"\u0892-\u08e1\u08e3-\u167f\u1681-\u180d\u180f-\u1fff\u2010-\u2027\u2030-\u205e"
-    r"\u2070-\u2fff\u3001-\ud7ff\uf900-\ufdcf\ufdf0-\ufefe\uff00-\uffef"
-)
-LoanId = Annotated[
-    str,
-    StringConstraints(min_length=1, max_length=MAX_LOAN_ID_LENGTH, pattern=f"^[{_VISIBLE}]+$"),
-]
-"""Visible characters of the basic plane: no white space, no control or format characters.
-
-What one service takes in and records, the other can be asked for.
-"""
-
-EXAMPLE: Final[dict[str, str | int]] = {
-    "Loan_ID": "LP001003",
-    "Gender": "Male",
-    "Married": "Yes",
-    "Dependents": "1",
-    "Education": "Graduate",
-    "Self_Employed": "No",
-    "ApplicantIncome": 4583,
-    "CoapplicantIncome": 1508,
-    "LoanAmount": 128,
-    "Loan_Amount_Term": 360,
-    "Credit_History": 1,
-    "Property_Area": "Rural",
-}
-"""The documented example."""
-
 ModelName = Literal[
     "random_forest", "logistic_regression", "gradient_boosting", "support_vector_machine"
 ]
 Prediction = Literal["Approved", "Rejected"]
-Sex = Literal["Male", "Female"]
-YesNo = Literal["Yes", "No"]
-DependentsBand = Literal["0", "1", "2", "3+"]
-EducationLevel = Literal["Graduate", "Not Graduate"]
-PropertyArea = Literal["Urban", "Semiurban", "Rural"]
 
 
-class _Wire(BaseModel):
-    """Frozen, and tolerant of members that a newer writer added."""
-
-    model_config = ConfigDict(
-        frozen=True, extra="ignore", allow_inf_nan=False, protected_namespaces=()
-    )
-
-
-class Probability(_Wire):
+class Probability(Wire):
     """The model's probability of each outcome; the two add up to 1."""
 
     approved: float = Field(ge=0, le=1)
     rejected: float = Field(ge=0, le=1)
 
 
-class ModelInfo(_Wire):
+class ModelInfo(Wire):
     """Which model decided, from which bundle, and how accurate it was in cross-validation."""
 
     name: str
@@ -88,24 +44,7 @@ class ModelInfo(_Wire):
     accuracy: float = Field(ge=0, le=1, description="Mean accuracy in repeated cross-validation.")
 
 
-class Application(_Wire):
-    """A loan application as the service understood it; null is missing."""
-
-    Loan_ID: str | None = None
-    Gender: Sex | None = None
-    Married: YesNo | None = None
-    Dependents: DependentsBand | None = None
-    Education: EducationLevel | None = None
-    Self_Employed: YesNo | None = None
-    ApplicantIncome: float = Field(description="Per month.")
-    CoapplicantIncome: float | None = Field(default=None, description="Per month.")
-    LoanAmount: float | None = Field(default=None, description="In thousands.")
-    Loan_Amount_Term: float | None = Field(default=None, description="In months.")
-    Credit_History: Literal[0, 1] | None = None
-    Property_Area: PropertyArea | None = None
-
-
-class Decision(_Wire):
+class Decision(Wire):
     """One answered application."""
 
     success: Literal[True] = True
@@ -124,7 +63,7 @@ class Decision(_Wire):
     timestamp: AwareDatetime = Field(description="When it was decided, in UTC.")
 
 
-class PredictionRecorded(_Wire):
+class PredictionRecorded(Wire):
     """A decision was made and must be stored exactly once, under ``decision.prediction_id``."""
 
     type: Literal["PredictionRecorded"] = "PredictionRecorded"

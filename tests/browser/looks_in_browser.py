@@ -7,7 +7,7 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import BrowserContext, Page, expect
 
-from shared.contract.events import EXAMPLE
+from shared.contract.application import EXAMPLE
 from tests.browser.look import Shown, overflows
 
 _READY = {

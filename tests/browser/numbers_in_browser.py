@@ -4,7 +4,7 @@ from playwright.sync_api import Page, expect
 
 from loan_predictor_client.models import Summary
 from services.dashboard.formatting import count, percent
-from shared.contract.events import EXAMPLE
+from shared.contract.application import EXAMPLE
 from tests.browser.look import Shown, number
 
 

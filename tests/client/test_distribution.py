@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from packaging.requirements import Requirement
 
-from shared.contract.events import EXAMPLE
+from shared.contract.application import EXAMPLE
 from shared.version import VERSION
 from tests.harness import System
 

@@ -21,7 +21,7 @@ from loan_predictor_client import (
     UnreadableAnswer,
 )
 from loan_predictor_client.attempts import Outcome, Wait, attempts
-from shared.contract.events import EXAMPLE
+from shared.contract.application import EXAMPLE
 from shared.web.conventions import PROBLEM_MEDIA_TYPE
 
 _URL = "http://service.test"

@@ -17,7 +17,7 @@ from loan_predictor_client import (
     RetryPolicy,
     ServiceUnreachable,
 )
-from shared.contract.events import EXAMPLE
+from shared.contract.application import EXAMPLE
 from tests.harness import System
 from tests.waiting import until
 

@@ -10,8 +10,8 @@ from services.scoring.decisions import Submission, recorded_event
 from services.scoring.engine import decide
 from services.scoring.manifest import BUNDLE_ROOT
 from services.scoring.registry import load_bundle
-from shared.contract.application import parse_application
-from shared.contract.events import EXAMPLE
+from shared.contract.application import EXAMPLE
+from shared.contract.parsing import parse_application
 
 _SUBMISSION = Submission("broker", "order-66")
 _SAMPLE = Path(__file__).with_name("prediction_recorded_v1.json")

@@ -17,7 +17,7 @@ from loan_predictor_client import Filters, LoanPredictorClient
 from services.dashboard import live, sheet
 from services.dashboard.formatting import count, model_title, percent
 from services.dashboard.pages import decide
-from shared.contract.events import EXAMPLE
+from shared.contract.application import EXAMPLE
 from tests.harness import System
 from tests.waiting import eventually, until
 

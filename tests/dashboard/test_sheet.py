@@ -10,7 +10,7 @@ import pytest
 from loan_predictor_client.models import Application, Decision, ModelInfo, Probability
 from services.dashboard import sheet
 from services.dashboard.sheet import Row, SheetError
-from shared.contract.events import EXAMPLE
+from shared.contract.application import EXAMPLE
 
 
 def _bytes(*lines: str) -> bytes:

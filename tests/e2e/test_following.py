@@ -9,7 +9,8 @@ import pytest
 
 from services.local.processes import Process
 from services.local.servers import Server
-from shared.contract.events import EXAMPLE, INTERNAL_PREDICTIONS_PATH
+from shared.contract.application import EXAMPLE
+from shared.contract.events import INTERNAL_PREDICTIONS_PATH
 from tests.harness import HOST, System, events_in, free_port, running_system
 from tests.tracing import CALLER, TRACE, TRACEPARENT, collector
 from tests.waiting import eventually

@@ -14,7 +14,7 @@ from redis.asyncio import Redis
 from services.local import components as services
 from services.local.processes import Process
 from services.local.servers import Server
-from shared.contract.events import EXAMPLE
+from shared.contract.application import EXAMPLE
 from tests import keys
 from tests.harness import HOST, free_port
 from tests.stream import recorded_events

@@ -8,7 +8,7 @@ import httpx
 import pytest
 from redis import Redis
 
-from shared.contract.events import EXAMPLE
+from shared.contract.application import EXAMPLE
 from shared.observability.metrics.names import EXPORTED, PROCESS
 from shared.version import VERSION
 from tests.harness import HOST, System, free_port, running_dashboard, running_system

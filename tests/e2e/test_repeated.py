@@ -3,7 +3,7 @@
 import httpx
 from redis.asyncio import Redis
 
-from shared.contract.events import EXAMPLE
+from shared.contract.application import EXAMPLE
 from tests.harness import System
 from tests.waiting import eventually_said
 

@@ -8,14 +8,8 @@ from uuid import UUID, uuid4
 
 from services.history.recorder import decode
 from services.history.records import Row
-from shared.contract.events import (
-    Application,
-    Decision,
-    ModelInfo,
-    ModelName,
-    PredictionRecorded,
-    Probability,
-)
+from shared.contract.application import Application
+from shared.contract.events import Decision, ModelInfo, ModelName, PredictionRecorded, Probability
 from shared.contract.ids import uuid7
 from tests.applications import random_application
 

@@ -21,7 +21,8 @@ from services.history.recorder import Undecodable, decode, store
 from services.history.records import COLUMNS, record_of
 from services.history.tables import predictions
 from services.local import servers
-from shared.contract.events import Application, Decision
+from shared.contract.application import Application
+from shared.contract.events import Decision
 from shared.contract.ids import first_uuid7_at, is_uuid7
 from tests.history.events import body_of, derived_id, random_event, random_events, row_of
 from tests.history.storage import assert_rollups_equal_a_recount, ids_of, store_all, stored_ids

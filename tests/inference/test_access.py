@@ -7,7 +7,8 @@ from redis.asyncio import Redis
 from services.inference.main import create_app
 from services.inference.settings import InferenceSettings
 from shared.access.rate_limit import parse_limits
-from shared.contract.events import EXAMPLE, PredictionRecorded
+from shared.contract.application import EXAMPLE
+from shared.contract.events import PredictionRecorded
 from tests import keys
 from tests.access import assert_access_is_as_documented
 from tests.serving import served

@@ -17,7 +17,8 @@ from services.inference.main import create_app
 from services.inference.settings import InferenceSettings
 from services.scoring.manifest import Manifest
 from services.scoring.registry import load_bundle
-from shared.contract.events import EXAMPLE, PredictionRecorded
+from shared.contract.application import EXAMPLE
+from shared.contract.events import PredictionRecorded
 from tests import keys
 from tests.bundles import make_bundle
 from tests.prometheus import Exposition

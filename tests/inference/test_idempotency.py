@@ -16,8 +16,9 @@ from services.inference.settings import InferenceSettings
 from services.local.servers import Server
 from services.scoring.idempotency import KEEP_S, Idempotency, NamedRequest
 from shared.access.api_keys import mint_key, parse_keys
+from shared.contract.application import EXAMPLE
 from shared.contract.errors import NotRecorded
-from shared.contract.events import EXAMPLE, STREAM, PredictionRecorded, answer_key
+from shared.contract.events import STREAM, PredictionRecorded, answer_key
 from shared.redis import connect_in_turn
 from tests import keys
 from tests.harness import HOST, free_port

@@ -10,11 +10,10 @@ import pytest_asyncio
 from services.inference.main import create_app
 from services.inference.settings import InferenceSettings
 from services.local.servers import Server
-from services.scoring.features import SCORED_INPUTS
 from services.scoring.registry import Bundle
 from shared.access.api_keys import parse_keys
 from shared.access.rate_limit import parse_limits
-from shared.contract.events import EXAMPLE
+from shared.contract.application import EXAMPLE, SCORED
 from tests import keys
 from tests.harness import HOST, free_port
 from tests.prometheus import Exposition
@@ -67,7 +66,7 @@ async def test_what_was_missing_and_warned_about_is_counted(known: httpx.AsyncCl
     told = await _told(known)
     missing = answers[1]["imputed"]
     assert len(missing) >= 5
-    for field in SCORED_INPUTS:
+    for field in SCORED:
         assert told.sum_of("decision_imputed_inputs_total", input=field) == (field in missing)
     warnings = sum(len(answer["warnings"]) for answer in answers)
     assert told.sum_of("decision_warnings_total") == warnings >= 2

@@ -14,7 +14,8 @@ from redis.asyncio import Redis
 from services.inference.main import create_app
 from services.inference.settings import InferenceSettings
 from services.local.servers import Server
-from shared.contract.events import EVENT_FIELD, EXAMPLE, STREAM, PredictionRecorded
+from shared.contract.application import EXAMPLE
+from shared.contract.events import EVENT_FIELD, STREAM, PredictionRecorded
 from tests.serving import served
 from tests.tracing import TRACEPARENT, parent_id, span_id, trace_id, traces
 

@@ -9,9 +9,10 @@ from fastapi import FastAPI
 
 from services.scoring.features import FEATURES, feature_row
 from services.scoring.manifest import BUNDLE_ROOT, read_current_version
-from shared.contract.application import LoanApplication
-from shared.contract.events import EXAMPLE, Application, Decision, ModelInfo, Probability
+from shared.contract.application import EXAMPLE, Application
+from shared.contract.events import Decision, ModelInfo, Probability
 from shared.contract.ids import uuid7
+from shared.contract.parsing import LoanApplication
 
 
 def create_empty_app() -> FastAPI:

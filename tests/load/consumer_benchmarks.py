@@ -20,8 +20,8 @@ from services.scoring.decisions import Submission, recorded_event
 from services.scoring.engine import decide
 from services.scoring.manifest import BUNDLE_ROOT
 from services.scoring.registry import load_bundle
-from shared.contract.application import parse_application
 from shared.contract.events import ANONYMOUS, CONSUMER_GROUP, EVENT_FIELD, STREAM
+from shared.contract.parsing import parse_application
 from tests.applications import random_application
 from tests.load import stack
 from tests.load.decision_benchmarks import decision_route, rate_of

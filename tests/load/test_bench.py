@@ -17,7 +17,8 @@ from services.history.settings import HistorySettings
 from services.history.tables import predictions
 from services.inference.main import create_app as create_inference_app
 from services.local.servers import Server
-from shared.contract.events import EXAMPLE, Decision
+from shared.contract.application import EXAMPLE
+from shared.contract.events import Decision
 from tests.history.storage import assert_rollups_equal_a_recount
 from tests.load import (
     baselines,

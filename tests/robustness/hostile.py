@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterator
 from typing import Final
 
-from shared.contract.events import EXAMPLE
+from shared.contract.application import EXAMPLE
 from shared.web.direct import MAX_BODY_BYTES
 
 GOOD: Final = json.dumps(EXAMPLE).encode()

@@ -6,7 +6,8 @@ from collections.abc import AsyncIterator
 import httpx
 import pytest_asyncio
 
-from shared.contract.events import EXAMPLE, INTERNAL_PREDICTIONS_PATH
+from shared.contract.application import EXAMPLE
+from shared.contract.events import INTERNAL_PREDICTIONS_PATH
 from tests.harness import System
 from tests.raw import connected
 from tests.robustness.hostile import GOOD, hostile_bodies, too_large_bodies

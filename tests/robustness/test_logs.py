@@ -22,7 +22,8 @@ from services.inference.main import create_app as create_inference
 from services.inference.settings import InferenceSettings
 from services.local.processes import Process
 from services.local.servers import Server
-from shared.contract.events import EVENT_FIELD, EXAMPLE, INTERNAL_PREDICTIONS_PATH, STREAM
+from shared.contract.application import EXAMPLE
+from shared.contract.events import EVENT_FIELD, INTERNAL_PREDICTIONS_PATH, STREAM
 from tests.harness import System, running_system
 from tests.history.events import body_of, random_events
 

@@ -21,10 +21,10 @@ from services.history.schemas import ExportQuery, PageQuery, decode_cursor, enco
 from services.history.settings import parse_database_url
 from shared.access.api_keys import KEY_SCOPES, mint_key, parse_keys
 from shared.access.rate_limit import parse_limits
-from shared.contract.application import LoanApplication, parse_application
+from shared.contract.application import EXAMPLE
 from shared.contract.errors import MAX_FAULTS, InvalidInput
-from shared.contract.events import EXAMPLE
 from shared.contract.ids import first_uuid7_at
+from shared.contract.parsing import LoanApplication, parse_application
 from shared.web.conventions import accepted_request_id
 from tests.history.events import body_of, random_events
 

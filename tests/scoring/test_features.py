@@ -3,45 +3,31 @@
 import json
 from math import isfinite, isnan, log1p
 from pathlib import Path
-from typing import get_args
 
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from services.scoring.features import (
-    FEATURES,
-    MONITORED_INPUTS,
-    SCORED_INPUTS,
-    feature_matrix,
-    feature_row,
-)
+from services.scoring.features import FEATURES, feature_matrix, feature_row
 from services.training.applications import read_applications
-from shared.contract.application import MAX_INCOME, MAX_TERM_MONTHS, parse_application
-from shared.contract.events import EXAMPLE, DependentsBand, EducationLevel, PropertyArea, Sex, YesNo
+from shared.contract.application import EXAMPLE, FIELDS, MONITORED, SCORED, Field
+from shared.contract.parsing import parse_application
 from tests.applications import write_csv
 from tests.training.test_applications import filler_rows
 
 
-def _category(kind: object) -> st.SearchStrategy[str | None]:
-    return st.none() | st.sampled_from(get_args(kind))
+def _values(field: Field) -> st.SearchStrategy[float | int | str | None]:
+    if field.allowed:
+        values: st.SearchStrategy[float | int | str] = st.sampled_from(field.allowed)
+    else:
+        low = field.exclusive_minimum if field.minimum is None else field.minimum
+        values = st.floats(low, field.maximum, exclude_min=field.minimum is None)
+    return values if field.required else st.none() | values
 
 
 APPLICATIONS = st.fixed_dictionaries(
-    {
-        "Gender": _category(Sex),
-        "Married": _category(YesNo),
-        "Dependents": _category(DependentsBand),
-        "Education": _category(EducationLevel),
-        "Self_Employed": _category(YesNo),
-        "ApplicantIncome": st.floats(0, MAX_INCOME, exclude_min=True),
-        "CoapplicantIncome": st.none() | st.floats(0, MAX_INCOME),
-        "LoanAmount": st.none() | st.floats(0, exclude_min=True, allow_infinity=False),
-        "Loan_Amount_Term": st.none() | st.floats(0, MAX_TERM_MONTHS, exclude_min=True),
-        "Credit_History": st.sampled_from((0, 1, None)),
-        "Property_Area": _category(PropertyArea),
-    }
+    {field.name: _values(field) for field in FIELDS if field.kind != "text"}
 )
 """Everything the service accepts, each input missing at times."""
 
@@ -97,14 +83,14 @@ def test_every_feature_is_finite_or_missing(application: dict[str, object]) -> N
 @given(application=APPLICATIONS)
 def test_monitored_inputs_change_nothing(application: dict[str, object]) -> None:
     """Without Gender and Married the vector is the same, bit by bit."""
-    scored = {field: application[field] for field in SCORED_INPUTS}
+    scored = {field: application[field] for field in SCORED}
     assert feature_matrix([scored]).tobytes() == feature_matrix([application]).tobytes()
 
 
 def test_monitored_inputs_are_not_among_the_features() -> None:
     """No feature is named after a prohibited basis, and none is scored."""
-    for name in MONITORED_INPUTS:
-        assert name not in SCORED_INPUTS
+    for name in MONITORED:
+        assert name not in SCORED
         assert not [feature for feature in FEATURES if name in feature]
 
 

@@ -16,8 +16,9 @@ from services.inference.settings import InferenceSettings
 from services.local.servers import Server
 from services.scoring.publisher import MAX_GROUP, Publisher, Sink, redis_sink
 from shared.access.api_keys import parse_keys
+from shared.contract.application import EXAMPLE
 from shared.contract.errors import NotRecorded
-from shared.contract.events import EXAMPLE, INTERNAL_PREDICTIONS_PATH
+from shared.contract.events import INTERNAL_PREDICTIONS_PATH
 from shared.observability.metrics.samples import Distribution
 from tests import keys
 from tests.harness import HOST, free_port

@@ -2,10 +2,10 @@
 
 import re
 
-from services.scoring.features import MONITORED_INPUTS
 from services.scoring.manifest import MODEL_CARD_FILE, Manifest, Timing
 from services.training.card import accuracy_table, model_card
 from services.training.main import Published
+from shared.contract.application import MONITORED
 
 
 def with_gender_ratio(manifest: Manifest, ratio: float | None) -> Manifest:
@@ -70,5 +70,5 @@ def test_card_names_who_falls_below_four_fifths(trained: Published) -> None:
 def test_card_says_what_is_never_scored(trained: Published) -> None:
     """Gender and Married are named, with the law that forbids scoring them."""
     card = model_card(trained.manifest)
-    assert " and ".join(MONITORED_INPUTS) in card
+    assert " and ".join(MONITORED) in card
     assert "Equal" in card.split("**Never scored:**")[1].split("\n")[0]

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from sklearn.model_selection import RepeatedStratifiedKFold, cross_val_score
 
-from services.scoring.features import SCORED_INPUTS, feature_matrix
+from services.scoring.features import feature_matrix
 from services.training.applications import LabelledApplications
 from services.training.evaluation import (
     CANDIDATES,
@@ -19,6 +19,7 @@ from services.training.evaluation import (
     interval,
 )
 from services.training.models import MODEL_NAMES, PIPELINES, SEED
+from shared.contract.application import SCORED
 
 
 @pytest.fixture(scope="module")
@@ -142,6 +143,6 @@ def test_credit_history_is_the_most_important_input(
     """Every model relies on it most; each scored input has an importance, a baseline has none."""
     for name in MODEL_NAMES:
         importances = held_out[name].importances
-        assert tuple(importances) == SCORED_INPUTS
+        assert tuple(importances) == SCORED
         assert max(importances, key=lambda field: importances[field]) == "Credit_History"
     assert held_out["majority_class"].importances == {}

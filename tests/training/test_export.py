@@ -21,7 +21,7 @@ from services.training.export import (
     to_onnx_model,
 )
 from services.training.models import MODEL_NAMES, PIPELINES, Classifier, Probabilities
-from shared.contract.application import parse_application
+from shared.contract.parsing import parse_application
 from tests.applications import random_application
 
 

@@ -1,9 +1,9 @@
 """The reference distribution that monitoring compares traffic with."""
 
-from services.scoring.features import MONITORED_INPUTS, SCORED_INPUTS
 from services.scoring.manifest import CategoricalInput, NumericInput
 from services.training.applications import LabelledApplications
 from services.training.reference import BINS, reference_inputs
+from shared.contract.application import MONITORED, SCORED
 from tests.training.test_applications import filler_rows
 
 
@@ -12,7 +12,7 @@ def test_every_application_is_counted_once_for_every_input(
 ) -> None:
     """Counts and missing values add up to the rows, for monitored inputs too."""
     inputs = reference_inputs(labelled.applications)
-    assert tuple(inputs) == (*SCORED_INPUTS, *MONITORED_INPUTS)
+    assert tuple(inputs) == (*SCORED, *MONITORED)
     for field, reference in inputs.items():
         counts = (
             reference.counts.values()

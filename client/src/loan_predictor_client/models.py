@@ -16,20 +16,43 @@ class BaseModel(_BaseModel):
 
 
 class Application(BaseModel):
-    """A loan application as the service understood it; null is missing."""
+    """A loan application as the service read it; null is missing."""
 
-    Loan_ID: str | None = None
-    Gender: Literal["Male", "Female"] | None = None
-    Married: Literal["Yes", "No"] | None = None
-    Dependents: Literal["0", "1", "2", "3+"] | None = None
-    Education: Literal["Graduate", "Not Graduate"] | None = None
-    Self_Employed: Literal["Yes", "No"] | None = None
-    ApplicantIncome: Annotated[float, Field(description="Per month.")]
-    CoapplicantIncome: Annotated[float | None, Field(description="Per month.")] = None
-    LoanAmount: Annotated[float | None, Field(description="In thousands.")] = None
-    Loan_Amount_Term: Annotated[float | None, Field(description="In months.")] = None
-    Credit_History: Literal[0, 1] | None = None
-    Property_Area: Literal["Urban", "Semiurban", "Rural"] | None = None
+    Loan_ID: Annotated[
+        str | None,
+        Field(description="The lender's own number: at most 64 visible characters, no spaces."),
+    ] = None
+    Gender: Annotated[
+        str | None, Field(description="Recorded for fairness monitoring, never scored.")
+    ] = None
+    Married: Annotated[
+        str | None, Field(description="Recorded for fairness monitoring, never scored.")
+    ] = None
+    Dependents: Annotated[str | None, Field(description="People who depend.")] = None
+    Education: Annotated[str | None, Field(description="Education.")] = None
+    Self_Employed: Annotated[str | None, Field(description="Self-employed.")] = None
+    ApplicantIncome: Annotated[
+        float, Field(description="Income of the applicant. Unit: per month.")
+    ]
+    CoapplicantIncome: Annotated[
+        float | None,
+        Field(
+            description="Income of the co-applicant; missing means that none was declared and counts as 0. Unit: per month."
+        ),
+    ] = None
+    LoanAmount: Annotated[float | None, Field(description="Amount asked for. Unit: thousands.")] = (
+        None
+    )
+    Loan_Amount_Term: Annotated[float | None, Field(description="Time to repay. Unit: months.")] = (
+        None
+    )
+    Credit_History: Annotated[
+        int | None,
+        Field(
+            description="1 if past credit met its guidelines, 0 if not; missing is a third state, never good."
+        ),
+    ] = None
+    Property_Area: Annotated[str | None, Field(description="Where the property is.")] = None
 
 
 class CheckResult(BaseModel):
@@ -100,7 +123,7 @@ class FieldRule(BaseModel):
     """What one input field must be."""
 
     name: str
-    kind: Literal["number", "category", "text"]
+    kind: Literal["number", "integer", "category", "text"]
     description: str
     required: bool = False
     scored: bool = True

@@ -17,7 +17,7 @@ from services.dashboard.live import Region, Values, explain, loading, signed_out
 from services.dashboard.sessions import SignedOut
 from services.dashboard.templating import part
 from services.dashboard.watch import Watch
-from shared.contract.events import EXAMPLE
+from shared.contract.application import EXAMPLE
 
 _UNKNOWN: Final = Option("", "Not given")
 

@@ -1,0 +1,151 @@
+"""The application in the body of a request: read leniently, or refused with all its faults."""
+
+import json
+from collections import Counter
+from collections.abc import Mapping
+from difflib import get_close_matches
+from typing import Annotated, Any, Final, Literal
+
+import pydantic
+from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
+from pydantic_core import ErrorDetails
+
+from shared.contract.application import EXAMPLE, FIELDS, MAX_LOAN_ID_LENGTH, Field
+from shared.contract.errors import MAX_FAULTS, MAX_NAME_LENGTH, Fault, InvalidInput
+from shared.contract.lenient import Lenient, category, number, text, visible
+
+LoanId = Annotated[str, visible(MAX_LOAN_ID_LENGTH)]
+"""What one service takes in and records, the other can be asked for."""
+
+_literal: Any = Literal
+
+
+def _member(field: Field) -> tuple[Any, Any]:
+    """How ``field`` stands in ``LoanApplication``: its type with its reader, and its default."""
+    accepted, reader = _reading(field)
+    if field.required:
+        return Annotated[accepted, reader, field], ...
+    return Annotated[accepted | None, reader, field], None
+
+
+def _reading(field: Field) -> tuple[Any, Lenient]:
+    optional = not field.required
+    match field:
+        case Field(kind="category"):
+            return _literal[field.allowed], category(field.allowed, optional=optional)
+        case Field(kind="text", maximum=int(longest)):
+            return Annotated[str, visible(longest)], text(optional=optional)
+        case Field(minimum=int(low), maximum=int(high)):
+            bounds = pydantic.Field(ge=low, le=high)
+        case Field(exclusive_minimum=int(low), maximum=int(high)):
+            bounds = pydantic.Field(gt=low, le=high)
+        case _:
+            raise TypeError(f"{field.name} has no bounds")
+    return Annotated[field.value_type, bounds], number(
+        low,
+        high,
+        above=field.minimum is None,
+        whole=field.kind == "integer",
+        optional=optional,
+    )
+
+
+_members: dict[str, Any] = {field.name: _member(field) for field in FIELDS}
+LoanApplication: Final = pydantic.create_model(
+    "LoanApplication",
+    __config__=ConfigDict(
+        extra="forbid", allow_inf_nan=False, json_schema_extra={"examples": [{**EXAMPLE}]}
+    ),
+    __doc__="""An application for a loan, under the data set's own names; null is missing.
+
+    Lenient in form (numeric strings, any letter case, booleans for Yes and No, integers for
+    Dependents), strict in meaning (NaN, infinities, unknown fields and fields given twice are
+    errors). The values are then as understood: ``vars()`` of an instance has every field, None
+    where missing.
+    """,
+    **_members,
+)
+
+_NAMES: Final = tuple(field.name for field in FIELDS)
+_read_application = TypeAdapter(LoanApplication).validator.validate_json
+
+
+def parse_application(body: bytes) -> dict[str, Any]:
+    """The application in a JSON body: every field by its name, None where missing.
+
+    Raises ``InvalidInput`` with all faults of the body at once.
+    """
+    try:
+        application: BaseModel = _read_application(body)
+    except ValidationError as error:
+        raise InvalidInput(_faults(error)) from None
+    # Each member takes one colon, so no more of them than members means that none came twice.
+    if body.count(b":") != len(application.model_fields_set):
+        _refuse_repeated_members(body)
+    return vars(application)
+
+
+def read_application(values: Mapping[str, object]) -> dict[str, Any]:
+    """The application in ``values``, which are read like the members of a JSON body.
+
+    Raises ``InvalidInput`` with all faults at once.
+    """
+    try:
+        return vars(LoanApplication.model_validate(values))
+    except ValidationError as error:
+        raise InvalidInput(_faults(error)) from None
+
+
+def _refuse_repeated_members(body: bytes) -> None:
+    names = Counter(name for name, _ in json.loads(body, object_pairs_hook=list))
+    repeated = [name for name, times in names.items() if times > 1]
+    if repeated:
+        raise InvalidInput([Fault(field=name, message=_REPEATED) for name in repeated])
+
+
+def _faults(error: ValidationError) -> list[Fault]:
+    """Every fault, unless there are so many that no person would read them."""
+    details = error.errors(include_url=False)
+    faults = [_fault(fault) for fault in details[:MAX_FAULTS]]
+    if len(details) > MAX_FAULTS:
+        faults.append(
+            Fault(field="body", message=f"has {len(details)} faults; the rest is left out")
+        )
+    return faults
+
+
+_REPEATED: Final = "is given more than once, and only one of them can be meant"
+_MESSAGES: Final = {
+    "missing": "is required",
+    "float_type": "must be a number",
+    "float_parsing": "must be a number",
+    "int_type": "must be a number",
+    "int_parsing": "must be a whole number",
+    "int_parsing_size": "is too large",
+    "int_from_float": "must be a whole number",
+    "finite_number": "must be a finite number",
+    "greater_than": "must be greater than {gt:g}",
+    "greater_than_equal": "must be at least {ge:g}",
+    "less_than_equal": "must be at most {le:g}",
+    "string_type": "must be a string",
+    "string_too_short": "must be visible characters, at least one",
+    "string_too_long": "must be at most {max_length} characters",
+    "string_pattern_mismatch": "must be visible characters, without spaces",
+    "json_invalid": "is not valid JSON: {error}",
+    "model_type": "must be a JSON object",
+    "model_attributes_type": "must be a JSON object",
+}
+
+
+def _fault(details: ErrorDetails) -> Fault:
+    field = ".".join(str(part) for part in details["loc"])[:MAX_NAME_LENGTH] or "body"
+    kind = details["type"]
+    value = None if kind in ("missing", "json_invalid") else details["input"]
+    if kind == "extra_forbidden":
+        nearest = get_close_matches(field, _NAMES, n=1, cutoff=0.0)[0]
+        message = f"is not a known field; the nearest one is {nearest}"
+    elif kind in _MESSAGES:
+        message = _MESSAGES[kind].format(**details.get("ctx", {}))
+    else:
+        message = details["msg"]
+    return Fault(field=field, message=message, value=value)
