@@ -14,8 +14,7 @@ from tempfile import mkdtemp
 import pytest
 from redis import Redis
 
-from services.local import components as services
-from services.local import servers
+from services.local import components, servers
 from services.local.servers import Server
 from services.scoring.manifest import BUNDLE_ROOT
 from services.scoring.registry import Bundle, load_bundle
@@ -173,4 +172,4 @@ def _url_of(server: Server, database: str) -> str:
 
 
 def _migrate(url: str) -> None:
-    services.migrate(os.environ | {"DATABASE_URL": url})
+    components.migrate(os.environ | {"DATABASE_URL": url})

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from services.local import components as services
+from services.local import components
 from services.local.processes import Process
 from tests import keys
 
@@ -48,7 +48,7 @@ def running_system(
     history_port, inference_port = free_port(), free_port()
     history_url = f"http://{HOST}:{history_port}"
     inference_url = f"http://{HOST}:{inference_port}"
-    env = services.environment(
+    env = components.environment(
         host=HOST,
         database_url=database_url,
         redis_url=redis_url,
@@ -59,11 +59,11 @@ def running_system(
     system = System(
         api_key=keys.SECRET,
         environment=env,
-        inference=services.inference(env, host=HOST, port=inference_port, logs=logs),
+        inference=components.inference(env, host=HOST, port=inference_port, logs=logs),
         inference_url=inference_url,
-        history=services.history(env, host=HOST, port=history_port, logs=logs),
+        history=components.history(env, host=HOST, port=history_port, logs=logs),
         history_url=history_url,
-        consumer=services.consumer(env, logs=logs),
+        consumer=components.consumer(env, logs=logs),
     )
     processes = (system.history, system.consumer, system.inference)
     try:
@@ -88,7 +88,7 @@ def running_dashboard(system: System, *, logs: Path, **settings: str) -> Iterato
         "DASHBOARD_API_KEY": system.api_key,
         **settings,
     }
-    process = services.dashboard(env, host=HOST, port=port, logs=logs)
+    process = components.dashboard(env, host=HOST, port=port, logs=logs)
     try:
         process.start()
         yield f"http://{HOST}:{port}"

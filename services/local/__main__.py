@@ -12,8 +12,7 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Final
 
-from services.local import components as services
-from services.local import preflight, servers
+from services.local import components, preflight, servers
 from services.local.config import check_settings
 from services.local.processes import CannotStart, Process
 from services.local.servers import Server
@@ -50,10 +49,10 @@ def _run(settings: LocalSettings, folder: Path) -> None:
     began = time.monotonic()
     logs = folder / "logs"
     host = settings.local_host
-    inference_url = services.service_url(host, settings.inference_port)
-    history_url = services.service_url(host, settings.history_port)
-    dashboard_url = services.service_url(host, settings.dashboard_port)
-    consumer_url = services.service_url(host, settings.metrics_port)
+    inference_url = components.service_url(host, settings.inference_port)
+    history_url = components.service_url(host, settings.history_port)
+    dashboard_url = components.service_url(host, settings.dashboard_port)
+    consumer_url = components.service_url(host, settings.metrics_port)
     with ExitStack() as stack:
         _say("Starting (Ctrl-C stops it)")
         database_url, database = _server(
@@ -63,7 +62,7 @@ def _run(settings: LocalSettings, folder: Path) -> None:
             settings.redis_url, lambda: servers.redis(folder / "redis", logs=logs), stack
         )
         api_key = _local_key(folder / "api-key")
-        env = services.environment(
+        env = components.environment(
             host=host,
             database_url=database_url,
             redis_url=redis_url,
@@ -71,10 +70,12 @@ def _run(settings: LocalSettings, folder: Path) -> None:
             history_url=history_url,
             api_key=api_key,
         )
-        history = services.history(env, host=host, port=settings.history_port, logs=logs)
-        consumer = services.consumer(env, host=host, metrics_port=settings.metrics_port, logs=logs)
-        inference = services.inference(env, host=host, port=settings.inference_port, logs=logs)
-        dashboard = services.dashboard(env, host=host, port=settings.dashboard_port, logs=logs)
+        history = components.history(env, host=host, port=settings.history_port, logs=logs)
+        consumer = components.consumer(
+            env, host=host, metrics_port=settings.metrics_port, logs=logs
+        )
+        inference = components.inference(env, host=host, port=settings.inference_port, logs=logs)
+        dashboard = components.dashboard(env, host=host, port=settings.dashboard_port, logs=logs)
         embedded = (*database, *redis)
         supervisor = Supervisor(
             (*embedded, history, consumer, inference), _say, dispensable=(dashboard,)
@@ -86,7 +87,7 @@ def _run(settings: LocalSettings, folder: Path) -> None:
         # All load their code during the migration; history is not ready before its end.
         for service in (inference, history, dashboard):
             service.spawn()
-        services.migrate(env)
+        components.migrate(env)
         supervisor.start(history, consumer, inference)
         has_dashboard = supervisor.try_to_start(dashboard)
         _say(f"Running after {time.monotonic() - began:.1f} s.\n")

@@ -10,7 +10,7 @@ from typing import Final
 
 import httpx
 
-from services.local import components as services
+from services.local import components
 from tests.chaos.faults import NoEffect
 from tests.chaos.stage import Stage
 from tests.harness import HOST, free_port
@@ -33,7 +33,7 @@ def clocks_off(stage: Stage) -> Iterator[Sequence[str]]:
         for name, off_by_s in _OFF_BY_S.items():
             env = {**stage.system.environment, "PYTHONPATH": path, "CLOCK_OFF_BY_S": str(off_by_s)}
             port = free_port()
-            process = services.inference(env, host=HOST, port=port, logs=stage.folder / name)
+            process = components.inference(env, host=HOST, port=port, logs=stage.folder / name)
             stack.callback(process.stop)
             process.spawn()
             processes.append(process)

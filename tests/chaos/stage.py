@@ -10,8 +10,7 @@ from typing import Final
 
 from redis import Redis
 
-from services.local import components as services
-from services.local import servers
+from services.local import components, servers
 from services.local.processes import Process
 from services.local.servers import Server
 from shared.contract.events import DEAD_LETTER_STREAM
@@ -66,7 +65,7 @@ def open_stage(
     ):
         for server in (postgres, redis):
             server.process.start()
-        services.migrate(os.environ | {"DATABASE_URL": postgres.url})
+        components.migrate(os.environ | {"DATABASE_URL": postgres.url})
         with (
             running_system(
                 database_url=postgres.url,

@@ -11,7 +11,7 @@ import httpx
 import pytest_asyncio
 from redis.asyncio import Redis
 
-from services.local import components as services
+from services.local import components
 from services.local.processes import Process
 from services.local.servers import Server
 from shared.contract.application import EXAMPLE
@@ -36,7 +36,7 @@ def _environment(
     *, database_url: str = "postgresql:///absent", redis_url: str, **settings: str
 ) -> dict[str, str]:
     return (
-        services.environment(
+        components.environment(
             host=HOST,
             database_url=database_url,
             redis_url=redis_url,
@@ -98,7 +98,7 @@ async def test_decisions_in_flight_are_answered_while_inference_stops(
     """SIGTERM takes nobody's answer away: each is recorded and given, and the exit code is 0."""
     port = free_port()
     env = _environment(redis_url=own_redis.url, PUBLISH_REDIS_DEADLINE_S=_LONG_S)
-    with _spawned(services.inference(env, host=HOST, port=port, logs=tmp_path)) as process:
+    with _spawned(components.inference(env, host=HOST, port=port, logs=tmp_path)) as process:
         process.wait_ready()
         own_redis.process.pause()
         url = f"http://{HOST}:{port}/predict"
@@ -124,7 +124,7 @@ async def test_reads_in_flight_are_answered_while_history_stops(
     env = _environment(
         database_url=own_postgres.url, redis_url=redis_url, DATABASE_CONNECT_TIMEOUT_S=_LONG_S
     )
-    with _spawned(services.history(env, host=HOST, port=port, logs=tmp_path)) as process:
+    with _spawned(components.history(env, host=HOST, port=port, logs=tmp_path)) as process:
         process.wait_ready()
         own_postgres.process.pause()
         asked = await _sent(http, "GET", f"http://{HOST}:{port}/history")
@@ -142,7 +142,7 @@ async def test_service_that_drains_says_so_and_goes_on_serving(
     port = free_port()
     url = f"http://{HOST}:{port}"
     env = _environment(redis_url=redis_url, DRAIN_S=_LONG_S)
-    with _spawned(services.inference(env, host=HOST, port=port, logs=tmp_path)) as process:
+    with _spawned(components.inference(env, host=HOST, port=port, logs=tmp_path)) as process:
         process.wait_ready()
         assert "connection" not in (await http.get(f"{url}/readyz")).headers
         process.send(signal.SIGTERM)
@@ -164,7 +164,7 @@ async def test_inference_starts_without_its_servers_and_finds_redis(
     port = free_port()
     url = f"http://{HOST}:{port}"
     env = _environment(redis_url=own_redis.url)
-    with _spawned(services.inference(env, host=HOST, port=port, logs=tmp_path)) as process:
+    with _spawned(components.inference(env, host=HOST, port=port, logs=tmp_path)) as process:
         await eventually_said(_says(http, url, "degraded"))
         refused = await http.post(f"{url}/predict", json=EXAMPLE)
         assert (refused.status_code, refused.headers["retry-after"]) == (503, "1")
@@ -187,7 +187,7 @@ async def test_history_starts_without_postgres_and_becomes_ready(
     port = free_port()
     url = f"http://{HOST}:{port}"
     env = _environment(database_url=own_postgres.url, redis_url=redis_url)
-    with _spawned(services.history(env, host=HOST, port=port, logs=tmp_path)) as process:
+    with _spawned(components.history(env, host=HOST, port=port, logs=tmp_path)) as process:
         await eventually_said(_says(http, url, "down"))
         assert (await http.get(f"{url}/readyz")).status_code == 503
         assert (await http.get(f"{url}/history")).status_code == 503
@@ -205,9 +205,9 @@ async def test_consumer_starts_without_its_servers_and_stores_once_they_are_ther
     port, history_port = free_port(), free_port()
     env = _environment(database_url=own_postgres.url, redis_url=own_redis.url)
     with (
-        _spawned(services.consumer(env, logs=tmp_path)) as consumer,
-        _spawned(services.inference(env, host=HOST, port=port, logs=tmp_path)) as inference,
-        _spawned(services.history(env, host=HOST, port=history_port, logs=tmp_path)) as history,
+        _spawned(components.consumer(env, logs=tmp_path)) as consumer,
+        _spawned(components.inference(env, host=HOST, port=port, logs=tmp_path)) as inference,
+        _spawned(components.history(env, host=HOST, port=history_port, logs=tmp_path)) as history,
     ):
         await eventually(lambda: '"server":"redis"' in consumer.log.read_text())
         own_redis.process.start()
@@ -237,7 +237,7 @@ async def test_consumer_stops_with_neither_server_there(tmp_path: Path) -> None:
         database_url=f"postgresql://nobody@{HOST}:{free_port()}/absent",
         redis_url=f"redis://{HOST}:{free_port()}/0",
     )
-    with _spawned(services.consumer(env, logs=tmp_path)) as consumer:
+    with _spawned(components.consumer(env, logs=tmp_path)) as consumer:
         await eventually(lambda: '"server":"redis"' in consumer.log.read_text())
         consumer.send(signal.SIGTERM)
         assert await _ended(consumer) == 0
@@ -246,7 +246,7 @@ async def test_consumer_stops_with_neither_server_there(tmp_path: Path) -> None:
 async def test_settings_of_the_server_are_checked_at_the_start(tmp_path: Path) -> None:
     """A proxy that is none stops the start: believing nobody in silence would limit all as one."""
     env = os.environ | {"FORWARDED_ALLOW_IPS": "10.0.0.0/99"}
-    with _spawned(services.inference(env, host=HOST, port=free_port(), logs=tmp_path)) as process:
+    with _spawned(components.inference(env, host=HOST, port=free_port(), logs=tmp_path)) as process:
         assert await _ended(process) == 2
     assert "FORWARDED_ALLOW_IPS" in process.log.read_text()
 
@@ -271,7 +271,7 @@ async def test_nobody_who_has_connected_is_cut_off_when_a_service_leaves(
             await writer.wait_closed()
 
     env = _environment(redis_url=redis_url)
-    with _spawned(services.inference(env, host=HOST, port=port, logs=tmp_path)) as process:
+    with _spawned(components.inference(env, host=HOST, port=port, logs=tmp_path)) as process:
         process.wait_ready()
         callers = [asyncio.create_task(ask_until_refused()) for _ in range(16)]
         await asyncio.sleep(0.5)
@@ -284,9 +284,9 @@ async def test_port_of_another_service_is_not_shared(redis_url: str, tmp_path: P
     """A second service finds it taken and ends."""
     port = free_port()
     env = _environment(redis_url=redis_url)
-    with _spawned(services.inference(env, host=HOST, port=port, logs=tmp_path)) as process:
+    with _spawned(components.inference(env, host=HOST, port=port, logs=tmp_path)) as process:
         process.wait_ready()
-        second = services.inference(env, host=HOST, port=port, logs=tmp_path / "second")
+        second = components.inference(env, host=HOST, port=port, logs=tmp_path / "second")
         with _spawned(second):
             assert await _ended(second) == 3
         assert process.running
@@ -298,7 +298,7 @@ async def test_request_on_its_way_over_a_kept_connection_is_answered_when_a_serv
     """The answer says that it is the last one; a connection without a request is just closed."""
     port = free_port()
     env = _environment(redis_url=redis_url)
-    with _spawned(services.inference(env, host=HOST, port=port, logs=tmp_path)) as process:
+    with _spawned(components.inference(env, host=HOST, port=port, logs=tmp_path)) as process:
         process.wait_ready()
         asked, idle, fresh = [await asyncio.open_connection(HOST, port) for _ in range(3)]
         for reader, writer in (asked, idle):

@@ -11,7 +11,7 @@ from redis.asyncio import Redis
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from services.history.settings import HistorySettings
-from services.local import components as services
+from services.local import components
 from services.local.processes import Process
 from services.local.servers import Server
 from shared.contract.events import CONSUMER_GROUP, DEAD_LETTER_STREAM, EVENT_FIELD, STREAM
@@ -340,7 +340,7 @@ def _consumer_process(database_url: str, redis_url: str, logs: Path) -> Process:
         "REDIS_URL": redis_url,
         "CONSUMER_RECLAIM_IDLE_S": "0.3",
     }
-    return services.consumer(environment, logs=logs)
+    return components.consumer(environment, logs=logs)
 
 
 async def _has_ended(process: Process) -> bool:

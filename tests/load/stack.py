@@ -11,8 +11,7 @@ from typing import Final, Literal, NamedTuple
 
 from redis import Redis
 
-from services.local import components as services
-from services.local import servers
+from services.local import components, servers
 from services.local.processes import Process
 from services.local.servers import Server
 from shared.contract.events import STREAM
@@ -46,7 +45,7 @@ class Bench:
 
     def environment(self, *, database: str = "postgres", redis_number: int = 0) -> dict[str, str]:
         """Return a service's environment: a database of the server, and a keyspace of Redis."""
-        return services.environment(
+        return components.environment(
             host=HOST,
             database_url=self.database_url(database),
             redis_url=self.redis.url.replace("db=0", f"db={redis_number}"),
@@ -62,7 +61,7 @@ class Bench:
     def create_database(self, name: str) -> None:
         """Create a database with the newest schema."""
         servers.run_sql(self.postgres.url, f"CREATE DATABASE {name}")
-        services.migrate(self.environment(database=name))
+        components.migrate(self.environment(database=name))
 
     def clear_stream(self) -> None:
         """Delete everything that was published."""
@@ -126,7 +125,7 @@ def inference(bench: Bench, *, app: str = _INFERENCE_APP) -> Iterator[Serving]:
 
 def inference_process(bench: Bench, *, port: int) -> Process:
     """Return the inference service as ``make run`` starts it, not yet started."""
-    return services.inference(bench.environment(), host=HOST, port=port, logs=bench.folder)
+    return components.inference(bench.environment(), host=HOST, port=port, logs=bench.folder)
 
 
 @contextmanager
@@ -134,7 +133,7 @@ def history(bench: Bench, *, database: str, redis_number: int = 0) -> Iterator[S
     """Serve the history of one database."""
     port = free_port()
     env = bench.environment(database=database, redis_number=redis_number)
-    shipped = services.history(env, host=HOST, port=port, logs=bench.folder)
+    shipped = components.history(env, host=HOST, port=port, logs=bench.folder)
     with _serving(shipped.command, bench.folder, env, port=port) as serving:
         yield serving
 
@@ -143,7 +142,7 @@ def history(bench: Bench, *, database: str, redis_number: int = 0) -> Iterator[S
 def baseline(name: Baseline, folder: Path) -> Iterator[Serving]:
     """Serve a baseline with the command that serves the product."""
     port = free_port()
-    shipped = services.inference({}, host=HOST, port=port, logs=folder)
+    shipped = components.inference({}, host=HOST, port=port, logs=folder)
     command = _served_instead(shipped.command, f"tests.load.baselines:create_{name}_app")
     with _serving(command, folder, os.environ, port=port) as serving:
         yield serving
@@ -155,7 +154,7 @@ def consumers(bench: Bench, *, database: str, count: int) -> Iterator[None]:
     with ExitStack() as stack:
         for number in range(count):
             env = bench.environment(database=database) | {"CONSUMER_NAME": f"bench-{number}"}
-            process = services.consumer(env, logs=bench.folder / f"consumer-{number}")
+            process = components.consumer(env, logs=bench.folder / f"consumer-{number}")
             process.spawn()
             stack.callback(process.stop)
         yield

@@ -6,7 +6,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from services.local import components as services
+from services.local import components
 from services.local.processes import Process
 from tests import keys
 from tests.harness import HOST, events_in, free_port
@@ -32,7 +32,7 @@ def test_forwarded_address_counts_only_from_a_trusted_proxy(
 ) -> None:
     """Whoever calls directly cannot get around its limit by naming other addresses."""
     port = free_port()
-    env = services.environment(
+    env = components.environment(
         host=HOST,
         database_url="postgresql:///absent",
         redis_url=redis_url,
@@ -42,7 +42,7 @@ def test_forwarded_address_counts_only_from_a_trusted_proxy(
     )
     env |= {"RATE_LIMIT_OTHER": f"{_LIMIT}/hour"}
     env |= {} if trusted is None else {"FORWARDED_ALLOW_IPS": trusted}
-    process = services.inference(env, host=HOST, port=port, logs=tmp_path)
+    process = components.inference(env, host=HOST, port=port, logs=tmp_path)
     try:
         process.start()
         statuses = [
@@ -83,7 +83,7 @@ def test_everything_that_is_said_from_the_first_line_on_is_an_event(
 def test_app_that_does_not_start_says_so_in_events(tmp_path: Path) -> None:
     """A setting that cannot be used ends the process, with its name in the log and no value."""
     for name, value in (("LOG_LEVEL", "7431"), ("API_KEYS", "7431"), ("DRAIN_S", "-7431")):
-        process = services.inference(
+        process = components.inference(
             {"PATH": "", name: value}, host=HOST, port=free_port(), logs=tmp_path / name
         )
         process.spawn()
