@@ -12,8 +12,8 @@ from services.local.__main__ import directions
 from services.scoring.engine import decide
 from services.scoring.manifest import BUNDLE_ROOT
 from services.scoring.registry import load_bundle
-from shared.contract.application import parse_application
-from shared.contract.events import EXAMPLE
+from shared.contract.application import EXAMPLE
+from shared.contract.parsing import parse_application
 
 _ROOT: Final = Path(__file__).parents[1]
 _DOCUMENTS: Final = sorted(
