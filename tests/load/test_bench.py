@@ -131,6 +131,7 @@ async def test_unobserved_service_decides_but_logs_and_counts_nothing(
 ) -> None:
     """The same answer: only then is the difference the cost of observing."""
     monkeypatch.setenv("REDIS_URL", redis_url)
+    monkeypatch.setenv("ALLOW_ANONYMOUS", "true")
     # Not pytest's capture, which is closed while the log still writes to it.
     log = StringIO()
     monkeypatch.setattr(sys, "stderr", log)
