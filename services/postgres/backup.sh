@@ -1,9 +1,9 @@
 #!/bin/sh
-# Writes the records of the compose stack into one file, while everything runs: `make backup`.
+# Writes the records of the compose stack to one file while everything runs: `make backup`.
 #
-# The dump is one consistent moment: every decision that was stored before it began is in it, and no
-# half of one. Beside it stands the head of the audit log as it was before, to hold the log against
-# after a restore. Both are for the eyes of their owner alone: they hold what applicants said.
+# The dump shows one consistent moment: it has every decision stored before it began. The head of the
+# audit log, noted before the dump, is written next to it, to verify the log after a restore. Only
+# their owner can read the files: they contain what applicants entered.
 set -eu
 umask 077
 compose=${COMPOSE:-docker compose}
@@ -17,7 +17,7 @@ mkdir -p "$(dirname "$file")"
 audit=$($compose run --rm --no-deps -T migrate python -m services.history.audit)
 $compose exec -T postgres pg_dump --host=/var/run/postgresql --username=loan --format=custom \
     --no-owner loan > "$file.unfinished"
-# Read to its end, for a disk may be full.
+# Read to its end, because the disk may be full.
 $compose exec -T postgres pg_restore --file=/dev/null < "$file.unfinished"
 printf '%s\n' "$audit" | sed -n 's/^Its head is //p' > "$file.head"
 mv "$file.unfinished" "$file"

@@ -1,8 +1,8 @@
 #!/bin/sh
-# Puts the records of a backup into the compose stack's empty database: `make restore FILE=...`.
+# Restores a backup into the compose stack's empty database: `make restore FILE=...`.
 #
-# Refuses a database that holds a decision or an audit row, and changes nothing then. Decisions may
-# be asked for all the while: they wait on the stream, and are stored when the consumer is back.
+# Refuses a database that holds a decision or an audit row, and changes nothing then. Callers may keep
+# requesting decisions: they wait on the stream until the consumer is back.
 set -eu
 compose=${COMPOSE:-docker compose}
 file=${1:?the file to restore}
@@ -36,17 +36,17 @@ done
 
 refuse_unless_empty
 $compose stop history history-consumer
-# Something may have been stored up to now.
+# A decision may have been stored until now.
 refuse_unless_empty || { $compose start history history-consumer; exit 1; }
 
-# Anew, so that nothing of an empty but newer schema is left.
+# Recreated, so that nothing of an empty but newer schema is left.
 psql postgres "DROP DATABASE loan WITH (FORCE)"
 psql postgres "CREATE DATABASE loan"
 $compose exec -T postgres pg_restore $server --dbname=loan --no-owner --single-transaction \
     --exit-on-error < "$file"
 $compose run --rm --no-deps -T migrate < /dev/null
 
-# Roll-ups were counted when the decisions were stored, so they show whether one is missing.
+# Roll-ups were counted when decisions were stored, so they show whether one is missing.
 counts=$(psql loan "SELECT count(*), (SELECT coalesce(sum(predictions), 0) FROM prediction_rollup
     WHERE period = 'all') FROM predictions")
 [ "${counts%|*}" = "${counts#*|}" ] || {
