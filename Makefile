@@ -20,7 +20,7 @@ OBSERVED = --profile observability
 KEYS = docker run --rm -i --network none --read-only loan-predictor-history python -m shared.access.keys
 KEY_MAKER = $(if $(wildcard $(INSTALLED)),$(INSTALLED),$(if $(shell command -v docker),history-image,$(INSTALLED)))
 
-.PHONY: help run config test test-browser check train format wheel client client-models lock clean env up observe down logs ps backup restore key password history-image compose-test bench flame load ladder chaos verify-audit fuzz audit
+.PHONY: help run config test test-browser check train format wheel client client-models lock clean env up observe down logs ps backup restore key password history-image compose-test bench flame load ladder chaos verify-audit migration fuzz audit
 .DEFAULT_GOAL := help
 
 help: ## Show this list
@@ -118,6 +118,11 @@ history-image:
 
 compose-test: $(INSTALLED) ## Prove the containers: build, start, kill, restart, upgrade; needs Docker
 	$(PY) -m pytest -s --timeout 600 $(addprefix tests/compose/,images.py restored.py stack.py observed.py)
+
+migration: $(INSTALLED) ## Write the migration to the tables as defined: make migration NAME="record the age"
+	@test -n "$(NAME)" || { echo 'Name the migration: make migration NAME="record the age"' >&2; exit 2; }
+	@$(PY) -m services.local.with_temporary_database services.history.revise "$(NAME)"
+	@$(PY) -m ruff format --quiet services/history/migrations/versions
 
 bench: $(INSTALLED) ## Measure every promise about speed; needs wrk: make bench ARGS="--quick"
 	@$(PY) -m tests.load.bench $(ARGS)

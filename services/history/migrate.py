@@ -29,16 +29,23 @@ async def migrate(url: URL) -> None:
     try:
         async with engine.begin() as connection:
             await connection.execute(select(func.pg_advisory_xact_lock(AdvisoryLock.MIGRATION)))
-            await connection.run_sync(_upgrade)
+            await connection.run_sync(upgrade)
     finally:
         await engine.dispose()
 
 
-def _upgrade(connection: Connection) -> None:
+def upgrade(connection: Connection) -> None:
+    """Bring the database behind ``connection`` to the newest revision, in its transaction."""
+    command.upgrade(config_for(connection), "head")
+
+
+def config_for(connection: Connection) -> Config:
+    """What Alembic needs to know to work on ``connection``."""
     config = Config()
     config.set_main_option("script_location", str(_SCRIPTS).replace("%", "%%"))
+    config.set_main_option("file_template", "%%(rev)s_%%(slug)s")
     config.attributes["connection"] = connection
-    command.upgrade(config, "head")
+    return config
 
 
 def main() -> int:

@@ -6,13 +6,14 @@ Both directions stand side by side because together they keep the promise of the
 
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from operator import attrgetter, itemgetter
 from typing import Annotated, Any, Final, TypeAlias, TypeGuard
 
 from pydantic import BaseModel, Field, TypeAdapter, with_config
 from typing_extensions import TypedDict
 
-from services.history.tables import AnyRow, predictions
-from shared.contract.application import Application
+from services.history.tables import AnyRow
+from shared.contract.application import FIELDS, Application
 from shared.contract.events import Decision, ModelInfo, PredictionRecorded, Probability
 from shared.contract.ids import is_uuid7, uuid7_from
 
@@ -46,12 +47,18 @@ EVENT: Final = TypeAdapter(_dicts_of(PredictionRecorded))
 """Reads a ``PredictionRecorded`` event as dicts of its members."""
 
 
-_NOT_OF_THE_EVENT: Final = ("recorded_at", "erased_at")
-
-COLUMNS: Final = tuple(
-    column.name for column in predictions.columns if column.name not in _NOT_OF_THE_EVENT
+COLUMNS: Final = (
+    *("id", "derived_id", "decided_at", "confidence"),
+    *("probability_approved", "probability_rejected"),
+    *("prediction", "model", "bundle_version", "model_accuracy"),
+    *("client", "request_id", "imputed", "warnings"),
+    *(field.column for field in FIELDS),
 )
-"""The columns of ``predictions`` that an event fills, in the table's order."""
+"""The columns of ``predictions`` that an event fills."""
+
+_NAMES: Final = tuple(field.name for field in FIELDS)
+_members_of = itemgetter(*_NAMES)
+_inputs_of = attrgetter(*(field.column for field in FIELDS))
 
 Row: TypeAlias = tuple[Any, ...]
 """The values of ``COLUMNS``."""
@@ -69,34 +76,22 @@ def row_of(event: Mapping[str, Any]) -> Row:
     sorts_by_time = is_uuid7(prediction_id)
     probability = decision["probability"]
     model = decision["model_info"]
-    applicant = decision["input_data"]
     return (
         prediction_id if sorts_by_time else uuid7_from(decided_at, prediction_id),
+        None if sorts_by_time else prediction_id,
         decided_at,
         decision["confidence"],
         probability["approved"],
         probability["rejected"],
-        model["accuracy"],
-        applicant["ApplicantIncome"],
-        applicant["CoapplicantIncome"],
-        applicant["LoanAmount"],
-        applicant["Loan_Amount_Term"],
-        applicant["Credit_History"],
         decision["prediction"],
         model["name"],
         model["version"],
+        model["accuracy"],
         event["client"],
         event["request_id"],
-        applicant["Loan_ID"],
-        applicant["Gender"],
-        applicant["Married"],
-        applicant["Dependents"],
-        applicant["Education"],
-        applicant["Self_Employed"],
-        applicant["Property_Area"],
         decision["imputed"],
         decision["warnings"],
-        None if sorts_by_time else prediction_id,
+        *_members_of(decision["input_data"]),
     )
 
 
@@ -113,20 +108,7 @@ def record_of(row: AnyRow) -> Record:
         model_info=ModelInfo(
             name=row.model, version=row.bundle_version, accuracy=row.model_accuracy
         ),
-        input_data=Application(
-            Loan_ID=row.loan_id,
-            Gender=row.gender,
-            Married=row.married,
-            Dependents=row.dependents,
-            Education=row.education,
-            Self_Employed=row.self_employed,
-            ApplicantIncome=row.applicant_income,
-            CoapplicantIncome=row.coapplicant_income,
-            LoanAmount=row.loan_amount,
-            Loan_Amount_Term=row.loan_amount_term,
-            Credit_History=row.credit_history,
-            Property_Area=row.property_area,
-        ),
+        input_data=Application(**dict(zip(_NAMES, _inputs_of(row), strict=True))),
         imputed=row.imputed,
         warnings=row.warnings,
         timestamp=row.decided_at,

@@ -26,6 +26,8 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import ARRAY
 
+from shared.contract.application import FIELDS
+
 HISTOGRAM_BUCKETS: Final = 20
 """Equal buckets of confidence over 0 to 1; the last one includes 1."""
 
@@ -41,6 +43,18 @@ metadata = MetaData(
 
 _timestamp = DateTime(timezone=True)
 
+_INPUT_TYPES: Final = {float: Double, int: SmallInteger, str: Text}
+
+
+def _inputs(value_type: type) -> list[Column[Any]]:
+    # Nullable even where an application must have the input: an erased row has none.
+    return [
+        Column(field.column, _INPUT_TYPES[value_type])
+        for field in FIELDS
+        if field.value_type is value_type
+    ]
+
+
 # Fixed-width columns come first: PostgreSQL then pads nothing between them.
 predictions = Table(
     "predictions",
@@ -53,23 +67,14 @@ predictions = Table(
     Column("probability_approved", Double, nullable=False),
     Column("probability_rejected", Double, nullable=False),
     Column("model_accuracy", Double, nullable=False),
-    Column("applicant_income", Double),
-    Column("coapplicant_income", Double),
-    Column("loan_amount", Double),
-    Column("loan_amount_term", Double),
-    Column("credit_history", SmallInteger),
+    *_inputs(float),
+    *_inputs(int),
     Column("prediction", Text, nullable=False),
     Column("model", Text, nullable=False),
     Column("bundle_version", Text, nullable=False),
     Column("client", Text, nullable=False),
     Column("request_id", Text),
-    Column("loan_id", Text),
-    Column("gender", Text),
-    Column("married", Text),
-    Column("dependents", Text),
-    Column("education", Text),
-    Column("self_employed", Text),
-    Column("property_area", Text),
+    *_inputs(str),
     Column("imputed", ARRAY(Text), nullable=False),
     Column("warnings", ARRAY(Text), nullable=False),
     # Null in nearly every row, where they take no room, so it does not matter where they stand.
@@ -81,17 +86,21 @@ predictions = Table(
     Column("erased_at", _timestamp),
 )
 
-PERSONAL: Final = (
-    *("applicant_income", "coapplicant_income", "loan_amount", "loan_amount_term"),
-    *("credit_history", "request_id", "loan_id", "gender", "married", "dependents", "education"),
-    *("self_employed", "property_area"),
+_personal_inputs: Final = {field.column for field in FIELDS if field.personal}
+
+PERSONAL: Final = tuple(
+    column.name
+    for column in predictions.columns
+    if column.name in _personal_inputs | {"request_id"}
 )
 """The columns that are a person's, or lead to one; an erased row has null in each."""
+
+_required: Final = (*(field.column for field in FIELDS if field.required), "request_id")
 
 predictions.append_constraint(
     CheckConstraint(
         "CASE WHEN erased_at IS NULL"
-        " THEN applicant_income IS NOT NULL AND request_id IS NOT NULL"
+        f" THEN {' AND '.join(f'{name} IS NOT NULL' for name in _required)}"
         f" ELSE num_nonnulls({', '.join(PERSONAL)}) = 0 END",
         name="predictions_erased_check",
     )

@@ -7,5 +7,6 @@ from services.history.tables import metadata
 context.configure(
     connection=context.config.attributes["connection"],
     target_metadata=metadata,
+    compare_server_default=True,
 )
 context.run_migrations()
