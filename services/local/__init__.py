@@ -1,1 +1,1 @@
-"""The whole system on one machine, on embedded real servers."""
+"""``make run``: the whole system on one machine, on embedded PostgreSQL and Redis."""

@@ -27,7 +27,7 @@ _STOP_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 def main() -> int:
-    """Run until told to stop, and return 0; return 1 after saying why it cannot run."""
+    """Run until a signal; the exit code is 0, or 1 with the reason why it cannot run."""
     try:
         for number in _STOP_SIGNALS:
             signal.signal(number, signal.default_int_handler)
@@ -35,7 +35,7 @@ def main() -> int:
         folder = settings.local_data.resolve()
         with preflight.only_run_in(folder):
             for name in preflight.clear_leftovers(folder / "logs"):
-                _say(f"stopped {name}, which a former run had left behind")
+                _report(f"stopped {name}, which a former run had left behind")
             preflight.check_ports(settings)
             _run(settings, folder)
     except (UnusableSettings, CannotStart) as error:
@@ -54,7 +54,7 @@ def _run(settings: LocalSettings, folder: Path) -> None:
     dashboard_url = components.service_url(host, settings.dashboard_port)
     consumer_url = components.service_url(host, settings.metrics_port)
     with ExitStack() as stack:
-        _say("Starting (Ctrl-C stops it)")
+        _report("Starting (Ctrl-C stops it)")
         database_url, database = _server(
             settings.database_url, lambda: servers.postgres(folder / "postgres", logs=logs), stack
         )
@@ -77,30 +77,28 @@ def _run(settings: LocalSettings, folder: Path) -> None:
         inference = components.inference(env, host=host, port=settings.inference_port, logs=logs)
         dashboard = components.dashboard(env, host=host, port=settings.dashboard_port, logs=logs)
         embedded = (*database, *redis)
-        supervisor = Supervisor(
-            (*embedded, history, consumer, inference), _say, dispensable=(dashboard,)
-        )
-        # Entered last, so that it runs first: all stop in order before a socket is removed.
+        supervisor = Supervisor((*embedded, history, consumer, inference, dashboard), _report)
+        # Pushed last, so that it runs first: all stop in order before a socket is removed.
         stack.callback(_stop, supervisor)
 
         supervisor.start(*embedded)
-        # All load their code during the migration; history is not ready before its end.
+        # All load their code during the migration; history is ready only after it.
         for service in (inference, history, dashboard):
             service.spawn()
         components.migrate(env)
         supervisor.start(history, consumer, inference)
-        has_dashboard = supervisor.try_to_start(dashboard)
-        _say(f"Running after {time.monotonic() - began:.1f} s.\n")
+        has_dashboard = supervisor.start_optional(dashboard)
+        _report(f"Running after {time.monotonic() - began:.1f} s.\n")
         if has_dashboard:
-            _say(f"Dashboard  {dashboard_url}")
-        _say(directions(inference_url, history_url, consumer_url, api_key, folder))
+            _report(f"Dashboard  {dashboard_url}")
+        _report(directions(inference_url, history_url, consumer_url, api_key, folder))
         supervisor.watch()
 
 
 def _server(
     given_url: str | None, embedded: Callable[[], Server], stack: ExitStack
 ) -> tuple[str, list[Process]]:
-    """The address to use, and the process to start for it: none when an address is given."""
+    """The address to use, and the process to start for it: none if the address is given."""
     if given_url is not None:
         return given_url, []
     server = embedded()
@@ -109,7 +107,7 @@ def _server(
 
 
 def _local_key(path: Path) -> str:
-    """The key for this machine: made by the first run, kept for its owner alone."""
+    """The API key of this machine: made by the first run, readable by its owner only."""
     path.touch(mode=0o600)
     if secret := path.read_text(encoding="ascii").strip():
         return secret
@@ -139,16 +137,16 @@ Data, logs and the key are in {folder}. Ctrl-C stops everything and keeps them.
 
 
 def _stop(supervisor: Supervisor) -> None:
-    # A second Ctrl-C must not leave half of it running: each process has a time limit anyway.
+    # A second Ctrl-C must not leave half of it running; stopping a process has a time limit.
     for number in _STOP_SIGNALS:
         signal.signal(number, signal.SIG_IGN)
-    _say("\nStopping")
+    _report("\nStopping")
     supervisor.stop()
-    _say("Stopped; the data stays.")
+    _report("Stopped; the data stays.")
 
 
-def _say(line: str) -> None:
-    # The terminal may be gone; that is no reason to stop in the wrong order.
+def _report(line: str) -> None:
+    # A closed terminal must not keep the processes from being stopped in order.
     with suppress(OSError):
         print(line, flush=True)
 

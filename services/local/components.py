@@ -1,4 +1,4 @@
-"""The product's own processes: how each is started and when it is ready."""
+"""The components of the product: how each process is started and when it is ready."""
 
 import os
 import sys
@@ -27,10 +27,10 @@ def environment(
     history_url: str,
     api_key: str,
 ) -> dict[str, str]:
-    """The environment of every process: this one's, and where everything is.
+    """The environment of every process: that of this one, addresses and keys.
 
-    ``api_key`` may do everything, without limit. The services get a key of their own among
-    themselves, and the dashboard one that does what people do there; both are new each time.
+    ``api_key`` has every scope and no limit. The services get a key for each other, and the
+    dashboard one for what people do there; both are new each time.
     Callers without a key may ask for decisions if ``host`` is a loopback address, unless
     ``ALLOW_ANONYMOUS`` says otherwise.
     """
@@ -85,11 +85,11 @@ def consumer(
     host: str | None = None,
     metrics_port: int | None = None,
 ) -> Process:
-    """The process that stores the decisions of the stream; its metrics are at ``metrics_port``."""
-    told = {"METRICS_HOST": host, "METRICS_PORT": metrics_port}
-    env = {**environment, **{name: str(value) for name, value in told.items() if value is not None}}
+    """The stream consumer, with its metrics at ``metrics_port``."""
+    listens = {"METRICS_HOST": host, "METRICS_PORT": metrics_port}
+    given = {name: str(value) for name, value in listens.items() if value is not None}
     command = [sys.executable, "-m", "services.history.consumer"]
-    return Process("consumer", command, folder=logs, env=env)
+    return Process("consumer", command, folder=logs, env={**environment, **given})
 
 
 def reachable_host(host: str) -> str:

@@ -1,4 +1,4 @@
-"""What must hold before anything is started; each broken condition is one sentence."""
+"""Checks before anything is started; each failure is one sentence."""
 
 import fcntl
 import os
@@ -28,7 +28,7 @@ _STOP_ORDER: Final = {
 
 @contextmanager
 def only_run_in(folder: Path) -> Iterator[None]:
-    """Hold ``folder`` for this run; raises ``CannotStart`` when another run holds it.
+    """Lock ``folder`` for this run; raises ``CannotStart`` if another run has locked it.
 
     The system releases the lock when this process ends, however it ends.
     """
@@ -54,7 +54,7 @@ def only_run_in(folder: Path) -> Iterator[None]:
 
 
 def clear_leftovers(logs: Path) -> list[str]:
-    """Stop what a killed run left running, and return its names; keep its logs beside the new."""
+    """Stop what a killed run left running and return its names; keep its logs as ``.log.1``."""
     stopped = [
         name
         for name, stop_signal in _STOP_ORDER.items()
@@ -66,7 +66,7 @@ def clear_leftovers(logs: Path) -> list[str]:
 
 
 def check_ports(settings: LocalSettings) -> None:
-    """Raise ``CannotStart`` when a service could not listen where the settings say."""
+    """Raise ``CannotStart`` if a service could not listen where the settings say."""
     ports = {
         "INFERENCE_PORT": settings.inference_port,
         "HISTORY_PORT": settings.history_port,
@@ -92,7 +92,7 @@ def check_ports(settings: LocalSettings) -> None:
 
 
 def _answers(host: str, port: int) -> bool:
-    """Whether someone listens: binding beside a listener on every address may well succeed."""
+    """Whether something listens: binding next to a listener on every address may succeed."""
     with suppress(OSError):
         socket.create_connection((host, port), timeout=_CONNECT_TIMEOUT_S).close()
         return True

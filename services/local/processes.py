@@ -1,9 +1,9 @@
-"""A child process that is never lost sight of, not even after its parent was killed.
+"""A child process that can be found again even after its parent was killed.
 
-Each process holds an exclusive lock on its pid file for as long as it, or anything it forked,
-lives: the lock sits on a file descriptor that it inherits. A later run can therefore tell a
-leftover from a stranger that was given the same number, and a restart waits until the last
-backend of a killed server has gone.
+Each process holds an exclusive lock on its pid file as long as it, or anything it forked, lives:
+the lock belongs to a file descriptor that it inherits. A later run can therefore tell a leftover
+from another program with the same process id, and a restart waits until the last backend of a
+killed server has ended.
 """
 
 import fcntl
@@ -38,15 +38,15 @@ class _Identity(TypedDict, total=False):
 
 
 class CannotStart(Exception):
-    """Something needed does not start; the message is the sentence to show."""
+    """A required process or server does not start; the message is the sentence to show."""
 
 
 class Process:
-    """One foreground child process in a session of its own, so that Ctrl-C passes it by.
+    """A foreground child process in a session of its own, so that Ctrl-C does not reach it.
 
-    ``name`` names it in messages and names its ``<name>.log`` and ``<name>.pid`` in ``folder``.
-    ``ready`` tells from the process number whether it can be used; without it, running is enough.
-    ``user`` is the account to run as, for a root that must not stay root.
+    ``name`` is used in messages and for ``<name>.log`` and ``<name>.pid`` in ``folder``.
+    ``ready`` returns whether the process with that id can be used; without it, running is enough.
+    ``user`` is the account to run as, for programs that refuse to run as root.
     """
 
     def __init__(
@@ -72,14 +72,14 @@ class Process:
 
     @property
     def pid(self) -> int:
-        """The number of the process started last; raises ``RuntimeError`` before the first."""
+        """The id of the process started last; raises ``RuntimeError`` before the first start."""
         if self._child is None:
             raise RuntimeError(f"{self.name} was never started")
         return self._child.pid
 
     @property
     def exit_code(self) -> int | None:
-        """How the process started last ended (negative: by that signal); None while it runs."""
+        """The exit code of the process started last (negative: a signal); None while it runs."""
         return None if self._child is None else self._child.poll()
 
     @property
@@ -88,10 +88,10 @@ class Process:
         return self._child is not None and self._child.poll() is None
 
     def spawn(self, *, wait_s: float = STOP_GRACE_S) -> None:
-        """Start it without waiting for it to be ready; output is added to its log.
+        """Start it without waiting until it is ready; its output is appended to its log.
 
-        Raises ``CannotStart`` when a former process of this name, or what it forked, is still
-        there after ``wait_s``, or when the command cannot be run.
+        Raises ``CannotStart`` if a former process of this name, or anything it forked, still runs
+        after ``wait_s``, or if the command cannot be run.
         """
         self._pid_file.parent.mkdir(parents=True, exist_ok=True)
         lock = _wait_for_lock(self._pid_file, timeout_s=wait_s)
@@ -134,11 +134,11 @@ class Process:
         self.wait_ready(timeout_s)
 
     def is_ready(self) -> bool:
-        """Whether it runs and says of itself that it can be used."""
+        """Whether it runs and can be used."""
         return self.running and (self._ready is None or self._ready(self.pid))
 
     def stop(self, grace_s: float = STOP_GRACE_S) -> None:
-        """Ask it to end, and kill it when it has not within ``grace_s``; returns once it ended."""
+        """Ask it to end, and kill it if it has not within ``grace_s``; returns once it ended."""
         if not self.running:
             return
         self.send(self._stop_signal)
@@ -154,20 +154,20 @@ class Process:
             self._wait(None)
 
     def pause(self) -> None:
-        """Freeze it: it keeps its connections and answers nothing."""
+        """Pause it: it keeps its connections and answers nothing."""
         self.send(signal.SIGSTOP)
 
     def resume(self) -> None:
-        """Let a frozen process go on."""
+        """Continue a paused process."""
         self.send(signal.SIGCONT)
 
     def send(self, number: signal.Signals) -> None:
-        """Send it a signal; nothing happens when it has ended."""
+        """Send it a signal, if it still runs."""
         if self._child is not None:
             self._child.send_signal(number)
 
     def log_tail(self, lines: int = 15) -> str:
-        """The last lines of its log as a person reads them, under the log's path."""
+        """The last lines of its log, formatted for a person, below the log's path."""
         text = self.log.read_text(errors="replace") if self.log.exists() else ""
         end = readable("\n".join(text.splitlines()[-lines:]))
         tail = "\n".join(f"    {line}" for line in end.splitlines())
@@ -181,9 +181,9 @@ class Process:
 def stop_leftover(
     name: str, folder: Path, *, stop_signal: signal.Signals, grace_s: float = STOP_GRACE_S
 ) -> bool:
-    """End the process of this name that outlived the run that started it; whether there was one.
+    """End the process of this name that a killed run left running; whether there was one.
 
-    Raises ``CannotStart`` when it does not end even when killed.
+    Raises ``CannotStart`` if it does not end even when killed.
     """
     pid_file = folder / f"{name}.pid"
     if not pid_file.exists():
@@ -201,7 +201,7 @@ def stop_leftover(
 def run_to_end(
     command: Sequence[str | Path], *, env: Mapping[str, str], user: User | None = None
 ) -> None:
-    """Run a command that ends by itself; raises ``CannotStart`` with what it said if it fails."""
+    """Run a command to its end; raises ``CannotStart`` with its output if it fails."""
     name = " ".join(Path(str(part)).name for part in command[:3])
     try:
         done = subprocess.run(  # noqa: S603 - the commands are this package's own
@@ -228,7 +228,7 @@ def _identity(user: User | None) -> _Identity:
 
 
 def _wait_for_lock(path: Path, *, timeout_s: float) -> int | None:
-    """A descriptor of ``path`` that holds its lock, or None when another keeps it too long."""
+    """A descriptor of ``path`` that holds its lock, or None if another process keeps it."""
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     deadline = time.monotonic() + timeout_s
     while True:

@@ -1,6 +1,6 @@
-"""Real PostgreSQL and Redis servers, run from this folder's data without installing either.
+"""Embedded PostgreSQL and Redis servers, run without a system-wide installation.
 
-Both listen on Unix sockets in a private folder only: no port to collide with, no password to
+Both listen only on Unix sockets in a private folder: no port to collide with, no password to
 keep, and no other user of the machine can connect.
 """
 
@@ -26,7 +26,7 @@ from services.local.processes import CannotStart, Process, User, run_to_end
 
 DATABASE_USER: Final = "postgres"
 POSTGRES_STOP: Final = signal.SIGINT
-"""Ends the clients' sessions; SIGTERM would wait for them to leave."""
+"""Ends the clients' sessions; with SIGTERM PostgreSQL would wait for them."""
 
 _UNPRIVILEGED_USER: Final = "nobody"
 _SOCKET_PARENT_LIMIT: Final = 60
@@ -48,7 +48,7 @@ _SPEED_OVER_SAFETY: Final = ("fsync=off", "full_page_writes=off")
 
 @dataclass(frozen=True)
 class Server:
-    """A server process, the address its clients use and the folder of its socket.
+    """A server process, its clients' address and the folder of its socket.
 
     A restart changes none of them.
     """
@@ -64,11 +64,11 @@ class Server:
 
 
 def postgres(data: Path, *, logs: Path, durable: bool = True) -> Server:
-    """PostgreSQL over the cluster in ``data``, which is created when there is none; not started.
+    """PostgreSQL on the cluster in ``data``, which is created if missing; not started.
 
-    ``durable=False`` gives up what a power cut would lose for speed; it is for tests alone.
-    PostgreSQL refuses to run as root: root runs it as an unprivileged user, who is given
-    ``data`` and the right to pass through the folders above it.
+    ``durable=False`` is faster and may lose data in a power cut; it is for tests only.
+    PostgreSQL refuses to run as root: root runs it as an unprivileged user, who gets ``data`` and
+    access through the folders above it.
 
     Raises ``CannotStart`` with what to do about it.
     """
@@ -100,9 +100,9 @@ def postgres(data: Path, *, logs: Path, durable: bool = True) -> Server:
 def redis(data: Path, *, logs: Path) -> Server:
     """A Redis-compatible server that appends every write to ``data``; not started.
 
-    It never evicts: the stream of decisions not yet stored must not be dropped for room.
+    It never evicts: the stream holds decisions that are not stored yet.
 
-    Raises ``CannotStart`` when none is installed.
+    Raises ``CannotStart`` if none is installed.
     """
     executable = _redis_executable()
     data.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -129,7 +129,7 @@ def redis(data: Path, *, logs: Path) -> Server:
 
 
 def running_postgres_url(data: Path) -> str | None:
-    """The address of the PostgreSQL that serves ``data``; None if none was left running there."""
+    """The address of the PostgreSQL that runs on ``data``; None if none does."""
     with suppress(OSError):
         lines = (data / "postmaster.pid").read_text().splitlines()
         if len(lines) >= 5:
@@ -138,14 +138,14 @@ def running_postgres_url(data: Path) -> str | None:
 
 
 def run_sql(url: str, statement: str) -> None:
-    """Run one statement against an embedded database, for what must precede any client."""
+    """Run one statement on an embedded database with psql."""
     psql = _postgres_binaries() / "psql"
     arguments = ["--no-psqlrc", "--quiet", "--set=ON_ERROR_STOP=1", f"--command={statement}", url]
     run_to_end([psql, *arguments], env=_server_environment())
 
 
 def _create_cluster(binaries: Path, data: Path, *, user: User | None, durable: bool) -> None:
-    """Make ``data`` a cluster; it appears under its name only when it is whole."""
+    """Create a cluster in ``data``, which appears under its name only when complete."""
     unfinished = data.with_name(f"{data.name}.unfinished")
     shutil.rmtree(unfinished, ignore_errors=True)
     unfinished.mkdir(mode=0o700)
@@ -165,7 +165,7 @@ def _postgres_url(sockets: Path) -> str:
 
 
 def _server_environment() -> dict[str, str]:
-    """The environment without its locale: a name unknown to the machine would stop a server."""
+    """The environment with locale C: a locale that is not installed would stop a server."""
     kept = {key: value for key, value in os.environ.items() if not key.startswith(("LC_", "PG"))}
     return kept | {"LC_ALL": "C", "TZ": "UTC"}
 
@@ -178,7 +178,7 @@ def _postgres_binaries() -> Path:
 
 
 def _postgres_is_ready(data: Path, pid: int) -> bool:
-    """Whether the server's own state file says so; a former server's file names another pid."""
+    """Whether the state file of this server, not of a former one, says so."""
     with suppress(OSError):
         lines = (data / "postmaster.pid").read_text().splitlines()
         return len(lines) >= 8 and lines[0] == str(pid) and lines[7].strip() == "ready"
@@ -197,7 +197,7 @@ def _redis_executable() -> str:
 
 
 def _redis_version(executable: str) -> tuple[int, int]:
-    """Major and minor version, (0, 0) when the program does not say."""
+    """Major and minor version; (0, 0) if the program does not print it."""
     done = subprocess.run(  # noqa: S603 - a server named by this file, asked for its version
         [executable, "--version"], capture_output=True, text=True, check=False
     )
@@ -206,7 +206,7 @@ def _redis_version(executable: str) -> tuple[int, int]:
 
 
 def _redis_is_ready(path: Path) -> bool:
-    """Whether it answers a ping; while it loads its data it answers with an error."""
+    """Whether it answers a ping; while it loads its data, it answers an error."""
     with suppress(OSError), socket.socket(socket.AF_UNIX) as connection:
         connection.settimeout(1.0)
         connection.connect(str(path))
@@ -221,13 +221,13 @@ def _package_folder(package: str) -> Path | None:
 
 
 def _socket_folder(data: Path, user: User | None) -> Path:
-    """The folder for the sockets of ``data``: short, new, and only for ``user`` (None: oneself).
+    """A new folder for the sockets of ``data``, with a short path, for ``user`` (None: oneself).
 
-    It has the same path each time, so that a killed run leaves one behind and not one each.
+    The path is the same each time, so that killed runs leave one folder behind, not many.
     """
     parent = tempfile.gettempdir()
     if len(os.fsencode(parent)) > _SOCKET_PARENT_LIMIT:
-        parent = "/tmp"  # noqa: S108 - what is made in it is private
+        parent = "/tmp"  # noqa: S108 - the folder made in it is private
     owner = os.geteuid() if user is None else user.number
     digest = hashlib.sha256(os.fsencode(data.resolve())).hexdigest()[:12]
     folder = Path(parent) / f"loan-{owner}-{digest}"
@@ -257,7 +257,7 @@ def _unprivileged_user() -> User | None:
 
 
 def _let_others_pass(path: Path) -> None:
-    """Let every user pass through (not list) the folders above ``path``; say which were closed."""
+    """Let every user pass through (not list) the folders above ``path``; print those changed."""
     closed = [
         folder for folder in path.resolve().parents if not folder.stat().st_mode & stat.S_IXOTH
     ]
@@ -272,7 +272,7 @@ def _let_others_pass(path: Path) -> None:
 
 
 def _let_others_read(binaries: Path) -> None:
-    """Make PostgreSQL's own files readable where a strict umask had closed them to others."""
+    """Make PostgreSQL's program files readable if a strict umask has closed them to others."""
     package = binaries.parents[1]
     for root in (package, package.with_name(f"{package.name}.libs")):
         for path in (root, *root.rglob("*")):

@@ -7,7 +7,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 
 class LocalSettings(BaseSettings):
-    """Where the system listens and keeps its data, and which servers replace the embedded ones."""
+    """Addresses, the data folder, and servers that replace the embedded ones."""
 
     model_config = SettingsConfigDict(frozen=True, extra="ignore", env_ignore_empty=True)
 
@@ -22,6 +22,6 @@ class LocalSettings(BaseSettings):
     history_port: int = Field(default=8001, ge=1, le=65535)
     dashboard_port: int = Field(default=8002, ge=1, le=65535)
     metrics_port: int = Field(
-        default=8003, ge=1, le=65535, description="Where the consumer, which has no API, has its."
+        default=8003, ge=1, le=65535, description="Port of the consumer's metrics; it has no API."
     )
     local_data: Path = Field(default=Path(".local"), description="Folder of data and logs.")

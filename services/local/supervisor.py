@@ -6,34 +6,28 @@ from typing import Final
 
 from services.local.processes import CannotStart, Process
 
-_FIRST_DELAY_S: Final = 0.5
-_CRASH_LOOP_DEATHS: Final = 5
-_CRASH_LOOP_WINDOW_S: Final = 60.0
+_FIRST_PAUSE_S: Final = 0.5
+_LONGEST_PAUSE_S: Final = 30.0
+_STABLE_S: Final = 60.0
+"""A process that ran for this long starts again after the first pause."""
 _POLL_S: Final = 0.2
 
 
 class Supervisor:
     """Processes in the order of their dependencies: each needs only those before it.
 
-    What dies is started again, each time after twice the former delay; dying five times within a
-    minute is a crash loop, and ends the run. ``dispensable`` ones come last and are given up
-    instead: the system works without them. ``say`` is told everything a person should know.
+    A process that ends is started again after a pause, which doubles each time up to
+    ``_LONGEST_PAUSE_S``; the others go on meanwhile, so that a service that keeps failing never
+    stops the servers. ``report`` is called with each line that a person should read.
     """
 
-    def __init__(
-        self,
-        processes: Sequence[Process],
-        say: Callable[[str], None],
-        *,
-        dispensable: Sequence[Process] = (),
-    ) -> None:
-        self._processes = (*processes, *dispensable)
-        self._dispensable = set(dispensable)
-        self._given_up: set[Process] = set()
-        self._say = say
-        self._began = time.monotonic()
-        self._deaths: dict[str, list[float]] = {}
-        self._restart_at: dict[str, float] = {}
+    def __init__(self, processes: Sequence[Process], report: Callable[[str], None]) -> None:
+        self._processes = list(processes)
+        self._report = report
+        self._began_s = time.monotonic()
+        self._pauses_s: dict[Process, float] = {}
+        self._started_s: dict[Process, float] = {}
+        self._restart_at_s: dict[Process, float] = {}
 
     def start(self, *processes: Process) -> None:
         """Start these together and return once all are ready; raises ``CannotStart``.
@@ -45,34 +39,34 @@ class Supervisor:
                 process.spawn()
         for process in processes:
             process.wait_ready()
-            self._say(f"  {process.name:<10} ready after {time.monotonic() - self._began:4.1f} s")
+            elapsed_s = time.monotonic() - self._began_s
+            self._report(f"  {process.name:<10} ready after {elapsed_s:4.1f} s")
 
-    def try_to_start(self, process: Process) -> bool:
-        """Start a dispensable process; whether it is ready. If not, that is said and it is left."""
+    def start_optional(self, process: Process) -> bool:
+        """Start a process that the others can do without; whether it is ready.
+
+        If not, the reason is reported and the process is not started again.
+        """
         try:
             self.start(process)
         except CannotStart as error:
-            self._give_up(process, error)
+            process.stop()
+            self._processes.remove(process)
+            self._report(f"{error}\nEverything else runs without {process.name}.")
             return False
         return True
 
     def watch(self) -> None:
-        """Start again what dies; returns never, and raises ``CannotStart`` on a crash loop."""
+        """Start again what ends, until this process is told to stop."""
         while True:
             self.look()
             time.sleep(_POLL_S)
 
     def look(self) -> None:
-        """Notice who died, and start again whose delay is over."""
+        """Report each process that has ended, and start those whose pause is over."""
         for process in self._processes:
-            if process.running or process in self._given_up:
-                continue
-            try:
+            if not process.running:
                 self._revive(process)
-            except CannotStart as error:
-                if process not in self._dispensable:
-                    raise
-                self._give_up(process, error)
 
     def stop(self) -> None:
         """Stop all that run, the last first."""
@@ -80,37 +74,25 @@ class Supervisor:
             process.stop()
 
     def _revive(self, process: Process) -> None:
-        """Plan the next start of what has died, or start it if its delay is over."""
-        now = time.monotonic()
-        if process.name not in self._restart_at:
-            delay_s = self._record_death(process, now)
-            self._restart_at[process.name] = now + delay_s
-            self._say(
-                f"{process.name} ended with {process.exit_code}; "
-                f"starting it again in {delay_s:g} s (log: {process.log})"
-            )
-        elif now >= self._restart_at[process.name]:
-            del self._restart_at[process.name]
-            process.spawn()
-            self._say(f"{process.name} was started again")
+        now_s = time.monotonic()
+        restart_at_s = self._restart_at_s.get(process)
+        if restart_at_s is None:
+            self._plan(process, f"{process.name} ended with {process.exit_code}", now_s)
+        elif now_s >= restart_at_s:
+            del self._restart_at_s[process]
+            try:
+                process.spawn()
+            except CannotStart as error:
+                self._plan(process, str(error), now_s)
+            else:
+                self._started_s[process] = now_s
+                self._report(f"{process.name} was started again")
 
-    def _give_up(self, process: Process, reason: CannotStart) -> None:
-        self._given_up.add(process)
-        process.stop()
-        self._say(f"{reason}\nEverything else runs without {process.name}.")
-
-    def _record_death(self, process: Process, now: float) -> float:
-        """The delay before the next start; raises ``CannotStart`` when there shall be none."""
-        recent = [
-            death
-            for death in self._deaths.get(process.name, [])
-            if now - death < _CRASH_LOOP_WINDOW_S
-        ]
-        self._deaths[process.name] = [*recent, now]
-        if len(recent) + 1 == _CRASH_LOOP_DEATHS:
-            raise CannotStart(
-                f"{process.name} ended {_CRASH_LOOP_DEATHS} times within "
-                f"{_CRASH_LOOP_WINDOW_S:g} s, the last time with {process.exit_code}.\n"
-                f"{process.log_tail()}"
-            )
-        return _FIRST_DELAY_S * 2.0 ** len(recent)
+    def _plan(self, process: Process, reason: str, now_s: float) -> None:
+        """Plan the next start, after twice the former pause unless the process was stable."""
+        stable = now_s - self._started_s.get(process, self._began_s) >= _STABLE_S
+        former_s = 0.0 if stable else self._pauses_s.get(process, 0.0)
+        pause_s = min(2 * former_s, _LONGEST_PAUSE_S) or _FIRST_PAUSE_S
+        self._pauses_s[process] = pause_s
+        self._restart_at_s[process] = now_s + pause_s
+        self._report(f"{reason}; starting it again in {pause_s:g} s (log: {process.log})")

@@ -1,4 +1,4 @@
-"""Run a command of the product against the database of the system that runs here.
+"""Run a command of the product on the database of the local system.
 
 ``python -m services.local.with_local_database services.history.audit``: the database is that of
 ``make run``, or the one that ``DATABASE_URL`` names.
@@ -21,7 +21,7 @@ _NO_DATABASE = (
 def main(arguments: Sequence[str]) -> int:
     """Run the module named first with the other arguments; its exit code, or 1 without a database.
 
-    Nothing is started for it.
+    It starts no server.
     """
     try:
         settings = read_settings(LocalSettings)

@@ -160,11 +160,14 @@ def test_dashboard_is_the_first_address_and_shows_what_was_decided(run: Run) -> 
 
 def test_dashboard_that_fails_takes_nothing_else_down(server_data: Path) -> None:
     """Its reason is said, and decisions go on."""
-    run = _run_in(server_data, DASHBOARD_PASSWORD="no hash")  # noqa: S106 - the case under test
+    broken = server_data / "broken"
+    broken.mkdir()
+    (broken / "nicegui.py").write_text("raise ImportError('nicegui is broken')")
+    run = _run_in(server_data, PYTHONPATH=str(broken))
     try:
         run.start()
         assert "dashboard ended with 1." in run.said
-        assert "dashboard_password" in run.said
+        assert "nicegui is broken" in run.said
         assert "Everything else runs without dashboard." in run.said
         assert _paste_curl(run.said)["success"]
     finally:
@@ -216,6 +219,33 @@ def test_killed_consumer_is_started_again(run: Run) -> None:
     decision = _paste_curl(run.said)
     _until(lambda: _history(run) == [decision["prediction_id"]])
     assert "consumer ended with -9; starting it again in 0.5 s" in run.said
+
+
+def test_service_that_keeps_ending_stops_nothing_else(run: Run) -> None:
+    """Not even PostgreSQL and Redis: it is started again after growing pauses."""
+    run.start()
+    logs = run.data / "logs"
+    servers = [(logs / f"{name}.pid").read_text() for name in ("postgres", "redis")]
+    for pause_s in ("0.5", "1", "2", "4", "8"):
+        _until(lambda: _is_alive(_pid(logs / "consumer.pid")))
+        os.kill(_pid(logs / "consumer.pid"), signal.SIGKILL)
+        line = f"consumer ended with -9; starting it again in {pause_s} s"
+        _until(lambda line=line: line in run.said)  # type: ignore[misc]
+    assert _paste_curl(run.said)["success"]
+    assert servers == [(logs / f"{name}.pid").read_text() for name in ("postgres", "redis")]
+    assert run.process.running
+
+
+def _pid(file: Path) -> int:
+    return int(file.read_text())
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
 
 
 def test_service_that_cannot_start_ends_the_run_with_its_reason(run: Run) -> None:

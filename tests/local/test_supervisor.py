@@ -1,4 +1,4 @@
-"""What dies is started again, what keeps dying ends the run, and stopping has an order."""
+"""What ends is started again, however often, and stopping has an order."""
 
 import sys
 import time
@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from services.local.processes import CannotStart, Process
+from services.local.processes import Process
 from services.local.supervisor import Supervisor
 
 _SAYS_WHEN_STOPPED = """
@@ -60,47 +60,76 @@ def test_killed_process_is_started_again_and_that_is_said(said: list[str], tmp_p
     supervisor.stop()
 
 
-def test_crash_loop_ends_the_run_with_the_reason(
+def test_process_that_keeps_ending_is_started_again_after_growing_pauses(
     said: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Starting forever what cannot run would hide the fault."""
-    monkeypatch.setattr("services.local.supervisor._FIRST_DELAY_S", 0.01)
-    process = Process("child", ["sh", "-c", "sleep 0.05; echo broken"], folder=tmp_path)
-    supervisor = Supervisor([process], said.append)
-    supervisor.start(process)
-    with pytest.raises(CannotStart, match=r"child ended 5 times within 60 s(?s:.*)broken"):
-        supervisor.watch()
-    assert sum("ended with" in line for line in said) == 4
-
-
-def test_dispensable_process_that_keeps_dying_is_given_up_and_the_rest_goes_on(
-    said: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """With its reason, and without another try."""
-    monkeypatch.setattr("services.local.supervisor._FIRST_DELAY_S", 0.01)
-    needed = Process("needed", ["sleep", "60"], folder=tmp_path)
-    extra = Process("extra", ["sh", "-c", "sleep 0.05; echo broken"], folder=tmp_path)
-    supervisor = Supervisor([needed], said.append, dispensable=[extra])
-    supervisor.start(needed)
-    assert supervisor.try_to_start(extra)
+    """Up to the longest one; nothing else is stopped for it, and each start is reported."""
+    monkeypatch.setattr("services.local.supervisor._FIRST_PAUSE_S", 0.01)
+    monkeypatch.setattr("services.local.supervisor._LONGEST_PAUSE_S", 0.1)
+    server = Process("server", ["sleep", "60"], folder=tmp_path)
+    service = Process("service", ["sh", "-c", "exit 3"], folder=tmp_path)
+    supervisor = Supervisor([server, service], said.append)
+    server.spawn()
+    service.spawn()
     deadline = time.monotonic() + 10
-    while "without extra" not in said[-1] and time.monotonic() < deadline:
+    while len(said) < 14 and time.monotonic() < deadline:
         supervisor.look()
-        time.sleep(0.01)
-    assert "extra ended 5 times within 60 s" in said[-1]
-    assert "broken" in said[-1]
-    told = len(said)
-    supervisor.look()
-    assert len(said) == told
-    assert needed.running
+        time.sleep(0.005)
+    assert said[::2][:7] == [
+        f"service ended with 3; starting it again in {pause_s:g} s (log: {service.log})"
+        for pause_s in (0.01, 0.02, 0.04, 0.08, 0.1, 0.1, 0.1)
+    ]
+    assert set(said[1::2]) == {"service was started again"}
+    assert server.running
     supervisor.stop()
 
 
-def test_dispensable_process_that_does_not_start_is_left(said: list[str], tmp_path: Path) -> None:
-    """Whoever starts it is told that it is not there."""
+def test_process_that_ran_for_long_is_started_again_soon(
+    said: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What ends once a day does not wait longer each day."""
+    monkeypatch.setattr("services.local.supervisor._FIRST_PAUSE_S", 0.01)
+    monkeypatch.setattr("services.local.supervisor._STABLE_S", 0.0)
+    process = Process("child", ["true"], folder=tmp_path)
+    supervisor = Supervisor([process], said.append)
+    process.spawn()
+    deadline = time.monotonic() + 10
+    while len(said) < 6 and time.monotonic() < deadline:
+        supervisor.look()
+        time.sleep(0.005)
+    assert all("again in 0.01 s" in line for line in said[:6:2])
+    supervisor.stop()
+
+
+def test_process_that_cannot_be_spawned_is_tried_again(said: list[str], tmp_path: Path) -> None:
+    """A program that is replaced during the run is missing for a moment."""
+    program = tmp_path / "program"
+    program.write_text("#!/bin/sh\nsleep 60\n")
+    program.chmod(0o755)
+    process = Process("child", [program], folder=tmp_path)
+    supervisor = Supervisor([process], said.append)
+    process.spawn()
+    process.kill()
+    gone = program.rename(tmp_path / "gone")
+    deadline = time.monotonic() + 10
+    while len(said) < 2 and time.monotonic() < deadline:
+        supervisor.look()
+        time.sleep(0.05)
+    assert "child cannot be started" in said[1]
+    assert "starting it again in 1 s" in said[1]
+    gone.rename(program)
+    while not process.running and time.monotonic() < deadline:
+        supervisor.look()
+        time.sleep(0.05)
+    assert process.running
+    supervisor.stop()
+
+
+def test_optional_process_that_does_not_start_is_left(said: list[str], tmp_path: Path) -> None:
+    """With its reason, and without another try."""
     extra = Process("extra", ["false"], folder=tmp_path, ready=lambda _pid: False)
-    supervisor = Supervisor([], said.append, dispensable=[extra])
-    assert not supervisor.try_to_start(extra)
+    supervisor = Supervisor([extra], said.append)
+    assert not supervisor.start_optional(extra)
     assert said[-1].startswith("extra ended with 1.")
     assert said[-1].endswith("Everything else runs without extra.")
     supervisor.look()
