@@ -130,8 +130,8 @@ bench: $(INSTALLED) ## Measure every promise about speed; needs wrk: make bench 
 flame: $(INSTALLED) ## Draw where the time of a decision goes, as a flame graph; needs wrk
 	@$(PY) -m tests.load.flame $(ARGS)
 
-load: $(INSTALLED) ## Load the running system: make load ARGS="--rate 500 --seconds 60 --prove"
-	@$(PY) -m tests.load.load $(ARGS)
+load: $(INSTALLED) ## Load the running system: make load RATE=200 SECONDS=10 PROVE=1
+	@$(PY) -m tests.load.load $(if $(RATE),--rate $(RATE)) $(if $(SECONDS),--seconds $(SECONDS)) $(if $(PROVE),--prove) $(ARGS)
 
 chaos: $(INSTALLED) ## Break everything under load and prove the record: make chaos ARGS="--rate 200"
 	@$(PY) -m tests.chaos.chaos $(ARGS)

@@ -61,7 +61,7 @@ def _run(settings: LocalSettings, folder: Path) -> None:
         redis_url, redis = _server(
             settings.redis_url, lambda: servers.redis(folder / "redis", logs=logs), stack
         )
-        api_key = _local_key(folder / "api-key")
+        api_key = _local_key(settings.key_file)
         env = components.environment(
             host=host,
             database_url=database_url,

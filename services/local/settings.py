@@ -25,3 +25,8 @@ class LocalSettings(BaseSettings):
         default=8003, ge=1, le=65535, description="Port of the consumer's metrics; it has no API."
     )
     local_data: Path = Field(default=Path(".local"), description="Folder of data and logs.")
+
+    @property
+    def key_file(self) -> Path:
+        """Where a run keeps the API key that it made for this machine."""
+        return self.local_data.resolve() / "api-key"

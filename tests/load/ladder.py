@@ -6,7 +6,15 @@ from collections.abc import Sequence
 from typing import Final
 
 from services.local.processes import CannotStart
-from tests.load.load import add_common_options, load, own_ceiling, plan_of, say_ceiling
+from shared.settings import UnusableSettings
+from tests.load.load import (
+    add_common_options,
+    expect_product,
+    load,
+    own_ceiling,
+    plan_of,
+    say_ceiling,
+)
 from tests.load.results import Summary
 
 _KEPT_UP: Final = 0.95
@@ -17,10 +25,11 @@ _MAX_RUNGS: Final = 40
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Print each rung and the knee, the last rate that held; return 1 if the first did not hold."""
-    options = _options(arguments)
-    plan = plan_of(options, wants_ids=False)
     knee: float | None = None
     try:
+        options = _options(arguments)
+        plan = plan_of(options, wants_ids=False)
+        expect_product(options, "inference")
         ceiling = own_ceiling(plan)
         say_ceiling(ceiling, rate=options.start)
         print(f"{'rate':>8}  {'answered/s':>10}  {'p50 ms':>8}  {'p99 ms':>8}  errors")
@@ -33,7 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             if not holds(summary, rate=rate, p99_ms=options.p99_ms):
                 break
             knee = rate
-    except CannotStart as error:
+    except (CannotStart, UnusableSettings) as error:
         print(error, file=sys.stderr)
         return 2
     except KeyboardInterrupt:

@@ -6,21 +6,22 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Final
 
+from loan_predictor_client import CallFailed, LoanPredictorClient, RetryPolicy
+from loan_predictor_client.calls import Service
+from services.local.components import service_url
 from services.local.processes import CannotStart
+from services.local.settings import LocalSettings
+from shared.contract.application import EXAMPLE
+from shared.settings import UnusableSettings, read_settings
 from tests.load import picture, proof, results, sender, stack
 from tests.load.results import Results, Summary, summarise
 from tests.load.schedule import Schedule
 from tests.load.sender import Plan
-
-_FOLDER: Final = Path(".local/load")
-_KEY_FILE: Final = Path(".local/api-key")
-"""Where ``make run`` keeps the key that it made for this machine."""
 
 _SAFE_SHARE: Final = 0.7
 """Above this share of its own ceiling, the tool measures itself too."""
@@ -45,9 +46,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     Returns 1 if nothing was answered or the proof fails, 2 if the outcome cannot be determined.
     """
-    options = _options(arguments)
-    plan = plan_of(options, wants_ids=options.prove)
     try:
+        options = _options(arguments)
+        plan = plan_of(options, wants_ids=options.prove)
+        expect_product(options, "inference")
+        if options.prove:
+            expect_product(options, "history")
         say_ceiling(own_ceiling(plan), rate=options.rate)
         loaded = load(plan, rate=options.rate, seconds=options.seconds)
         print(results.describe(loaded.summary))
@@ -61,7 +65,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 drained_within_s=options.drained_within,
             )
             print(proof.describe(proved))
-    except (proof.NotProved, CannotStart) as error:
+    except (proof.NotProved, CannotStart, UnusableSettings) as error:
         print(error, file=sys.stderr)
         return 2
     except KeyboardInterrupt:
@@ -98,28 +102,53 @@ def say_ceiling(ceiling: float, *, rate: float) -> None:
 
 
 def add_common_options(parser: argparse.ArgumentParser) -> None:
-    """Add the options for where to send, and from how many processes."""
-    parser.add_argument("--url", default="http://127.0.0.1:8000", help="the inference service")
-    parser.add_argument("--key", help=f"API key (the one in {_KEY_FILE}, from make run)")
+    """Add the options for where to send, by default to ``make run``, and from how many processes.
+
+    Raises ``UnusableSettings`` if the settings of ``make run`` are.
+    """
+    run = read_settings(LocalSettings)
+    url, history_url = (
+        service_url(run.local_host, port) for port in (run.inference_port, run.history_port)
+    )
+    key = run.key_file.read_text().strip() if run.key_file.exists() else None
+    parser.add_argument("--url", default=url, help="the inference service")
+    parser.add_argument("--history-url", default=history_url, help="the history service")
+    parser.add_argument("--key", default=key, help=f"API key (the one in {run.key_file})")
+    parser.add_argument("--folder", type=Path, default=run.local_data / "load", help="of outcomes")
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--in-flight", type=int, default=64, help="open requests per process")
 
 
 def plan_of(options: argparse.Namespace, *, wants_ids: bool) -> Plan:
     """Build the plan from the options, with a new seed so that no application repeats."""
-    key: str | None = options.key
-    if key is None:
-        with suppress(OSError):
-            key = _KEY_FILE.read_text().strip()
     return Plan(
         url=options.url.rstrip("/") + "/predict",
-        key=key,
+        key=options.key,
         processes=options.processes,
         in_flight=options.in_flight,
         overrun_s=_OVERRUN_S,
         wants_ids=wants_ids,
         seed=time.time_ns(),
     )
+
+
+def expect_product(options: argparse.Namespace, service: Service) -> None:
+    """Return if ``service`` answers as this product's, to this key; raises ``CannotStart``."""
+    address = options.url if service == "inference" else options.history_url
+    with LoanPredictorClient(
+        options.url,
+        options.history_url if options.history_url != options.url else None,
+        api_key=options.key,
+        retry_policy=RetryPolicy(attempts=1),
+    ) as client:
+        try:
+            answered = client.health(service).service
+            if answered != service:
+                raise CannotStart(f"{address} is this product's {answered}, not its {service}.")
+            if service == "inference":
+                client.validate(EXAMPLE)
+        except CallFailed as error:
+            raise CannotStart(f"{address} does not answer as this product: {error}") from error
 
 
 def _keep(
@@ -152,8 +181,6 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--prove", action="store_true", help="check that the history has each decision exactly once"
     )
-    parser.add_argument("--history-url", default="http://127.0.0.1:8001")
-    parser.add_argument("--folder", type=Path, default=_FOLDER, help="where to keep the outcome")
     parser.add_argument(
         "--drained-within", type=float, default=_DRAINED_WITHIN_S, help="seconds, for --prove"
     )

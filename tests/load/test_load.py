@@ -2,9 +2,11 @@
 
 import asyncio
 import json
+import subprocess
 import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from types import ModuleType
 
 import httpx
 import pytest
@@ -13,12 +15,14 @@ from fastapi.responses import JSONResponse
 
 from services.local import servers
 from tests.harness import System, free_port
-from tests.load import ladder, load, sender, stack
+from tests.load import ladder, load, sender
 from tests.load.proof import compare, describe, prove
 from tests.load.results import Results
 from tests.load.schedule import Schedule
 from tests.load.sender import NEVER_SENT, Plan
 from tests.serving import served
+
+_ROOT = Path(__file__).parents[2]
 
 
 def test_acknowledged_and_stored_once_is_proved() -> None:
@@ -36,16 +40,25 @@ def test_missing_and_doubled_decisions_are_named() -> None:
     assert "missing b" in describe(proof)
 
 
+@pytest.fixture
+def local_run(system: System, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> System:
+    """The system, as if `make run` had started it with settings of its own."""
+    for name, url in (("INFERENCE", system.inference_url), ("HISTORY", system.history_url)):
+        monkeypatch.setenv(f"{name}_PORT", url.rpartition(":")[2])
+    monkeypatch.setenv("LOCAL_DATA", str(tmp_path))
+    (tmp_path / "api-key").write_text(system.api_key + "\n")
+    return system
+
+
 def test_run_is_proved_against_the_history_and_a_removed_record_is_missed(
-    system: System, database_url: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    local_run: System, database_url: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The shipped processes make 200 decisions; then one record is deleted."""
-    arguments = [
-        *("--url", system.inference_url, "--history-url", system.history_url),
-        *("--key", system.api_key, "--rate", "200", "--seconds", "1", "--prove"),
-        *("--folder", str(tmp_path / "load")),
-    ]
-    assert load.main(arguments) == 0
+    """The shipped processes make 200 decisions, found by the ports and the key of `make run`.
+
+    Then one record is deleted.
+    """
+    system = local_run
+    assert load.main(["--rate", "200", "--seconds", "1", "--prove"]) == 0
     printed = capsys.readouterr().out
     assert "own ceiling" in printed
     assert "PROVED: 200 acknowledged, 200 stored meanwhile, 0 missing, 0 doubled" in printed
@@ -71,6 +84,31 @@ def test_run_is_proved_against_the_history_and_a_removed_record_is_missed(
     )
     assert (found.acknowledged, found.stored) == (2, 199)
     assert (found.missing, found.doubled) == ((lost,), ())
+
+
+@pytest.mark.parametrize("tool", [load, ladder])
+def test_what_does_not_answer_as_this_product_is_not_loaded(
+    tool: ModuleType, local_run: System, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Another service, an address where nothing listens, or one that refuses the key."""
+    nothing = f"http://127.0.0.1:{free_port()}"
+    for arguments, reason in (
+        (["--url", local_run.history_url], "is this product's history, not its inference"),
+        (["--url", nothing], f"{nothing} does not answer as this product"),
+        (["--key", "lp_unknown"], "does not answer as this product: Send a valid API key"),
+    ):
+        assert tool.main(arguments) == 2
+        printed = capsys.readouterr()
+        assert printed.out == ""
+        assert reason in printed.err
+    page = httpx.get(f"{local_run.history_url}/history", headers={"x-api-key": local_run.api_key})
+    assert page.json()["items"] == []
+
+
+def test_make_passes_rate_seconds_and_proof_on() -> None:
+    command = ["make", "--dry-run", "load", "RATE=200", "SECONDS=10", "PROVE=1"]
+    said = subprocess.run(command, cwd=_ROOT, capture_output=True, text=True, check=True).stdout
+    assert said.rstrip().endswith("-m tests.load.load --rate 200 --seconds 10 --prove")
 
 
 async def test_errors_are_counted_by_kind_and_every_request_accounted_for() -> None:
@@ -116,13 +154,11 @@ async def test_stalled_service_keeps_the_open_requests_bounded_and_the_rest_unse
     assert results.errors == {NEVER_SENT: 4}
 
 
-def test_ladder_names_the_last_rate_that_held(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """The limit route, with a step that no machine climbs twice."""
-    with stack.baseline("limit", tmp_path) as serving:
-        arguments = ["--url", serving.url, "--start", "20", "--step", "10000", "--seconds", "1"]
-        assert ladder.main([*arguments, "--p99-ms", "30000", "--processes", "1"]) == 0
+@pytest.mark.usefixtures("local_run")
+def test_ladder_names_the_last_rate_that_held(capsys: pytest.CaptureFixture[str]) -> None:
+    """On the shipped processes, with a step that no machine climbs twice."""
+    arguments = ["--start", "20", "--step", "10000", "--seconds", "1", "--processes", "1"]
+    assert ladder.main([*arguments, "--p99-ms", "30000"]) == 0
     assert "The knee is at 20 requests a second." in capsys.readouterr().out
 
 
