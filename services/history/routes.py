@@ -67,7 +67,7 @@ _EVENT_LINES: Final = {
 records = APIRouter(tags=["history"], dependencies=[Depends(require("history:read"))])
 erasure = APIRouter(tags=["erasure"], dependencies=[Depends(require("history:erase"))])
 reports = APIRouter(tags=["statistics"], route_class=DirectRoute)
-about = APIRouter(tags=["about"], route_class=DirectRoute)
+about = APIRouter(tags=["about"])
 internal = APIRouter(tags=["internal"], route_class=DirectRoute)
 
 

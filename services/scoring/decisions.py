@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from time import perf_counter
 from typing import Any, NamedTuple
-from uuid import UUID
 
 from services.scoring.engine import Decided, decide
 from services.scoring.idempotency import Idempotency, NamedRequest
@@ -87,7 +86,7 @@ def _decide(
     served: Served,
     submission: Submission,
     model: ServedModel,
-    prediction_id: UUID | None = None,
+    prediction_id: str | None = None,
 ) -> tuple[Decided, float]:
     submission.trace.step("model")
     began_s = perf_counter()

@@ -4,7 +4,6 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from time import perf_counter_ns
 from typing import Any, Final, NamedTuple
-from uuid import UUID
 
 from pydantic_core import from_json, to_json
 
@@ -58,23 +57,23 @@ def decide(
     *,
     model: ServedModel,
     bundle: Bundle,
-    prediction_id: UUID | None = None,
+    prediction_id: str | None = None,
 ) -> Decided:
     """The decision of ``model``, which is one of ``bundle``'s, on a parsed application.
 
     Without a ``prediction_id`` it gets a new one, of version 7.
     """
     decided_at = datetime.now(UTC)
+    prediction_id = prediction_id or uuid7(int(decided_at.timestamp() * _MS_PER_S))
     outcome = _outcome(feature_row(application), model)
     imputed = [field for field in SCORED if application[field] is None]
     warnings = warnings_for(application, bundle.training_ranges)
     name, version = model.name, bundle.manifest.version
-    own_id = str(prediction_id or uuid7(int(decided_at.timestamp() * _MS_PER_S)))
     prediction, probability = outcome["prediction"], outcome["probability"]
     body = to_json(
         {
             "success": True,
-            "prediction_id": own_id,
+            "prediction_id": prediction_id,
             "prediction": prediction,
             "prediction_code": int(prediction == "Approved"),
             "confidence": outcome["confidence"],
@@ -87,7 +86,14 @@ def decide(
         }
     )
     return Decided(
-        body, own_id, name, version, prediction, probability["approved"], imputed, len(warnings)
+        body,
+        prediction_id,
+        name,
+        version,
+        prediction,
+        probability["approved"],
+        imputed,
+        len(warnings),
     )
 
 

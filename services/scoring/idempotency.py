@@ -14,7 +14,6 @@ from functools import cached_property
 from hashlib import sha256
 from time import monotonic
 from typing import Any, Final, NamedTuple
-from uuid import UUID
 
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
@@ -58,9 +57,9 @@ class NamedRequest:
     body_digest: bytes
 
     @cached_property
-    def prediction_id(self) -> UUID:
+    def prediction_id(self) -> str:
         """The id of the decision on this request: always the same, whichever process decides."""
-        return uuid8(_digest(*self._name, self.body_digest))
+        return str(uuid8(_digest(*self._name, self.body_digest)))
 
     @cached_property
     def mark_key(self) -> str:
@@ -152,7 +151,7 @@ class Idempotency:
 
     async def _keep(self, request: NamedRequest, answer: bytes) -> Sequence[Any]:
         done = b" ".join(
-            (_DONE, request.body_digest.hex().encode(), str(request.prediction_id).encode())
+            (_DONE, request.body_digest.hex().encode(), request.prediction_id.encode())
         )
         pipeline = self._redis.pipeline(transaction=True)
         pipeline.set(request.mark_key, done, ex=KEEP_S)

@@ -76,7 +76,7 @@ class PredictionRecorded(Wire):
     decision: Decision
 
 
-def answer_key(prediction_id: UUID) -> str:
+def answer_key(prediction_id: UUID | str) -> str:
     """The Redis key of the stored answer to a request with an Idempotency-Key.
 
     Inference stores it; history removes it when the decision is erased.

@@ -10,6 +10,7 @@ from contextlib import ExitStack
 from datetime import timedelta
 from pathlib import Path
 from urllib.parse import urlsplit
+from uuid import UUID
 
 import httpx
 import pytest
@@ -101,7 +102,7 @@ def _fill(api: LoanPredictorClient, history_url: str) -> None:
             moved = decision.model_copy(
                 update={
                     "timestamp": then,
-                    "prediction_id": uuid7(int(then.timestamp() * 1000)),
+                    "prediction_id": UUID(uuid7(int(then.timestamp() * 1000))),
                 }
             )
             event = {"type": "PredictionRecorded", "version": 1, "client": "broker"}

@@ -29,7 +29,7 @@ def random_event(
     application = Application.model_validate(random_application(rng))
     approved = rng.random()
     decision = Decision(
-        prediction_id=uuid7(int(decided_at.timestamp() * 1000)),
+        prediction_id=UUID(uuid7(int(decided_at.timestamp() * 1000))),
         prediction="Approved" if approved >= 0.5 else "Rejected",
         prediction_code=1 if approved >= 0.5 else 0,
         confidence=max(approved, 1 - approved),

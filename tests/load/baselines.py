@@ -4,6 +4,7 @@ Each is served by the product's own command, given another app factory.
 """
 
 from datetime import UTC, datetime
+from uuid import UUID
 
 from fastapi import FastAPI
 
@@ -75,7 +76,7 @@ def _decision(approved: float, application: Application) -> Decision:
     decided_at = datetime.now(UTC)
     prediction_code = 1 if approved >= 0.5 else 0
     return Decision(
-        prediction_id=uuid7(int(decided_at.timestamp() * 1000)),
+        prediction_id=UUID(uuid7(int(decided_at.timestamp() * 1000))),
         prediction="Approved" if prediction_code else "Rejected",
         prediction_code=prediction_code,
         confidence=max(approved, 1 - approved),
