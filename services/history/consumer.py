@@ -25,7 +25,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from services.history import stream
 from services.history.cache import Cache
 from services.history.consumer_metrics import ConsumerMetrics, metrics_server
-from services.history.database import DATABASE_ERRORS, is_data_error, open_engine
+from services.history.database import DATABASE_ERRORS, Unstorable, open_engine
 from services.history.recorder import Undecodable, decode, store
 from services.history.records import Row
 from services.history.settings import CACHE_PREFIX, HistorySettings
@@ -162,17 +162,12 @@ class Consumer:
         return []
 
     async def _retrying(self, server: str, operation: Callable[[], Awaitable[_Result]]) -> _Result:
-        """The result of ``operation``, which is repeated while ``server`` is down.
-
-        Raises ``Unfinished``, and a ``DBAPIError`` if the database refuses the values.
-        """
+        """The result of ``operation``, repeated while ``server`` is down; raises ``Unfinished``."""
         failures = 0
         while True:
             try:
                 return await operation()
             except _SERVER_ERRORS as error:
-                if is_data_error(error):
-                    raise
                 if self._stopping.is_set():
                     raise Unfinished(server) from error
                 await self._pause(server, error, failures)
@@ -226,17 +221,17 @@ class Consumer:
             _log.warning("entries not acknowledged", error=_reason(error))
 
     async def _store(self, decoded: Sequence[Decoded]) -> list[Unusable]:
-        """Commit the rows, however long the database is down; return those it refuses.
+        """Commit the rows, however long the database is down; return those that cannot be stored.
 
-        A refused batch is halved until each refused row stands alone, so that it costs the others
+        A refused batch is halved until each row at fault stands alone, so that it costs the others
         only a few more transactions. Raises ``Unfinished``.
         """
         try:
             await self._retrying("postgres", lambda: self._commit(decoded))
-        except DBAPIError as error:
+        except Unstorable as error:
             if len(decoded) == 1:
                 [(entry, event, _)] = decoded
-                return [Unusable(entry, event, _reason(error))]
+                return [Unusable(entry, event, str(error))]
             middle = len(decoded) // 2
             return await self._store(decoded[:middle]) + await self._store(decoded[middle:])
         return []
@@ -245,7 +240,7 @@ class Consumer:
         began_ns = time.time_ns()
         try:
             new = await store(self._engine, [row for _, _, row in decoded])
-        except DATABASE_ERRORS as error:
+        except (Unstorable, *DATABASE_ERRORS) as error:
             self.metrics.failed(error)
             raise
         events = (event for _, event, _ in decoded)

@@ -31,6 +31,10 @@ _CONNECTION_CLASSES: Final = ("08", "57P")
 FailureReason = Literal["disk_full", "connections", "refused", "other"]
 
 
+class Unstorable(Exception):
+    """The values themselves are refused, so a retry cannot help; the message says why."""
+
+
 class AdvisoryLock(IntEnum):
     """Keys of PostgreSQL's advisory locks, which every version of the product must share."""
 
@@ -75,7 +79,7 @@ def open_engine(
     )
 
 
-def is_data_error(error: Exception) -> bool:
+def is_data_error(error: BaseException) -> bool:
     """Whether the server refused the values themselves, so that a retry cannot help."""
     return _sqlstate(error)[:2] in _DATA_CLASSES
 
@@ -92,7 +96,7 @@ def is_outage(error: Exception) -> bool:
 def reason_of(error: Exception) -> FailureReason:
     """Why a statement failed, as the label of a metric."""
     sqlstate = _sqlstate(error)
-    if is_data_error(error):
+    if isinstance(error, Unstorable):
         return "refused"
     if sqlstate == _DISK_FULL:
         return "disk_full"
@@ -161,5 +165,5 @@ async def ping(engine: AsyncEngine) -> str:
     return f"schema {revision}"
 
 
-def _sqlstate(error: Exception) -> str:
-    return getattr(getattr(error, "orig", None), "sqlstate", None) or ""
+def _sqlstate(error: BaseException) -> str:
+    return getattr(getattr(error, "orig", error), "sqlstate", None) or ""

@@ -2,11 +2,10 @@
 
 import time
 
-from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from services.history.cache import Cache
-from services.history.database import is_data_error, reporting_outages
+from services.history.database import Unstorable, reporting_outages
 from services.history.recorder import Undecodable, decode, store
 from services.history.records import Row
 from shared.contract.errors import MAX_FAULTS, Fault, InvalidInput
@@ -30,10 +29,8 @@ async def take_in(
     try:
         with reporting_outages():
             await store(engine, rows)
-    except DBAPIError as error:
-        if not is_data_error(error):
-            raise
-        raise InvalidInput([Fault(field="body", message=str(error.orig))]) from error
+    except Unstorable as error:
+        raise InvalidInput([Fault(field="body", message=str(error))]) from error
     tracing.committed(body.split(b"\n"), rows=len(rows), began_ns=began_ns)
     try:
         await cache.invalidate()

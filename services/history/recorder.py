@@ -10,7 +10,7 @@ from pydantic_core import CoreConfig, SchemaValidator
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from services.history.database import is_data_error
+from services.history.database import Unstorable, is_data_error
 from services.history.records import COLUMNS, EVENT, Row, row_of
 from services.history.rollups import add_up
 from services.history.tables import predictions
@@ -43,14 +43,16 @@ def decode(payload: bytes) -> Row:
             for fault in error.errors(include_url=False, include_input=False)
         )
         raise Undecodable("; ".join(faults)) from None
+    except Exception as error:
+        raise Undecodable(f"{type(error).__name__}: {error}") from error
 
 
 async def store(engine: AsyncEngine, rows: Sequence[Row]) -> int:
     """Commit the rows and their share of the roll-ups, all or nothing; return how many were new.
 
     A row whose decision is stored already changes nothing, so storing again is always safe. Of
-    several rows of one decision the first is stored. Raises ``database.DATABASE_ERRORS``; then
-    nothing is stored.
+    several rows of one decision the first is stored. Raises ``Unstorable`` if some row cannot be
+    stored, and ``database.DATABASE_ERRORS``; then nothing is stored.
     """
     # All writers insert in the order of the decisions' own ids, so they cannot deadlock. The key
     # will not do: a derived id may be repeated with another time, and so with another key.
@@ -132,16 +134,22 @@ async def _stored(connection: asyncpg.Connection, rows: Sequence[Row]) -> set[An
 
 @asynccontextmanager
 async def _driver(engine: AsyncEngine) -> AsyncIterator[asyncpg.Connection]:
-    """The driver's own connection, since SQLAlchemy has no COPY; raises SQLAlchemy's errors."""
+    """The driver's own connection, since SQLAlchemy has no COPY.
+
+    Raises SQLAlchemy's errors for the driver's, and ``Unstorable`` where the values are at fault.
+    """
     async with engine.connect() as connection:
         opened: Any = (await connection.get_raw_connection()).driver_connection
         try:
             yield opened
         except BaseException as error:
-            failed = DBAPIError(None, None, error) if isinstance(error, _DRIVER_ERRORS) else None
-            if failed is None or not is_data_error(failed):
-                # The connection may be in the middle of anything.
-                await connection.invalidate()
-            if failed is None:
-                raise
-            raise failed from error
+            if is_data_error(error):
+                raise Unstorable(str(error)) from error
+            # The connection may be in the middle of anything.
+            await connection.invalidate()
+            if isinstance(error, _DRIVER_ERRORS):
+                raise DBAPIError(None, None, error) from error
+            if isinstance(error, Exception) and not isinstance(error, OSError):
+                # Neither the server nor the connection failed: some value cannot be encoded.
+                raise Unstorable(f"{type(error).__name__}: {error}") from error
+            raise
