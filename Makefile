@@ -20,7 +20,7 @@ OBSERVED = --profile observability
 KEYS = docker run --rm -i --network none --read-only loan-predictor-history python -m shared.access.keys
 KEY_MAKER = $(if $(wildcard $(INSTALLED)),$(INSTALLED),$(if $(shell command -v docker),history-image,$(INSTALLED)))
 
-.PHONY: help run config test test-browser check train format wheel client client-models lock clean env up observe down logs ps backup restore key password history-image compose-test bench flame load ladder chaos verify-audit migration fuzz audit
+.PHONY: help run config test test-fast test-browser check train format wheel client client-models lock clean env up observe down logs ps backup restore key password history-image compose-test bench flame load ladder chaos verify-audit migration fuzz audit
 .DEFAULT_GOAL := help
 
 help: ## Show this list
@@ -33,7 +33,10 @@ config: $(INSTALLED) ## Check all settings and print those in force; make config
 	@$(PY) -m services.local.config $(FILE)
 
 test: $(INSTALLED) ## Run every test on real servers and processes, with branch coverage
-	$(PY) -m pytest --cov
+	$(PY) -m pytest --numprocesses auto --cov
+
+test-fast: $(INSTALLED) ## Run the tests that start no server and no process: within a minute
+	$(PY) -m pytest --numprocesses auto -m unit
 
 test-browser: $(INSTALLED) ## Test the dashboard in chromium: apt-get install chromium, or CHROMIUM=path; SCREENSHOTS=docs/img
 	$(PY) -m pytest -s -o python_files='*_in_browser.py' tests/browser

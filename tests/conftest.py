@@ -4,12 +4,14 @@ import csv
 import logging
 import os
 import random
+import sys
 from collections.abc import Iterator
 from contextlib import closing
 from itertools import count
 from pathlib import Path
 from shutil import rmtree
 from tempfile import mkdtemp
+from types import SimpleNamespace
 
 import pytest
 from redis import Redis
@@ -24,6 +26,46 @@ from tests.harness import System, running_system
 _REAL_APPLICATIONS = "loans_unlabelled.csv"
 _GENERATED = 367
 _number = count(1)
+
+_SERVERS = {"postgres_server", "redis_server", "own_postgres", "own_redis"}
+_SHARED_BY_A_MODULE = {"standing", "stage", "held_out", "out_of_fold"}
+_SHARED_BY_ALL = {"trained"}
+_SYSTEMS = {"system"} | _SHARED_BY_A_MODULE | _SHARED_BY_ALL
+_running = SimpleNamespace(tier="")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Give each test its tier, and keep those together that share what takes long to start.
+
+    The tier is the one that a test is marked with, else what its fixtures start.
+    """
+    for item in items:
+        fixtures = set(getattr(item, "fixturenames", ()))
+        if item.get_closest_marker("system") is None:
+            started = "system" if fixtures & _SYSTEMS else "server" if fixtures & _SERVERS else None
+            item.add_marker(started or "unit")
+        if fixtures & _SHARED_BY_ALL:
+            item.add_marker(pytest.mark.xdist_group("training"))
+        elif fixtures & _SHARED_BY_A_MODULE:
+            item.add_marker(pytest.mark.xdist_group(item.path.stem))
+
+
+def pytest_xdist_auto_num_workers() -> int:
+    """One more than there are processors: many tests wait for a process to start or to end."""
+    return (os.cpu_count() or 1) + 1
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Hold a unit test to its tier."""
+    _running.tier = "unit" if item.get_closest_marker("unit") else ""
+
+
+def _no_process_in_a_unit_test(event: str, arguments: tuple[object, ...]) -> None:
+    if event == "subprocess.Popen" and _running.tier == "unit":
+        raise AssertionError(f"a unit test starts a process: mark it as system: {arguments[1]}")
+
+
+sys.addaudithook(_no_process_in_a_unit_test)
 
 
 def pytest_report_header() -> str:

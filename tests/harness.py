@@ -4,8 +4,9 @@ import json
 import os
 import socket
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from itertools import cycle, islice
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,12 @@ from services.local.processes import Process
 from tests import keys
 
 HOST = "127.0.0.1"
+
+_PORTS = 100
+_first_port = 10_000 + os.getpid() % 200 * _PORTS
+# A range of this process's own, below those that the system gives to clients: what is free now is
+# still free when the service that is told of it starts, however many run tests beside this one.
+_ports = cycle(range(_first_port, _first_port + _PORTS))
 
 
 @dataclass(frozen=True)
@@ -104,7 +111,8 @@ def events_in(process: Process) -> list[dict[str, Any]]:
 
 
 def free_port() -> int:
-    """A port that nothing listened on a moment ago."""
-    with socket.create_server((HOST, 0)) as listener:
-        port: int = listener.getsockname()[1]
-        return port
+    """A port that nothing listens on, and that no other process of the tests is given meanwhile."""
+    for port in islice(_ports, _PORTS):
+        with suppress(OSError), socket.create_server((HOST, port)):
+            return port
+    raise OSError(f"none of the ports {_first_port} to {_first_port + _PORTS} is free")

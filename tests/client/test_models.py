@@ -32,6 +32,7 @@ _CALLS: list[tuple[Callable[..., Call[Any]], dict[str, object]]] = [
 ]
 
 
+@pytest.mark.system
 def test_generating_the_models_again_gives_the_same_file() -> None:
     """Otherwise a service's answers have changed: run `make client-models`."""
     assert MODELS.read_text(encoding="utf-8") == generate()

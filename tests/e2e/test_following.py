@@ -15,6 +15,8 @@ from tests.harness import HOST, System, events_in, free_port, running_system
 from tests.tracing import CALLER, TRACE, TRACEPARENT, collector
 from tests.waiting import eventually
 
+pytestmark = pytest.mark.system
+
 
 def _found(process: Process, **members: object) -> list[dict[str, Any]]:
     """The events of a log that have these members."""

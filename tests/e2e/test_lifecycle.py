@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
+import pytest
 import pytest_asyncio
 from redis.asyncio import Redis
 
@@ -19,6 +20,8 @@ from tests import keys
 from tests.harness import HOST, free_port
 from tests.stream import recorded_events
 from tests.waiting import eventually, eventually_said
+
+pytestmark = pytest.mark.system
 
 _IN_FLIGHT = 8
 _LONG_S = "30"

@@ -15,6 +15,8 @@ from tests.harness import HOST, System, free_port, running_dashboard, running_sy
 from tests.prometheus import Exposition
 from tests.waiting import until
 
+pytestmark = pytest.mark.system
+
 _LIMIT = 2
 
 

@@ -1,11 +1,14 @@
 """A request that is repeated after Redis forgot it is one record all the same."""
 
 import httpx
+import pytest
 from redis.asyncio import Redis
 
 from shared.contract.application import EXAMPLE
 from tests.harness import System
 from tests.waiting import eventually_said
+
+pytestmark = pytest.mark.system
 
 
 async def test_postgres_stores_a_repeated_request_once_even_if_redis_forgot(

@@ -19,6 +19,8 @@ from services.local.servers import Server
 from shared.contract.events import ModelName
 from tests.harness import System, running_system
 
+pytestmark = pytest.mark.system
+
 _CLIENTS = 16
 _RECORDED_WITHIN_S = 30.0
 _PATHS = ("/predict", *(f"/predict/{model}" for model in get_args(ModelName)))

@@ -215,6 +215,7 @@ async def test_long_chain_is_read_to_its_end(engine: AsyncEngine) -> None:
         await verify(engine)
 
 
+@pytest.mark.system
 def test_digest_is_the_one_that_is_documented() -> None:
     """Whoever reads the documentation can compute it without this program."""
     moment = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)

@@ -29,6 +29,7 @@ def _start(root: Path, code: str = _LOAD) -> subprocess.CompletedProcess[str]:
     )
 
 
+@pytest.mark.system
 def test_model_runtime_reports_to_nobody() -> None:
     """The runtime's telemetry is off before the runtime is loaded, without anybody's doing."""
     finished = _start(
@@ -62,6 +63,7 @@ def test_an_older_bundle_is_served_again_when_it_is_named(
     assert load_bundle(copied_root, named).manifest.version == older.name
 
 
+@pytest.mark.system
 def test_serving_never_imports_the_training_libraries() -> None:
     """The running service knows ONNX Runtime only: no scikit-learn, pandas or joblib."""
     forbidden = ["sklearn", "pandas", "joblib", "scipy", "matplotlib", "skl2onnx", "sqlalchemy"]
@@ -105,6 +107,7 @@ def _other_features(root: Path) -> None:
     _rewrite_manifest(root, features=["Shoe_Size"])
 
 
+@pytest.mark.system
 @pytest.mark.parametrize(
     ("spoil", "reason"),
     [

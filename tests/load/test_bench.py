@@ -72,6 +72,7 @@ def test_run_without_a_report_or_an_answer_is_not_measured() -> None:
             parse(output, what="a route")
 
 
+@pytest.mark.system
 @needs_wrk
 def test_wrk_sends_the_given_bodies_and_counts_refusals(tmp_path: Path) -> None:
     """A real run on the limit route; a body that it refuses fails the run, or stops its start."""

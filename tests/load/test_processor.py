@@ -13,6 +13,7 @@ from tests.load.processor import is_counted, session_s
 _WORK = "while True: pass"
 
 
+@pytest.mark.system
 @pytest.mark.skipif(not is_counted(), reason="this system has no /proc")
 def test_all_processes_of_a_session_are_counted() -> None:
     """The session's leader only waits, so what is counted is its child's."""

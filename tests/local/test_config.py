@@ -34,6 +34,7 @@ _PROCESSES = [
 ]
 
 
+@pytest.mark.system
 @pytest.mark.parametrize(("command", "unusable"), _PROCESSES)
 def test_unusable_settings_of_a_process_are_one_line_each(
     command: list[str], unusable: dict[str, str]
@@ -49,6 +50,7 @@ def test_unusable_settings_of_a_process_are_one_line_each(
     assert sorted(line["setting"] for line in said) == sorted(unusable)
 
 
+@pytest.mark.system
 def test_local_run_names_every_process_s_faults_before_it_starts_anything(tmp_path: Path) -> None:
     unusable = {
         "INFERENCE_PORT": "0",

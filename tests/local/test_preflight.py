@@ -81,6 +81,7 @@ def test_free_ports_pass() -> None:
     check_ports(settings)
 
 
+@pytest.mark.system
 def test_leftovers_are_stopped_and_named_and_former_logs_kept(tmp_path: Path) -> None:
     """The log of a run that ended badly is worth more than an empty one."""
     log = tmp_path / "consumer.log"

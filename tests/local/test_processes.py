@@ -13,6 +13,8 @@ import pytest
 
 from services.local.processes import CannotStart, Process, run_to_end, stop_leftover
 
+pytestmark = pytest.mark.system
+
 _SLEEP = "import time; print('up', flush=True); time.sleep(60)"
 _IGNORES_SIGTERM = "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); " + _SLEEP
 _FORKS = "import os, time; os.fork(); print('up', os.getpid(), flush=True); time.sleep(60)"

@@ -20,6 +20,8 @@ from services.local.processes import Process
 from services.local.servers import Server
 from tests.harness import HOST, free_port
 
+pytestmark = pytest.mark.system
+
 _COMMAND = [sys.executable, "-m", "services.local"]
 _TIMEOUT_S = 60.0
 

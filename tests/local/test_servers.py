@@ -21,6 +21,8 @@ from services.local import servers
 from services.local.processes import CannotStart
 from services.local.servers import Server
 
+pytestmark = pytest.mark.system
+
 
 async def test_postgres_keeps_committed_rows_through_a_kill(own_postgres: Server) -> None:
     """The same address serves the same data after kill -9, even of a busy server."""

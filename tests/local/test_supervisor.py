@@ -9,6 +9,8 @@ import pytest
 from services.local.processes import Process
 from services.local.supervisor import Supervisor
 
+pytestmark = pytest.mark.system
+
 _SAYS_WHEN_STOPPED = """
 import signal, sys, time
 def stop(*_):

@@ -44,6 +44,7 @@ def test_observers_are_as_confined_as_the_services(name: str) -> None:
     assert ":?" not in str(service)
 
 
+@pytest.mark.system
 def test_grafana_does_not_start_without_a_password() -> None:
     """It would treat an empty password as unset, and use admin for admin."""
     shell, option, script = _COMPOSE["services"]["grafana"]["entrypoint"]
@@ -97,6 +98,7 @@ def test_dashboards_link_to_each_other() -> None:
     }
 
 
+@pytest.mark.system
 def test_alertmanager_without_a_receiver_starts_and_says_so(tmp_path: Path) -> None:
     """Alerts are shown, but not sent."""
     done = _start(tmp_path)
@@ -105,6 +107,7 @@ def test_alertmanager_without_a_receiver_starts_and_says_so(tmp_path: Path) -> N
     assert _written(tmp_path)["receivers"] == [{"name": "operator"}]
 
 
+@pytest.mark.system
 def test_alertmanager_is_given_its_receiver_and_no_secret_as_an_argument(tmp_path: Path) -> None:
     """The password is in a private file, and YAML reads any value back unchanged."""
     said = "p'\"$x: #{{"
@@ -133,6 +136,7 @@ def test_alertmanager_is_given_its_receiver_and_no_secret_as_an_argument(tmp_pat
     ]
 
 
+@pytest.mark.system
 def test_alertmanager_with_half_a_receiver_does_not_start(tmp_path: Path) -> None:
     """It would otherwise drop every alert silently."""
     done = _start(tmp_path, ALERT_EMAIL_TO="on-call@bank.example")

@@ -10,6 +10,8 @@ import pytest
 from tests.observability.files import ALERTS, PROMETHEUS, RULES
 from tests.observability.scenarios import SCENARIOS, Scenario
 
+pytestmark = pytest.mark.system
+
 _PROMTOOL: Final = shutil.which("promtool")
 
 needs_promtool = pytest.mark.skipif(

@@ -13,6 +13,8 @@ import pytest
 
 from tests.harness import System
 
+pytestmark = pytest.mark.system
+
 _ROOT = Path(__file__).parents[2]
 _CONFIG = Path(__file__).with_name("schemathesis.toml")
 _EXAMPLES = os.environ.get("FUZZ_EXAMPLES", "100")

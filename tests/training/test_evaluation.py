@@ -70,6 +70,7 @@ def test_every_row_is_answered_in_every_repeat(
     assert (first != second).any()
 
 
+@pytest.mark.system
 def test_result_does_not_depend_on_the_number_of_processes(
     labelled: LabelledApplications,
 ) -> None:
@@ -92,6 +93,7 @@ def test_result_does_not_depend_on_the_number_of_processes(
         assert alone.approvals[name].tobytes() == together.approvals[name].tobytes()
 
 
+@pytest.mark.system
 def test_shuffled_labels_cannot_be_predicted(labelled: LabelledApplications) -> None:
     """No label leaks into the features: where there is nothing to learn, nothing is learnt."""
     shuffled = np.random.default_rng(5).permutation(labelled.approved)

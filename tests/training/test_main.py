@@ -19,6 +19,8 @@ from services.training.main import Published
 from services.training.models import MODEL_NAMES
 from tests.training.conftest import train_small
 
+pytestmark = pytest.mark.system
+
 
 def contents(root: Path) -> dict[str, tuple[bytes, int]]:
     """Return every file under ``root`` with its modification time."""

@@ -93,6 +93,7 @@ def test_mint_command_says_what_is_wrong_with_a_scope(capsys: pytest.CaptureFixt
     assert "unknown scopes ['everything']" in capsys.readouterr().err
 
 
+@pytest.mark.system
 def test_make_key_needs_nothing_but_the_environment(tmp_path: Path) -> None:
     """Where the project is installed a key is made without Docker."""
     installed = tmp_path / "installed"

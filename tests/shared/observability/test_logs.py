@@ -253,6 +253,7 @@ raise ValueError("the end")
 """
 
 
+@pytest.mark.system
 @pytest.mark.parametrize("settings", [{}, {"LOG_LEVEL": "SHOUT"}])
 def test_what_nobody_logs_is_logged_all_the_same(settings: dict[str, str]) -> None:
     """Warnings and uncaught exceptions are events like any other, each on one line."""

@@ -168,6 +168,7 @@ start_tracing("test")
 """
 
 
+@pytest.mark.system
 @pytest.mark.parametrize(
     ("before", "environment", "reason"),
     [

@@ -80,6 +80,7 @@ def test_everything_that_is_said_from_the_first_line_on_is_an_event(
     assert sum(event["event"].startswith("Started server process") for event in events) == 1
 
 
+@pytest.mark.system
 def test_app_that_does_not_start_says_so_in_events(tmp_path: Path) -> None:
     """A setting that cannot be used ends the process, with its name in the log and no value."""
     for name, value in (("LOG_LEVEL", "7431"), ("API_KEYS", "7431"), ("DRAIN_S", "-7431")):
