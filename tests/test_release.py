@@ -20,6 +20,7 @@ _DEPLOYMENT: Final = ("gateway", "observability", "postgres")
 """Folders of services that hold no Python: the container stack mounts their files."""
 
 
+@pytest.mark.system
 def test_wheel_contains_every_file_of_the_packages(tmp_path: Path) -> None:
     """Bundle, migrations, templates and assets are installed with the code."""
     source = tmp_path / "source"

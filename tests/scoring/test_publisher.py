@@ -186,6 +186,7 @@ async def test_without_redis_the_decision_goes_to_the_history_service() -> None:
             redis_url=f"redis://{HOST}:{free_port()}/0",
             history_url=str(history_client.base_url),
             internal_api_key=SecretStr("the services' own"),
+            allow_anonymous=True,
         )
         async with served(create_app(settings)) as client:
             response = await client.post("/predict", json=EXAMPLE)
@@ -198,7 +199,9 @@ async def test_without_redis_the_decision_goes_to_the_history_service() -> None:
 async def test_without_redis_and_history_no_decision_is_shown() -> None:
     """Both sinks closed: 503 with Retry-After, and not a word of the decision."""
     settings = InferenceSettings(
-        redis_url=f"redis://{HOST}:{free_port()}/0", history_url=f"http://{HOST}:{free_port()}"
+        redis_url=f"redis://{HOST}:{free_port()}/0",
+        history_url=f"http://{HOST}:{free_port()}",
+        allow_anonymous=True,
     )
     async with served(create_app(settings)) as client:
         response = await client.post("/predict", json=EXAMPLE)
