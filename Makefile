@@ -122,8 +122,8 @@ history-image:
 compose-test: $(INSTALLED) ## Prove the containers: build, start, kill, restart, upgrade; needs Docker
 	$(PY) -m pytest -s --timeout 600 $(addprefix tests/compose/,images.py restored.py stack.py observed.py)
 
-migration: $(INSTALLED) ## Write the migration to the tables as defined: make migration NAME="record the age"
-	@test -n "$(NAME)" || { echo 'Name the migration: make migration NAME="record the age"' >&2; exit 2; }
+migration: $(INSTALLED) ## Write the migration to the tables as defined: make migration NAME="Record the age"
+	@test -n "$(NAME)" || { echo 'Name the migration: make migration NAME="Record the age"' >&2; exit 2; }
 	@$(PY) -m services.local.with_temporary_database services.history.revise "$(NAME)"
 	@$(PY) -m ruff format --quiet services/history/migrations/versions
 

@@ -1,6 +1,6 @@
 """Write the migration to the tables as they are defined: ``python -m services.history.revise``.
 
-Its argument is the name of the migration, such as ``"record the age"``.
+Its argument is the name of the migration, such as ``"Record the age"``.
 """
 
 import asyncio

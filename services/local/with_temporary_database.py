@@ -1,6 +1,6 @@
 """Run a command of the product against an empty database that is removed afterwards.
 
-``python -m services.local.with_temporary_database services.history.revise "record the age"``
+``python -m services.local.with_temporary_database services.history.revise "Record the age"``
 """
 
 import os

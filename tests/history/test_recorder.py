@@ -6,6 +6,7 @@ import random
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Any, cast
+from uuid import UUID
 
 import pytest
 from hypothesis import HealthCheck, given
@@ -21,7 +22,7 @@ from services.history.recorder import Undecodable, decode, store
 from services.history.records import COLUMNS, record_of
 from services.history.tables import predictions
 from services.local import servers
-from shared.contract.application import Application
+from shared.contract.application import FIELDS, Application
 from shared.contract.events import Decision
 from shared.contract.ids import first_uuid7_at, is_uuid7
 from tests.history.events import body_of, derived_id, random_event, random_events, row_of
@@ -201,6 +202,28 @@ def test_row_has_the_columns_of_the_table() -> None:
     assert row["id"] == event.decision.prediction_id
     assert row["property_area"] == event.decision.input_data.Property_Area
     assert row["warnings"] == event.decision.warnings
+
+
+async def test_event_of_a_newer_service_is_stored_by_an_older_reader(engine: AsyncEngine) -> None:
+    """A fifth model, another category and a member this reader lacks cost no decision."""
+    event = json.loads(body_of(random_events(1, seed=32)[0]))
+    decision = event["decision"]
+    decision["model_info"]["name"] = "a_fifth_model"
+    inputs = decision["input_data"]
+    inputs |= {field.name: "Another" for field in FIELDS if field.kind == "category"}
+    inputs |= {"Credit_History": 2}
+    expected = dict(inputs)
+    inputs["Added"] = {"by": "a newer service"}
+    assert await store(engine, [decode(json.dumps(event).encode())]) == 1
+    async with engine.connect() as connection:
+        row = await queries.read_one(connection, UUID(decision["prediction_id"]))
+        assert row is not None
+        record = json.loads(record_of(row).model_dump_json())
+        [total] = await queries.read_totals(connection)
+        [applicant] = await queries.read_applicants(connection)
+    assert record["input_data"] == expected
+    assert record["model_info"]["name"] == total.model == "a_fifth_model"
+    assert (applicant.property_area, applicant.credit_history) == ("Another", "2")
 
 
 def test_undecodable_event_names_every_fault_without_its_value() -> None:
