@@ -8,6 +8,7 @@ from difflib import get_close_matches
 from typing import Final
 
 from loan_predictor_client.models import Application, Decision
+from shared.contract.spreadsheet import neutralised
 
 MAX_BYTES: Final = 5 * 1024 * 1024
 MAX_ROWS: Final = 10_000
@@ -21,7 +22,6 @@ _DECISION_COLUMNS: Final = (
     *("line", "Loan_ID", "prediction", "confidence", "probability_approved"),
     *("probability_rejected", "model", "bundle", "prediction_id", "imputed", "warnings", "fault"),
 )
-_FORMULA_STARTS: Final = ("=", "+", "-", "@", "\t", "\r")
 
 
 class SheetError(Exception):
@@ -102,14 +102,11 @@ def write(results: Iterable[tuple[Row, Decision | None, str | None]]) -> bytes:
     writer = csv.writer(text)
     writer.writerow(_DECISION_COLUMNS)
     for row, decision, fault in results:
-        name = _harmless(str(row.application.get("Loan_ID") or ""))
+        cells: list[object] = [row.line, row.application.get("Loan_ID") or ""]
         if decision is None:
-            writer.writerow((row.line, name, *[""] * 9, fault or "not decided"))
-            continue
-        writer.writerow(
-            (
-                row.line,
-                name,
+            cells += [*[""] * 9, fault or "not decided"]
+        else:
+            cells += [
                 decision.prediction,
                 decision.confidence,
                 decision.probability.approved,
@@ -120,11 +117,6 @@ def write(results: Iterable[tuple[Row, Decision | None, str | None]]) -> bytes:
                 "; ".join(decision.imputed),
                 "; ".join(decision.warnings),
                 "",
-            )
-        )
+            ]
+        writer.writerow(map(neutralised, cells))
     return text.getvalue().encode()
-
-
-def _harmless(cell: str) -> str:
-    """``cell``, which a spreadsheet program will not take for a formula."""
-    return f"'{cell}" if cell.startswith(_FORMULA_STARTS) else cell

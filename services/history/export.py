@@ -14,6 +14,7 @@ from services.history.queries import read_page
 from services.history.records import record_of
 from services.history.schemas import Filters
 from services.history.tables import AnyRow, predictions
+from shared.contract.spreadsheet import neutralised
 
 Format = Literal["csv", "ndjson"]
 MEDIA_TYPES: Final[dict[Format, str]] = {
@@ -65,5 +66,5 @@ def _cell(value: object) -> object:
     if isinstance(value, datetime):
         return value.isoformat()
     if isinstance(value, list):
-        return "; ".join(value)
-    return value
+        value = "; ".join(value)
+    return neutralised(value)

@@ -72,7 +72,7 @@ def test_decisions_are_written_line_by_line() -> None:
     written = sheet.write(
         [
             (Row(2, {"Loan_ID": "=1+1"}), decision, None),
-            (Row(3, {"Loan_ID": "B"}), None, "LoanAmount must be a number"),
+            (Row(3, {"Loan_ID": "B"}), None, "+LoanAmount must be a number"),
             (Row(4, {}), None, None),
         ]
     )
@@ -81,6 +81,6 @@ def test_decisions_are_written_line_by_line() -> None:
     assert float(first["confidence"]) == decision.confidence
     assert first["imputed"] == "LoanAmount; Credit_History"
     assert first["fault"] == ""
-    assert second["fault"] == "LoanAmount must be a number"
+    assert second["fault"] == "'+LoanAmount must be a number"
     assert second["prediction"] == ""
     assert third["fault"] == "not decided"

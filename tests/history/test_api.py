@@ -20,7 +20,8 @@ from shared.contract.events import PredictionRecorded
 from tests import keys
 from tests.harness import HOST, free_port
 from tests.history.conftest import STORED_EVENTS, quick_settings
-from tests.history.events import MODELS, random_events, row_of
+from tests.history.events import MODELS, random_events, row_of, with_loan_id
+from tests.history.storage import store_all
 from tests.serving import served
 
 PROBLEM = "application/problem+json"
@@ -228,6 +229,26 @@ async def test_export_as_csv_has_a_header_and_a_line_per_record(
         assert float(line["confidence"]) == event.decision.confidence
         assert line["property_area"] == (event.decision.input_data.Property_Area or "")
         assert datetime.fromisoformat(line["decided_at"]) == event.decision.timestamp
+
+
+@pytest.mark.parametrize("start", ["=", "+", "-", "@", "\t", "\r"])
+async def test_csv_export_holds_no_cell_that_a_spreadsheet_would_run(
+    client: httpx.AsyncClient, engine: AsyncEngine, start: str
+) -> None:
+    """Whatever text a caller chose gets an apostrophe first; numbers, and NDJSON, stay exact."""
+    text = f"{start}1+cmd"
+    event = with_loan_id(random_events(1, seed=38, warnings=[text, "b"])[0], text)
+    event = event.model_copy(update={"request_id": text, "client": text})
+    await store_all(engine, [event])
+    exported = (await client.get("/history/export?format=csv")).content.decode()
+    [line] = csv.DictReader(io.StringIO(exported, newline=""))
+    for name in ("loan_id", "request_id", "client"):
+        assert line[name] == f"'{text}"
+    assert line["warnings"] == f"'{text}; b"
+    assert float(line["confidence"]) == event.decision.confidence
+    [record] = (await client.get("/history/export")).text.splitlines()
+    assert json.loads(record)["input_data"]["Loan_ID"] == text
+    assert json.loads(record)["request_id"] == text
 
 
 async def test_empty_export_is_the_header_alone(client: httpx.AsyncClient) -> None:

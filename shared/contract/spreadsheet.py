@@ -1,0 +1,13 @@
+"""Cells of CSV files that people open in a spreadsheet program."""
+
+from typing import Final
+
+_FORMULA_STARTS: Final = ("=", "+", "-", "@", "\t", "\r")
+
+
+def neutralised(cell: object) -> object:
+    """``cell``, after an apostrophe if it is a text that a spreadsheet would run as a formula.
+
+    Source: OWASP, CSV Injection.
+    """
+    return f"'{cell}" if isinstance(cell, str) and cell.startswith(_FORMULA_STARTS) else cell
