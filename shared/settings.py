@@ -19,7 +19,7 @@ from shared.access.rate_limit import Limits, parse_limits
 from shared.observability.logs import LogSettings, get_logger
 
 _NEAR: Final = 0.88
-"""How alike two names are of which one is the other misspelt; no two settings are so alike."""
+"""From this similarity on, a name counts as another one misspelt; no two settings are so near."""
 _OTHER_NAMES: Final = frozenset({"API_KEY"})
 """Variables of the product that no process reads as a setting: the key that tools show."""
 
@@ -67,7 +67,7 @@ def misspelt(names: set[str]) -> list[str]:
     given = {name.upper() for name in os.environ}
     faults = []
     for name in sorted(given - names - _OTHER_NAMES):
-        # A setting that is given under its own name is not meant by another one.
+        # A setting that is given under its own name was not misspelt.
         near = get_close_matches(name, names - given, n=1, cutoff=_NEAR)
         faults += [f"{name}: there is no such setting; the nearest is {near[0]}"] if near else []
     return faults
@@ -100,7 +100,7 @@ def _origins(value: object) -> object:
         return value
     origins = tuple(value.split())
     for origin in origins:
-        # "*" is none either: this is a list of those who may, not of all.
+        # "*" is refused, too: the list names who may.
         if not _ORIGIN.fullmatch(origin):
             raise ValueError(f"{origin} is no origin, such as https://bank.example")
     return origins
@@ -137,7 +137,7 @@ class CommonSettings(LogSettings):
 
     redis_url: str = Field(
         default="redis://127.0.0.1:6379/0",
-        description="Hand-over stream, cache and rate-limit counters; redis:// or unix://.",
+        description="Decision stream, cache and rate-limit counts; redis:// or unix://.",
     )
     api_keys: ApiKeys = Field(
         default=(),
@@ -148,7 +148,7 @@ class CommonSettings(LogSettings):
     )
     rate_limit_other: RateLimit = Field(
         default=parse_limits("200/hour;1000/day"),
-        description="Per address, for anonymous callers, where nothing else is said.",
+        description="Per address, for anonymous callers, where no other limit applies.",
     )
     cors_allow_origins: Origins = Field(
         default=(),
@@ -157,5 +157,5 @@ class CommonSettings(LogSettings):
 
     @property
     def all_keys(self) -> tuple[ApiKey, ...]:
-        """The keys that were given, in the environment and in the file."""
+        """The keys of the environment and of the file."""
         return self.api_keys + self.api_keys_file

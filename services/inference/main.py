@@ -8,7 +8,6 @@ from contextlib import asynccontextmanager, suppress
 
 import httpx
 from fastapi import FastAPI, Request
-from fastapi_offline import FastAPIOffline
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
@@ -35,7 +34,7 @@ from shared.observability.tracing import Tracing, start_tracing
 from shared.redis import connect, connect_in_turn
 from shared.settings import read_settings_or_exit
 from shared.version import VERSION
-from shared.web.conventions import NO_TELEMETRY, install_conventions
+from shared.web.conventions import documented_app, install_conventions
 from shared.web.direct import DirectMiddleware
 from shared.web.health import Check, health_router
 
@@ -114,16 +113,7 @@ def create_app(
             await publisher.drain()
             await tracing.close()
 
-    app: FastAPI = FastAPIOffline(
-        title=TITLE,
-        description=DESCRIPTION,
-        version=VERSION,
-        lifespan=lifespan,
-        redoc_url=None,
-        # A redirect would be built from the Host header, and /predict/ is simply no route.
-        redirect_slashes=False,
-        telemetry=NO_TELEMETRY,
-    )
+    app = documented_app(title=TITLE, description=DESCRIPTION, lifespan=lifespan)
     routers = (routes.decisions, routes.models, routes.about)
     for router in routers:
         app.include_router(router)

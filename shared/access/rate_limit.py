@@ -25,7 +25,6 @@ from typing import Any, ClassVar, Final
 from limits import RateLimitItem, parse_many
 from limits.storage import Storage
 from redis.asyncio import Redis
-from redis.exceptions import RedisError
 from slowapi import Limiter
 from slowapi.util import get_remote_address
 
@@ -33,6 +32,7 @@ from shared.contract.errors import ServiceError
 from shared.observability.logs import get_logger
 from shared.observability.metrics import Sample
 from shared.observability.metrics.names import RATE_LIMIT_DEGRADED, RATE_LIMIT_REJECTIONS
+from shared.redis import REDIS_ERRORS
 
 UNLIMITED: Final = "unlimited"
 MAX_WINDOWS: Final = 100_000
@@ -161,7 +161,7 @@ class SharedMemoryStorage(Storage):
         while True:
             try:
                 await self.exchange(redis)
-            except (RedisError, OSError) as error:
+            except REDIS_ERRORS as error:
                 if not self.degraded:
                     _log.warning("rate limits are local only, Redis is away", error=repr(error))
                 self.degraded = True
@@ -185,7 +185,7 @@ class SharedMemoryStorage(Storage):
                 pipeline.eval(_ADD, 1, key, window.unsent, left_ms)
         try:
             answers = await pipeline.execute()
-        except (RedisError, OSError):
+        except REDIS_ERRORS:
             self._changed |= {key: None for key, _, _ in sent if key in self._windows}
             raise
         for (_, window, unsent), (total, left_ms) in zip(sent, answers, strict=True):

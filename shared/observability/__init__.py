@@ -1,1 +1,1 @@
-"""What every process reports: logs, traces, metrics."""
+"""What every process reports about itself: logs, traces, metrics."""

@@ -1,7 +1,7 @@
-"""What the processes say: one event per line, as JSON for programs or in colour for a person.
+"""Logs: one event per line, as JSON for programs or in colour for a person.
 
-Every event has ``time`` (UTC), ``level``, ``logger`` and ``event``, whoever reports it: this
-product, its libraries, Python's own warnings or an exception that nobody caught.
+Every event has ``time`` (UTC), ``level``, ``logger`` and ``event``, whether this product, a
+library, a Python warning or an uncaught exception reports it.
 """
 
 import asyncio
@@ -25,7 +25,7 @@ LogFormat = Literal["json", "console"]
 
 
 class LogSettings(BaseSettings):
-    """How much a process says, and in which form, from environment variables of these names."""
+    """Level and format of a process's log, from environment variables."""
 
     model_config = SettingsConfigDict(frozen=True, extra="ignore")
 
@@ -39,7 +39,7 @@ class LogSettings(BaseSettings):
 def get_logger(name: str) -> BoundLogger:
     """The logger of a module: ``log.warning("what happened", with_which="values")``.
 
-    What happened is the same words each time, so that it can be searched for and counted.
+    The event is a constant text, so that it can be searched for and counted.
     """
     logger: BoundLogger = structlog.wrap_logger(
         logging.getLogger(name),
@@ -52,12 +52,12 @@ def get_logger(name: str) -> BoundLogger:
 
 _GATHER_S: Final = 0.05
 
-# Speaks for Python itself, which has no logger for what it has to say.
+# For what Python itself reports without a logger.
 _log = get_logger("python")
 
 
 class TimeStamp:
-    """Times in UTC as ISO 8601 with milliseconds; each text is made only once in a row."""
+    """Formats times in UTC as ISO 8601 with milliseconds; reuses the text of the same time."""
 
     def __init__(self) -> None:
         self._second = self._millisecond = -1
@@ -77,9 +77,9 @@ class TimeStamp:
 
 
 class LineWriter:
-    """Writes a line at once, or those that can wait for a moment together.
+    """Writes a line at once, or lines that can wait 50 ms together.
 
-    A process that is killed takes with it what waited: the lines of 50 ms at most.
+    A killed process loses the waiting lines.
     """
 
     def __init__(self, stream: TextIO) -> None:
@@ -88,16 +88,16 @@ class LineWriter:
         self._waiting: list[Callable[[], str]] = []
 
     def soon(self, lines: Callable[[], str]) -> None:
-        """Write what ``lines`` makes, whole lines, when it is called within 50 ms.
+        """Call ``lines`` within 50 ms and write the whole lines that it returns.
 
-        For the thread that made this, inside a running event loop.
+        Only in the thread that created this writer, inside a running event loop.
         """
         if not self._waiting:
             asyncio.get_running_loop().call_later(_GATHER_S, self._write_waiting)
         self._waiting.append(lines)
 
     def now(self, line: str) -> None:
-        """Write ``line``, after all that waited; another thread's goes before that."""
+        """Write ``line`` after the waiting lines; from another thread, before them."""
         if get_ident() == self._thread:
             self._write_waiting()
         self._write(f"{line}\n")
@@ -122,7 +122,7 @@ class _Handler(logging.Handler):
 
 
 LogAccess = Callable[[str, str, str, str, int, float, str | None], None]
-"""Takes what ``log_access`` takes, and says it."""
+"""Logs a request; the parameters are those of ``log_access``."""
 
 
 def configure_logging(settings: LogSettings) -> LogAccess:
@@ -132,7 +132,7 @@ def configure_logging(settings: LogSettings) -> LogAccess:
     handler = _Handler(write)
     handler.setFormatter(line_formatter(log_format, colors=sys.stderr.isatty()))
     logging.basicConfig(level=settings.log_level, handlers=[handler], force=True)
-    # Each request to another service would otherwise be a line of its own.
+    # Otherwise each request to another service is a line of its own.
     logging.getLogger("httpx").setLevel(logging.WARNING)
     if not logging.getLogger().isEnabledFor(logging.INFO):
         return silent
@@ -140,10 +140,9 @@ def configure_logging(settings: LogSettings) -> LogAccess:
 
 
 def take_over_output() -> None:
-    """Log also what would go past the log: warnings, and exceptions that nobody catches.
+    """Log also warnings and uncaught exceptions, from the start of a process on.
 
-    For the start of a process, whose output is this log from here on. Settings of the log that
-    cannot be used are left for the process to complain of: until then the defaults hold.
+    Unusable settings of the log are reported by the process later; until then the defaults apply.
     """
     try:
         settings = LogSettings()
@@ -157,7 +156,7 @@ def take_over_output() -> None:
 
 
 def line_formatter(log_format: LogFormat, *, colors: bool = False) -> logging.Formatter:
-    """Makes a line of each event; a traceback is one member of it, without any variable's value."""
+    """Formats an event as a line; a traceback is one member, without any variable's value."""
     if log_format == "json":
         return ProcessorFormatter(
             processors=[
@@ -170,7 +169,7 @@ def line_formatter(log_format: LogFormat, *, colors: bool = False) -> logging.Fo
 
 
 def readable(log: str) -> str:
-    """The lines of a log in JSON as they read on a console; what is no event stays as it is."""
+    """The JSON lines of a log as on a console; a line that is no event is unchanged."""
     console = _console(colors=False)
     return "\n".join(_readable(line, console) for line in log.splitlines())
 
@@ -189,7 +188,7 @@ def _console(*, colors: bool) -> structlog.dev.ConsoleRenderer:
         timestamp_key="time",
         sort_keys=False,
         pad_event_to=0,
-        # The default one shows the variables of each frame, applicants among them.
+        # The default shows the variables of each frame, applicants' data among them.
         exception_formatter=structlog.dev.plain_traceback,
     )
 
@@ -197,10 +196,10 @@ def _console(*, colors: bool) -> structlog.dev.ConsoleRenderer:
 def json_access_log(write: LineWriter) -> LogAccess:
     """The access log as JSON on ``write``.
 
-    Built by hand, at 0.9 us a line where structlog takes 22: it is on every request's path, where
-    a request is only noted down. No value can need escaping: the id, the client's name and the
-    method (the parser knows a few dozen) are plain characters by their own rules, and the route is
-    a template of this code.
+    Formatted by hand, at 0.9 us a line where structlog takes 22, because every request pays for
+    it; a request is only appended to a list. No value can need escaping: the id, the client's name
+    and the method (the parser knows a few dozen) are plain characters by their own rules, and the
+    route is a template of this code.
     """
     stamp = TimeStamp()
     requests: list[tuple[float, str, str, str, str, int, float, str | None]] = []
@@ -248,10 +247,10 @@ def log_access(
     duration_s: float,
     prediction_id: str | None,
 ) -> None:
-    """The access log by way of structlog, in whichever form the log has.
+    """Log a request with structlog, in the format of the log.
 
-    ``route`` is a template, for a path may name a loan; ``prediction_id`` is that of the decision
-    that the request was answered with, if it was.
+    ``route`` is a template, because a path may name a loan; ``prediction_id`` is that of the
+    decision in the answer, if there is one.
     """
     decided = {} if prediction_id is None else {"prediction_id": prediction_id}
     _access.info(
@@ -267,11 +266,11 @@ def log_access(
 
 
 def silent(*_: object) -> None:
-    """Access log that says nothing."""
+    """An access log that logs nothing."""
 
 
 def _standard_members() -> Callable[[Any, str, MutableMapping[str, Any]], dict[str, Any]]:
-    """Puts first what every event has; the rest are the event's own."""
+    """Puts the members that every event has first."""
     stamp = TimeStamp()
 
     def processor(_: Any, __: str, event: MutableMapping[str, Any]) -> dict[str, Any]:
@@ -297,7 +296,10 @@ def _on_warning(
     line: str | None = None,  # noqa: ARG001
 ) -> None:
     _log.warning(
-        "warned", category=category.__name__, message=str(message), at=f"{filename}:{lineno}"
+        "Python warning",
+        category=category.__name__,
+        message=str(message),
+        at=f"{filename}:{lineno}",
     )
 
 

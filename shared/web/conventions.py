@@ -1,7 +1,8 @@
 """What every web service does alike: problem documents, request ids, access log."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from http import HTTPStatus
 from secrets import token_hex
 from time import perf_counter
@@ -10,6 +11,7 @@ from typing import Any, Final
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.telemetry import TelemetryConfig
+from fastapi_offline import FastAPIOffline
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic_core import to_json
@@ -24,6 +26,7 @@ from shared.observability.logs import LogAccess, get_logger
 from shared.observability.metrics import PATH as METRICS_PATH
 from shared.observability.metrics import UNKNOWN_ROUTE, Metrics
 from shared.observability.tracing import NO_TRACING, Tracing
+from shared.version import VERSION
 from shared.web.headers import NO_STORE, HeadersForPath, allow_origins, security_headers
 from shared.web.tracing import TracingMiddleware
 
@@ -185,6 +188,23 @@ def _allowed_methods(request: Request) -> str | None:
         return None
     methods = [method.upper() for method in documented[template]]
     return ", ".join([*methods, *(["HEAD"] if "GET" in methods else []), "OPTIONS"])
+
+
+def documented_app(
+    *, title: str, description: str, lifespan: Callable[[FastAPI], AbstractAsyncContextManager[Any]]
+) -> FastAPI:
+    """An app with its documentation at /docs, which loads nothing from other hosts."""
+    app: FastAPI = FastAPIOffline(
+        title=title,
+        description=description,
+        version=VERSION,
+        lifespan=lifespan,
+        redoc_url=None,
+        # A redirect would be built from the Host header, and /predict/ is simply no route.
+        redirect_slashes=False,
+        telemetry=NO_TELEMETRY,
+    )
+    return app
 
 
 def install_conventions(

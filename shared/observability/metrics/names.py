@@ -45,7 +45,7 @@ BUILD_INFO: Final = Gauge(
     "1. service: inference, history, consumer or dashboard; version: of the product.",
     ("service", "version"),
 )
-# These are prometheus-client's own, where the system has /proc.
+# prometheus-client reads these where the system has /proc.
 PROCESS_CPU: Final = Counter(
     "process_cpu_seconds_total", "Total user and system CPU time spent in seconds."
 )
@@ -82,40 +82,37 @@ HTTP_REQUEST_DURATION: Final = Histogram(
 
 RATE_LIMIT_REJECTIONS: Final = Counter(
     "rate_limit_rejections_total",
-    "Requests refused because their caller was over a limit. bucket: key for clients with limits of"
+    "Requests refused because their caller was over a limit. bucket: key for callers with limits of"
     " their own; predict, benchmark or other for anonymous callers.",
     ("bucket",),
 )
 RATE_LIMIT_DEGRADED: Final = Gauge(
     "rate_limit_degraded",
-    "1 while limits are counted by this process alone, for Redis is away; else 0.",
+    "1 while this process counts limits alone, because Redis is away; else 0.",
 )
 
 # --- Inference: decisions -------------------------------------------------------------------------
 
 DECISIONS: Final = Counter(
     "decisions_total",
-    "Decisions that were recorded, and so may be answered. version: of the bundle; outcome:"
-    " approved or rejected.",
+    "Recorded decisions. version: of the bundle; outcome: approved or rejected.",
     ("model", "version", "outcome"),
 )
 APPROVAL_PROBABILITY: Final = Histogram(
     "decision_approval_probability",
-    "The probability of approval in each of these decisions. version: of the bundle.",
+    "Probability of approval of recorded decisions. version: of the bundle.",
     ("model", "version"),
     bounds=tuple(tenths / 10 for tenths in range(1, 11)),
 )
 IMPUTED_INPUTS: Final = Counter(
     "decision_imputed_inputs_total",
-    "Values that these decisions had to do without. input: a scored field of the application.",
+    "Missing values in recorded decisions. input: a scored field of the application.",
     ("input",),
 )
-WARNINGS: Final = Counter(
-    "decision_warnings_total", "Warnings that these decisions were answered with."
-)
+WARNINGS: Final = Counter("decision_warnings_total", "Warnings in recorded decisions.")
 DECISION_STAGE: Final = Histogram(
     "decision_stage_seconds",
-    "Where the time of these decisions went. stage: validate (from the body to an application),"
+    "Time of each stage of a recorded decision. stage: validate (from the body to an application),"
     " model (to the decision's JSON), publish (until it was recorded).",
     ("stage",),
     bounds=(
@@ -125,57 +122,57 @@ DECISION_STAGE: Final = Histogram(
 )
 BUNDLE_INFO: Final = Gauge(
     "bundle_info",
-    "1. version: of the served bundle; champion: the model that decides when none is named.",
+    "1. version: of the served bundle; champion: the model that decides if none is named.",
     ("version", "champion"),
 )
 
 # --- Inference: the hand-over ---------------------------------------------------------------------
 
-PUBLISH_DECISIONS: Final = Counter("publish_decisions_total", "Decisions handed over.")
+PUBLISH_DECISIONS: Final = Counter("publish_decisions_total", "Decisions published.")
 PUBLISH_GROUP: Final = Histogram(
     "publish_group_decisions",
-    "Decisions in each group that was sent, recorded or not; larger groups tell of load.",
+    "Decisions in each published group, recorded or not; groups grow with load.",
     bounds=(1, 2, 4, 8, 16, 32, 64),
 )
 PUBLISH_FALLBACKS: Final = Counter(
-    "publish_fallback_decisions_total", "Decisions handed over by HTTP."
+    "publish_fallback_decisions_total", "Decisions published by HTTP."
 )
 PUBLISH_REFUSED: Final = Counter(
-    "publish_refused_decisions_total", "Decisions not given, for none could be recorded."
+    "publish_refused_decisions_total", "Decisions refused because they could not be recorded."
 )
 PUBLISH_FAILURES: Final = Counter(
     "publish_failures_total",
-    "Groups that a sink did not take. sink: stream (Redis) or http (the history service).",
+    "Groups that a sink failed to take. sink: stream (Redis) or http (the history service).",
     ("sink",),
 )
 IDEMPOTENCY_REPLAYS: Final = Counter(
-    "idempotency_replays_total", "Requests answered with the answer given before."
+    "idempotency_replays_total", "Repeated requests that got the first answer again."
 )
 IDEMPOTENCY_UNPROTECTED: Final = Counter(
     "idempotency_unprotected_decisions_total",
-    "Decisions on named requests that Redis was not asked about or does not remember.",
+    "Decisions with an Idempotency-Key that were made without Redis, or not remembered there.",
 )
 
 # --- History: the stream, asked of Redis ----------------------------------------------------------
-# A server that does not answer has no figures but that it is down.
+# A server that does not answer has no metrics except that it is down.
 
-STREAM_UP: Final = Gauge("stream_up", "1 if Redis told of the stream, else 0.")
+STREAM_UP: Final = Gauge("stream_up", "1 if Redis answered, else 0.")
 STREAM_ENTRIES: Final = Gauge(
-    "stream_entries", "Entries not stored yet, each a group of decisions that came together."
+    "stream_entries", "Entries not stored yet, each a group of decisions published together."
 )
 STREAM_LAG: Final = Gauge("stream_lag_entries", "Entries that no consumer has read yet.")
 STREAM_PENDING: Final = Gauge(
-    "stream_pending_entries", "Entries that a consumer has read and not finished yet."
+    "stream_pending_entries", "Entries that a consumer has read and not acknowledged yet."
 )
 STREAM_OLDEST_PENDING: Final = Gauge(
     "stream_oldest_pending_seconds",
-    "How long ago the oldest entry came that was read and is not finished; 0 without any.",
+    "Age of the oldest entry that is read and not acknowledged; 0 without any.",
 )
 STREAM_DEAD_LETTERS: Final = Gauge(
-    "stream_dead_letters", "Events that cannot be stored and were put aside."
+    "stream_dead_letters", "Events that cannot be stored and were moved to the dead letters."
 )
 STREAM_CONSUMERS: Final = Gauge(
-    "stream_consumers", "Consumers that have read the stream within the last 20 seconds or so."
+    "stream_consumers", "Consumers that have read the stream within about 20 seconds."
 )
 REDIS_MEMORY: Final = Gauge("redis_memory_bytes", "Memory that Redis uses.")
 REDIS_MAX_MEMORY: Final = Gauge(
@@ -186,11 +183,11 @@ REDIS_MAX_MEMORY: Final = Gauge(
 
 CACHE_HITS: Final = Counter("cache_hits_total", "Answers that came from the cache.")
 CACHE_MISSES: Final = Counter(
-    "cache_misses_total", "Answers that were computed, also for several who asked at once."
+    "cache_misses_total", "Answers that were computed, once for simultaneous requests."
 )
 CACHE_FAILURES: Final = Counter(
     "cache_failures_total",
-    "How often Redis did not serve the cache, which then rests for a second.",
+    "Failures of Redis to serve the cache, which then pauses for a second.",
 )
 DATABASE_UP: Final = Gauge("database_up", "1 if PostgreSQL answered, else 0.")
 DATABASE_POOL: Final = Gauge(
@@ -208,22 +205,22 @@ RETENTION_ERASED: Final = Counter(
 )
 RETENTION_FAILURES: Final = Counter(
     "history_retention_failures_total",
-    "Attempts to erase old decisions that a failing server cut off.",
+    "Attempts to erase old decisions that a failing server interrupted.",
 )
 
 # --- Consumer -------------------------------------------------------------------------------------
 
 CONSUMER_ROWS: Final = Counter(
-    "consumer_rows_total", "Decisions stored; one that was stored before does not count."
+    "consumer_rows_total", "Decisions stored, each counted once however often it was delivered."
 )
 CONSUMER_BATCH: Final = Histogram(
     "consumer_batch_rows",
-    "Decisions in each transaction that was committed.",
+    "Decisions in each committed transaction.",
     bounds=(1, 2, 5, 10, 20, 50, 100, 200, 500, 1000),
 )
 CONSUMER_COMMIT: Final = Histogram(
     "consumer_commit_seconds",
-    "Time of each transaction, from asking for a connection to its commit.",
+    "Time of each transaction, from the request for a connection to the commit.",
     bounds=(
         *(0.001, 0.002, 0.003, 0.005, 0.007, 0.01, 0.02, 0.03, 0.05, 0.07, 0.1, 0.2, 0.3, 0.5),
         *(1.0, 2.0, 5.0, 10.0, 30.0),
@@ -231,20 +228,21 @@ CONSUMER_COMMIT: Final = Histogram(
 )
 CONSUMER_DATABASE_FAILURES: Final = Counter(
     "consumer_database_failures_total",
-    "Transactions that failed. reason: disk_full; connections (none to be had, or it broke);"
-    " refused (the values themselves, so that the event is dealt with alone); other.",
+    "Failed transactions. reason: disk_full; connections (none available, or it broke); refused"
+    " (the values, so that each event is then stored alone); other.",
     ("reason",),
 )
 CONSUMER_DEAD_LETTERS: Final = Counter(
-    "consumer_dead_letters_total", "Events that cannot be stored and were put aside."
+    "consumer_dead_letters_total",
+    "Events that cannot be stored and were moved to the dead letters.",
 )
 CONSUMER_TAKEN_OVER: Final = Counter(
     "consumer_taken_over_entries_total",
-    "Entries taken over, for whoever read them did not finish them.",
+    "Entries taken over from a consumer that did not acknowledge them.",
 )
 CONSUMER_LAST_COMMIT: Final = Gauge(
     "consumer_last_commit_timestamp_seconds",
-    "When a transaction was committed last, in seconds since the epoch; 0 if none was yet.",
+    "Time of the last commit, in seconds since the epoch; 0 before the first.",
 )
 
 # --- Who exports what -----------------------------------------------------------------------------

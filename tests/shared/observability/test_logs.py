@@ -267,7 +267,7 @@ def test_what_nobody_logs_is_logged_all_the_same(settings: dict[str, str]) -> No
     assert done.returncode == 1
     events = _lines(done.stderr)
     assert [(event["level"], event["event"]) for event in events] == [
-        ("warning", "warned"),
+        ("warning", "Python warning"),
         ("error", "exception ignored"),
         ("critical", "uncaught exception"),
         ("critical", "uncaught exception"),
