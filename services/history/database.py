@@ -3,15 +3,17 @@
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from enum import IntEnum
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
-from sqlalchemy import func, select, text
+import asyncpg
+from sqlalchemy import Dialect, event, func, select, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from services.history.errors import StoreUnavailable
 from services.history.settings import HistorySettings
+from shared.observability.logs import get_logger
 
 DATABASE_ERRORS: Final = (DBAPIError, PoolTimeout, OSError)
 """What a statement may raise; a refused connection and a timeout are plain ``OSError``."""
@@ -29,6 +31,19 @@ _CONNECTION_CLASSES: Final = ("08", "57P")
 """Prefixes of the SQLSTATE of a connection that the server refused or closed."""
 
 FailureReason = Literal["disk_full", "connections", "refused", "other"]
+
+
+_UNPREPARED: Final[dict[str, Any]] = {
+    "statement_cache_size": 0,
+    "prepared_statement_cache_size": 0,
+    "prepared_statement_name_func": lambda: "",
+}
+
+# The selectivity of a filter depends on its value by orders of magnitude, so each query is planned
+# with its values. Compiling these short queries does not pay.
+_SESSION: Final = "SET plan_cache_mode = force_custom_plan; SET jit = off"
+
+_log = get_logger(__name__)
 
 
 class Unstorable(Exception):
@@ -57,7 +72,7 @@ def open_engine(
     caller that repeats failed statements can do without the ping.
     """
     connect_timeout_s = settings.database_connect_timeout_s
-    return create_async_engine(
+    engine = create_async_engine(
         settings.database_url,
         pool_size=pool_size,
         max_overflow=0,
@@ -68,15 +83,53 @@ def open_engine(
         connect_args={
             "timeout": connect_timeout_s,
             "command_timeout": settings.database_command_timeout_s,
-            "server_settings": {
-                "application_name": name,
-                # The selectivity of a filter depends on its value by orders of magnitude, so each
-                # query is planned with its values. Compiling these short queries does not pay.
-                "plan_cache_mode": "force_custom_plan",
-                "jit": "off",
-            },
+            "server_settings": {"application_name": name},
         },
     )
+    adapt_to_poolers(engine)
+    return engine
+
+
+def adapt_to_poolers(engine: AsyncEngine) -> None:
+    """Make ``engine`` work behind a pooler that gives each transaction another session.
+
+    A prepared statement belongs to one session, and a pooler refuses most parameters at the start
+    of a connection. So each new connection finds out whether it is one to the server itself: the
+    process that answers is then the one that accepted it. If so, statements are prepared once and
+    the session gets its parameters; otherwise each statement is prepared anew, without a name, in
+    the same transaction as it is executed, which poolers keep together.
+    """
+    pooled = False
+
+    def connect(
+        dialect: Dialect, _record: object, arguments: list[Any], options: dict[str, Any]
+    ) -> Any:
+        nonlocal pooled
+        if not pooled:
+            opened: Any = dialect.connect(*arguments, **options)
+            try:
+                pooled = not opened.run_async(_set_up_session)
+            except BaseException as error:
+                opened.terminate()
+                if isinstance(error, asyncpg.PostgresError | asyncpg.InterfaceError):
+                    raise dialect.loaded_dbapi.OperationalError(str(error)) from error
+                raise
+            if not pooled:
+                return opened
+            opened.close()
+            _log.info("the database is behind a pooler: statements are not kept prepared")
+        return dialect.connect(*arguments, **options, **_UNPREPARED)
+
+    event.listen(engine.sync_engine, "do_connect", connect)
+
+
+async def _set_up_session(driver: asyncpg.Connection) -> bool:
+    """Set the session's parameters, and return True; False if a pooler lends out sessions."""
+    process = await (await driver.prepare("SELECT pg_backend_pid()", name="")).fetchval()
+    if process != driver.get_server_pid():
+        return False
+    await driver.execute(_SESSION)
+    return True
 
 
 def is_data_error(error: BaseException) -> bool:

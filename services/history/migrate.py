@@ -10,7 +10,7 @@ from alembic.config import Config
 from sqlalchemy import URL, Connection, NullPool, func, select
 from sqlalchemy.ext.asyncio import create_async_engine
 
-from services.history.database import DATABASE_ERRORS, AdvisoryLock
+from services.history.database import DATABASE_ERRORS, AdvisoryLock, adapt_to_poolers
 from services.history.settings import HistorySettings
 from shared.observability.logs import get_logger, take_over_output
 from shared.settings import read_settings_or_exit
@@ -26,6 +26,7 @@ async def migrate(url: URL) -> None:
     Raises whatever the database or the driver raises; nothing is changed then.
     """
     engine = create_async_engine(url, poolclass=NullPool)
+    adapt_to_poolers(engine)
     try:
         async with engine.begin() as connection:
             await connection.execute(select(func.pg_advisory_xact_lock(AdvisoryLock.MIGRATION)))
