@@ -38,15 +38,30 @@ _SERVERS = ["uvicorn", "uvloop", "httptools"]
 
 
 @pytest.mark.parametrize(
-    ("service", "packages"),
+    ("service", "packages", "rooms", "top"),
     [
-        ("inference", ["onnxruntime", "numpy", "opentelemetry.sdk"]),
-        ("history", ["sqlalchemy", "asyncpg", "alembic", "opentelemetry.sdk"]),
-        ("dashboard", ["nicegui"]),
+        (
+            "inference",
+            ["onnxruntime", "numpy", "opentelemetry.sdk"],
+            ["inference", "scoring"],
+            ["services", "shared"],
+        ),
+        (
+            "history",
+            ["sqlalchemy", "asyncpg", "alembic", "opentelemetry.sdk"],
+            ["history"],
+            ["services", "shared"],
+        ),
+        (
+            "dashboard",
+            ["nicegui"],
+            ["dashboard"],
+            ["loan_predictor_client", "services", "shared"],
+        ),
     ],
 )
 def test_image_holds_its_own_part_only_and_needs_no_privilege(
-    service: str, packages: list[str], notes: list[str]
+    service: str, packages: list[str], rooms: list[str], top: list[str], notes: list[str]
 ) -> None:
     """Checked inside, on a read-only file system, as its own user, without any capability."""
     image = f"loan-predictor-{service}"
@@ -55,8 +70,8 @@ def test_image_holds_its_own_part_only_and_needs_no_privilege(
     found = json.loads(output_of(*command, image, "python", "-c", _INSIDE))
     assert found == {
         "packages": packages + _SERVERS,
-        "services": [service],
-        "top": ["services", "shared"],
+        "services": rooms,
+        "top": top,
         "uid": 10001,
         "capabilities": "0" * 16,
         "writable": False,
