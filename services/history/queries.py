@@ -116,11 +116,14 @@ def _conditions(filters: Filters) -> list[ColumnElement[bool]]:
         conditions.append(table.prediction == filters.prediction)
     if filters.model is not None:
         conditions.append(table.model == filters.model)
-    # The id begins with the time of the decision, so its index serves ranges of time too.
+    # The id begins with the decision's milliseconds, so its index finds a range of time. One more
+    # at either end leaves the exact comparison to ``decided_at``.
     if filters.since is not None:
-        conditions.append(table.id >= first_uuid7_at(filters.since))
+        first = first_uuid7_at(filters.since, later_ms=-1)
+        conditions += [table.id >= first, table.decided_at >= filters.since]
     if filters.until is not None:
-        conditions.append(table.id < first_uuid7_at(filters.until))
+        end = first_uuid7_at(filters.until, later_ms=1)
+        conditions += [table.id < end, table.decided_at < filters.until]
     # The thousandths add nothing but their index, which finds what few rows have.
     if filters.min_confidence is not None:
         lowest = int(filters.min_confidence * 1000)

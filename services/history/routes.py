@@ -14,6 +14,7 @@ from services.history.deps import (
     Resources,
     cached_response,
     refuse_parameters,
+    refuse_repeated_parameters,
     resources_of,
 )
 from services.history.erasure import erase_decision, erase_loan
@@ -35,7 +36,6 @@ from services.history.schemas import (
     encode_cursor,
 )
 from shared.access.middleware import caller_of, needs, require
-from shared.contract.errors import Fault, InvalidInput
 from shared.contract.events import INTERNAL_PREDICTIONS_PATH
 from shared.version import VERSION
 from shared.web.conventions import problem_docs
@@ -64,8 +64,10 @@ _EVENT_LINES: Final = {
     "description": "PredictionRecorded events, one JSON object per line.",
 }
 
-records = APIRouter(tags=["history"], dependencies=[Depends(require("history:read"))])
-erasure = APIRouter(tags=["erasure"], dependencies=[Depends(require("history:erase"))])
+_ONCE: Final = Depends(refuse_repeated_parameters)
+
+records = APIRouter(tags=["history"], dependencies=[Depends(require("history:read")), _ONCE])
+erasure = APIRouter(tags=["erasure"], dependencies=[Depends(require("history:erase")), _ONCE])
 reports = APIRouter(tags=["statistics"], route_class=DirectRoute)
 about = APIRouter(tags=["about"])
 internal = APIRouter(tags=["internal"], route_class=DirectRoute)
@@ -194,8 +196,6 @@ async def erase_records(request: Request, query: Annotated[ErasureQuery, Query()
     Needs the scope `history:erase`. All of them or, if it fails, none; 0 if none is recorded. A
     decision still on its way to the record is not counted and not erased: ask again shortly.
     """
-    if len(request.query_params.multi_items()) > 1:
-        raise InvalidInput([Fault(field="loan_id", message="was given twice; name one at a time")])
     done = await erase_loan(
         resources_of(request.scope).stores, query.loan_id, actor=caller_of(request.scope).name
     )

@@ -9,6 +9,7 @@ from uuid import UUID
 from zlib import crc32
 
 from pydantic import (
+    AfterValidator,
     AwareDatetime,
     BaseModel,
     BeforeValidator,
@@ -78,7 +79,19 @@ def _written_as(pattern: str, kind: str) -> BeforeValidator:
     return BeforeValidator(check)
 
 
-# NaN is let through, to be refused for what it is.
+_FIRST_MOMENT = datetime.datetime.min.replace(tzinfo=datetime.UTC)
+_LAST_MOMENT = datetime.datetime.max.replace(tzinfo=datetime.UTC)
+
+
+def _in_utc(moment: datetime.datetime) -> datetime.datetime:
+    """``moment`` in UTC; the first or last one of UTC if it lies before or after all of them."""
+    try:
+        return moment.astimezone(datetime.UTC)
+    except OverflowError:
+        return _FIRST_MOMENT if moment.year == 1 else _LAST_MOMENT
+
+
+# NaN passes here, to be refused as a number out of range.
 _Confidence = Annotated[
     float,
     Field(ge=0, le=1),
@@ -92,6 +105,7 @@ _Moment = Annotated[
         r"\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(?:\.\d+)?(?:[Zz]|[+-]\d\d:\d\d)?",
         "a datetime such as 2026-01-31T12:00:00Z",
     ),
+    AfterValidator(_in_utc),
 ]
 
 

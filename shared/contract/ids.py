@@ -42,10 +42,10 @@ def is_uuid7(identifier: UUID) -> bool:
     return identifier.int & _VERSION_AND_VARIANT == _VERSION_7 | _VARIANT
 
 
-def first_uuid7_at(moment: datetime) -> UUID:
-    """The lowest UUID of version 7 made at ``moment`` or later, to the millisecond."""
-    milliseconds = max(0, min((moment - _EPOCH) // _MILLISECOND, _TIME_LIMIT - 1))
-    return UUID(int=milliseconds << _TIME_SHIFT)
+def first_uuid7_at(moment: datetime, *, later_ms: int = 0) -> UUID:
+    """The lowest UUID of version 7 made ``later_ms`` after the millisecond of ``moment``."""
+    milliseconds = (moment - _EPOCH) // _MILLISECOND + later_ms
+    return UUID(int=max(0, min(milliseconds, _TIME_LIMIT - 1)) << _TIME_SHIFT)
 
 
 def uuid7_from(moment: datetime, other: UUID) -> UUID:

@@ -3,8 +3,9 @@
 import csv
 import io
 import json
+import random
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import uuid4
 
@@ -20,7 +21,7 @@ from shared.contract.events import PredictionRecorded
 from tests import keys
 from tests.harness import HOST, free_port
 from tests.history.conftest import STORED_EVENTS, quick_settings
-from tests.history.events import MODELS, random_events, row_of, with_loan_id
+from tests.history.events import MODELS, random_event, random_events, row_of, with_loan_id
 from tests.history.storage import store_all
 from tests.serving import served
 
@@ -115,6 +116,63 @@ async def test_since_is_inclusive_and_until_is_not(
     zone = {"since": since.isoformat(), "until": until.isoformat().replace("+00:00", "Z")}
     assert ids(await all_pages(client, limit=100, **zone)) == expected
     assert await all_pages(client, since=since.isoformat(), until=since.isoformat()) == []
+
+
+async def test_since_and_until_are_exact_to_the_microsecond(
+    client: httpx.AsyncClient, engine: AsyncEngine
+) -> None:
+    """Decisions of one millisecond, and those at either end of it, are told apart."""
+    start = datetime(2026, 3, 1, 12, 0, 0, 123_000, UTC)
+    rng = random.Random(39)  # noqa: S311 - test data, not a secret
+    events = [
+        random_event(rng, decided_at=start + timedelta(microseconds=offset))
+        for offset in (-1, 0, 1, 499, 500, 501, 999, 1000)
+    ]
+    await store_all(engine, events)
+    for since in events:
+        for until in events:
+            low, high = since.decision.timestamp, until.decision.timestamp
+            if low > high:
+                continue
+            zone = {"since": low.isoformat(), "until": high.isoformat()}
+            found = await all_pages(client, limit=100, **zone)
+            expected = ids_where(events, lambda e: low <= e.decision.timestamp < high)  # noqa: B023 - called here
+            assert sorted(ids(found)) == sorted(expected), zone
+
+
+@pytest.mark.parametrize(
+    ("since", "until"),
+    [
+        ("0001-01-01T00:00:00+14:00", "9999-12-31T23:59:59.999999-14:00"),
+        ("0001-01-01T00:00:00Z", "9999-12-31T23:59:59.999999Z"),
+    ],
+)
+async def test_time_beyond_all_dates_of_utc_bounds_nothing(
+    client: httpx.AsyncClient, events: list[PredictionRecorded], since: str, until: str
+) -> None:
+    """The earliest and the latest time that can be written include every decision."""
+    found = await all_pages(client, limit=100, since=since, until=until)
+    assert len(found) == len(events)
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/history?prediction=Rejected&prediction=Approved",
+        "/history?limit=5&limit=5",
+        "/history/export?model=random_forest&format=csv&model=logistic_regression",
+        "/history?loan_id=A&loan_id=B",
+    ],
+)
+async def test_repeated_parameter_is_refused(client: httpx.AsyncClient, path: str) -> None:
+    """Which of its values would count is anybody's guess, so neither is answered nor cached."""
+    methods = ("GET", "DELETE") if path.startswith("/history?loan_id") else ("GET",)
+    for method in methods:
+        response = await client.request(method, path)
+        assert response.status_code == 400
+        [fault] = response.json()["validation_errors"]
+        assert path.count(f"{fault['field']}=") == 2
+        assert "more than once" in fault["message"]
 
 
 @pytest.mark.parametrize(
