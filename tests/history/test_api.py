@@ -7,7 +7,7 @@ import random
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import httpx
 import pytest
@@ -226,7 +226,7 @@ async def test_altered_cursor_is_refused(
         assert response.status_code == 400, altered
 
 
-@pytest.mark.parametrize("path", ["/statistics", "/analytics", f"/history/{uuid4()}", "/"])
+@pytest.mark.parametrize("path", ["/statistics", "/analytics", f"/history/{UUID(int=1)}", "/"])
 async def test_route_without_parameters_refuses_them(client: httpx.AsyncClient, path: str) -> None:
     """A parameter that would do nothing is named instead of ignored."""
     response = await client.get(f"{path}?since=2026")
