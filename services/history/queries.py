@@ -30,12 +30,11 @@ async def read_page(
     before: UUID | None,
     limit: int,
 ) -> Sequence[AnyRow]:
-    """Up to ``limit`` rows of ``predictions`` that pass the filters, the newest first.
+    """Up to ``limit`` rows of ``predictions`` that match the filters, the newest first.
 
-    Erased rows are left out, and so is what was decided before ``since``: retention has erased
-    that or is about to, and a search does not end in walking past all of it. The page begins
-    after the row ``before``, found through the primary key, so the ten thousandth page costs what
-    the first does.
+    Erased rows are left out, and so are decisions made before ``since``: retention has erased them
+    or soon will, and a search need not walk past them. The page begins after the row ``before``,
+    found through the primary key, so the ten thousandth page costs what the first does.
     """
     statement = select(predictions).where(predictions.c.erased_at.is_(None), *_conditions(filters))
     if since is not None:
@@ -47,15 +46,15 @@ async def read_page(
 
 
 async def read_one(connection: AsyncConnection, prediction_id: UUID) -> AnyRow | None:
-    """The row of one decision, be it erased."""
+    """The row of one decision, erased or not."""
     statement = select(predictions).where(is_decision(prediction_id))
     return (await connection.execute(statement)).one_or_none()
 
 
 def is_decision(prediction_id: UUID) -> ColumnElement[bool]:
-    """The condition that holds for the row of the decision ``prediction_id`` alone.
+    """The condition for the row of the decision ``prediction_id``.
 
-    A key that was made from a derived id is no decision's id.
+    A key made from a derived id is not the id of a decision.
     """
     table = predictions.c
     if is_uuid7(prediction_id):
@@ -124,7 +123,7 @@ def _conditions(filters: Filters) -> list[ColumnElement[bool]]:
     if filters.until is not None:
         end = first_uuid7_at(filters.until, later_ms=1)
         conditions += [table.id < end, table.decided_at < filters.until]
-    # The thousandths add nothing but their index, which finds what few rows have.
+    # The condition on thousandths is implied; it lets their index find rare values.
     if filters.min_confidence is not None:
         lowest = int(filters.min_confidence * 1000)
         conditions += [table.confidence >= filters.min_confidence, lowest <= CONFIDENCE_PER_MILLE]

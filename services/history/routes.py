@@ -1,4 +1,4 @@
-"""The HTTP face of the service: parse, one call, answer."""
+"""The routes of the history service: each parses, makes one call and answers."""
 
 from collections.abc import AsyncIterator
 from typing import Annotated, Any, Final
@@ -43,7 +43,7 @@ from shared.web.direct import NDJSON, DirectRoute, read_body
 from shared.web.performance import Performance, performance_of
 
 MAX_GROUP_BYTES: Final = 4 * 1024 * 1024
-"""The largest group of events that the inference service hands over by HTTP is well below."""
+"""Well above the largest group of events that inference publishes by HTTP."""
 _CACHED: Final[dict[int | str, dict[str, Any]]] = {
     200: {
         "headers": {
@@ -80,7 +80,7 @@ async def list_history(request: Request, query: Annotated[PageQuery, Query()]) -
 
     async def compute() -> bytes:
         async with connection(resources.engine) as opened:
-            # One row more than asked for tells whether there is a next page.
+            # One more row than requested shows whether there is a next page.
             rows = await queries.read_page(
                 opened,
                 query,
@@ -117,7 +117,7 @@ async def export_history(
         query.format,
         since=kept_since(resources.settings.retention_days),
     )
-    # The first piece is awaited here, so that an unreachable database is still a proper answer.
+    # The first piece is awaited here, so that an outage of the database still gets a 503.
     first = await anext(pieces)
 
     async def all_pieces() -> AsyncIterator[bytes]:
@@ -139,9 +139,9 @@ async def export_history(
     openapi_extra=_READS,
 )
 async def get_record(request: Request, prediction_id: UUID) -> Response:
-    """Give back one decision as it was answered, with who asked and when it was stored.
+    """Return one decision as it was answered, with its caller and the time it was stored.
 
-    410 says that it was recorded and has been erased, and when.
+    410 reports that its values have been erased, and when.
     """
     refuse_parameters(request)
     resources = resources_of(request.scope)
@@ -165,7 +165,7 @@ async def get_record(request: Request, prediction_id: UUID) -> Response:
 
 @erasure.delete("/history/export", include_in_schema=False)
 async def erase_export() -> Response:
-    """Refuse: the word is no decision's id."""
+    """Refuse to delete the export, which is not a decision."""
     raise HTTPException(405)
 
 
@@ -178,9 +178,9 @@ async def erase_export() -> Response:
 async def erase_record(request: Request, prediction_id: UUID) -> Response:
     """Erase the applicant's values from one decision; needs the scope `history:erase`.
 
-    The decision's time and outcome stay, and so do the statistics. Once answered, nobody is shown
-    the values again. Erasing again is harmless. 404 also for a decision still on its way to the
-    record: ask again shortly.
+    The decision's time and outcome stay, and so do the statistics. Once this is answered, no
+    request returns the values. Erasing again is harmless. A decision that is not stored yet is a
+    404, too: retry shortly.
     """
     refuse_parameters(request)
     done = await erase_decision(
@@ -193,8 +193,8 @@ async def erase_record(request: Request, prediction_id: UUID) -> Response:
 async def erase_records(request: Request, query: Annotated[ErasureQuery, Query()]) -> Response:
     """Erase the applicant's values from every decision about one application.
 
-    Needs the scope `history:erase`. All of them or, if it fails, none; 0 if none is recorded. A
-    decision still on its way to the record is not counted and not erased: ask again shortly.
+    Needs the scope `history:erase`. It erases all of them or, if it fails, none; 0 if none is
+    recorded. A decision that is not stored yet is neither counted nor erased: retry shortly.
     """
     done = await erase_loan(
         resources_of(request.scope).stores, query.loan_id, actor=caller_of(request.scope).name
@@ -209,7 +209,7 @@ async def erase_records(request: Request, query: Annotated[ErasureQuery, Query()
     openapi_extra=_READS,
 )
 async def statistics(request: Request) -> Response:
-    """Tell how all recorded decisions came out, overall and by model."""
+    """Return the outcomes of all recorded decisions, overall and by model."""
     caller_of(request.scope).require("history:read")
     refuse_parameters(request)
     resources = resources_of(request.scope)
@@ -230,7 +230,7 @@ async def statistics(request: Request) -> Response:
     openapi_extra=_READS,
 )
 async def analytics(request: Request) -> Response:
-    """Tell how decisions came out over time, by confidence and by applicant."""
+    """Return the outcomes of decisions over time, by confidence and by applicant."""
     caller_of(request.scope).require("history:read")
     refuse_parameters(request)
     resources = resources_of(request.scope)
@@ -251,7 +251,7 @@ async def analytics(request: Request) -> Response:
     openapi_extra=_READS,
 )
 async def performance(request: Request) -> Response:
-    """Tell how fast each route answers, and how often from the cache; needs `history:read`."""
+    """Return each route's latency and the cache's hit rate; needs `history:read`."""
     caller_of(request.scope).require("history:read")
     refuse_parameters(request)
     samples = resources_of(request.scope).metrics.samples()
@@ -260,7 +260,7 @@ async def performance(request: Request) -> Response:
 
 @about.get("/", response_model=About, responses=problem_docs(400, 401, 429))
 async def root(request: Request) -> Response:
-    """Say what this is and where everything else is."""
+    """Describe the service and link to its routes."""
     refuse_parameters(request)
     body = About(
         version=VERSION,
@@ -290,7 +290,7 @@ async def root(request: Request) -> Response:
     | needs("internal"),
 )
 async def record_predictions(request: Request) -> Response:
-    """Store events, one per line, when the stream cannot take them; all of them or none."""
+    """Store events, one per line, that the stream could not take; all of them or none."""
     caller_of(request.scope).require("internal")
     resources: Resources = resources_of(request.scope)
     body = await read_body(request, limit_bytes=MAX_GROUP_BYTES, media_type=NDJSON)

@@ -1,4 +1,4 @@
-"""What the routes of the history service take and answer."""
+"""Parameters and bodies of the history service's routes."""
 
 import datetime
 import re
@@ -30,22 +30,22 @@ from shared.contract.parsing import LoanId
 _UUID_BYTES = 16
 _CHECK_BYTES = 4
 _CURSOR = "[A-Za-z0-9_-]{27}"
-"""The 20 bytes of both in base64, which leaves the padding out."""
+"""The 20 bytes of both in base64, without padding."""
 
 
 def encode_cursor(last: UUID) -> str:
-    """Where the next page begins: after the record ``last``."""
+    """The cursor of the page after the record ``last``."""
     return urlsafe_b64encode(last.bytes + _checksum(last.bytes)).rstrip(b"=").decode()
 
 
 def decode_cursor(value: object) -> UUID:
-    """The record that a page ended with; raises ``ValueError`` for a cursor never given out.
+    """The last record of the page before; raises ``ValueError`` for an invalid cursor.
 
-    The checksum catches a cursor that was cut or altered. It is no secret and need not be one:
-    a cursor opens nothing that the same request without it would not.
+    The checksum detects a truncated or altered cursor. It need not be secret: a cursor gives access
+    to nothing that the same request without it does not.
     """
     text = str(value)
-    # The decoder would pass over characters that are none of its own.
+    # The decoder skips characters outside its alphabet.
     raw = urlsafe_b64decode(text + "=") if re.fullmatch(_CURSOR, text) else b""
     identifier, check = raw[:_UUID_BYTES], raw[_UUID_BYTES:]
     if len(identifier) != _UUID_BYTES or check != _checksum(identifier):
@@ -65,9 +65,9 @@ Cursor = Annotated[
 
 
 def _written_as(pattern: str, kind: str) -> BeforeValidator:
-    """Refuse spellings that the documented type does not have, though Pydantic reads them.
+    """Refuse spellings that Pydantic reads but the documented type does not allow.
 
-    "1_0" is no number there, a Unix time no date-time and "on" no boolean.
+    For example, "1_0" as a number, a Unix time as a date-time, "on" as a boolean.
     """
     expected = re.compile(pattern, re.ASCII)
 
@@ -110,7 +110,7 @@ _Moment = Annotated[
 
 
 def unknown_parameter(name: str, known: list[str]) -> str:
-    """What to say of a query parameter that does not exist, given those that do."""
+    """The message for a query parameter that is not among the ``known`` ones."""
     if not known:
         return "is not a parameter of this route; it takes none"
     nearest = get_close_matches(name[:MAX_NAME_LENGTH], known, n=1, cutoff=0.0)[0]
@@ -118,7 +118,7 @@ def unknown_parameter(name: str, known: list[str]) -> str:
 
 
 class _Parameters(BaseModel):
-    """Query parameters; an unknown one is an error, for a misspelt filter would filter nothing."""
+    """Query parameters; an unknown one is an error, since a misspelt filter would not filter."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 

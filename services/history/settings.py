@@ -77,7 +77,7 @@ DatabaseUrl = Annotated[URL, NoDecode, BeforeValidator(parse_database_url)]
 
 
 class HistorySettings(CommonSettings):
-    """Where records are kept, how long answers are cached and how the stream is consumed."""
+    """Where decisions are stored, how long answers are cached and how the stream is consumed."""
 
     database_url: DatabaseUrl = Field(
         default=URL.create(
@@ -103,16 +103,16 @@ class HistorySettings(CommonSettings):
         default=None,
         ge=1,
         le=36_500,
-        description="Decisions that are older are erased; without it they are kept for ever.",
+        description="Older decisions are erased; without it all are kept for ever.",
     )
     retention_pause_s: float = Field(
-        default=21_600.0, gt=0, description="Between two searches for decisions that are too old."
+        default=21_600.0, gt=0, description="Pause between two runs that erase old decisions."
     )
 
     database_budget_bytes: int | None = Field(
         default=None,
         ge=1,
-        description="What the database may grow to; only shown in the metrics, beside its size.",
+        description="Largest intended size of the database; exported as a metric only.",
     )
 
     metrics_port: int | None = Field(
@@ -134,7 +134,7 @@ class HistorySettings(CommonSettings):
         default=1.0, gt=0, le=60, description="Longest wait of one read of an empty stream."
     )
     consumer_reclaim_idle_s: float = Field(
-        default=5.0, gt=0, description="Entries unacknowledged for so long are taken over."
+        default=5.0, gt=0, description="Age at which unacknowledged entries are taken over."
     )
     consumer_max_deliveries: int = Field(
         default=5, ge=1, description="Deliveries after which an unusable entry is put aside."
