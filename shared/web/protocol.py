@@ -8,7 +8,7 @@ import asyncio
 import re
 from collections.abc import Mapping
 from secrets import token_hex
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 from uvicorn.protocols.http.httptools_impl import (
     STATUS_LINE,
@@ -25,6 +25,8 @@ MAX_HEAD_BYTES: Final = 32 * 1024
 """Request line and headers together; up to twice as much can pass when it comes in one piece."""
 REQUEST_TIMEOUT_S: Final = 10.0
 """From a request's first byte to its last, and from connecting to the first byte."""
+MAX_HALF_OPEN: Final = 1000
+"""Connections that may wait for the rest of a request; beyond that the oldest is closed."""
 LAST_REQUEST_S: Final = 0.5
 """How long an idle connection stays open during shutdown: a request may be on its way."""
 
@@ -36,8 +38,12 @@ class BoundedHttpProtocol(HttpToolsProtocol):
     """Refuses a request that is too large (431), too slow (408) or malformed (400).
 
     A request that arrives whole, as nearly all do, costs one comparison and sets no timer. The head
-    of an answer is sent together with the first piece of its body.
+    of an answer is sent together with the first piece of its body. Memory is bounded, too: an idle
+    connection keeps nothing of its last request.
     """
+
+    _half_open: ClassVar[dict["BoundedHttpProtocol", None]] = {}
+    """The connections of this process whose request is not complete, the oldest first."""
 
     _timer: asyncio.TimerHandle | None = None
     _head_bytes = 0
@@ -46,7 +52,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Give the connection its time limit for a first request."""
         super().connection_made(transport)
-        self._timer = self.loop.call_later(REQUEST_TIMEOUT_S, self._on_too_slow)
+        self._start_timer()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Stop the timer."""
@@ -72,6 +78,14 @@ class BoundedHttpProtocol(HttpToolsProtocol):
             and not cycle.waiting_for_100_continue
         ):
             cycle.transport = _HeadWithBody(self.transport)
+
+    def on_response_complete(self) -> None:
+        """End a request; its head is not needed while the connection is idle."""
+        cycle = self._latest_cycle()
+        if cycle is not None and cycle.response_complete and cycle.scope is self.scope:
+            self.headers = []
+            self.scope = cycle.scope = {}  # type: ignore[typeddict-item]  # unread from here on
+        super().on_response_complete()
 
     def data_received(self, data: bytes) -> None:
         """Pass the data on in pieces small enough for the head's limit."""
@@ -118,7 +132,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
                 self._stop_timer()
                 return
         if self._timer is None:
-            self._timer = self.loop.call_later(REQUEST_TIMEOUT_S, self._on_too_slow)
+            self._start_timer()
 
     # Both are None at first, which uvicorn's annotations omit.
     def _latest_scope(self) -> Mapping[str, Any] | None:
@@ -127,10 +141,19 @@ class BoundedHttpProtocol(HttpToolsProtocol):
     def _latest_cycle(self) -> RequestResponseCycle | None:
         return self.cycle
 
+    def _start_timer(self) -> None:
+        self._timer = self.loop.call_later(REQUEST_TIMEOUT_S, self._on_too_slow)
+        if len(self._half_open) >= MAX_HALF_OPEN:
+            oldest = next(iter(self._half_open))
+            oldest._stop_timer()  # noqa: SLF001 - of the same class
+            oldest._on_too_slow()  # noqa: SLF001
+        self._half_open[self] = None
+
     def _stop_timer(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+            self._half_open.pop(self, None)
 
     def _on_too_slow(self) -> None:
         cycle = self._latest_cycle()

@@ -1,7 +1,9 @@
 """What comes before an app is asked: too large, too slow or no HTTP at all."""
 
 import asyncio
+import tracemalloc
 from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
 
 import httpx
 import pytest
@@ -143,6 +145,49 @@ async def test_connection_is_kept_between_requests(client: httpx.AsyncClient) ->
             )
             assert (await connection.answer()).body == b"2"
             await asyncio.sleep(2 * _SHORT_S)
+
+
+@pytest.mark.parametrize("start", [b"", b"POST /length HTTP/1.1\r\nhost: x\r\nx-trickle: "])
+async def test_connections_without_a_whole_request_are_bounded(
+    client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch, start: bytes
+) -> None:
+    """So is the memory that they take: the oldest is closed, and a newcomer is served."""
+    monkeypatch.setattr(protocol, "MAX_HALF_OPEN", 10)
+    await _assert_serves(client)
+    async with AsyncExitStack() as stack:
+        half_open = []
+        for _ in range(12):
+            connection = await stack.enter_async_context(connected(str(client.base_url)))
+            await connection.send(start)
+            await _assert_serves(client)
+            half_open.append(connection)
+        async with asyncio.timeout(protocol.REQUEST_TIMEOUT_S / 2):
+            for connection in half_open[:2]:
+                if start:
+                    assert (await connection.answer()).status == 408
+                assert await connection.is_closed()
+        rest = b"x\r\ncontent-length: 2\r\n\r\nab"
+        await half_open[2].send(rest if start else b"POST /length HTTP/1.1\r\nhost: " + rest)
+        assert (await half_open[2].answer()).body == b"2"
+
+
+async def test_idle_connection_keeps_nothing_of_its_last_request(
+    client: httpx.AsyncClient,
+) -> None:
+    """A thousand of them would otherwise hold a thousand heads."""
+    size, count = 30_000, 50
+    request = b"POST /length HTTP/1.1\r\nhost: x\r\ncontent-length: 2\r\nx-padding: %b\r\n\r\nab"
+    async with AsyncExitStack() as stack:
+        idle = [
+            await stack.enter_async_context(connected(str(client.base_url))) for _ in range(count)
+        ]
+        tracemalloc.start()
+        for connection in idle:
+            await connection.send(request % (b"a" * size))
+            assert (await connection.answer()).body == b"2"
+        kept_bytes, _ = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+    assert kept_bytes < count * size / 5
 
 
 async def test_head_of_an_answer_goes_out_with_its_body() -> None:
