@@ -12,11 +12,12 @@ application is approved when that is at least ``threshold``.
 """
 
 import hashlib
-import json
+import re
 from pathlib import Path
 from typing import Annotated, Final, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic_core import from_json
 
 SCHEMA_VERSION: Final = 1
 """Raised when a reader of the former version could no longer serve the bundle correctly."""
@@ -31,8 +32,11 @@ PICTURE_FOLDER = "img"
 
 ModelName = Annotated[str, Field(pattern="^[a-z][a-z0-9_]{0,63}$")]
 """A part of a file's name, of a route's path and of a metric's label."""
+FileName = Annotated[str, Field(pattern=r"^(?:[A-Za-z0-9][\w.-]*/)?[A-Za-z0-9][\w.-]*$")]
+"""A file in the bundle's folder, or in a folder of it: never outside."""
 Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 Share = Annotated[float, Field(ge=0, le=1)]
+_VERSION: Final = "^b-[0-9a-f]{8}$"
 BaselineName = Literal["majority_class", "credit_history_rule"]
 
 
@@ -198,7 +202,7 @@ class Manifest(_Frozen):
     """The whole bundle; ``version`` is derived from everything else but the card and timings."""
 
     schema_version: Literal[1] = SCHEMA_VERSION
-    version: str = Field(pattern="^b-[0-9a-f]{8}$")
+    version: str = Field(pattern=_VERSION)
     data: Data
     seed: int
     threshold: Share
@@ -211,7 +215,7 @@ class Manifest(_Frozen):
     baselines: dict[BaselineName, Baseline]
     inputs: dict[str, Input]
     """By input field, monitored ones included."""
-    files: dict[str, Sha256]
+    files: dict[FileName, Sha256]
     """By path inside the bundle: every file but the manifest itself."""
     timings: dict[ModelName, Timing]
 
@@ -235,10 +239,18 @@ class Manifest(_Frozen):
 def read_current_version(root: Path) -> str:
     """The version that ``CURRENT`` under ``root`` names; raises ``BundleError``."""
     try:
-        return (root / CURRENT_FILE).read_text(encoding="utf-8").strip()
+        version = (root / CURRENT_FILE).read_text(encoding="utf-8").strip()
     except (OSError, UnicodeDecodeError) as error:
         message = f"{root / CURRENT_FILE} cannot be read, so no bundle is published there: {error}"
         raise BundleError(message) from error
+    return check_version(version)
+
+
+def check_version(version: str) -> str:
+    """``version`` unchanged; raises ``BundleError`` if it is none, such as another path."""
+    if not re.fullmatch(_VERSION, version):
+        raise BundleError(f"{version!r} is no version of a bundle, such as b-0a1b2c3d")
+    return version
 
 
 def read_manifest(path: Path) -> Manifest:
@@ -248,7 +260,7 @@ def read_manifest(path: Path) -> Manifest:
     written for a newer schema than this reader knows.
     """
     try:
-        content = json.loads(path.read_bytes())
+        content = from_json(path.read_bytes())
     except OSError as error:
         raise BundleError(f"{path} cannot be read: {error.strerror}") from error
     except ValueError as error:

@@ -16,6 +16,7 @@ from services.scoring.manifest import (
     Manifest,
     NumericInput,
     check_files,
+    check_version,
     read_current_version,
     read_file,
     read_manifest,
@@ -106,7 +107,7 @@ def load_bundle(root: Path, version: str | None) -> Bundle:
     Raises ``BundleError`` with one sentence if anything is missing, altered, written for a newer
     service or made for other features than this service computes.
     """
-    folder = root / (version or read_current_version(root))
+    folder = root / (check_version(version) if version else read_current_version(root))
     manifest = read_manifest(folder / "manifest.json")
     check_files(folder, manifest)
     if manifest.features != FEATURES:

@@ -97,6 +97,8 @@ async def read_body(
 ) -> bytes:
     """The whole body; raises ``BodyTooLarge`` as soon as it has more than ``limit_bytes``.
 
+    A body that announces more is refused before a client that expects ``100 Continue`` sends it.
+
     A body without a content type is taken for what the route reads; one that is said to be
     something else raises ``UnsupportedMediaType``. How long a body may take is the protocol's
     concern. Raises ``ClientDisconnect`` if the client leaves before the end.
@@ -106,6 +108,8 @@ async def read_body(
             name == b"content-encoding" and value.lower() != b"identity"
         ):
             raise UnsupportedMediaType(media_type.name)
+        if name == b"content-length" and int(value) > limit_bytes:
+            raise BodyTooLarge(limit_bytes)
     body = b""
     while True:
         message = await request.receive()

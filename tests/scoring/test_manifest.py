@@ -1,6 +1,7 @@
 """A manifest that cannot be served is refused in one sentence."""
 
 import json
+from functools import partial
 from pathlib import Path
 from shutil import copytree
 from typing import Any
@@ -19,6 +20,7 @@ from services.scoring.manifest import (
     read_current_version,
     read_manifest,
 )
+from services.scoring.registry import load_bundle
 
 
 @pytest.fixture(scope="module")
@@ -78,6 +80,8 @@ def test_newer_schema_is_refused_whatever_else_it_holds(tmp_path: Path) -> None:
     ("text", "sentence"),
     [
         ("{", "is no valid JSON: "),
+        ("[" * 100_000, "is no valid JSON: "),
+        ('{"a":' * 100_000, "is no valid JSON: "),
         ("[]", "is no valid manifest: Input should be"),
         ("{}", "is no valid manifest: Field required (version; "),
     ],
@@ -121,6 +125,26 @@ def test_model_without_checksum_is_refused(tmp_path: Path, content: dict[str, An
     """No model file is served unverified."""
     del content["files"]["random_forest.onnx"]
     assert "no checksum for random_forest.onnx" in refusal(tmp_path, json.dumps(content))
+
+
+@pytest.mark.parametrize(
+    "name", ["img/../../../x.png", "../x", "/etc/passwd", "img/a/../b.png", "..", "", "img//x.png"]
+)
+def test_file_outside_the_bundle_is_refused(
+    tmp_path: Path, content: dict[str, Any], name: str
+) -> None:
+    """Nothing else of the machine is read, let alone served as a picture."""
+    content["files"][name] = "0" * 64
+    assert "String should match pattern" in refusal(tmp_path, json.dumps(content))
+
+
+@pytest.mark.parametrize("version", ["../b", "b-01234567/..", ".", "", "/b-01234567", "b-0123456"])
+def test_version_that_is_a_path_is_refused(tmp_path: Path, version: str) -> None:
+    """Whether CURRENT or a setting names it, a bundle lies under its root."""
+    (tmp_path / CURRENT_FILE).write_text(version)
+    for read in (read_current_version, partial(load_bundle, version=version or None)):
+        with pytest.raises(BundleError, match="is no version of a bundle"):
+            read(tmp_path)
 
 
 def test_current_version_is_read_without_its_line_end(tmp_path: Path) -> None:

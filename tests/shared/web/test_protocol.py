@@ -242,6 +242,20 @@ async def test_client_that_asks_first_may_send_its_body(client: httpx.AsyncClien
         assert (await connection.answer()).body == b"3"
 
 
+async def test_client_that_asks_first_is_not_told_to_send_too_long_a_body(
+    client: httpx.AsyncClient,
+) -> None:
+    """The refusal comes instead of 100 Continue, before a byte of the body is sent."""
+    answer = await _ask(
+        client,
+        b"POST /length HTTP/1.1\r\nhost: x\r\ncontent-length: 1000000\r\n"
+        b"expect: 100-continue\r\n\r\n",
+    )
+    assert answer.status == 413
+    assert answer.problem()["code"] == "BodyTooLarge"
+    assert answer.closed
+
+
 @pytest.mark.parametrize(
     "request_",
     [
