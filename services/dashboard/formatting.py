@@ -1,15 +1,16 @@
-"""Numbers, times and inputs as people read them; every number is the API's, only shortened."""
+"""Numbers and times as people read them; every number is the API's, only shortened."""
 
 from collections.abc import Mapping, Sequence
 from datetime import UTC, date, datetime
 from typing import Final
 
 from loan_predictor_client import Prediction
-from loan_predictor_client.models import Application, Bucket, Fault, Summary
+from loan_predictor_client.models import Bucket, Fault
 
 NOT_GIVEN: Final = "not given"
 NONE: Final = "\u2013"
 _NARROW_SPACE: Final = "\u202f"
+_MOST_LISTED: Final = 10
 
 
 def percent(share: float | None, digits: int = 1) -> str:
@@ -50,41 +51,6 @@ def model_title(name: str) -> str:
     return name.replace("_", " ").capitalize()
 
 
-def credit_history(value: int | str | None) -> str:
-    """What the three states of Credit_History mean."""
-    return {"1": "Met its guidelines", "0": "Did not meet them"}.get(str(value), NOT_GIVEN)
-
-
-def field_title(name: str) -> str:
-    """An input's name in words."""
-    return _TITLES.get(name, name)
-
-
-def application_pairs(application: Application) -> list[tuple[str, str]]:
-    """Each input's title and value, with its unit."""
-    pairs = []
-    for name, value in application.model_dump().items():
-        unit = UNITS.get(name)
-        if name == "Credit_History":
-            shown = credit_history(value)
-        elif unit:
-            shown = amount(value, unit)
-        else:
-            shown = NOT_GIVEN if value is None else value
-        pairs.append((field_title(name), shown))
-    return pairs
-
-
-def by_value(name: str, groups: Mapping[str, Summary]) -> list[tuple[str, str, Summary]]:
-    """Groups of decisions by an input's value: (value, title, summary)."""
-    title = (
-        credit_history
-        if name == "Credit_History"
-        else lambda value: value if value != "missing" else NOT_GIVEN
-    )
-    return [(value, title(value), summary) for value, summary in groups.items()]
-
-
 def tone(prediction: Prediction) -> str:
     """The colour of an outcome: yes or no."""
     return "yes" if prediction == "Approved" else "no"
@@ -101,30 +67,14 @@ def in_use(buckets: Sequence[Bucket]) -> Sequence[Bucket]:
     return buckets[used[0] : used[-1] + 1] if used else ()
 
 
-_TITLES: Final = {
-    "Loan_ID": "Loan ID",
-    "ApplicantIncome": "Applicant's income",
-    "CoapplicantIncome": "Co-applicant's income",
-    "LoanAmount": "Loan amount",
-    "Loan_Amount_Term": "Time to repay",
-    "Credit_History": "Credit history",
-    "Dependents": "Dependents",
-    "Education": "Education",
-    "Self_Employed": "Self-employed",
-    "Property_Area": "Property area",
-    "Gender": "Gender",
-    "Married": "Married",
-}
-
-UNITS: Final = {
-    "ApplicantIncome": "per month",
-    "CoapplicantIncome": "per month",
-    "LoanAmount": "thousand",
-    "Loan_Amount_Term": "months",
-}
-
-FILTERS: Final = (
-    *(amount, application_pairs, count, credit_history, day, day_and_month, fault_text),
-    *(field_title, in_use, model_title, moment, percent, tone),
-)
-"""What templates call by its name."""
+def with_lines(groups: Mapping[str, Sequence[int]]) -> list[str]:
+    """Each text with the lines it holds for, the most frequent first."""
+    texts = []
+    for text, lines in sorted(groups.items(), key=lambda group: -len(group[1]))[:_MOST_LISTED]:
+        shown = ", ".join(map(str, sorted(lines)[:_MOST_LISTED]))
+        more = f" and {len(lines) - _MOST_LISTED:,} more" if len(lines) > _MOST_LISTED else ""
+        rows = f"{len(lines):,} rows, lines" if len(lines) > 1 else "1 row, line"
+        texts.append(f"{text} ({rows} {shown}{more})")
+    if len(groups) > _MOST_LISTED:
+        texts.append(f"and {len(groups) - _MOST_LISTED:,} more")
+    return texts

@@ -20,4 +20,5 @@ class FormField(NamedTuple):
     unit: str = ""
     help: str = ""
     type: str = "text"
+    is_number: bool = False
     required: bool = False

@@ -1,29 +1,35 @@
-"""Batches at work: each row is checked, then decided, a few at a time.
+"""Batches at work: a file is read, its rows are checked and then decided, a few at a time.
 
 Kept in this process's memory for the session that brought them, never on disk. A row bears the
-same Idempotency-Key however often it has to be tried, so it is decided once.
+same Idempotency-Key whenever its file is decided, so that it is recorded once: after a failed run,
+after a restart, and when somebody brings the same file again.
 """
 
 import asyncio
 import secrets
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from typing import Final, Literal
 
-from loan_predictor_client import CallFailed, InvalidRequest, RetryPolicy
-from loan_predictor_client.models import Decision
-from services.dashboard import sheet
+from loan_predictor_client import CallFailed, Decision, InvalidRequest, RetryPolicy
 from services.dashboard.sessions import Session, SignedOut
-from services.dashboard.sheet import Row, SheetError
+from shared.files.applications import ApplicationFile, Row, read_applications
+from shared.files.spellings import Spelling, applied, offered
+from shared.files.tables import FileError
 from shared.observability.logs import get_logger
 
+MAX_ROWS: Final = 10_000
 CONCURRENCY: Final = 8
 MAX_JOBS: Final = 20
 """Beyond that the oldest is forgotten."""
 _RETRY_POLICY: Final = RetryPolicy(attempts=8, total_s=30)
+CLOCKS_DIFFER: Final = timedelta(seconds=2)
+"""The least by which a decision is older than the run that got it, if it was made before."""
+_KEY_REUSED: Final = "IdempotencyKeyReused"
 _log = get_logger(__name__)
 
-Phase = Literal["checking", "checked", "deciding", "decided", "unusable"]
+Phase = Literal["reading", "asking", "checking", "checked", "deciding", "decided", "unusable"]
 
 
 @dataclass
@@ -33,18 +39,34 @@ class Job:
     name: str
     owner: Session
     identifier: str = field(default_factory=lambda: secrets.token_urlsafe(16))
-    phase: Phase = "checking"
+    phase: Phase = "reading"
     problem: str = ""
     """Why the file as a whole, or the last run over it, came to nothing."""
-    rows: list[Row] = field(default_factory=list)
+    file: ApplicationFile | None = None
+    spellings: Sequence[Spelling] = ()
+    """What the person may say is meant."""
     faults: dict[int, str] = field(default_factory=dict)
     """What is wrong with a row, by its line."""
+    warnings: dict[str, list[int]] = field(default_factory=dict)
+    """The lines of each warning."""
     failures: dict[int, str] = field(default_factory=dict)
     """Why a row that is right has not been decided, by its line."""
     decisions: dict[int, Decision] = field(default_factory=dict)
     """By the row's line."""
-    seen: int = 0
+    deciding_since: datetime | None = None
+    """When its first run began."""
+    done: int = 0
     """Rows that the present phase is through with."""
+
+    @property
+    def batch(self) -> str:
+        """The name of the batch, the same for the same file."""
+        return self.file.sha256[:8] if self.file else ""
+
+    @property
+    def rows(self) -> Sequence[Row]:
+        """All rows of the file."""
+        return self.file.rows if self.file else ()
 
     @property
     def good(self) -> list[Row]:
@@ -57,9 +79,18 @@ class Job:
         return [row for row in self.good if row.line not in self.decisions]
 
     @property
+    def decided_before(self) -> list[Decision]:
+        """The decisions that were on record before this file was brought, the first one first."""
+        if self.deciding_since is None:
+            return []
+        before = self.deciding_since - CLOCKS_DIFFER
+        earlier = [d for d in self.decisions.values() if d.timestamp < before]
+        return sorted(earlier, key=lambda decision: decision.timestamp)
+
+    @property
     def at_work(self) -> bool:
         """Whether the job goes on by itself."""
-        return self.phase in ("checking", "deciding")
+        return self.phase in ("reading", "checking", "deciding")
 
     def results(self) -> Iterable[tuple[Row, Decision | None, str | None]]:
         """Each row with its decision, or with what is wrong."""
@@ -76,12 +107,12 @@ class Jobs:
         self._tasks: set[asyncio.Task[None]] = set()
 
     def begin(self, name: str, content: bytes, owner: Session) -> Job:
-        """Take a file in and begin to check its rows."""
+        """Take a file in and begin to read it; its rows are checked if it raises no question."""
         while len(self._jobs) >= MAX_JOBS:
             del self._jobs[next(iter(self._jobs))]
         job = Job(name, owner)
         self._jobs[job.identifier] = job
-        self._run(job, lambda: self._check(job, content))
+        self._run(job, lambda: self._read(job, content))
         return job
 
     def find(self, identifier: str, owner: Session) -> Job | None:
@@ -89,12 +120,21 @@ class Jobs:
         job = self._jobs.get(identifier)
         return job if job is not None and job.owner is owner else None
 
+    def check(self, job: Job, spellings: Collection[str]) -> None:
+        """Begin to check the rows, with what the person said is meant by their spellings."""
+        if job.phase == "asking" and job.file is not None:
+            job.file = applied(job.file, spellings)
+            job.phase = "checking"
+            self._run(job, lambda: self._check(job))
+
     def decide(self, job: Job) -> None:
         """Begin to decide what is good and undecided; nothing happens while it is at work."""
-        if not job.at_work:
-            job.phase, job.seen, job.problem = "deciding", 0, ""
+        file = job.file
+        if job.phase in ("checked", "decided") and file is not None:
+            job.phase, job.done, job.problem = "deciding", 0, ""
+            job.deciding_since = job.deciding_since or datetime.now(UTC)
             job.failures.clear()
-            self._run(job, lambda: self._decide(job))
+            self._run(job, lambda: self._decide(job, file))
 
     async def stop(self) -> None:
         """Give up whatever is at work; rows that were decided are recorded."""
@@ -109,41 +149,56 @@ class Jobs:
                 await work()
             except SignedOut:
                 job.phase, job.problem = "unusable", "The session that brought this file has ended."
-            except SheetError as error:
+            except FileError as error:
                 job.phase, job.problem = "unusable", str(error)
 
         task = asyncio.create_task(guarded())
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _check(self, job: Job, content: bytes) -> None:
+    async def _read(self, job: Job, content: bytes) -> None:
+        def read() -> tuple[ApplicationFile, Sequence[Spelling]]:
+            file = read_applications(content, max_rows=MAX_ROWS)
+            return file, offered(file)
+
         # In a thread: a large file takes longer than other pages should wait.
-        job.rows = await asyncio.to_thread(sheet.read, content)
+        file, job.spellings = await asyncio.to_thread(read)
+        job.file = file
+        job.phase = "asking" if job.spellings or file.unknown else "checking"
+        if job.phase == "checking":
+            await self._check(job)
+
+    async def _check(self, job: Job) -> None:
         job.faults = {row.line: row.fault for row in job.rows if row.fault is not None}
         api = job.owner.api.variant(retry_policy=_RETRY_POLICY)
 
         async def check(row: Row) -> None:
-            report = await api.validate(row.application)
+            report = await api.validate(row.cells)
             if not report.valid:
                 job.faults[row.line] = "; ".join(
                     f"{fault.field} {fault.message}" for fault in report.validation_errors
                 )
+            for warning in report.warnings:
+                job.warnings.setdefault(warning, []).append(row.line)
 
         try:
             await self._each(job, job.good, check)
         except CallFailed as error:
             _log.warning("a batch could not be checked", error=str(error))
-            raise SheetError("The rows could not be checked, for the service is away.") from error
+            raise FileError("The rows could not be checked, for the service is away.") from error
         job.phase = "checked"
 
-    async def _decide(self, job: Job) -> None:
+    async def _decide(self, job: Job, file: ApplicationFile) -> None:
         async def decide(row: Row) -> None:
             api = job.owner.api.variant(retry_policy=_RETRY_POLICY)
-            key = f"{job.identifier}-{row.line}"
+            key = f"{file.sha256}-{row.line}"
             try:
-                job.decisions[row.line] = await api.predict(row.application, idempotency_key=key)
+                job.decisions[row.line] = await api.predict(row.cells, idempotency_key=key)
             except InvalidRequest as error:
-                job.faults[row.line] = str(error)
+                if error.code == _KEY_REUSED:
+                    job.faults[row.line] = "was decided before, with other spellings chosen"
+                else:
+                    job.faults[row.line] = str(error)
             except CallFailed as error:
                 job.failures[row.line] = f"not decided: {error}"
 
@@ -155,12 +210,12 @@ class Jobs:
     ) -> None:
         """Do ``work`` with each row, ``CONCURRENCY`` at a time; the first error ends it."""
         left = iter(rows)
-        job.seen = 0
+        job.done = 0
 
         async def some() -> None:
             for row in left:
                 await work(row)
-                job.seen += 1
+                job.done += 1
 
         workers = [asyncio.create_task(some()) for _ in range(CONCURRENCY)]
         try:
@@ -172,5 +227,5 @@ class Jobs:
 
 def progress(job: Job) -> tuple[int, int]:
     """How many rows the present phase is through with, and how many there are."""
-    total = len(job.good) if job.phase == "checking" else job.seen + len(job.undecided)
-    return job.seen, max(job.seen, total)
+    total = len(job.good) if job.phase == "checking" else job.done + len(job.undecided)
+    return job.done, max(job.done, total)

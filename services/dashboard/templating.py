@@ -4,14 +4,16 @@ A page's template is a file of macros, one for each part of the page that the se
 several pages show stands in ``templates/components``.
 """
 
+from inspect import isfunction
 from pathlib import Path
 from typing import Final, cast
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from services.dashboard import formatting
+from services.dashboard import formatting, inputs
 from services.dashboard.theme import asset
+from shared.contract.application import FIELDS
 
 NOTHING: Final = Markup()
 
@@ -23,8 +25,13 @@ _ENVIRONMENT: Final = Environment(
     lstrip_blocks=True,
     auto_reload=False,
 )
-_ENVIRONMENT.filters |= {function.__name__: function for function in formatting.FILTERS}
-_ENVIRONMENT.globals |= {"asset": asset, "NONE": formatting.NONE}
+_ENVIRONMENT.filters |= {
+    name: function
+    for module in (formatting, inputs)
+    for name, function in vars(module).items()
+    if isfunction(function) and not name.startswith("_")
+}
+_ENVIRONMENT.globals |= {"asset": asset, "INPUTS": FIELDS, "NONE": formatting.NONE}
 
 
 def part(page: str, name: str, /, **values: object) -> Markup:

@@ -11,3 +11,9 @@ def neutralised(cell: object) -> object:
     Source: OWASP, CSV Injection.
     """
     return f"'{cell}" if isinstance(cell, str) and cell.startswith(_FORMULA_STARTS) else cell
+
+
+def original(cell: str) -> str:
+    """The text that ``neutralised`` made ``cell`` of."""
+    text = cell.removeprefix("'")
+    return text if text.startswith(_FORMULA_STARTS) else cell

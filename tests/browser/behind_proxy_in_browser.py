@@ -122,7 +122,7 @@ def test_every_page_works_below_a_path(
     expect(image).to_have_js_property("complete", value=True)
     assert image.evaluate("(image) => image.naturalWidth") > 100
     page.get_by_role("link", name="Batch").click()
-    page.get_by_label("CSV file of applications").set_input_files(
+    page.get_by_label("File of applications").set_input_files(
         {"name": "new.csv", "mimeType": "text/csv", "buffer": b"ApplicantIncome\n5000\n"}
     )
     page.get_by_role("button", name="Check the file").click()

@@ -5,7 +5,8 @@ from collections.abc import Callable
 from playwright.sync_api import BrowserContext, Page, expect
 
 from loan_predictor_client.models import Record
-from services.dashboard.formatting import field_title, model_title, percent
+from services.dashboard.formatting import model_title, percent
+from services.dashboard.inputs import field_title
 from tests.browser.look import Shown, number, shown_id
 from tests.waiting import until
 

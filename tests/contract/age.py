@@ -54,7 +54,7 @@ def check_training() -> None:
         assert {row["Age"] for row in read_applications(data).applications} == {None}
 
 
-def _check_form() -> None:
+def check_form() -> None:
     """The dashboard asks for it."""
     assert 'name="Age"' in decide.form({})
 
@@ -109,6 +109,7 @@ def _inference_settings() -> InferenceSettings:
 if __name__ == "__main__":
     check_validation()
     check_training()
+    check_form()
     asyncio.run(
         check_services(
             quick_settings(

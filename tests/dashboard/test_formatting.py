@@ -1,4 +1,4 @@
-"""Figures, times and addresses as people read and write them."""
+"""Numbers, times, inputs and addresses as people read and write them."""
 
 from datetime import UTC, date, datetime, timedelta, timezone
 
@@ -23,10 +23,12 @@ from loan_predictor_client.models import (
     Summary,
 )
 from services.dashboard.filters import query_of
-from services.dashboard.formatting import amount, count, credit_history, in_use, moment, percent
+from services.dashboard.formatting import amount, count, in_use, moment, percent
+from services.dashboard.inputs import SECTIONS, by_value, field_text, field_title
 from services.dashboard.live import explain, may_recover
 from services.dashboard.pages.statistics import overview
 from services.dashboard.templating import part
+from shared.contract.application import FIELDS
 
 _NONE = Summary(
     total_predictions=0, approved=0, rejected=0, approval_rate=None, average_confidence=None
@@ -42,11 +44,40 @@ def test_numbers_are_shortened_and_never_invented() -> None:
     assert amount(4583.0, "per month") == "4,583 per month"
     assert amount(128.5) == "128.5"
     assert amount(None, "months") == "not given"
-    assert credit_history(1) == credit_history("1") == "Met its guidelines"
-    assert credit_history("missing") == credit_history(None) == "not given"
     east = timezone(timedelta(hours=5))
     assert moment(datetime(2026, 11, 1, 3, 4, 5, tzinfo=east)) == "31 Oct 2026, 22:04:05 UTC"
     assert moment(datetime(2026, 11, 1, tzinfo=UTC)) == "1 Nov 2026, 00:00:00 UTC"
+
+
+def test_inputs_are_named_and_their_values_worded_by_their_definition() -> None:
+    """With the unit; what a newer service sends is shown as it is."""
+    assert field_title("LoanAmount") == "Loan amount"
+    assert field_text(128.0, "LoanAmount") == "128 thousand"
+    assert field_text(None, "LoanAmount") == "not given"
+    assert field_text(1, "Credit_History") == "Met its guidelines"
+    assert field_text("Rural", "Property_Area") == "Rural"
+    assert (field_title("Age"), field_text(40, "Age")) == ("Age", "40")
+    groups = dict.fromkeys(("missing", "1", "0", "newer"), _NONE)
+    assert [(value, title) for value, title, _ in by_value("Credit_History", groups)] == [
+        ("0", "Did not meet its guidelines"),
+        ("1", "Met its guidelines"),
+        ("missing", "Not given"),
+        ("newer", "newer"),
+    ]
+
+
+def test_every_input_is_a_field_of_the_form_by_its_definition() -> None:
+    """None is named by hand: title, unit, choices and whether it has to be given."""
+    fields = {field.name: field for fields in SECTIONS.values() for field in fields}
+    assert set(fields) == {known.name for known in FIELDS}
+    shown = part("decide", "form", sections=SECTIONS, values={}, faults=())
+    for known in FIELDS:
+        field = fields[known.name]
+        assert f'id="{known.name}"' in shown
+        assert (field.label, field.required) == (known.title, known.required)
+        assert field.unit == (known.unit or "")
+        values = [option.value for option in field.options if option.value]
+        assert values == [str(value) for value in known.allowed]
 
 
 def test_address_says_filters_as_people_count() -> None:

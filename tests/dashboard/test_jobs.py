@@ -1,6 +1,7 @@
 """Batches at work, on services that come and go."""
 
 from collections.abc import AsyncIterator, Iterator
+from datetime import timedelta
 
 import pytest
 
@@ -11,9 +12,11 @@ from loan_predictor_client import (
     RetryPolicy,
 )
 from services.dashboard import jobs as jobs_module
+from services.dashboard.formatting import moment
 from services.dashboard.jobs import MAX_JOBS, Job, Jobs, progress
 from services.dashboard.pages import batch
 from services.dashboard.sessions import Session, Sessions
+from shared.files.applications import read_applications
 from tests.harness import System
 from tests.waiting import eventually
 
@@ -60,7 +63,7 @@ async def test_what_failed_is_tried_again_and_nothing_is_decided_twice(
     """The page says how many are left and why."""
     jobs = Jobs()
     job = jobs.begin("loans.csv", _FILE, owner)
-    assert "Checking loans.csv" in batch.state(job, "")
+    assert "Reading loans.csv" in batch.state(job, "")
     await _rest(job)
     assert (job.phase, len(job.good)) == ("checked", 30)
     standing.inference.kill()
@@ -121,11 +124,60 @@ async def test_oldest_job_makes_room_and_stopping_ends_all(owner: Session) -> No
     await jobs.stop()
 
 
+async def test_same_file_decided_again_doubles_nothing(
+    owner: Session, api: LoanPredictorClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not after a restart either; the page says when it was decided, and as which batch."""
+    monkeypatch.setattr(jobs_module, "CLOCKS_DIFFER", timedelta())
+    content = b"Loan_ID,ApplicantIncome\nAGAIN1,5000\nAGAIN2,6000\n"
+
+    async def decided() -> Job:
+        jobs = Jobs()
+        job = jobs.begin("loans.csv", content, owner)
+        await _rest(job)
+        jobs.decide(job)
+        await _rest(job)
+        return job
+
+    before, job = await decided(), await decided()
+    for line, decision in before.decisions.items():
+        assert job.decisions[line].prediction_id == decision.prediction_id
+    assert "were decided then" not in batch.state(before, "")
+    shown = batch.state(job, "")
+    first = min(decision.timestamp for decision in job.decisions.values())
+    assert f"Decided on {moment(first)} as batch {job.batch}" in shown
+    assert "2 of these rows were decided then" in shown
+    await eventually(lambda: len(api.history(Filters(loan_id="AGAIN1")).items) == 1)
+    other = Jobs().begin("other.csv", content + b"AGAIN1,5000\n", owner)
+    await _rest(other)
+    assert other.batch != job.batch
+
+
+async def test_questions_come_before_anything_is_checked(owner: Session) -> None:
+    """Nothing is read otherwise than it stands unless it is chosen."""
+    jobs = Jobs()
+    content = b"ApplicantIncome,Married,Foo\n5000,Y,1\n6000,N,2\n"
+    job = jobs.begin("loans.csv", content, owner)
+    await _rest(job)
+    assert job.phase == "asking"
+    jobs.decide(job)
+    assert job.phase == "asking"
+    jobs.check(job, [])
+    await _rest(job)
+    assert (job.phase, len(job.faults)) == ("checked", 2)
+    job = jobs.begin("loans.csv", content, owner)
+    await _rest(job)
+    jobs.check(job, [spelling.key for spelling in job.spellings])
+    await _rest(job)
+    assert job.faults == {}
+    assert [row.cells["Married"] for row in job.rows] == ["Yes", "No"]
+
+
 def test_many_faults_are_counted_and_the_first_are_shown(owner: Session) -> None:
     """The download has all of them."""
-    job = Job("loans.csv", owner, phase="checked")
+    job = Job("loans.csv", owner, phase="checked", file=read_applications(_FILE))
     job.faults = dict.fromkeys(range(2, 302), "ApplicantIncome must be a number")
     shown = batch.state(job, "/app")
-    assert shown.count("ApplicantIncome must be a number") == batch.MAX_SHOWN_FAULTS
+    assert shown.count("ApplicantIncome must be a number") == batch.MAX_SHOWN
     assert "and 200 more" in shown
     assert "/app/batch" in shown

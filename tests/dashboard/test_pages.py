@@ -14,9 +14,10 @@ from nicegui import ui
 from nicegui.testing import User
 
 from loan_predictor_client import Filters, LoanPredictorClient
-from services.dashboard import live, sheet
+from services.dashboard import live
 from services.dashboard.formatting import count, model_title, percent
-from services.dashboard.pages import decide
+from services.dashboard.inputs import DEFAULTS
+from services.dashboard.pages import batch, decide
 from shared.contract.application import EXAMPLE
 from tests.harness import System
 from tests.waiting import eventually, until
@@ -53,7 +54,7 @@ def _number(content: str, name: str) -> str:
 async def test_decision_is_shown_as_it_is_recorded(user: User, api: LoanPredictorClient) -> None:
     """With what was filled in and what to look at twice."""
     await user.open("/")
-    values = decide.DEFAULTS | {"ApplicantIncome": "700", "LoanAmount": " ", "ask": "one"}
+    values = DEFAULTS | {"ApplicantIncome": "700", "LoanAmount": " ", "ask": "one"}
     user.find(marker="application").trigger("submit", values)
     await _shows(user, "result", "See the record")
     shown = _region(user, "result")
@@ -73,10 +74,10 @@ async def test_all_models_are_asked_without_a_record(user: User, api: LoanPredic
     """Each by its name, with the consensus."""
     before = api.statistics().total_predictions
     await user.open("/")
-    user.find(marker="application").trigger("submit", decide.DEFAULTS | {"ask": "all"})
+    user.find(marker="application").trigger("submit", DEFAULTS | {"ask": "all"})
     await _shows(user, "result", "models agree")
     shown = _region(user, "result")
-    benchmark = api.benchmark(decide.application_of(decide.DEFAULTS))
+    benchmark = api.benchmark(decide.application_of(DEFAULTS))
     assert _number(shown, "agree") == str(benchmark.consensus.models_agree)
     for name, result in benchmark.results.items():
         assert f'data-model="{name}"' in shown
@@ -87,7 +88,7 @@ async def test_all_models_are_asked_without_a_record(user: User, api: LoanPredic
 async def test_faults_come_back_with_what_was_typed(user: User) -> None:
     """Escaped, whatever was typed."""
     await user.open("/")
-    values = decide.DEFAULTS | {"ApplicantIncome": '"><script>alert(1)</script>'}
+    values = DEFAULTS | {"ApplicantIncome": '"><script>alert(1)</script>'}
     user.find(marker="application").trigger("submit", values)
     await _shows(user, "application", "must be a number")
     form = _region(user, "application")
@@ -216,11 +217,56 @@ async def test_batch_is_checked_decided_and_downloaded(
     )
 
 
+async def test_batch_asks_what_is_meant_and_reads_what_is_chosen(
+    user: User, api: LoanPredictorClient
+) -> None:
+    """Unknown columns, spellings, what counted as missing, repeated numbers and warnings."""
+    answer = await user.http_client.post(
+        "/batch/upload",
+        files=_csv(
+            "loan id;ApplicantINCOME;Married;LoanAmount;Foo",
+            "Q1;$4,583;Y;NA;1",
+            "Q1;700;N;128;2",
+        ),
+    )
+    await user.open(answer.headers["location"])
+    await _shows(user, "batch", "Questions about the file")
+    shown = _region(user, "batch")
+    for said in (
+        "separated by semicolons",
+        "NA counts as a missing value, in 1 cell",
+        "Foo",
+        "Q1 (2 rows, lines 2, 3)",
+        "$4,583 has a currency sign: read it as 4583? (1 cell)",
+        "Married: read Y as Yes (1 cell), N as No (1 cell)?",
+    ):
+        assert said in shown
+    chosen = re.findall(r'type="checkbox" name="([^"]+)"', shown)
+    assert len(chosen) == 3
+    user.find(marker="batch").trigger("submit", dict.fromkeys(chosen, "on"))
+    await _shows(user, "batch", "Decide 2 applications")
+    shown = _region(user, "batch")
+    assert "Worth a second look" in shown
+    assert re.search(r"Income.*\(1 row, line 3\)", shown)
+    user.find(marker="batch").trigger("click", "decide")
+    await _shows(user, "batch", "Download decisions")
+    shown = _region(user, "batch")
+    assert "Worth a second look" in shown
+    identifiers = re.findall(r"/history/([0-9a-f-]{36})", shown)
+    await eventually(lambda: len(api.history(Filters(loan_id="Q1")).items) == 2)
+    records = {str(r.prediction_id): r for r in api.history(Filters(loan_id="Q1")).items}
+    assert [records[identifier].input_data.ApplicantIncome for identifier in identifiers] == [
+        4583,
+        700,
+    ]
+    assert [records[identifier].input_data.Married for identifier in identifiers] == ["Yes", "No"]
+
+
 async def test_file_that_cannot_be_used_is_said_so(user: User) -> None:
     """And so is one that is not there any more."""
     for content, said in (
-        ("ApplicantIncom\n1\n", "the nearest one is ApplicantIncome"),
-        ("", "ApplicantIncome is not among them"),
+        ("ApplicantIncom\n1\n", "should be ApplicantIncome"),
+        ("", "The file is empty"),
     ):
         answer = await user.http_client.post("/batch/upload", files=_csv(content))
         await user.open(answer.headers["location"])
@@ -230,7 +276,7 @@ async def test_file_that_cannot_be_used_is_said_so(user: User) -> None:
     await _shows(user, "batch", "choose it again")
     assert (await user.http_client.get("/batch/unknown/decisions.csv")).status_code == 404
     assert (await user.http_client.post("/batch/upload", data={"file": "x"})).status_code == 400
-    large = {"file": ("x.csv", b"x" * (sheet.MAX_BYTES + 5000), "text/csv")}
+    large = {"file": ("x.csv", b"x" * (batch.MAX_BYTES + 5000), "text/csv")}
     assert (await user.http_client.post("/batch/upload", files=large)).status_code == 413
 
 
@@ -248,7 +294,7 @@ async def test_outage_is_said_and_ends_by_itself(
     monkeypatch.setattr(live, "RETRY_S", 0.1)
     await user.open("/")
     standing.inference.kill()
-    user.find(marker="application").trigger("submit", decide.DEFAULTS | {"ask": "one"})
+    user.find(marker="application").trigger("submit", DEFAULTS | {"ask": "one"})
     await _shows(user, "result", "does not answer at the moment")
     await _shows(user, "services", "the inference service does not answer")
     assert (await user.http_client.get("/pictures/roc.png")).status_code == 503

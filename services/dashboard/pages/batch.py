@@ -12,14 +12,16 @@ from starlette.types import Message, Receive
 from services.dashboard import sheet
 from services.dashboard.frame import frame
 from services.dashboard.gate import root_of, session_of
-from services.dashboard.jobs import Job, Jobs, progress
-from services.dashboard.live import Region
+from services.dashboard.jobs import MAX_ROWS, Job, Jobs, progress
+from services.dashboard.live import Region, Values
 from services.dashboard.templating import part
 from services.dashboard.watch import Watch
 from shared.contract.errors import BodyTooLarge
 
 REFRESH_S: Final = 0.4
-MAX_SHOWN_FAULTS: Final = 100
+MAX_BYTES: Final = 5 * 1024 * 1024
+MAX_SHOWN: Final = 100
+"""Most faults and most decisions that the page lists; the download has all."""
 _MULTIPART_BYTES: Final = 4096
 """What a form adds around the file."""
 
@@ -30,9 +32,8 @@ def upload_form(root: str, problem: str = "") -> Markup:
         "batch",
         "upload",
         problem=problem,
-        columns=sheet.COLUMNS,
-        max_rows=sheet.MAX_ROWS,
-        max_megabytes=sheet.MAX_BYTES // 1024 // 1024,
+        max_rows=MAX_ROWS,
+        max_megabytes=MAX_BYTES // 1024 // 1024,
         root=root,
     )
 
@@ -41,17 +42,19 @@ def state(job: Job, root: str) -> Markup:
     """How far a job is, and what can be done next."""
     if job.phase == "unusable":
         return upload_form(root, job.problem)
+    if job.phase == "asking":
+        return part("batch", "questions", job=job, root=root)
     if job.at_work:
         done, total = progress(job)
         return part("batch", "at_work", job=job, done=done, total=total)
-    faults = sorted(job.faults.items())
     return part(
         "batch",
-        "waiting",
+        "result",
         job=job,
-        approved=sum(decision.prediction == "Approved" for decision in job.decisions.values()),
-        faults=faults[:MAX_SHOWN_FAULTS],
-        more_faults=len(faults[MAX_SHOWN_FAULTS:]),
+        faults=sorted(job.faults.items())[:MAX_SHOWN],
+        more_faults=max(0, len(job.faults) - MAX_SHOWN),
+        decisions=sorted(job.decisions.items())[:MAX_SHOWN],
+        more_decisions=max(0, len(job.decisions) - MAX_SHOWN),
         root=root,
     )
 
@@ -73,16 +76,24 @@ def register(watch: Watch, jobs: Jobs) -> None:
             return
         shown = job
 
-        async def decide(_: str) -> None:
-            jobs.decide(shown)
+        def go_on() -> None:
             region.show(state(shown, root))
             refresh.activate()
+
+        async def check(values: Values) -> None:
+            jobs.check(shown, values.keys())
+            go_on()
+
+        async def decide(_: str) -> None:
+            jobs.decide(shown)
+            go_on()
 
         def refreshed() -> None:
             region.show(state(shown, root))
             if not shown.at_work:
                 refresh.deactivate()
 
+        region.on_submit(check)
         region.on_press(decide)
         refresh = ui.timer(REFRESH_S, refreshed)
 
@@ -94,7 +105,7 @@ def files_router(jobs: Jobs) -> APIRouter:
     @router.post("/batch/upload")
     async def upload(request: Request) -> Response:
         """Take a file in; the page of its job follows."""
-        limit = sheet.MAX_BYTES + _MULTIPART_BYTES
+        limit = MAX_BYTES + _MULTIPART_BYTES
         bounded = Request(request.scope, _bounded(request.receive, limit))
         async with bounded.form(max_files=1, max_fields=1) as form:
             file = form.get("file")
@@ -129,7 +140,7 @@ def _bounded(receive: Receive, limit_bytes: int) -> Receive:
         message = await receive()
         taken += len(message.get("body", b""))
         if taken > limit_bytes:
-            raise BodyTooLarge(sheet.MAX_BYTES)
+            raise BodyTooLarge(MAX_BYTES)
         return message
 
     return bounded

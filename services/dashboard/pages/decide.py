@@ -1,6 +1,6 @@
 """Decide: an application in, a decision out, or the opinion of all models."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Final
 
 from fastapi import Request
@@ -9,76 +9,25 @@ from nicegui import ui
 
 from loan_predictor_client import CallFailed, InvalidRequest
 from loan_predictor_client.models import Fault
-from services.dashboard.formatting import UNITS, field_title
-from services.dashboard.forms import FormField, Option
 from services.dashboard.frame import frame
 from services.dashboard.gate import root_of, session_of
+from services.dashboard.inputs import DEFAULTS, SECTIONS
 from services.dashboard.live import Region, Values, explain, loading, signed_out
 from services.dashboard.sessions import SignedOut
 from services.dashboard.templating import part
 from services.dashboard.watch import Watch
-from shared.contract.application import EXAMPLE
 
-_UNKNOWN: Final = Option("", "Not given")
-
-
-def _choice(name: str, *values: str, help: str = "") -> FormField:  # noqa: A002
-    options = [Option(value, value) for value in values]
-    return FormField(name, field_title(name), options=(*options, _UNKNOWN), help=help)
-
-
-def _quantity(name: str, *, help: str = "", required: bool = False) -> FormField:  # noqa: A002
-    return FormField(name, field_title(name), unit=UNITS[name], help=help, required=required)
-
-
-FIELDS: Final[Mapping[str, Sequence[FormField]]] = {
-    "Income": (
-        _quantity("ApplicantIncome", required=True),
-        _quantity("CoapplicantIncome", help="Empty means that none was declared."),
-    ),
-    "Loan": (
-        _quantity("LoanAmount"),
-        _quantity("Loan_Amount_Term"),
-        FormField(
-            "Credit_History",
-            field_title("Credit_History"),
-            options=(
-                Option("1", "Met its guidelines"),
-                Option("0", "Did not meet them"),
-                _UNKNOWN,
-            ),
-        ),
-        _choice("Property_Area", "Urban", "Semiurban", "Rural"),
-    ),
-    "Applicant": (
-        _choice("Dependents", "0", "1", "2", "3+"),
-        _choice("Education", "Graduate", "Not Graduate"),
-        _choice("Self_Employed", "No", "Yes"),
-        FormField("Loan_ID", field_title("Loan_ID"), help="Your own number, to find it again."),
-    ),
-    "Recorded to watch fairness, never scored": (
-        _choice("Gender", "Female", "Male"),
-        _choice("Married", "Yes", "No"),
-    ),
-}
-"""The form, by its sections."""
-
-DEFAULTS: Final[Values] = {name: str(value) for name, value in EXAMPLE.items()} | {
-    "Loan_ID": "",
-    "Gender": "",
-    "Married": "",
-}
-_NAMES: Final = [field.name for fields in FIELDS.values() for field in fields]
+_NAMES: Final = frozenset(field.name for fields in SECTIONS.values() for field in fields)
 
 
 def application_of(values: Values) -> dict[str, object]:
-    """The application that a form's values say; an empty field is missing."""
-    return {name: values[name].strip() or None for name in _NAMES if name in values}
+    """The application in the values of the form; an empty field is missing."""
+    return {name: values[name].strip() or None for name in values if name in _NAMES}
 
 
 def form(values: Values, faults: Sequence[Fault] = ()) -> Markup:
     """The form with these values, each fault beside its field."""
-    return part("decide", "form", sections=FIELDS, values=values, faults=faults)
+    return part("decide", "form", sections=SECTIONS, values=values, faults=faults)
 
 
 def register(watch: Watch) -> None:

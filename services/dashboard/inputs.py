@@ -1,0 +1,94 @@
+"""The inputs of an application as people see them, all of it derived from their definition."""
+
+from collections.abc import Iterable, Mapping
+from typing import Final, get_args
+
+from loan_predictor_client import Application
+from loan_predictor_client.models import Summary
+from services.dashboard.formatting import NOT_GIVEN, amount
+from services.dashboard.forms import FormField, Option
+from shared.contract.application import EXAMPLE, FIELDS, Field, Section
+
+_FIELDS: Final = {field.name: field for field in FIELDS}
+_MISSING: Final = "missing"
+"""What the history service calls the group of decisions without a value."""
+_AFTER_A_NUMBER: Final = {"thousands": "thousand"}
+_SECTIONS_BY_USE: Final = {
+    "monitored": "Recorded to watch fairness, never scored",
+    "recorded": "Recorded, never scored",
+}
+
+
+def field_title(name: str) -> str:
+    """An input's name in words; a name that is not known here stays."""
+    return _FIELDS[name].title if name in _FIELDS else name
+
+
+def field_text(value: object, name: str) -> str:
+    """A value of the input ``name`` in words, with its unit."""
+    field = _FIELDS.get(name)
+    if value is None:
+        return NOT_GIVEN
+    if field is None:
+        return str(value)
+    if isinstance(value, int | float) and not field.allowed:
+        return amount(value, _AFTER_A_NUMBER.get(field.unit or "", field.unit or ""))
+    return _labels(field).get(str(value), str(value))
+
+
+def application_pairs(application: Application) -> list[tuple[str, str]]:
+    """Each input's title and value."""
+    return [
+        (field_title(name), field_text(value, name))
+        for name, value in application.model_dump().items()
+    ]
+
+
+def by_value(name: str, groups: Mapping[str, Summary]) -> list[tuple[str, str, Summary]]:
+    """Groups of decisions by the value of an input, in its order: (value, title, summary)."""
+    labels = _labels(_FIELDS[name]) | {_MISSING: NOT_GIVEN.capitalize()}
+    order = [value for value in labels if value in groups]
+    order += [value for value in groups if value not in labels]
+    return [(value, labels.get(value, value), groups[value]) for value in order]
+
+
+def _labels(field: Field) -> dict[str, str]:
+    """What people read for each value of a category."""
+    values = [str(value) for value in field.allowed]
+    return dict(zip(values, field.labels or values, strict=True))
+
+
+def _form_field(field: Field) -> FormField:
+    options = [Option(value, label) for value, label in _labels(field).items()]
+    if options and not field.required:
+        options.append(Option("", NOT_GIVEN.capitalize()))
+    help_ = [field.help] if field.help else []
+    if field.unit == "thousands" and isinstance(field.example, int):
+        help_.append(f"{amount(field.example)} means {amount(field.example * 1000)}.")
+    return FormField(
+        field.name,
+        field.title,
+        options=options,
+        unit=field.unit or "",
+        help=" ".join(help_),
+        is_number=field.kind in ("number", "integer"),
+        required=field.required,
+    )
+
+
+def _sections(fields: Iterable[Field]) -> dict[str, list[FormField]]:
+    sections: dict[str, list[FormField]] = {title: [] for title in get_args(Section)}
+    sections |= {title: [] for title in _SECTIONS_BY_USE.values()}
+    for field in sorted(fields, key=lambda field: field.use == "identifier"):
+        sections[_SECTIONS_BY_USE.get(field.use, field.section)].append(_form_field(field))
+    return {title: fields for title, fields in sections.items() if fields}
+
+
+SECTIONS: Final = _sections(FIELDS)
+"""The form of an application: its fields by the title of their section."""
+
+DEFAULTS: Final = {
+    field.name: str(EXAMPLE[field.name]) if field.use == "scored" and field.name in EXAMPLE else ""
+    for field in FIELDS
+}
+"""What the form holds at first: an example to change."""

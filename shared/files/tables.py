@@ -1,0 +1,210 @@
+"""The bytes of a file as a table of text cells: CSV in any common dialect, Excel and Parquet."""
+
+import csv
+import io
+import re
+import warnings
+import zipfile
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from decimal import Decimal
+from typing import Any, Final
+
+SEPARATORS: Final = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "vertical bars"}
+MAX_UNPACKED_BYTES: Final = 200 * 1024 * 1024
+"""What a packed file may unpack to."""
+MAX_COLUMNS: Final = 256
+
+_SEPARATOR_LINE: Final = re.compile(r'"?sep=(.)"?', re.IGNORECASE)
+_UTF_16: Final = {b"\xff\xfe": "utf-16-le", b"\xfe\xff": "utf-16-be"}
+_TYPOGRAPHY: Final = frozenset("\u2018\u2019\u201c\u201d\u2013\u2014\u2026\u20ac\u00a3\u00b0\u00a0")
+_OTHER_FORMATS: Final = {
+    b"\xd0\xcf\x11\xe0": "This is an old Excel file (.xls); save it as .xlsx or CSV.",
+    b"PK\x03\x04": "This is an archive, and no Excel file; unpack it first.",
+    b"\x1f\x8b": "This file is compressed; unpack it first.",
+    b"%PDF": "This is a PDF; export the table as CSV.",
+    b"{": "This is JSON; export the table as CSV.",
+    b"[": "This is JSON; export the table as CSV.",
+}
+_NEEDS_EXTRA: Final = "{format} files need the extra 'files' of this product; save it as CSV."
+
+
+class FileError(Exception):
+    """The file as a whole cannot be used; the message is the sentence to show."""
+
+
+@dataclass
+class RawTable:
+    """Lines of cells, each with its number in the file; the first is the header."""
+
+    lines: Iterable[tuple[int, Sequence[str]]]
+    remarks: list[str] = field(default_factory=list)
+    """Sentences on how the file was read, where that was not plain."""
+
+
+def read_table(content: bytes, names: Collection[str]) -> RawTable:
+    """The lines that are not blank, lazily; ``names`` are folded names of columns to expect.
+
+    Raises ``FileError``, while the lines are taken, too.
+    """
+    if content.startswith(b"PAR1"):
+        return RawTable(_parquet(content))
+    if content.startswith(b"PK\x03\x04") and b"xl/" in content:
+        return _excel(content)
+    for start, sentence in _OTHER_FORMATS.items():
+        if content.startswith(start):
+            raise FileError(sentence)
+    return _text(content, names)
+
+
+def folded(name: str) -> str:
+    """``name`` without what does not matter in a column's name: case, spaces, _ and -."""
+    return re.sub(r"[\s_-]+", "", name).casefold()
+
+
+def _text(content: bytes, names: Collection[str]) -> RawTable:
+    text, remarks = _decoded(content)
+    # Lines are counted as csv counts them: by \r\n, \n or \r.
+    first = next((line for line in io.StringIO(text, newline=None) if line.strip()), "").strip("\n")
+    stated = _SEPARATOR_LINE.fullmatch(first)
+    separator = stated[1] if stated else _separator(first, names)
+    if separator != ",":
+        remarks.append(f"Cells are separated by {SEPARATORS.get(separator, repr(separator))}.")
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
+    return RawTable(_csv_lines(reader, has_separator_line=stated is not None), remarks)
+
+
+def _csv_lines(reader: Any, *, has_separator_line: bool) -> Iterator[tuple[int, Sequence[str]]]:
+    before = 0
+    skip = has_separator_line
+    try:
+        for cells in reader:
+            # A quoted cell may hold line breaks; a line is named by where it begins.
+            line, before = before + 1, reader.line_num
+            if not any(cell.strip() for cell in cells):
+                continue
+            if skip:
+                skip = False
+                continue
+            yield line, cells
+    except csv.Error as error:
+        raise FileError(f"The file is no CSV: {error} (line {reader.line_num}).") from None
+
+
+def _separator(first: str, names: Collection[str]) -> str:
+    """The separator that makes the most of the first line columns that are known."""
+
+    def known(separator: str) -> int:
+        try:
+            cells = next(csv.reader([first], delimiter=separator), [])
+        except csv.Error:
+            return 0
+        return sum(folded(cell) in names for cell in cells)
+
+    return max(SEPARATORS, key=known)
+
+
+def _decoded(content: bytes) -> tuple[str, list[str]]:
+    encoding = _UTF_16.get(content[:2]) or _utf_16_without_mark(content)
+    if encoding:
+        try:
+            return content.decode(encoding).removeprefix("\ufeff"), ["The text is UTF-16."]
+        except UnicodeDecodeError as error:
+            raise FileError(f"The file is broken UTF-16 text: {error.reason}.") from None
+    if b"\0" in content:
+        raise FileError("The file is no text, Excel or Parquet file; save the table as CSV.")
+    try:
+        return content.decode("utf-8-sig"), []
+    except UnicodeDecodeError as error:
+        line = content[: error.start].count(b"\n") + 1
+        found = f"line {line} has the byte 0x{content[error.start]:02x}"
+    try:
+        text = content.decode("cp1252")
+    except UnicodeDecodeError:
+        text = "\ufffd"
+    if not all(c.isascii() or c.isalpha() or c in _TYPOGRAPHY for c in text) or "\ufffd" in text:
+        raise FileError(
+            f"The file is not UTF-8 text ({found}), nor certainly any other; save it as CSV UTF-8."
+        )
+    return text, [f"The text is read as Windows-1252, for it is not UTF-8 ({found})."]
+
+
+def _utf_16_without_mark(content: bytes) -> str | None:
+    """UTF-16 of mostly ASCII text has a zero in every other byte, and no other text has any."""
+    start = content[:512]
+    zeros = start[::2].count(0), start[1::2].count(0)
+    if max(zeros) * 4 < len(start) or min(zeros) > 0:
+        return None
+    return "utf-16-be" if zeros[0] else "utf-16-le"
+
+
+def _excel(content: bytes) -> RawTable:
+    try:
+        import openpyxl  # noqa: PLC0415 - of an extra
+    except ImportError:
+        raise FileError(_NEEDS_EXTRA.format(format="Excel")) from None
+    # What a file has besides its cells is not looked at.
+    warnings.filterwarnings("ignore", module="openpyxl")
+    try:
+        with zipfile.ZipFile(io.BytesIO(content)) as archive:
+            unpacked_bytes = sum(member.file_size for member in archive.infolist())
+        if unpacked_bytes > MAX_UNPACKED_BYTES:
+            raise FileError("The Excel file unpacks to more than 200 MB.")
+        book = openpyxl.load_workbook(io.BytesIO(content), read_only=True, data_only=True)
+        sheet = book.worksheets[0]
+    except FileError:
+        raise
+    except Exception as error:  # noqa: BLE001 - the library raises whatever a broken file causes
+        raise FileError(f"The Excel file cannot be read: {error}.") from None
+    remarks = []
+    if len(book.worksheets) > 1:
+        remarks = [f"Of {len(book.worksheets)} sheets the first is read: {sheet.title}."]
+    return RawTable(_excel_lines(sheet), remarks)
+
+
+def _excel_lines(sheet: Any) -> Iterator[tuple[int, Sequence[str]]]:
+    # What the sheet says of its own size is not relied on, and may be far too large.
+    sheet.reset_dimensions()
+    width = None
+    try:
+        for line, row in enumerate(sheet.iter_rows(values_only=True, max_col=MAX_COLUMNS), start=1):
+            cells = [_cell(value) for value in row]
+            used = max((i for i, cell in enumerate(cells, start=1) if cell.strip()), default=0)
+            if used:
+                # Unlike in a text file, a row has no end of its own.
+                width = width or used
+                yield line, cells[: max(used, width)]
+    except Exception as error:  # noqa: BLE001 - the library raises whatever a broken file causes
+        raise FileError(f"The Excel file cannot be read: {error}.") from None
+
+
+def _parquet(content: bytes) -> Iterator[tuple[int, Sequence[str]]]:
+    try:
+        import pyarrow as pa  # noqa: PLC0415 - of an extra
+        from pyarrow import parquet  # noqa: PLC0415
+    except ImportError:
+        raise FileError(_NEEDS_EXTRA.format(format="Parquet")) from None
+    try:
+        file = parquet.ParquetFile(pa.BufferReader(content))
+        groups = (file.metadata.row_group(i) for i in range(file.metadata.num_row_groups))
+        if sum(group.total_byte_size for group in groups) > MAX_UNPACKED_BYTES:
+            raise FileError("The Parquet file unpacks to more than 200 MB.")
+        yield 0, file.schema_arrow.names
+        line = 0
+        for batch in file.iter_batches(batch_size=1000):
+            for row in zip(*(column.to_pylist() for column in batch.columns), strict=True):
+                line += 1
+                yield line, [_cell(value) for value in row]
+    except (pa.ArrowException, OSError) as error:
+        raise FileError(f"The Parquet file cannot be read: {error}.") from None
+
+
+def _cell(value: object) -> str:
+    """A typed cell as CSV would hold it."""
+    if value is None or value != value:
+        return ""
+    if isinstance(value, bool):
+        return str(value).upper()
+    if isinstance(value, float | Decimal):
+        return f"{Decimal(str(value)).normalize():f}"
+    return str(value)
