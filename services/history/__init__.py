@@ -1,1 +1,1 @@
-"""The history service: every decision kept, told back as records and as statistics."""
+"""The history service: stores every decision, serves records and statistics."""

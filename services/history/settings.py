@@ -119,8 +119,8 @@ class HistorySettings(CommonSettings):
         default=None,
         ge=1,
         le=65535,
-        description="Where the consumer tells Prometheus of itself; nowhere, by default. The API"
-        " does at /metrics.",
+        description="Port of the consumer's metrics; not exposed by default. The API's"
+        " are at /metrics.",
     )
     metrics_host: str = Field(default="127.0.0.1", description="Address of that port.")
 

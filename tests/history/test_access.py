@@ -1,4 +1,4 @@
-"""Who may read the history, and who may hand over to it."""
+"""Who may read the history, and who may store events in it."""
 
 from services.history.main import create_app
 from services.history.settings import HistorySettings

@@ -107,7 +107,7 @@ async def test_loan_id_finds_its_decisions(
 async def test_since_is_inclusive_and_until_is_not(
     client: httpx.AsyncClient, events: list[PredictionRecorded]
 ) -> None:
-    """A range of time is told to the millisecond, in any time zone."""
+    """In any time zone."""
     since, until = (
         events[number].decision.timestamp.replace(microsecond=0) for number in (200, 50)
     )
@@ -121,7 +121,7 @@ async def test_since_is_inclusive_and_until_is_not(
 async def test_since_and_until_are_exact_to_the_microsecond(
     client: httpx.AsyncClient, engine: AsyncEngine
 ) -> None:
-    """Decisions of one millisecond, and those at either end of it, are told apart."""
+    """Decisions within one millisecond, and at either end of it, are distinguished."""
     start = datetime(2026, 3, 1, 12, 0, 0, 123_000, UTC)
     rng = random.Random(39)  # noqa: S311 - test data, not a secret
     events = [
@@ -165,7 +165,7 @@ async def test_time_beyond_all_dates_of_utc_bounds_nothing(
     ],
 )
 async def test_repeated_parameter_is_refused(client: httpx.AsyncClient, path: str) -> None:
-    """Which of its values would count is anybody's guess, so neither is answered nor cached."""
+    """It is unclear which of its values counts, so no answer is computed or cached."""
     methods = ("GET", "DELETE") if path.startswith("/history?loan_id") else ("GET",)
     for method in methods:
         response = await client.request(method, path)
@@ -197,7 +197,7 @@ async def test_repeated_parameter_is_refused(client: httpx.AsyncClient, path: st
 async def test_wrong_parameter_is_a_problem_that_names_it(
     client: httpx.AsyncClient, query: str, field: str, says: str
 ) -> None:
-    """What cannot be understood is 400 and never quietly ignored."""
+    """An invalid parameter is a 400 and never silently ignored."""
     response = await client.get(f"/history?{query}")
     assert response.status_code == 400
     assert response.headers["content-type"] == PROBLEM
@@ -322,7 +322,7 @@ async def test_empty_export_is_the_header_alone(client: httpx.AsyncClient) -> No
 async def test_second_answer_comes_from_the_cache_until_something_is_stored(
     client: httpx.AsyncClient, path: str
 ) -> None:
-    """X-Cache tells a kept answer from a fresh one; storing ends the kept ones' life."""
+    """X-Cache distinguishes cached answers; storing a decision expires them."""
     first = await client.get(path)
     second = await client.get(path)
     assert (first.headers["x-cache"], second.headers["x-cache"]) == ("MISS", "HIT")
@@ -419,7 +419,7 @@ async def test_database_restart_shows_no_error_to_who_asks_after_it(
 async def test_database_without_tables_is_not_ready(
     empty_database_url: str, redis_url: str
 ) -> None:
-    """A database that was never migrated is told apart from one that works."""
+    """A database that was never migrated is reported as such."""
     settings = quick_settings(database_url=empty_database_url, redis_url=redis_url)
     async with served(create_app(settings), headers=keys.HEADERS) as client:
         assert (await client.get("/readyz")).status_code == 503

@@ -1,4 +1,4 @@
-"""The audit log: nothing in it can be changed unnoticed, not even by who may do everything."""
+"""The audit log: no change goes unnoticed, not even a superuser's."""
 
 import asyncio
 import os
@@ -37,7 +37,7 @@ async def filled(engine: AsyncEngine) -> Head:
 
 
 async def as_superuser(engine: AsyncEngine, *statements: str) -> None:
-    """Run the statements as somebody who may switch the trigger off, and does."""
+    """Run the statements with the trigger switched off."""
     async with transaction(engine) as connection:
         await connection.execute(text("SET LOCAL session_replication_role = replica"))
         for statement in statements:
@@ -82,7 +82,7 @@ async def test_appends_at_once_make_one_chain_without_a_gap(engine: AsyncEngine)
     ],
 )
 async def test_database_refuses_to_change_a_row(engine: AsyncEngine, statement: str) -> None:
-    """Only adding is possible, whoever asks, as long as the trigger is there."""
+    """Rows can only be added, by any role, as long as the trigger is there."""
     head = await filled(engine)
     async with engine.connect() as connection:
         with pytest.raises(DBAPIError, match="only ever added"):
@@ -181,7 +181,7 @@ async def test_row_with_its_hash_made_right_again_no_longer_fits_the_next(
 async def test_chain_rewritten_to_its_end_is_found_by_a_noted_head(
     engine: AsyncEngine, noted_at: int
 ) -> None:
-    """It looks intact by itself; a head noted at any later row tells, one from before does not."""
+    """It looks intact by itself; only a head noted after the changed row proves the change."""
     heads = [await append_one(engine) for _ in range(ROWS)]
     await rewrite(engine, 3, ROWS)
     assert (await verify(engine)).id == ROWS
@@ -217,7 +217,7 @@ async def test_long_chain_is_read_to_its_end(engine: AsyncEngine) -> None:
 
 @pytest.mark.system
 def test_digest_is_the_one_that_is_documented() -> None:
-    """Whoever reads the documentation can compute it without this program."""
+    """It can be computed from the documentation, without this program."""
     moment = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
     values = (1, moment, "bank", "erase loan", "sha256:é", '{"erased": 2}')
     encoded = (
@@ -232,8 +232,8 @@ def test_digest_is_the_one_that_is_documented() -> None:
 
 
 @pytest.mark.parametrize("text_", ["", "x", "1", "1:ab", f"x:{'a' * 64}", f"1:{'A' * 64}", "-1:"])
-def test_head_that_is_none_is_refused(text_: str) -> None:
-    """A slip must not look like a proof."""
+def test_malformed_head_is_refused(text_: str) -> None:
+    """A typing error must not look like a proof."""
     with pytest.raises(ValueError, match="A head looks like"):
         parse_head(text_)
 

@@ -1,4 +1,4 @@
-"""The cache: one computation for all who ask, and no request that waits for Redis."""
+"""The cache: one computation for concurrent requests, and none that waits for Redis."""
 
 import asyncio
 import time
@@ -38,14 +38,14 @@ class Counter:
 
 
 async def test_second_answer_comes_from_the_cache(cache: Cache) -> None:
-    """The first asking computes, the next is served the same bytes."""
+    """The first call computes, the next returns the same bytes."""
     compute = Counter()
     assert await cache.get("k", compute, ttl_s=60) == (b"answer 1", False)
     assert await cache.get("k", compute, ttl_s=60) == (b"answer 1", True)
     assert await cache.get("other", compute, ttl_s=60) == (b"answer 2", False)
 
 
-async def test_all_who_ask_at_once_share_one_computation(cache: Cache) -> None:
+async def test_concurrent_calls_share_one_computation(cache: Cache) -> None:
     """A hundred requests for one key cost one computation."""
     compute = Counter()
     answers = await asyncio.gather(
@@ -55,8 +55,8 @@ async def test_all_who_ask_at_once_share_one_computation(cache: Cache) -> None:
     assert compute.calls == 1
 
 
-async def test_who_leaves_early_does_not_end_the_computation_for_the_others(cache: Cache) -> None:
-    """A client that disconnects takes nothing from those who wait for the same answer."""
+async def test_cancelled_call_does_not_cancel_the_computation_of_the_others(cache: Cache) -> None:
+    """A client that disconnects does not disturb others waiting for the same answer."""
     compute = Counter()
     leaver = asyncio.create_task(cache.get("k", compute, ttl_s=60))
     stayer = asyncio.create_task(cache.get("k", compute, ttl_s=60))
@@ -65,8 +65,8 @@ async def test_who_leaves_early_does_not_end_the_computation_for_the_others(cach
     assert (await stayer).body == b"answer 1"
 
 
-async def test_failed_computation_is_raised_and_not_kept(cache: Cache) -> None:
-    """An error reaches whoever asked; the next asking computes again."""
+async def test_failed_computation_is_raised_and_not_cached(cache: Cache) -> None:
+    """The call raises the error; the next call computes again."""
 
     async def fail() -> bytes:
         raise LookupError("nothing there")
@@ -76,15 +76,15 @@ async def test_failed_computation_is_raised_and_not_kept(cache: Cache) -> None:
     assert await cache.get("k", Counter(), ttl_s=60) == (b"answer 1", False)
 
 
-async def test_answer_ends_with_its_time(cache: Cache) -> None:
-    """An answer is served for as long as was asked for and no longer."""
+async def test_answer_expires(cache: Cache) -> None:
+    """An answer is served for its time to live and no longer."""
     compute = Counter()
     await cache.get("k", compute, ttl_s=1)
     await asyncio.sleep(1.1)
     assert await cache.get("k", compute, ttl_s=1) == (b"answer 2", False)
 
 
-async def test_invalidation_ends_every_answer_but_the_unchanging(cache: Cache) -> None:
+async def test_invalidation_expires_every_answer_but_the_unchanging(cache: Cache) -> None:
     """After an invalidation answers are computed afresh, except those that cannot change."""
     compute = Counter()
     await cache.get("changing", compute, ttl_s=60)
@@ -108,8 +108,8 @@ async def test_answer_that_an_invalidation_overtakes_is_not_served_again(cache: 
 
 
 @pytest.mark.parametrize("unchanging", [True, False])
-async def test_forgetting_ends_every_answer(cache: Cache, unchanging: bool) -> None:
-    """After it nothing that was computed before is served, be it unchanging."""
+async def test_forgetting_expires_every_answer(cache: Cache, unchanging: bool) -> None:
+    """Afterwards nothing computed before is served, unchanging or not."""
     compute = Counter()
     await cache.get("k", compute, ttl_s=60, unchanging=unchanging)
     assert (await cache.get("k", compute, ttl_s=60, unchanging=unchanging)).hit
@@ -119,10 +119,10 @@ async def test_forgetting_ends_every_answer(cache: Cache, unchanging: bool) -> N
 
 
 @pytest.mark.parametrize("unchanging", [True, False])
-async def test_who_asks_after_forgetting_does_not_join_who_asked_before(
+async def test_call_after_forgetting_does_not_join_a_computation_from_before(
     cache: Cache, unchanging: bool
 ) -> None:
-    """A slow reader that began before keeps what it read to itself, now and later."""
+    """What a slow reader read before is not served to others, now or later."""
     reading, forgotten = asyncio.Event(), asyncio.Event()
 
     async def slow() -> bytes:
@@ -147,7 +147,7 @@ async def test_who_asks_after_forgetting_does_not_join_who_asked_before(
 
 
 async def test_erasable_answers_are_not_shared_without_redis(own_redis: Server) -> None:
-    """Without the generation nobody can tell whose computation began too early."""
+    """Without the generation it is unknown which computation began too early."""
     cache = Cache(connect(own_redis.url, command_timeout_s=DEADLINE_S), prefix="test")
     own_redis.process.kill()
     compute = Counter()
@@ -161,10 +161,10 @@ async def test_erasable_answers_are_not_shared_without_redis(own_redis: Server) 
 
 
 @pytest.mark.parametrize("fault", ["kill", "pause"])
-async def test_without_redis_answers_are_computed_and_nobody_waits(
+async def test_without_redis_answers_are_computed_without_a_wait(
     own_redis: Server, fault: str
 ) -> None:
-    """Redis gone or wedged: the deadline is paid once, then the cache rests and says so."""
+    """Redis gone or hanging: the deadline is paid once, then the cache is bypassed and counted."""
     cache = Cache(connect(own_redis.url, command_timeout_s=DEADLINE_S), prefix="test")
     compute = Counter()
     await cache.get("k", compute, ttl_s=60)
@@ -179,7 +179,7 @@ async def test_without_redis_answers_are_computed_and_nobody_waits(
 
 
 async def test_cache_is_used_again_once_redis_is_back(own_redis: Server) -> None:
-    """After its rest the cache finds Redis again by itself."""
+    """After a second of bypassing it the cache is used again."""
     cache = Cache(connect(own_redis.url, command_timeout_s=DEADLINE_S), prefix="test")
     own_redis.process.pause()
     await cache.get("k", Counter(), ttl_s=60)
@@ -193,7 +193,7 @@ async def test_cache_is_used_again_once_redis_is_back(own_redis: Server) -> None
 async def test_redis_lost_between_reading_and_storing_costs_the_answer_nothing(
     own_redis: Server,
 ) -> None:
-    """An answer that cannot be kept is still given."""
+    """An answer that cannot be cached is still returned."""
     cache = Cache(connect(own_redis.url, command_timeout_s=DEADLINE_S), prefix="test")
     compute: Callable[[], Awaitable[bytes]] = Counter()
 

@@ -1,4 +1,4 @@
-"""Erasure: the person's values are gone from everywhere, what the figures rest on stays."""
+"""Erasure: the person's values leave every store, what the statistics rest on stays."""
 
 import hashlib
 import json
@@ -67,7 +67,7 @@ async def test_erased_record_is_gone_for_every_reader(
 async def test_tombstone_keeps_the_outcome_and_no_value_of_the_person(
     client: httpx.AsyncClient, engine: AsyncEngine
 ) -> None:
-    """What is a person's is null, warnings and imputed inputs tell nothing, the roll-ups hold."""
+    """Personal columns are null, warnings and imputed inputs are blank, the roll-ups hold."""
     events = random_events(40, seed=51, warnings=["ApplicantIncome of 612 is low.", "Second."])
     events += random_events(40, seed=52, warnings=[], imputed=["Credit_History"])
     await store_all(engine, events)
@@ -95,7 +95,7 @@ async def test_tombstone_keeps_the_outcome_and_no_value_of_the_person(
 async def test_erasing_by_loan_erases_all_of_its_decisions_and_no_other(
     client: httpx.AsyncClient, engine: AsyncEngine
 ) -> None:
-    """Whatever characters the lender numbers applications with; none is none."""
+    """Whatever characters the loan id has; for an unknown one nothing is erased."""
     events = random_events(30, seed=53)
     await store_all(engine, [with_loan_id(event, LOAN_ID) for event in events[:12]] + events[12:])
     for erased in (12, 0):
@@ -139,7 +139,7 @@ async def test_erasing_again_is_harmless_and_recorded(
 async def test_unknown_decision_is_404_and_nothing_is_recorded(
     client: httpx.AsyncClient, engine: AsyncEngine
 ) -> None:
-    """It may still be on its way; who asks again once it is stored, erases it."""
+    """It may not be stored yet; the same request erases it once it is."""
     [event] = random_events(1, seed=55)
     assert (await client.delete(path_of(event))).status_code == 404
     assert (await client.delete(f"/history/{uuid4()}")).status_code == 404
@@ -163,10 +163,10 @@ async def test_event_that_comes_again_after_the_erasure_stays_erased(
     await assert_rollup_by_model_equals_a_recount(engine)
 
 
-async def test_copies_in_the_cache_end_with_the_erasure(
+async def test_cached_copies_expire_with_the_erasure(
     client: httpx.AsyncClient, events: list[PredictionRecorded]
 ) -> None:
-    """A record is cached for minutes, but not for who asks after its erasure was answered."""
+    """A record is cached for minutes, but not served once its erasure is answered."""
     event = events[3]
     paths = [path_of(event), path_of(event).upper().replace("/HISTORY", "/history"), "/history"]
     for path in paths:
@@ -201,7 +201,7 @@ async def test_answers_kept_for_repeated_requests_are_removed(
 async def test_decision_with_a_derived_id_is_found_listed_and_erased_by_it(
     client: httpx.AsyncClient, engine: AsyncEngine
 ) -> None:
-    """It stands in its place in time; the key made for it is nobody's id."""
+    """It is listed by its time; the key made for it is not an id."""
     events = random_events(9, seed=59)
     derived = random_events(1, seed=60, prediction_id=derived_id("found"))[0]
     await store_all(engine, [*events, derived])
@@ -256,7 +256,7 @@ async def test_erasing_takes_a_loan_id_and_nothing_else(
 
 
 async def test_only_the_scope_for_it_erases(settings: HistorySettings) -> None:
-    """Who may read may not erase for that, and the other way round."""
+    """Reading does not include erasing, nor the other way round."""
     reader, reader_entry = mint_key("reader", ["history:read"])
     eraser, eraser_entry = mint_key("eraser", ["history:erase"])
     known = settings.model_copy(update={"api_keys": parse_keys(f"{reader_entry} {eraser_entry}")})
@@ -291,7 +291,7 @@ async def test_database_refuses_a_tombstone_with_a_value(
             await connection.execute(text("UPDATE predictions SET applicant_income = NULL"))
 
 
-async def test_documentation_tells_what_erasing_takes_and_answers(
+async def test_documentation_covers_erasing(
     client: httpx.AsyncClient,
 ) -> None:
     """The scope, every problem and the form of the answer are in the OpenAPI document."""

@@ -64,7 +64,7 @@ async def test_no_reader_of_any_replica_sees_a_record_after_its_erasure_was_answ
 async def test_erasing_and_storing_again_at_once_neither_deadlock_nor_double(
     client: httpx.AsyncClient, engine: AsyncEngine, events: list[PredictionRecorded]
 ) -> None:
-    """Whoever of them comes first to a row, it ends erased and counted once."""
+    """Whichever locks a row first, it ends erased and counted once."""
     rows = [row_of(event) for event in events]
 
     async def store_again() -> int:
@@ -125,7 +125,7 @@ async def test_redis_lost_in_the_middle_is_told_and_the_same_request_completes_i
         async with transaction(engine) as connection:
             await take_turn(connection)
             erasing = asyncio.create_task(client.delete(path))
-            await eventually(lambda: _somebody_waits(engine))
+            await eventually(lambda: _an_erasure_waits(engine))
             own_redis.process.kill()
         refused = await erasing
         assert refused.status_code == 503
@@ -136,7 +136,7 @@ async def test_redis_lost_in_the_middle_is_told_and_the_same_request_completes_i
         assert (await client.get(path_of(event))).status_code == 410
 
 
-async def _somebody_waits(engine: AsyncEngine) -> bool:
+async def _an_erasure_waits(engine: AsyncEngine) -> bool:
     async with engine.connect() as connection:
         waiting = await connection.execute(
             text("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted")

@@ -1,4 +1,4 @@
-"""Whether a consumer is at work, as its container's health check finds out."""
+"""The check that a consumer is running, as its container uses it."""
 
 import asyncio
 import os
@@ -29,7 +29,7 @@ async def test_consumer_that_reads_has_no_complaint(
 async def test_consumer_that_stopped_reading_is_named(
     settings: HistorySettings, redis: Redis
 ) -> None:
-    """Once it is longer ago than a batch may take."""
+    """Once its last read is longer ago than a batch may take."""
     await create_group(redis)
     await read_new(redis, consumer=settings.consumer_name, count=1, block_s=0.01)
     assert await complaint(settings) is None
@@ -40,13 +40,13 @@ async def test_consumer_that_stopped_reading_is_named(
 
 
 async def test_consumer_that_never_read_is_named(settings: HistorySettings, redis: Redis) -> None:
-    """Another consumer's reading does not count for it."""
+    """Reads of another consumer do not count."""
     await create_group(redis)
     await read_new(redis, consumer="another", count=1, block_s=0.01)
     assert await complaint(settings) == f"{settings.consumer_name} has never read the stream"
 
 
-async def test_redis_that_does_not_tell_is_a_complaint(database_url: str) -> None:
+async def test_redis_that_does_not_answer_is_reported(database_url: str) -> None:
     """Nothing listens at the address."""
     away = quick_settings(database_url=database_url, redis_url=f"redis://{HOST}:1/0")
     reason = await complaint(away)
@@ -55,7 +55,7 @@ async def test_redis_that_does_not_tell_is_a_complaint(database_url: str) -> Non
 
 
 async def test_command_exits_by_what_it_found(settings: HistorySettings, redis: Redis) -> None:
-    """0 while the consumer of this host is at work; 1 with the reason before it ever was."""
+    """0 while the consumer of this host is running; 1 with the reason before it ever was."""
     command = [sys.executable, "-m", "services.history.heartbeat"]
     env = os.environ | {"REDIS_URL": settings.redis_url, "CONSUMER_NAME": "this-host"}
     await create_group(redis)

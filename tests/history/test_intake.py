@@ -1,4 +1,4 @@
-"""The sink past the stream, and what the health route tells of the stream itself."""
+"""The HTTP sink, and what the health route reports about the stream."""
 
 import httpx
 import pytest
@@ -34,7 +34,7 @@ NDJSON = {"content-type": "application/x-ndjson"}
 async def test_posted_events_are_stored_once_before_the_answer(
     client: httpx.AsyncClient, engine: AsyncEngine
 ) -> None:
-    """204 means committed; the same events sent again are neither refused nor doubled."""
+    """204 means committed; the same events sent again are neither refused nor duplicated."""
     events = random_events(200, seed=41)
     for body in (b"\n".join(map(body_of, events)), b"\n".join(map(body_of, events)) + b"\n"):
         response = await client.post(INTERNAL_PREDICTIONS_PATH, content=body, headers=NDJSON)
@@ -44,10 +44,10 @@ async def test_posted_events_are_stored_once_before_the_answer(
     await assert_rollups_equal_a_recount(engine)
 
 
-async def test_event_that_took_both_roads_is_stored_once(
+async def test_event_that_took_both_sinks_is_stored_once(
     client: httpx.AsyncClient, engine: AsyncEngine, redis: Redis, settings: HistorySettings
 ) -> None:
-    """A hand-over that was repeated over HTTP meets its twin from the stream."""
+    """A group repeated over HTTP was delivered by the stream, too."""
     events = random_events(60, seed=42)
     await publish(redis, events[:40])
     body = b"\n".join(map(body_of, events[20:]))
@@ -76,7 +76,7 @@ async def test_bad_line_is_named_and_nothing_is_stored(
 
 @pytest.mark.parametrize("body", [b"", b"\n\n"])
 async def test_body_without_an_event_is_refused(client: httpx.AsyncClient, body: bytes) -> None:
-    """An empty hand-over is a mistake of the sender, who should hear of it."""
+    """An empty group is a mistake of the sender and is reported."""
     response = await client.post(INTERNAL_PREDICTIONS_PATH, content=body, headers=NDJSON)
     assert response.status_code == 400
 
@@ -96,7 +96,7 @@ async def test_value_that_the_database_refuses_is_the_senders_fault(
 async def test_posting_without_the_database_says_try_again(
     own_postgres: Server, redis_url: str
 ) -> None:
-    """503 with Retry-After: the sender must not believe that it was stored."""
+    """503 with Retry-After: the sender must not take it for stored."""
     settings = quick_settings(database_url=own_postgres.url, redis_url=redis_url)
     own_postgres.process.kill()
     async with served(create_app(settings), headers=keys.HEADERS) as client:
@@ -107,7 +107,7 @@ async def test_posting_without_the_database_says_try_again(
 
 
 async def test_posting_works_without_redis(database_url: str, engine: AsyncEngine) -> None:
-    """The sink past the stream does not need the server whose absence it is for."""
+    """The HTTP sink does not need the server that it stands in for."""
     settings = quick_settings(
         database_url=database_url, redis_url=f"redis://{HOST}:{free_port()}/0"
     )
@@ -119,10 +119,10 @@ async def test_posting_works_without_redis(database_url: str, engine: AsyncEngin
     assert await stored_ids(engine) == ids_of(events)
 
 
-async def test_health_tells_what_waits_and_when_a_consumer_came_by(
+async def test_health_reports_what_waits_and_when_a_consumer_last_read(
     client: httpx.AsyncClient, redis: Redis, settings: HistorySettings
 ) -> None:
-    """Before any consumer there is no sighting; with one it is recent and nothing waits."""
+    """Before any consumer there is no such time; with one it is recent and nothing waits."""
     before = (await client.get("/health")).json()
     assert before["status"] == "ok"
     assert before["checks"]["postgres"]["detail"] == "schema 0002"

@@ -1,4 +1,4 @@
-"""What the history service and the consumer tell Prometheus: each figure, brought about."""
+"""The metrics of the history service and of the consumer, each provoked."""
 
 import asyncio
 import os
@@ -40,7 +40,7 @@ _OF_REDIS = {
 }
 
 
-async def _told(client: httpx.AsyncClient) -> Exposition:
+async def _scrape(client: httpx.AsyncClient) -> Exposition:
     response = await client.get("/metrics")
     assert response.status_code == 200
     return Exposition(response.text)
@@ -52,11 +52,11 @@ def _of(consumer: Consumer) -> Exposition:
     return Exposition(generate_latest(metrics).decode())
 
 
-async def test_stream_is_told_by_what_was_read_and_what_was_not(
+async def test_stream_metrics_separate_pending_entries_from_unread_ones(
     client: httpx.AsyncClient, redis: Redis
 ) -> None:
-    """Entries in a consumer's hands are pending, with the age of the oldest; the rest is lag."""
-    empty = await _told(client)
+    """Entries that a consumer has read are pending, with the age of the oldest; the rest is lag."""
+    empty = await _scrape(client)
     assert empty.sum_of("stream_up") == 1
     for name in _OF_REDIS - {"redis_memory_bytes"}:
         assert empty.sum_of(name) == 0, name
@@ -64,32 +64,32 @@ async def test_stream_is_told_by_what_was_read_and_what_was_not(
     await publish(redis, random_events(5, seed=1))
     await read_new(redis, consumer="slow", count=2, block_s=0.1)
     await redis.xadd(DEAD_LETTER_STREAM, {EVENT_FIELD: b"poison"})
-    await asyncio.sleep(1)  # for so long the figures are remembered
-    told = await _told(client)
-    assert told.sum_of("stream_entries") == 5
-    assert told.sum_of("stream_pending_entries") == 2
-    assert told.sum_of("stream_lag_entries") == 3
-    assert told.sum_of("stream_dead_letters") == 1
-    assert told.sum_of("stream_consumers") == 1
-    assert told.sum_of("stream_oldest_pending_seconds") >= 1
-    assert told.sum_of("redis_memory_bytes") > 500_000
+    await asyncio.sleep(1)  # as long as the metrics are kept
+    exposed = await _scrape(client)
+    assert exposed.sum_of("stream_entries") == 5
+    assert exposed.sum_of("stream_pending_entries") == 2
+    assert exposed.sum_of("stream_lag_entries") == 3
+    assert exposed.sum_of("stream_dead_letters") == 1
+    assert exposed.sum_of("stream_consumers") == 1
+    assert exposed.sum_of("stream_oldest_pending_seconds") >= 1
+    assert exposed.sum_of("redis_memory_bytes") > 500_000
 
 
-async def test_key_that_is_no_stream_is_told_as_no_stream(
+async def test_key_that_is_no_stream_is_reported_as_down(
     client: httpx.AsyncClient, redis: Redis
 ) -> None:
-    """Whatever is wrong with what is watched, watching it goes on."""
+    """A fault in one server does not stop the metrics of the other."""
     await redis.set(STREAM, "no stream")
-    told = await _told(client)
-    assert told.sum_of("stream_up") == 0
-    assert told.sum_of("database_up") == 1
-    assert not told.has(_OF_REDIS)
+    exposed = await _scrape(client)
+    assert exposed.sum_of("stream_up") == 0
+    assert exposed.sum_of("database_up") == 1
+    assert not exposed.has(_OF_REDIS)
 
 
 async def test_lag_is_right_where_redis_itself_does_not_know_it(
     client: httpx.AsyncClient, redis: Redis
 ) -> None:
-    """After entries were taken off before anybody read them, its own figure is gone."""
+    """After unread entries were deleted, Redis reports no lag of its own."""
     await create_group(redis)
     await publish(redis, random_events(6, seed=2))
     await read_new(redis, consumer="slow", count=1, block_s=0.1)
@@ -99,26 +99,26 @@ async def test_lag_is_right_where_redis_itself_does_not_know_it(
     await redis.xdel(STREAM, unread or b"")
     [group] = await redis.xinfo_groups(STREAM)
     assert group["lag"] is None
-    assert (await _told(client)).sum_of("stream_lag_entries") == 4
+    assert (await _scrape(client)).sum_of("stream_lag_entries") == 4
 
 
-async def test_limits_are_told_where_there_are_any(
+async def test_limits_are_exposed_only_if_set(
     client: httpx.AsyncClient, redis: Redis, settings: HistorySettings
 ) -> None:
-    """Without a limit there is no figure: 0 would look like a server with no memory at all."""
-    assert not (await _told(client)).has({"redis_max_memory_bytes", "database_budget_bytes"})
+    """Without a limit there is no metric: 0 would look like a server without memory."""
+    assert not (await _scrape(client)).has({"redis_max_memory_bytes", "database_budget_bytes"})
     await redis.config_set("maxmemory", "256mb")
     try:
         budgeted = settings.model_copy(update={"database_budget_bytes": 10**9})
         async with served(create_app(budgeted)) as other:
-            told = await _told(other)
+            exposed = await _scrape(other)
     finally:
         await redis.config_set("maxmemory", "0")
-    assert told.sum_of("redis_max_memory_bytes") == 256 * 2**20
-    assert told.sum_of("database_budget_bytes") == 10**9
+    assert exposed.sum_of("redis_max_memory_bytes") == 256 * 2**20
+    assert exposed.sum_of("database_budget_bytes") == 10**9
 
 
-async def test_database_is_told_with_its_size_and_connections(
+async def test_database_metrics_are_its_size_and_the_pools_connections(
     client: httpx.AsyncClient, engine: AsyncEngine
 ) -> None:
     """The size is PostgreSQL's own, and the connections are those of the service's pool."""
@@ -126,24 +126,24 @@ async def test_database_is_told_with_its_size_and_connections(
         query = text("SELECT pg_database_size(current_database())")
         size = (await connection.execute(query)).scalar_one()
     await client.get("/statistics")
-    told = await _told(client)
-    assert told.sum_of("database_up") == 1
-    assert told.sum_of("database_size_bytes") == pytest.approx(size, rel=0.1)
-    assert told.sum_of("database_pool_connections", state="idle") >= 1
-    assert told.sum_of("database_pool_connections", state="in_use") == 0
+    exposed = await _scrape(client)
+    assert exposed.sum_of("database_up") == 1
+    assert exposed.sum_of("database_size_bytes") == pytest.approx(size, rel=0.1)
+    assert exposed.sum_of("database_pool_connections", state="idle") >= 1
+    assert exposed.sum_of("database_pool_connections", state="in_use") == 0
 
 
-async def test_cache_is_told_by_hits_and_misses_and_so_is_its_rate(
+async def test_cache_metrics_and_hit_rate_agree_with_x_cache(
     client: httpx.AsyncClient,
 ) -> None:
-    """As X-Cache told each of the callers."""
+    """Each answer says in X-Cache which it was."""
     assert (await client.get("/performance")).json()["cache_hit_rate"] is None
     said = [(await client.get("/statistics")).headers["x-cache"] for _ in range(4)]
     assert said == ["MISS", "HIT", "HIT", "HIT"]
-    told = await _told(client)
-    assert told.sum_of("cache_misses_total") == 1
-    assert told.sum_of("cache_hits_total") == 3
-    assert told.sum_of("cache_failures_total") == 0
+    exposed = await _scrape(client)
+    assert exposed.sum_of("cache_misses_total") == 1
+    assert exposed.sum_of("cache_hits_total") == 3
+    assert exposed.sum_of("cache_failures_total") == 0
     performance = (await client.get("/performance")).json()
     assert performance["cache_hit_rate"] == 0.75
     asked = {route["route"]: route["requests"] for route in performance["routes"]}
@@ -151,68 +151,68 @@ async def test_cache_is_told_by_hits_and_misses_and_so_is_its_rate(
 
 
 @pytest.mark.parametrize("how", ["killed", "wedged"])
-async def test_redis_that_is_away_is_told_without_old_figures(
+async def test_redis_that_is_down_is_reported_without_stale_metrics(
     own_redis: Server, database_url: str, how: str
 ) -> None:
-    """And nobody waits for it longer than the deadline; once it is back it is told again."""
+    """No scrape waits longer than the deadline; once Redis is back its metrics are, too."""
     settings = quick_settings(database_url=database_url, redis_url=own_redis.url)
     async with served(create_app(settings)) as client:
-        assert (await _told(client)).has(_OF_REDIS) == _OF_REDIS
+        assert (await _scrape(client)).has(_OF_REDIS) == _OF_REDIS
         own_redis.process.kill() if how == "killed" else own_redis.process.pause()
         await client.get("/statistics", headers=keys.HEADERS)
         await client.get("/")  # counted against a limit, which the processes cannot share now
 
         async def is_degraded() -> bool:
-            return (await _told(client)).sum_of("rate_limit_degraded") == 1
+            return (await _scrape(client)).sum_of("rate_limit_degraded") == 1
 
         await eventually(is_degraded)
-        await asyncio.sleep(1)  # for so long the figures are remembered
+        await asyncio.sleep(1)  # as long as the metrics are kept
         async with asyncio.timeout(3):
-            told = await _told(client)
-        assert told.sum_of("stream_up") == 0
-        assert told.sum_of("database_up") == 1
-        assert told.sum_of("cache_failures_total") >= 1
-        assert not told.has(_OF_REDIS)
+            exposed = await _scrape(client)
+        assert exposed.sum_of("stream_up") == 0
+        assert exposed.sum_of("database_up") == 1
+        assert exposed.sum_of("cache_failures_total") >= 1
+        assert not exposed.has(_OF_REDIS)
         own_redis.process.start() if how == "killed" else own_redis.process.resume()
 
         async def is_back() -> bool:
-            return (await _told(client)).sum_of("stream_up") == 1
+            return (await _scrape(client)).sum_of("stream_up") == 1
 
         await eventually(is_back)
 
 
 @pytest.mark.parametrize("how", ["killed", "wedged"])
-async def test_database_that_is_away_is_told_without_old_figures(
+async def test_database_that_is_down_is_reported_without_stale_metrics(
     own_postgres: Server, redis_url: str, how: str
 ) -> None:
-    """The same of PostgreSQL."""
+    """The same for PostgreSQL."""
     settings = quick_settings(database_url=own_postgres.url, redis_url=redis_url)
     async with served(create_app(settings)) as client:
         process = own_postgres.process
         if how == "killed":
-            assert (await _told(client)).sum_of("database_size_bytes") > 0
+            assert (await _scrape(client)).sum_of("database_size_bytes") > 0
             process.kill()
-            await asyncio.sleep(1)  # for so long the figures are remembered
+            await asyncio.sleep(1)  # as long as the metrics are kept
         else:
-            # Frozen, it lets nobody in; whoever is in already would still be served.
+            # Frozen, it accepts no connection; open connections would still be served.
             process.pause()
         async with asyncio.timeout(3):
-            told = await _told(client)
-        assert told.sum_of("database_up") == 0
-        assert told.sum_of("stream_up") == 1
-        assert not told.has({"database_size_bytes"})
+            exposed = await _scrape(client)
+        assert exposed.sum_of("database_up") == 0
+        assert exposed.sum_of("stream_up") == 1
+        assert not exposed.has({"database_size_bytes"})
         await asyncio.to_thread(process.start) if how == "killed" else process.resume()
 
         async def is_back() -> bool:
-            return (await _told(client)).sum_of("database_up") == 1
+            return (await _scrape(client)).sum_of("database_up") == 1
 
         await eventually(is_back)
 
 
-async def test_servers_are_asked_once_a_second_however_many_ask(
+async def test_servers_are_queried_once_a_second_however_many_scrape(
     client: httpx.AsyncClient, redis: Redis
 ) -> None:
-    """Whoever watches the service must not be a load on what it watches."""
+    """Monitoring must not be a load on what it monitors."""
     await redis.config_resetstat()
     await asyncio.gather(*(client.get("/metrics") for _ in range(30)))
     calls = await redis.info("commandstats")
@@ -222,7 +222,7 @@ async def test_servers_are_asked_once_a_second_however_many_ask(
 async def test_consumer_counts_what_it_stores(
     settings: HistorySettings, engine: AsyncEngine, redis: Redis
 ) -> None:
-    """Each decision once, however often it comes; each transaction with its size and its time."""
+    """Each decision once, however often delivered; each transaction with its size and duration."""
     began_s = time.time()
     events = random_events(30, seed=3)
     await publish(redis, events, group=10)
@@ -233,21 +233,21 @@ async def test_consumer_counts_what_it_stores(
         await publish(redis, random_events(1, seed=4))
         await eventually(stored(engine, 31))
     assert nothing.sum_of("consumer_last_commit_timestamp_seconds") == 0
-    told = _of(consumer)
-    assert told.sum_of("consumer_rows_total") == 31
-    assert told.sum_of("consumer_batch_rows_sum") >= 31
-    commits = told.sum_of("consumer_batch_rows_count")
-    assert told.sum_of("consumer_commit_seconds_count") == commits >= 2
+    exposed = _of(consumer)
+    assert exposed.sum_of("consumer_rows_total") == 31
+    assert exposed.sum_of("consumer_batch_rows_sum") >= 31
+    commits = exposed.sum_of("consumer_batch_rows_count")
+    assert exposed.sum_of("consumer_commit_seconds_count") == commits >= 2
     took_s = time.time() - began_s
-    assert 0 < told.sum_of("consumer_commit_seconds_sum") < took_s * CONCURRENT_BATCHES
-    assert began_s <= told.sum_of("consumer_last_commit_timestamp_seconds") <= time.time()
-    assert told.sum_of("consumer_database_failures_total") == 0
+    assert 0 < exposed.sum_of("consumer_commit_seconds_sum") < took_s * CONCURRENT_BATCHES
+    assert began_s <= exposed.sum_of("consumer_last_commit_timestamp_seconds") <= time.time()
+    assert exposed.sum_of("consumer_database_failures_total") == 0
 
 
 async def test_consumer_counts_what_it_took_over_and_put_aside(
     settings: HistorySettings, engine: AsyncEngine, redis: Redis
 ) -> None:
-    """Entries of a consumer that is gone; and events, each once, that nobody can store."""
+    """Entries of a consumer that is gone, and events that cannot be stored, each once."""
     await create_group(redis)
     await publish(redis, random_events(4, seed=5))
     await read_new(redis, consumer="gone", count=4, block_s=0.1)
@@ -266,7 +266,7 @@ async def test_consumer_counts_what_it_took_over_and_put_aside(
 async def test_consumer_counts_failures_of_the_database_by_their_reason(
     settings: HistorySettings, engine: AsyncEngine, redis: Redis
 ) -> None:
-    """A server that refuses for want of space is told apart from one that refuses the values."""
+    """A full disk is another reason than refused values."""
     events = random_events(3, seed=6)
     object.__setattr__(events[1].decision.input_data, "Loan_ID", "LP\0001")
     async with engine.begin() as connection:
@@ -307,8 +307,8 @@ async def test_database_that_is_gone_is_a_failure_of_the_connection(
     async with consuming(settings) as consumer:
 
         async def failed_twice() -> bool:
-            told = _of(consumer)
-            return told.sum_of("consumer_database_failures_total", reason="connections") >= 2
+            exposed = _of(consumer)
+            return exposed.sum_of("consumer_database_failures_total", reason="connections") >= 2
 
         await eventually(failed_twice)
         assert _of(consumer).sum_of("consumer_database_failures_total", reason="other") == 0
@@ -329,25 +329,27 @@ async def test_database_that_is_gone_is_a_failure_of_the_connection(
 def test_reason_of_a_refusal_is_its_sqlstate(
     error: asyncpg.PostgresError, reason: FailureReason
 ) -> None:
-    """For those that a server cannot be made to give at a test's wish."""
+    """For errors that a test cannot provoke in a real server."""
     assert reason_of(DBAPIError(None, None, error)) == reason
 
 
-def test_consumer_answers_at_its_port_and_ends_in_peace(database_url: str, redis_url: str) -> None:
-    """A scrape that is asked of the process itself; nothing listens where no port is set."""
+def test_consumer_serves_metrics_at_its_port_and_stops_cleanly(
+    database_url: str, redis_url: str
+) -> None:
+    """A scrape of the process itself."""
     port = free_port()
     settings = _environment(database_url, redis_url, METRICS_PORT=str(port))
     with subprocess.Popen([sys.executable, "-m", "services.history.consumer"], env=settings) as one:
         try:
-            told = _scraped(port)
-            assert told.sum_of("build_info", service="consumer") == 1
-            assert told.sum_of("consumer_rows_total") == 0
+            exposed = _scraped(port)
+            assert exposed.sum_of("build_info", service="consumer") == 1
+            assert exposed.sum_of("consumer_rows_total") == 0
         finally:
             one.terminate()
         assert one.wait(timeout=20) == 0
 
 
-def test_port_that_is_taken_is_one_sentence(database_url: str, redis_url: str) -> None:
+def test_port_in_use_is_reported_in_one_sentence(database_url: str, redis_url: str) -> None:
     """With the variable that changes it, and no traceback."""
     with socket.create_server((HOST, 0)) as taken:
         port = taken.getsockname()[1]
@@ -372,7 +374,7 @@ def _environment(database_url: str, redis_url: str, **settings: str) -> dict[str
 
 
 def _scraped(port: int) -> Exposition:
-    """What the consumer says, once it has begun to listen."""
+    """The consumer's metrics, once it listens."""
 
     def listens() -> bool:
         with socket.socket() as connection:

@@ -1,4 +1,4 @@
-"""The migrations: they lead to the tables, from anywhere, at the same time too."""
+"""The migrations lead to the tables, from any revision, also when run concurrently."""
 
 import asyncio
 
@@ -36,7 +36,7 @@ async def test_migrations_lead_to_the_tables_even_when_run_at_once(
 
 
 async def test_upgrade_keeps_the_rows_that_are_there(empty_database_url: str) -> None:
-    """Rows of the first schema are the same records after the last migration, and erasable."""
+    """Rows of the first schema are the same records after the last migration, and can be erased."""
     settings = HistorySettings(database_url=empty_database_url)
     engine = engine_of(settings)
     events = random_events(50, seed=91)

@@ -55,7 +55,7 @@ _TEXT = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]
 async def test_each_commit_is_logged_with_the_ids_of_its_requests(
     engine: AsyncEngine, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Also of those that were stored before: whoever follows one finds where it ended."""
+    """Also of those stored before, so that each request leads to its commit."""
     caplog.set_level("INFO")
     first, second, third = random_events(3, seed=20)
     await store_all(engine, [first, second])

@@ -33,7 +33,7 @@ DAYS = 30
 
 
 def keeping(settings: HistorySettings) -> HistorySettings:
-    """The settings with a retention that is looked after all the time."""
+    """The settings with a retention that runs all the time."""
     return settings.model_copy(update={"retention_days": DAYS, "retention_pause_s": 0.05})
 
 

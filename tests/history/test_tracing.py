@@ -1,4 +1,4 @@
-"""A trace goes on to where its decision is stored, on either sink."""
+"""A trace includes the transaction that stores its decision, with either sink."""
 
 import httpx
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
@@ -80,7 +80,7 @@ async def test_transaction_of_the_history_service_is_part_of_the_trace(
 async def test_read_is_traced_under_its_template(
     settings: HistorySettings, engine: AsyncEngine
 ) -> None:
-    """As part of its caller's trace, and without what was asked for."""
+    """As part of its caller's trace, and without the values in its path."""
     [event] = random_events(1, seed=74)
     await store_all(engine, [event])
 
