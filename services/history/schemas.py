@@ -3,7 +3,6 @@
 import datetime
 import re
 from base64 import urlsafe_b64decode, urlsafe_b64encode
-from difflib import get_close_matches
 from typing import Annotated, Any, Literal, Self
 from uuid import UUID
 from zlib import crc32
@@ -23,8 +22,9 @@ from pydantic import (
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from services.history.records import Record
-from shared.contract.errors import MAX_FAULTS, MAX_NAME_LENGTH
+from shared.contract.errors import MAX_FAULTS
 from shared.contract.events import ModelName, Prediction
+from shared.contract.nearest import nearest
 from shared.contract.parsing import LoanId
 
 _UUID_BYTES = 16
@@ -113,8 +113,9 @@ def unknown_parameter(name: str, known: list[str]) -> str:
     """The message for a query parameter that is not among the ``known`` ones."""
     if not known:
         return "is not a parameter of this route; it takes none"
-    nearest = get_close_matches(name[:MAX_NAME_LENGTH], known, n=1, cutoff=0.0)[0]
-    return f"is not a parameter of this route; the nearest one is {nearest}"
+    near = nearest(name, known)
+    others = f"the nearest one is {near}" if near else f"it takes {', '.join(known)}"
+    return f"is not a parameter of this route; {others}"
 
 
 class _Parameters(BaseModel):

@@ -47,8 +47,8 @@ FEATURES = (
 
 _THOUSAND = 1000.0
 _LARGEST = 1e30
-"""An amount has no upper limit and an income no lower one, but float32 ends at 3.4e38: beyond it
-would be infinity, of which a model can make NaN."""
+"""A total income may be as small as any number, but float32 ends at 3.4e38: a ratio beyond it would
+be infinity, of which a model can make NaN."""
 _DEPENDENTS = {"0": 0.0, "1": 1.0, "2": 2.0, "3+": 3.0}
 
 
@@ -56,7 +56,8 @@ def feature_row(application: Mapping[str, Any]) -> tuple[float, ...]:
     """The feature values of one application, in the order of ``FEATURES``; NaN is missing.
 
     ``application`` maps the data set's field names to values as understood by the service: a
-    number, a category's name, or None (or no entry) where missing. ApplicantIncome must be there.
+    number, a category's name, or None (or no entry) where missing. ApplicantIncome must be there,
+    and it or CoapplicantIncome is above 0.
     """
     get = application.get
     applicant_income: float = application["ApplicantIncome"]
@@ -64,7 +65,7 @@ def feature_row(application: Mapping[str, Any]) -> tuple[float, ...]:
     total_income = applicant_income + coapplicant_income
 
     amount = get("LoanAmount")
-    loan_amount: float = nan if amount is None else min(amount, _LARGEST)
+    loan_amount: float = nan if amount is None else amount
     term = get("Loan_Amount_Term")
     band = get("Dependents")
     dependents = nan if band is None else _DEPENDENTS[band]

@@ -12,6 +12,7 @@ _THOUSAND = 1_000
 _MONTHS_PER_YEAR = 12
 
 WARNING_RULES: Final = {
+    "no_own_income": "ApplicantIncome is 0: the co-applicant has the only income",
     "low_income": f"ApplicantIncome is below {LOW_INCOME} per month",
     "high_loan_to_income": f"LoanAmount is more than {LOAN_TO_ANNUAL_INCOME} times the annual"
     " income of applicant and co-applicant",
@@ -37,7 +38,9 @@ def warnings_for(application: Mapping[str, Any], training_ranges: TrainingRanges
     income: float = application["ApplicantIncome"]
     amount: float | None = application["LoanAmount"]
     term: float | None = application["Loan_Amount_Term"]
-    if income < LOW_INCOME:
+    if income == 0:
+        found.append(WARNING_RULES["no_own_income"])
+    elif income < LOW_INCOME:
         found.append(WARNING_RULES["low_income"])
     if amount is not None:
         annual_income = _MONTHS_PER_YEAR * (income + (application["CoapplicantIncome"] or 0))

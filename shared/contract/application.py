@@ -169,11 +169,11 @@ class Application(Wire):
         Input(
             column="applicant_income",
             title="Applicant's income",
-            description="Income of the applicant.",
+            description="Income of the applicant; 0 only where the co-applicant has one.",
             use="scored",
             section="Income",
             unit="per month",
-            exclusive_minimum=0,
+            minimum=0,
             maximum=MAX_INCOME,
             example=4583,
         ),

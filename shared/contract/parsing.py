@@ -2,8 +2,7 @@
 
 import json
 from collections import Counter
-from collections.abc import Mapping
-from difflib import get_close_matches
+from collections.abc import Callable, Mapping
 from typing import Annotated, Any, Final, Literal
 
 import pydantic
@@ -13,6 +12,7 @@ from pydantic_core import ErrorDetails
 from shared.contract.application import EXAMPLE, FIELDS, MAX_LOAN_ID_LENGTH, Field
 from shared.contract.errors import MAX_FAULTS, MAX_NAME_LENGTH, Fault, InvalidInput
 from shared.contract.lenient import Lenient, category, number, text, visible
+from shared.contract.nearest import nearest
 
 LoanId = Annotated[str, visible(MAX_LOAN_ID_LENGTH)]
 """What one service takes in and records, the other can be asked for."""
@@ -51,10 +51,20 @@ def _reading(field: Field) -> tuple[Any, Lenient]:
 
 
 _members: dict[str, Any] = {field.name: _member(field) for field in FIELDS}
+_INCOMES: Final = ("ApplicantIncome", "CoapplicantIncome")
+_NO_INCOME: Final[dict[str, Any]] = {
+    "anyOf": [{"enum": [0, None]}, {"type": "string", "pattern": "^[ 0.]*$"}]
+}
+
 LoanApplication: Final = pydantic.create_model(
     "LoanApplication",
     __config__=ConfigDict(
-        extra="forbid", allow_inf_nan=False, json_schema_extra={"examples": [{**EXAMPLE}]}
+        extra="forbid",
+        allow_inf_nan=False,
+        json_schema_extra={
+            "examples": [{**EXAMPLE}],
+            "not": {"properties": dict.fromkeys(_INCOMES, _NO_INCOME)},
+        },
     ),
     __doc__="""An application for a loan, under the data set's own names; null is missing.
 
@@ -65,9 +75,17 @@ LoanApplication: Final = pydantic.create_model(
     """,
     **_members,
 )
+_Incomes: Final = pydantic.create_model(
+    "_Incomes",
+    __config__=ConfigDict(allow_inf_nan=False),
+    **{name: member for name, member in _members.items() if name in _INCOMES},
+)
+"""What is read of a faulty application, to name a missing income beside its other faults."""
 
 _NAMES: Final = tuple(field.name for field in FIELDS)
-_read_application = TypeAdapter(LoanApplication).validator.validate_json
+_application = TypeAdapter(LoanApplication).validator
+_incomes = TypeAdapter(_Incomes).validator
+_read_application = _application.validate_json
 
 
 def parse_application(body: bytes) -> dict[str, Any]:
@@ -78,11 +96,11 @@ def parse_application(body: bytes) -> dict[str, Any]:
     try:
         application: BaseModel = _read_application(body)
     except ValidationError as error:
-        raise InvalidInput(_faults(error)) from None
+        raise InvalidInput(_faults(error, _incomes.validate_json, body)) from None
     # Each member takes one colon, so no more of them than members means that none came twice.
     if body.count(b":") != len(application.model_fields_set):
         _refuse_repeated_members(body)
-    return vars(application)
+    return _with_income(vars(application))
 
 
 def read_application(values: Mapping[str, object]) -> dict[str, Any]:
@@ -91,9 +109,16 @@ def read_application(values: Mapping[str, object]) -> dict[str, Any]:
     Raises ``InvalidInput`` with all faults at once.
     """
     try:
-        return vars(LoanApplication.model_validate(values))
+        application: BaseModel = _application.validate_python(values)
     except ValidationError as error:
-        raise InvalidInput(_faults(error)) from None
+        raise InvalidInput(_faults(error, _incomes.validate_python, values)) from None
+    return _with_income(vars(application))
+
+
+def _with_income(application: dict[str, Any]) -> dict[str, Any]:
+    if not application["ApplicantIncome"] and not application["CoapplicantIncome"]:
+        raise InvalidInput([Fault(field=_INCOMES[0], message=_NEEDS_INCOME, value=0)])
+    return application
 
 
 def _refuse_repeated_members(body: bytes) -> None:
@@ -103,17 +128,28 @@ def _refuse_repeated_members(body: bytes) -> None:
         raise InvalidInput([Fault(field=name, message=_REPEATED) for name in repeated])
 
 
-def _faults(error: ValidationError) -> list[Fault]:
-    """Every fault, unless there are so many that no person would read them."""
+def _faults(error: ValidationError, read: Callable[[Any], BaseModel], given: object) -> list[Fault]:
+    """Every fault of what was given, unless there are so many that no person would read them."""
+    faults: list[Fault] = []
+    try:
+        _with_income(vars(read(given)))
+    except InvalidInput as refused:
+        faults += refused.faults
+    except ValidationError:
+        pass  # an income is among the faults anyway
     details = error.errors(include_url=False)
-    faults = [_fault(fault) for fault in details[:MAX_FAULTS]]
-    if len(details) > MAX_FAULTS:
-        faults.append(
-            Fault(field="body", message=f"has {len(details)} faults; the rest is left out")
-        )
+    count = len(faults) + len(details)
+    unknown = [_name(fault) for fault in details if fault["type"] == "extra_forbidden"]
+    meant = {name: nearest(name, _NAMES) for name in unknown[:_MAX_SUGGESTIONS]}
+    faults += [_fault(fault, meant) for fault in details[: MAX_FAULTS - len(faults)]]
+    if count > MAX_FAULTS:
+        faults.append(Fault(field="body", message=f"has {count} faults; the rest is left out"))
     return faults
 
 
+_MAX_SUGGESTIONS: Final = 10
+"""Most unknown fields that are compared with the known ones, which takes time."""
+_NEEDS_INCOME: Final = "must be greater than 0 where CoapplicantIncome is 0 or missing"
 _REPEATED: Final = "is given more than once, and only one of them can be meant"
 _MESSAGES: Final = {
     "missing": "is required",
@@ -137,13 +173,17 @@ _MESSAGES: Final = {
 }
 
 
-def _fault(details: ErrorDetails) -> Fault:
-    field = ".".join(str(part) for part in details["loc"])[:MAX_NAME_LENGTH] or "body"
+def _name(details: ErrorDetails) -> str:
+    return ".".join(str(part) for part in details["loc"])[:MAX_NAME_LENGTH] or "body"
+
+
+def _fault(details: ErrorDetails, meant: Mapping[str, str | None]) -> Fault:
+    field = _name(details)
     kind = details["type"]
     value = None if kind in ("missing", "json_invalid") else details["input"]
     if kind == "extra_forbidden":
-        nearest = get_close_matches(field, _NAMES, n=1, cutoff=0.0)[0]
-        message = f"is not a known field; the nearest one is {nearest}"
+        near = meant.get(field)
+        message = "is not a known field" + (f"; the nearest one is {near}" if near else "")
     elif kind in _MESSAGES:
         message = _MESSAGES[kind].format(**details.get("ctx", {}))
     else:

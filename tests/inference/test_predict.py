@@ -177,6 +177,7 @@ async def test_missing_inputs_are_named_as_imputed(client: httpx.AsyncClient) ->
     ("changes", "warning"),
     [
         ({"ApplicantIncome": 900}, "below 1000 per month"),
+        ({"ApplicantIncome": 0}, "the co-applicant has the only income"),
         ({"LoanAmount": 366}, "more than 5 times the annual income"),
         ({"Credit_History": 0}, "Credit_History is 0"),
         ({"Loan_Amount_Term": 200}, "none of the usual terms"),

@@ -88,6 +88,9 @@ def test_any_json_is_understood_or_refused_as_an_application(value: object) -> N
 @given(_applications, st.booleans())
 @example({"Dependents": float("inf")}, True)
 @example({"Dependents": "1" * 5000}, True)
+@example({"ApplicantIncome": 0}, False)
+@example({"ApplicantIncome": "0.0", "CoapplicantIncome": " "}, True)
+@example({"ApplicantIncome": "0.0", "CoapplicantIncome": 5e-324}, True)
 def test_an_application_is_accepted_exactly_if_its_schema_accepts_it(
     changes: dict[str, object], whole: bool
 ) -> None:

@@ -28,7 +28,7 @@ def _values(field: Field) -> st.SearchStrategy[float | int | str | None]:
 
 APPLICATIONS = st.fixed_dictionaries(
     {field.name: _values(field) for field in FIELDS if field.kind != "text"}
-)
+).filter(lambda one: bool(one["ApplicantIncome"] or one["CoapplicantIncome"]))
 """Everything the service accepts, each input missing at times."""
 
 FEW_ROWS = settings(
@@ -123,6 +123,14 @@ def test_missing_quantity_is_flagged(field: str) -> None:
 def test_missing_coapplicant_income_is_none_declared() -> None:
     """It counts as zero, never as the median of other people's."""
     assert features_of(CoapplicantIncome=None) == features_of(CoapplicantIncome=0)
+
+
+def test_income_of_the_co_applicant_alone_is_a_total_income() -> None:
+    """No own income is a number like any other, not a hole in the vector."""
+    found = features_of(ApplicantIncome=0.0, CoapplicantIncome=1760.0, LoanAmount=44.0)
+    assert (found["ApplicantIncome"], found["Log_ApplicantIncome"]) == (0, 0)
+    assert found["Total_Income"] == 1760
+    assert found["Loan_to_Income_Ratio"] == 25
 
 
 def test_no_applications_make_an_empty_matrix() -> None:

@@ -79,7 +79,7 @@ def test_bom_and_windows_line_ends_are_accepted(tmp_path: Path) -> None:
     ("field", "text", "message"),
     [
         ("ApplicantIncome", "", "is required, not ''"),
-        ("ApplicantIncome", "0", "must be greater than 0, not '0'"),
+        ("ApplicantIncome", "-1", "must be at least 0, not '-1'"),
         ("ApplicantIncome", "100001", "must be at most 100000, not '100001'"),
         ("ApplicantIncome", "nan", "must be a finite number, not 'nan'"),
         ("CoapplicantIncome", "-1", "must be at least 0, not '-1'"),
@@ -98,6 +98,19 @@ def test_bad_value_is_named_by_line(tmp_path: Path, field: str, text: str, messa
     path = tmp_path / "loans.csv"
     write_csv(path, rows)
     assert faults_of(path) == [f"line 12: {field} {message}"]
+
+
+def test_income_of_the_co_applicant_alone_is_trained_on(tmp_path: Path) -> None:
+    """What serving accepts is trained on, and a row without any income is named."""
+    rows = filler_rows()
+    rows[3] |= {"ApplicantIncome": 0, "CoapplicantIncome": 1760}
+    path = tmp_path / "loans.csv"
+    write_csv(path, rows)
+    assert read_applications(path).applications[3]["ApplicantIncome"] == 0
+    rows[3] |= {"CoapplicantIncome": None}
+    write_csv(path, rows)
+    [fault] = faults_of(path)
+    assert fault.startswith("line 5: ApplicantIncome must be greater than 0 where")
 
 
 def test_all_faults_are_named_at_once(tmp_path: Path) -> None:

@@ -32,7 +32,10 @@ class Application(BaseModel):
     Education: Annotated[str | None, Field(description="Education.")] = None
     Self_Employed: Annotated[str | None, Field(description="Self-employed.")] = None
     ApplicantIncome: Annotated[
-        float, Field(description="Income of the applicant. Unit: per month.")
+        float,
+        Field(
+            description="Income of the applicant; 0 only where the co-applicant has one. Unit: per month."
+        ),
     ]
     CoapplicantIncome: Annotated[
         float | None,

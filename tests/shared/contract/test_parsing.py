@@ -6,7 +6,7 @@ import pytest
 
 from shared.contract.application import EXAMPLE, FIELDS, MAX_AMOUNT
 from shared.contract.errors import InvalidInput
-from shared.contract.parsing import parse_application
+from shared.contract.parsing import parse_application, read_application
 
 
 def _read(**changes: object) -> dict[str, object]:
@@ -54,6 +54,52 @@ def test_number_that_is_not_whole_is_no_category(text: str) -> None:
     """A fraction is not rounded, and what is no plain decimal is not guessed at."""
     faults = _faults(Credit_History=text, Dependents=text)
     assert set(faults) == {"Credit_History", "Dependents"}
+
+
+@pytest.mark.parametrize("co_income", [1760, "24000", 5e-324])
+@pytest.mark.parametrize("income", [0, "0", "0.00", -0.0])
+def test_income_of_the_co_applicant_alone_is_enough(income: object, co_income: object) -> None:
+    """Two of the public set's 367 applications have no other."""
+    assert _read(ApplicantIncome=income, CoapplicantIncome=co_income)["ApplicantIncome"] == 0
+
+
+@pytest.mark.parametrize("co_income", [0, "0", None, ""])
+def test_no_income_at_all_is_a_fault_beside_the_others(co_income: object) -> None:
+    """It is named at once with every other fault, in JSON and in a row of a file."""
+    message = "must be greater than 0 where CoapplicantIncome is 0 or missing"
+    incomes = {"ApplicantIncome": 0, "CoapplicantIncome": co_income}
+    assert _faults(**incomes) == {"ApplicantIncome": message}
+    assert list(_faults(**incomes, Gender="X")) == ["ApplicantIncome", "Gender"]
+    with pytest.raises(InvalidInput) as refused:
+        read_application(EXAMPLE | incomes | {"Gender": "X"})
+    assert [fault.field for fault in refused.value.faults] == ["ApplicantIncome", "Gender"]
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("applicant_income", "ApplicantIncome"),
+        ("Credit_Histroy", "Credit_History"),
+        ("loan id", "Loan_ID"),
+        ("self-employed", "Self_Employed"),
+        ("Foo", None),
+        ("Age", None),
+        ("Loan_Status", None),
+        ("", None),
+    ],
+)
+def test_nearest_field_is_named_only_when_it_is_near(name: str, meant: str | None) -> None:
+    """Any other would mislead whoever sent an unknown field."""
+    near = "" if meant is None else f"; the nearest one is {meant}"
+    assert list(_faults(**{name: 1}).values()) == [f"is not a known field{near}"]
+
+
+def test_only_some_unknown_fields_are_compared_with_the_known_ones() -> None:
+    """Fifty of them would cost the time of hundreds of decisions."""
+    faults = _faults(**{f"Property_Area{number}": 1 for number in range(50)})
+    assert len(faults) == 50
+    compared = [message for message in faults.values() if "nearest" in message]
+    assert 1 <= len(compared) <= 10
 
 
 def test_amount_beyond_the_maximum_is_a_fault() -> None:
