@@ -8,6 +8,7 @@ import asyncio
 import hashlib
 import secrets
 from collections.abc import Iterable
+from datetime import timedelta
 from typing import Any, Final, NamedTuple
 from uuid import UUID
 
@@ -25,7 +26,7 @@ from services.history.errors import NotErased, unknown
 from services.history.queries import is_decision
 from services.history.schemas import AuditEntry, Erasure
 from services.history.tables import PERSONAL, WARNINGS, predictions
-from shared.contract.events import answer_key
+from shared.contract.events import IDEMPOTENCY_KEEP_S, answer_key
 from shared.redis import REDIS_ERRORS
 
 _NOTHING_ERASED: Final = "Redis does not answer, so nothing was erased; try again shortly."
@@ -110,18 +111,25 @@ async def erase(
                 update(predictions)
                 .where(condition, predictions.c.erased_at.is_(None))
                 .values(erased_at=turn.occurred_at, **_BLANK)
-                .returning(predictions.c.derived_id)
+                .returning(predictions.c.derived_id, predictions.c.decided_at)
             )
-            derived_ids = list(erased.scalars())
+            rows = erased.all()
+            # A day may pass before a decision is answered, and a day until its answer expires.
+            answers_since = turn.occurred_at - timedelta(seconds=2 * IDEMPOTENCY_KEEP_S)
+            derived_ids = {
+                row.derived_id
+                for row in rows
+                if row.derived_id is not None and row.decided_at > answers_since
+            }
             # Before the commit: afterwards a loan's decisions cannot be found any more.
-            await _remove_answers(stores.redis, {*answers, *filter(None, derived_ids)})
+            await _empty_answers(stores.redis, derived_ids.union(answers))
             head = await audit.append(
-                opened, turn, **reason._asdict(), details={"erased": len(derived_ids)}
+                opened, turn, **reason._asdict(), details={"erased": len(rows)}
             )
         # An answer computed from a row read before the commit is cached in the old generation.
         await _forget(stores.cache, "Copies may be left in the cache; send the same request again.")
     return Erasure(
-        erased=len(derived_ids),
+        erased=len(rows),
         erased_at=turn.occurred_at,
         audit=AuditEntry(id=head.id, hash=head.hash.hex()),
         salt=None,
@@ -135,12 +143,15 @@ async def _forget(cache: Cache, otherwise: str) -> None:
         raise NotErased(otherwise) from error
 
 
-async def _remove_answers(redis: Redis, prediction_ids: Iterable[UUID]) -> None:
-    """Remove the answers stored for requests with an Idempotency-Key."""
-    keys = [answer_key(prediction_id) for prediction_id in prediction_ids]
-    if not keys:
-        return
+async def _empty_answers(redis: Redis, prediction_ids: Iterable[UUID]) -> None:
+    """Empty the answers stored for requests with an Idempotency-Key.
+
+    The empty value stays, so that the answer of a request still in progress is not stored again.
+    """
+    pipeline = redis.pipeline(transaction=False)
+    for prediction_id in prediction_ids:
+        pipeline.set(answer_key(prediction_id), b"", ex=IDEMPOTENCY_KEEP_S)
     try:
-        await redis.unlink(*keys)
+        await pipeline.execute()
     except REDIS_ERRORS as error:
         raise NotErased(_NOTHING_ERASED) from error

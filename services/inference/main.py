@@ -98,6 +98,7 @@ def create_app(
                 answers,
                 deadline_s=settings.idempotency_deadline_s,
                 pending_s=_pending_s(settings),
+                budget=settings.idempotency_budget,
             )
             resources = Resources(
                 served=served,

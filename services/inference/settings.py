@@ -24,6 +24,12 @@ class InferenceSettings(CommonSettings):
     idempotency_deadline_s: float = Field(
         default=0.5, gt=0, description="For each question to Redis about an Idempotency-Key."
     )
+    idempotency_budget: int = Field(
+        default=100_000,
+        ge=0,
+        description="Answers kept a day for the repeated requests of one client, and of all"
+        " anonymous callers together; 450 bytes of Redis each.",
+    )
     internal_api_key: SecretStr | None = Field(
         default=None, description="Key with the scope internal, for hand-over by HTTP."
     )

@@ -62,20 +62,23 @@ async def record_once(
     idempotency: Idempotency,
     request: NamedRequest,
 ) -> Decided:
-    """The decision recorded under this request before, or else that of ``record``.
+    """The decision answered to this request before, or else that of ``record``.
 
-    Raises ``NotRecorded``, ``StillInProgress``, ``AnswerErased`` and ``IdempotencyKeyReused``.
+    An earlier attempt that was cut off before its answer may have left a decision on record: then
+    that one is recorded and returned, not another. Raises ``NotRecorded``, ``StillInProgress``,
+    ``AnswerErased`` and ``IdempotencyKeyReused``.
     """
-    decided: Decided | None = None
+    # Decided before Redis is asked, so that one exchange reserves the request and keeps the answer.
+    decided, model_s = _decide(application, served, submission, model, request.prediction_id)
 
-    async def first_time() -> bytes:
+    async def hand_over(body: bytes) -> None:
         nonlocal decided
-        decided, model_s = _decide(application, served, submission, model, request.prediction_id)
+        if body is not decided.body:
+            decided = Decided.read(body)
         await _hand_over(decided, served, submission, publisher, model_s)
-        return decided.body
 
-    answer = await idempotency.once(request, first_time)
-    if decided is None:
+    answer = await idempotency.once(request, decided.body, hand_over)
+    if answer.replayed:
         decided = Decided.read(answer.body, replayed=True)
         _describe(submission.trace, decided)
     return decided

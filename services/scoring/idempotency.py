@@ -1,14 +1,17 @@
 """Requests that name themselves: one that is sent again gets the answer it got before.
 
 A caller that gives its request an idempotency key may repeat it when it never saw the answer. Redis
-remembers for a day which requests were answered, and how. When Redis has forgotten, is away or too
+keeps for a day which requests were answered, and how. The answer is kept before the decision is
+handed over: if the process is killed or the hand-over fails, the repeated request adopts that
+answer, so it agrees with what may be on record. When Redis has forgotten, is away, full or too
 slow, the request is decided again; but the decision's id is derived from the request, so PostgreSQL
 stores the first decision and no second.
 """
 
 import asyncio
 import secrets
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+import zlib
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from hashlib import sha256
@@ -16,24 +19,53 @@ from time import monotonic
 from typing import Any, Final, NamedTuple
 
 from redis.asyncio import Redis
-from redis.exceptions import RedisError
+from redis.exceptions import OutOfMemoryError
 
 from shared.contract.errors import AnswerErased, IdempotencyKeyReused, StillInProgress
-from shared.contract.events import answer_key
+from shared.contract.events import (
+    IDEMPOTENCY_KEEP_S,
+    IDEMPOTENCY_PREFIX,
+    answer_key,
+)
 from shared.contract.ids import uuid8
 from shared.observability.logs import get_logger
 from shared.observability.metrics import Sample
 from shared.observability.metrics.names import IDEMPOTENCY_REPLAYS, IDEMPOTENCY_UNPROTECTED
+from shared.redis import REDIS_ERRORS
 
-KEEP_S: Final = 24 * 60 * 60
 REDIS_REST_S: Final = 1.0
 """After Redis failed, requests are decided without asking it for this long."""
 
-_MARK_PREFIX: Final = "idempotency:mark:"
 _PENDING: Final = b"pending"
 _DONE: Final = b"done"
-_FAILURES: Final = (RedisError, OSError, TimeoutError)
+_DIGEST_DIGITS: Final = 32
 
+# Any decision is much like this one, so an answer is kept in a quarter of its size. It can be read
+# only with the dictionary that it was written with: to change this, change ``answer_key`` too.
+_DICTIONARY: Final = (
+    b'{"success":true,"prediction_id":"018bcfe5-687b-8923-8a7b-f62adceb4158","prediction":"Approved'
+    b'","prediction_code":1,"confidence":0.716826,"probability":{"approved":0.716826,"rejected":0.2'
+    b'83174},"model_info":{"name":"gradient_boosting","version":"b-35e62725","accuracy":0.813591},"'
+    b'input_data":{"Loan_ID":"LP001003","Gender":"Male","Married":"Yes","Dependents":"0","Education'
+    b'":"Graduate","Self_Employed":"No","ApplicantIncome":4583.0,"CoapplicantIncome":0.0,"LoanAmoun'
+    b't":128.0,"Loan_Amount_Term":360.0,"Credit_History":1,"Property_Area":"Urban"},"imputed":[],"w'
+    b'arnings":[],"timestamp":"2026-11-27T08:44:29.846612Z"}'
+)
+
+# The state that stands is returned, and nothing changed; or the request is marked as in progress
+# and its answer kept, unless an earlier attempt has left one.
+_RESERVE: Final = """
+local mark, answer = redis.call('GET', KEYS[1]), redis.call('GET', KEYS[2])
+if mark or answer == '' then return {'standing', mark, answer} end
+if not answer then
+    local used = redis.call('INCR', KEYS[3])
+    if used == 1 then redis.call('EXPIRE', KEYS[3], ARGV[4]) end
+    if used > tonumber(ARGV[5]) then return {'spent', tostring(used), false} end
+    redis.call('SET', KEYS[2], ARGV[3], 'EX', ARGV[4])
+end
+redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
+return {'reserved', ARGV[1], answer}
+"""
 # A mark is removed only by the request that set it: it may have expired and be another's by now.
 _REMOVE_IF_OURS: Final = """
 if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('DEL', KEYS[1]) end
@@ -64,7 +96,18 @@ class NamedRequest:
     @cached_property
     def mark_key(self) -> str:
         """Where Redis keeps the state of the request; another body under the same key shares it."""
-        return _MARK_PREFIX + _digest(*self._name).hex()
+        return f"{IDEMPOTENCY_PREFIX}mark:{_digest(*self._name).hex()[:_DIGEST_DIGITS]}"
+
+    @property
+    def budget_key(self) -> str:
+        """Where Redis counts what its caller has kept; anonymous callers share one count."""
+        kind, name = self.caller
+        return f"{IDEMPOTENCY_PREFIX}used:{kind}:{name if kind == 'client' else ''}"
+
+    @property
+    def body_mark(self) -> bytes:
+        """The part of a mark that differs for another body."""
+        return self.body_digest.hex()[:_DIGEST_DIGITS].encode()
 
     @property
     def _name(self) -> tuple[bytes, ...]:
@@ -84,18 +127,21 @@ class Answer(NamedTuple):
 
 
 class Idempotency:
-    """Decides each named request once, as far as Redis remembers.
+    """Answers each named request once, as far as Redis remembers.
 
-    It fails open: without Redis a request is decided as if it were the first, under the same id.
+    It fails open: without Redis a request is answered as if it were the first, under the same id.
     ``redis`` is a client used for nothing else; ``deadline_s`` bounds each of the two exchanges of
-    a request. ``pending_s`` is how long a request may be in progress before a repeated one is
-    decided in its stead; it must exceed the longest hand-over.
+    a request. ``pending_s`` is how long a request may be in progress before a repeated one takes
+    over; it must exceed the longest hand-over. ``budget`` is the most answers that are kept for one
+    client within a day, and for all anonymous callers together, so that the stream keeps its room.
     """
 
-    def __init__(self, redis: Redis, *, deadline_s: float, pending_s: float) -> None:
+    def __init__(self, redis: Redis, *, deadline_s: float, pending_s: float, budget: int) -> None:
         self._redis = redis
         self._deadline_s = deadline_s
         self._pending_ms = round(pending_s * 1000)
+        self._budget = budget
+        self._reserve_script = redis.register_script(_RESERVE)
         self._remove_if_ours = redis.register_script(_REMOVE_IF_OURS)
         self._rest_until_s = 0.0
         self.replayed = 0
@@ -106,75 +152,96 @@ class Idempotency:
         yield Sample(IDEMPOTENCY_REPLAYS, self.replayed)
         yield Sample(IDEMPOTENCY_UNPROTECTED, self.unprotected)
 
-    async def once(self, request: NamedRequest, decide: Callable[[], Awaitable[bytes]]) -> Answer:
-        """The answer given before, or else that of ``decide``, which is then kept for a day.
+    async def once(
+        self,
+        request: NamedRequest,
+        answer: bytes,
+        hand_over: Callable[[bytes], Awaitable[None]],
+    ) -> Answer:
+        """The answer given before, or else ``answer``, or else that of an attempt cut off before.
 
-        ``decide`` must return only after the decision is durable; when it raises, nothing is kept.
-        Raises ``StillInProgress``, ``IdempotencyKeyReused`` and ``AnswerErased`` besides.
+        One that was not given before goes to ``hand_over`` first, which must return only once it is
+        durable and whose errors are raised. Raises ``StillInProgress``, ``IdempotencyKeyReused``
+        and ``AnswerErased`` besides.
         """
-        ours = b" ".join((_PENDING, request.body_digest.hex().encode(), _nonce()))
-        found = await self._ask(lambda: self._mark(request, ours))
-        if found is None:
+        ours = b" ".join((_PENDING, request.body_mark, secrets.token_hex(8).encode()))
+        state, mark, kept = await self._reserve(request, ours, answer)
+        if state == b"standing":
+            return self._replay(request, mark, kept)
+        if state != b"reserved":
             self.unprotected += 1
-            return Answer(await decide(), replayed=False)
-        mark, answer = found
-        if mark != ours:
-            return self._replay(request, mark, answer)
+            await hand_over(answer)
+            return Answer(answer, replayed=False)
+        if kept is not None:
+            answer = _unpack(kept)
         try:
-            body = await decide()
+            await hand_over(answer)
         except Exception:
             await self._try(lambda: self._remove_if_ours(keys=[request.mark_key], args=[ours]))
             raise
-        if await self._try(lambda: self._keep(request, body)) is None:
+        if await self._try(lambda: self._finish(request)) is None:
             self.unprotected += 1
-        return Answer(body, replayed=False)
+        return Answer(answer, replayed=False)
 
-    def _replay(self, request: NamedRequest, mark: bytes, answer: bytes | None) -> Answer:
-        state, digest, *_ = mark.split(b" ")
-        if digest != request.body_digest.hex().encode():
+    def _replay(self, request: NamedRequest, mark: bytes | None, kept: bytes | None) -> Answer:
+        state, body_mark, *_ = (mark or b" ".join((_DONE, request.body_mark))).split(b" ")
+        if body_mark != request.body_mark:
             raise IdempotencyKeyReused
         if state == _PENDING:
             raise StillInProgress
-        if answer is None:
+        if not kept:
             raise AnswerErased
         self.replayed += 1
-        return Answer(answer, replayed=True)
+        return Answer(_unpack(kept), replayed=True)
 
-    async def _mark(self, request: NamedRequest, ours: bytes) -> Sequence[Any]:
-        """The mark that stands now, ours unless there was one, and the answer if there is one."""
-        pipeline = self._redis.pipeline(transaction=True)
-        pipeline.set(request.mark_key, ours, px=self._pending_ms, nx=True)
-        pipeline.get(request.mark_key)
-        pipeline.get(answer_key(request.prediction_id))
-        _, mark, answer = await pipeline.execute()
-        return mark, answer
+    async def _reserve(
+        self, request: NamedRequest, ours: bytes, answer: bytes
+    ) -> tuple[bytes, bytes | None, bytes | None]:
+        """The state, mark and answer that stand now; no state without an answer of Redis."""
+        keys = [request.mark_key, answer_key(request.prediction_id), request.budget_key]
+        args: list[bytes | int] = [
+            ours,
+            self._pending_ms,
+            _pack(answer),
+            IDEMPOTENCY_KEEP_S,
+            self._budget,
+        ]
+        if monotonic() < self._rest_until_s:
+            return b"", None, None
+        found = await self._try(lambda: self._reserve_script(keys=keys, args=args))
+        if found is None:
+            return b"", None, None
+        state, mark, kept = found
+        if state == b"spent" and int(mark) == self._budget + 1:
+            _log.warning("idempotency budget spent", caller=request.budget_key)
+        return state, mark, kept
 
-    async def _keep(self, request: NamedRequest, answer: bytes) -> Sequence[Any]:
-        done = b" ".join(
-            (_DONE, request.body_digest.hex().encode(), request.prediction_id.encode())
-        )
+    async def _finish(self, request: NamedRequest) -> Any:
+        done = b" ".join((_DONE, request.body_mark))
         pipeline = self._redis.pipeline(transaction=True)
-        pipeline.set(request.mark_key, done, ex=KEEP_S)
-        # Should there be two, the first stays: it is the one that is stored.
-        pipeline.set(answer_key(request.prediction_id), answer, ex=KEEP_S, nx=True)
+        pipeline.set(request.mark_key, done, ex=IDEMPOTENCY_KEEP_S)
+        # An erasure may have emptied it meanwhile: its value is not written again.
+        pipeline.expire(answer_key(request.prediction_id), IDEMPOTENCY_KEEP_S)
         return await pipeline.execute()
-
-    async def _ask(self, exchange: Callable[[], Awaitable[Any]]) -> Any:
-        """The result of ``_try``; None without an exchange while Redis rests after a failure."""
-        return None if monotonic() < self._rest_until_s else await self._try(exchange)
 
     async def _try(self, exchange: Callable[[], Awaitable[Any]]) -> Any:
         """The reply of Redis; None if it gave none within the deadline."""
         try:
             async with asyncio.timeout(self._deadline_s):
                 return await exchange()
-        except _FAILURES as error:
+        except OutOfMemoryError:
+            _log.warning("Redis full, repeated requests not recognised")
+            return None
+        except REDIS_ERRORS as error:
             self._rest_until_s = monotonic() + REDIS_REST_S
-            _log.warning(
-                "Redis unavailable: repeated requests are not recognised", error=repr(error)
-            )
+            _log.warning("Redis away, repeated requests not recognised", error=repr(error))
             return None
 
 
-def _nonce() -> bytes:
-    return secrets.token_hex(8).encode()
+def _pack(answer: bytes) -> bytes:
+    packer = zlib.compressobj(wbits=12, memLevel=4, zdict=_DICTIONARY)
+    return packer.compress(answer) + packer.flush()
+
+
+def _unpack(kept: bytes) -> bytes:
+    return zlib.decompressobj(wbits=12, zdict=_DICTIONARY).decompress(kept)

@@ -53,7 +53,7 @@ class DecisionMetrics:
         outcomes.decisions[decided.prediction] += 1
         outcomes.probability.add(decided.approved)
         for field in decided.imputed:
-            self._imputed[field] += 1
+            self._imputed[field] = self._imputed.get(field, 0) + 1
         self._warnings += decided.warnings
         self._validate.add(validate_s)
         self._model.add(model_s)

@@ -23,6 +23,11 @@ INTERNAL_PREDICTIONS_PATH = "/internal/predictions"
 
 ANONYMOUS = "anonymous"
 
+IDEMPOTENCY_PREFIX = "{idempotency}:"
+"""Starts every key about repeated requests; the braces keep them together in a Redis cluster."""
+IDEMPOTENCY_KEEP_S = 24 * 60 * 60
+"""How long a repeated request is recognised."""
+
 ModelName = Literal[
     "random_forest", "logistic_regression", "gradient_boosting", "support_vector_machine"
 ]
@@ -79,6 +84,6 @@ class PredictionRecorded(Wire):
 def answer_key(prediction_id: UUID | str) -> str:
     """The Redis key of the stored answer to a request with an Idempotency-Key.
 
-    Inference stores it; history removes it when the decision is erased.
+    Inference stores it; history replaces it with an empty value when the decision is erased.
     """
-    return f"idempotency:answer:{prediction_id}"
+    return f"{IDEMPOTENCY_PREFIX}answer:{prediction_id}"

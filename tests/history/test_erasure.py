@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from uuid import uuid4
 
 import httpx
@@ -18,7 +18,7 @@ from services.history.recorder import store
 from services.history.settings import HistorySettings
 from services.history.tables import PERSONAL
 from shared.access.api_keys import mint_key, parse_keys
-from shared.contract.events import PredictionRecorded, answer_key
+from shared.contract.events import IDEMPOTENCY_KEEP_S, PredictionRecorded, answer_key
 from tests.history.conftest import STORED_EVENTS
 from tests.history.events import derived_id, path_of, random_events, row_of, with_loan_id
 from tests.history.storage import (
@@ -180,22 +180,43 @@ async def test_cached_copies_expire_with_the_erasure(
     assert str(event.decision.prediction_id) not in listed.text
 
 
-async def test_answers_kept_for_repeated_requests_are_removed(
+async def test_answers_kept_for_repeated_requests_are_emptied_for_a_day(
     client: httpx.AsyncClient, engine: AsyncEngine, redis: Redis
 ) -> None:
     """By the decision's id and by the loan; also when the decision was erased before."""
     decided = [derived_id("a"), derived_id("b"), derived_id("c")]
     events = [random_events(1, seed=58, prediction_id=identifier)[0] for identifier in decided]
     await store_all(engine, [with_loan_id(event, LOAN_ID) for event in events])
-    for identifier in decided:
-        await redis.set(answer_key(identifier), b"{}")
+    names = [answer_key(identifier) for identifier in decided]
+    for name in names:
+        await redis.set(name, b"{}")
     await client.delete(path_of(events[0]))
-    assert await redis.exists(*map(answer_key, decided)) == 2
+    assert await redis.mget(names) == [b"", b"{}", b"{}"]
     await client.delete("/history", params={"loan_id": LOAN_ID})
-    assert await redis.exists(*map(answer_key, decided)) == 0
-    await redis.set(answer_key(decided[0]), b"{}")
+    assert await redis.mget(names) == [b"", b"", b""]
+    for name in names:
+        assert IDEMPOTENCY_KEEP_S - 60 < await redis.ttl(name) <= IDEMPOTENCY_KEEP_S
+    await redis.set(names[0], b"{}")
     await client.delete(path_of(events[0]))
-    assert await redis.exists(*map(answer_key, decided)) == 0
+    assert await redis.get(names[0]) == b""
+
+
+async def test_erasing_old_decisions_takes_no_room_in_redis(
+    client: httpx.AsyncClient, engine: AsyncEngine, redis: Redis
+) -> None:
+    """Their answers have expired, so nothing is left behind for them."""
+    decided_at = datetime.now(UTC) - timedelta(days=3)
+    [event] = random_events(
+        1,
+        seed=61,
+        decided_at=decided_at,
+        timestamp=decided_at,
+        prediction_id=derived_id("old"),
+    )
+    await store_all(engine, [with_loan_id(event, LOAN_ID)])
+    erased = await client.delete("/history", params={"loan_id": LOAN_ID})
+    assert erased.json()["erased"] == 1
+    assert await redis.keys("*idempotency*") == []
 
 
 async def test_decision_with_a_derived_id_is_found_listed_and_erased_by_it(

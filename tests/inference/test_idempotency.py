@@ -3,6 +3,7 @@
 import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
+from datetime import UTC, datetime
 from uuid import UUID
 
 import httpx
@@ -11,18 +12,20 @@ import pytest_asyncio
 from hypothesis import given
 from hypothesis import strategies as st
 from redis.asyncio import Redis
+from redis.crc import key_slot
 
 from services.inference.main import create_app
 from services.inference.settings import InferenceSettings
 from services.local.servers import Server
-from services.scoring.idempotency import KEEP_S, Idempotency, NamedRequest
+from services.scoring.idempotency import Idempotency, NamedRequest
 from shared.access.api_keys import mint_key, parse_keys
 from shared.contract.application import EXAMPLE
 from shared.contract.errors import NotRecorded
-from shared.contract.events import STREAM, PredictionRecorded, answer_key
+from shared.contract.events import IDEMPOTENCY_KEEP_S, STREAM, PredictionRecorded, answer_key
 from shared.redis import connect_in_turn
 from tests import keys
 from tests.harness import HOST, free_port
+from tests.prometheus import Exposition
 from tests.serving import served
 from tests.stream import recorded_events
 from tests.waiting import eventually_said
@@ -61,6 +64,10 @@ async def _ask(
     return await client.post(path, json=body, headers=named)
 
 
+async def _is_decided(client: httpx.AsyncClient, key: str) -> bool:
+    return (await _ask(client, key)).status_code == 200
+
+
 async def _recorded(redis: Redis) -> list[PredictionRecorded]:
     return [PredictionRecorded.model_validate_json(event) for event in await recorded_events(redis)]
 
@@ -87,7 +94,7 @@ async def test_request_without_the_header_is_decided_each_time(
         await client.post("/predict", json=EXAMPLE)
     ids = {event.decision.prediction_id for event in await _recorded(redis)}
     assert [identifier.version for identifier in ids] == [7, 7]
-    assert await redis.keys("idempotency:*") == []
+    assert await redis.keys("*idempotency*") == []
 
 
 async def test_twenty_identical_requests_at_once_are_one_decision(
@@ -143,24 +150,99 @@ async def test_invalid_application_leaves_its_key_free(client: httpx.AsyncClient
 async def test_refused_decision_leaves_its_key_free(
     settings: InferenceSettings, redis: Redis
 ) -> None:
-    """After a 503 the same request is decided, not held up by a mark of the refused one."""
+    """After a 503 the same request is recorded, not held up by a mark of the refused one.
+
+    What was refused may have been recorded all the same: the decision is the one made then.
+    """
     async with served(create_app(settings), headers=keys.HEADERS) as client:
         await redis.set(STREAM, "no stream, so nothing can be added")
         assert (await _ask(client, "k")).status_code == 503
+        refused_at = datetime.now(UTC)
         await redis.delete(STREAM)
-        assert await redis.keys("idempotency:*") == []
+        # The stream is left alone for a moment after its failure.
+        await eventually_said(lambda: _is_decided(client, "k"))
+    [event] = await _recorded(redis)
+    assert event.decision.timestamp < refused_at
 
 
-async def test_answer_is_kept_for_a_day(client: httpx.AsyncClient, redis: Redis) -> None:
-    """The mark and the answer, which is where other services expect it."""
+async def test_answer_is_kept_for_a_day_in_half_its_size(
+    client: httpx.AsyncClient, redis: Redis
+) -> None:
+    """The mark and the answer, which is where other services expect it, take less than it alone."""
     answer = await _ask(client, "k")
     [event] = await _recorded(redis)
-    kept = answer_key(event.decision.prediction_id)
-    assert await redis.get(kept) == answer.content
-    names = await redis.keys("idempotency:*")
-    assert len(names) == 2
+    names = await redis.keys("*idempotency*")
     for name in names:
-        assert KEEP_S - 60 < await redis.ttl(name) <= KEEP_S
+        assert IDEMPOTENCY_KEEP_S - 60 < await redis.ttl(name) <= IDEMPOTENCY_KEEP_S
+    [mark] = [name for name in names if b":mark:" in name]
+    taken = [
+        await redis.memory_usage(name) for name in (mark, answer_key(event.decision.prediction_id))
+    ]
+    assert sum(size or 0 for size in taken) < 450 < len(answer.content)
+
+
+async def test_keys_of_one_request_are_kept_together_in_a_cluster(
+    client: httpx.AsyncClient, redis: Redis
+) -> None:
+    await _ask(client, "k")
+    names: list[bytes] = [name async for name in redis.scan_iter("*idempotency*")]
+    assert len(names) == 3
+    assert len({key_slot(name) for name in names}) == 1
+
+
+async def test_client_over_its_budget_takes_no_more_room(
+    settings: InferenceSettings, redis: Redis
+) -> None:
+    """What it has kept is still replayed; the rest is decided under the derived id alone."""
+    secret, entry = mint_key("other", ["predict"])
+    two = settings.model_copy(
+        update={"api_keys": parse_keys(f"{keys.ENTRY} {entry}"), "idempotency_budget": 2}
+    )
+    async with served(create_app(two), headers=keys.HEADERS) as client:
+        firsts = [await _ask(client, f"k{number}") for number in range(3)]
+        again = [await _ask(client, f"k{number}") for number in range(3)]
+        others = [await _ask(client, "k", headers={"x-api-key": secret}) for _ in range(2)]
+        told = Exposition((await client.get("/metrics")).text)
+        kept = await redis.keys("*idempotency*:answer:*")
+    replayed = [answer.headers.get("idempotency-replayed") for answer in again]
+    assert replayed == ["true", "true", None]
+    ids = [[answer.json()["prediction_id"] for answer in answers] for answers in (firsts, again)]
+    assert ids[0] == ids[1]
+    assert others[0].content == others[1].content
+    assert len(kept) == 3
+    assert told.sum_of("idempotency_unprotected_decisions_total") == 2
+
+
+async def test_anonymous_callers_share_one_budget(
+    settings: InferenceSettings, redis: Redis
+) -> None:
+    """An address costs nothing, so a thousand of them get no more room than one."""
+    async with connect_in_turn(settings.redis_url, command_timeout_s=9, max_connections=2) as own:
+        idempotency = Idempotency(own, deadline_s=9, pending_s=9, budget=3)
+        for number in range(5):
+            request = _named(caller=("at", f"192.0.2.{number}"))
+            await idempotency.once(request, b"{}", _nothing)
+    assert idempotency.unprotected == 2
+    assert len(await redis.keys("*idempotency*:answer:*")) == 3
+
+
+async def test_full_redis_still_replays_and_is_named_as_full(
+    own_redis: Server, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It takes no new answers, and gives those it has; new requests are decided unprotected."""
+    async with (
+        connect_in_turn(own_redis.url, command_timeout_s=9, max_connections=2) as redis,
+        Redis.from_url(own_redis.url) as control,
+    ):
+        idempotency = Idempotency(redis, deadline_s=9, pending_s=9, budget=9)
+        await idempotency.once(_named(key=b"old"), b'{"old":1}', _nothing)
+        await control.config_set("maxmemory", "1")
+        new = await idempotency.once(_named(key=b"new"), b'{"new":1}', _nothing)
+        old = await idempotency.once(_named(key=b"old"), b'{"old":2}', _nothing)
+    assert new == (b'{"new":1}', False)
+    assert old == (b'{"old":1}', True)
+    assert idempotency.unprotected == 1
+    assert "Redis full" in caplog.text
 
 
 async def test_erased_answer_is_gone_and_not_decided_again(
@@ -235,27 +317,30 @@ async def test_without_redis_requests_are_decided_under_the_same_id(own_redis: S
 async def test_frozen_redis_costs_one_deadline_and_mixes_no_answers_up(own_redis: Server) -> None:
     """While it stands still nobody is replayed; after it everybody gets an answer of their own."""
     async with connect_in_turn(own_redis.url, command_timeout_s=0.2, max_connections=2) as redis:
-        idempotency = Idempotency(redis, deadline_s=0.2, pending_s=_PATIENT_S)
+        idempotency = Idempotency(redis, deadline_s=0.2, pending_s=_PATIENT_S, budget=9)
         requests = [_named(key=b"%d" % number) for number in range(6)]
         for request in requests[:3]:
-            await idempotency.once(request, _deciding(request))
+            await idempotency.once(request, request.key, _nothing)
         own_redis.process.pause()
         stuck = await asyncio.gather(
-            *(idempotency.once(request, _deciding(request)) for request in requests)
+            *(idempotency.once(request, request.key, _nothing) for request in requests)
         )
         own_redis.process.resume()
         assert not any(answer.replayed for answer in stuck)
         assert idempotency.unprotected == len(requests)
         idempotency._rest_until_s = 0  # noqa: SLF001  rather than waiting for it
-        after = [await idempotency.once(request, _deciding(request)) for request in requests[:3]]
+        after = [await idempotency.once(request, b"other", _nothing) for request in requests[:3]]
     assert [answer.body for answer in after] == [request.key for request in requests[:3]]
     assert all(answer.replayed for answer in after)
 
 
-async def test_pending_mark_of_a_killed_worker_expires(redis: Redis, redis_url: str) -> None:
-    """Whoever dies while deciding holds its key for moments only."""
+async def test_pending_mark_of_a_killed_process_expires_and_its_answer_is_adopted(
+    redis: Redis, redis_url: str
+) -> None:
+    """It holds its key for moments only; what it may have recorded is what is answered."""
+    adopted: list[bytes] = []
     async with connect_in_turn(redis_url, command_timeout_s=9, max_connections=2) as own:
-        idempotency = Idempotency(own, deadline_s=9, pending_s=0.2)
+        idempotency = Idempotency(own, deadline_s=9, pending_s=0.2, budget=9)
         request = _named()
 
         async def marked() -> bool:
@@ -264,28 +349,29 @@ async def test_pending_mark_of_a_killed_worker_expires(redis: Redis, redis_url: 
         async def unmarked() -> bool:
             return not await marked()
 
-        dying = asyncio.create_task(idempotency.once(request, _never))
+        dying = asyncio.create_task(idempotency.once(request, b"first", _never))
         await eventually_said(marked)
         dying.cancel()
         await asyncio.wait([dying])
         assert 0 < await redis.pttl(request.mark_key) <= 200
         await eventually_said(unmarked)
-        answer = await idempotency.once(request, _deciding(request))
-    assert answer == (b"k", False)
+        answer = await idempotency.once(request, b"second", _into(adopted))
+    assert answer == (b"first", False)
+    assert adopted == [b"first"]
 
 
 async def test_late_failure_leaves_the_mark_of_its_successor(redis: Redis, redis_url: str) -> None:
     """Who took over after an expired mark is not disturbed by the failure of the one before."""
     async with connect_in_turn(redis_url, command_timeout_s=9, max_connections=2) as own:
-        idempotency = Idempotency(own, deadline_s=9, pending_s=60)
+        idempotency = Idempotency(own, deadline_s=9, pending_s=60, budget=9)
         request = _named()
 
-        async def overtaken() -> bytes:
+        async def overtaken(_: bytes) -> None:
             await redis.set(request.mark_key, "pending of another")
             raise NotRecorded("too late")
 
         with pytest.raises(NotRecorded):
-            await idempotency.once(request, overtaken)
+            await idempotency.once(request, b"{}", overtaken)
     assert await redis.get(request.mark_key) == b"pending of another"
 
 
@@ -299,18 +385,21 @@ def _named(
     return NamedRequest(caller, path, key, body_digest)
 
 
-async def _never() -> bytes:
+async def _never(_: bytes) -> None:
     await asyncio.Event().wait()
-    return b""
 
 
-def _deciding(request: NamedRequest) -> Callable[[], Awaitable[bytes]]:
-    """A decision that is its request's key."""
+async def _nothing(_: bytes) -> None:
+    """Hand nothing over."""
 
-    async def decide() -> bytes:
-        return request.key
 
-    return decide
+def _into(handed_over: list[bytes]) -> Callable[[bytes], Awaitable[None]]:
+    """A hand-over that is remembered."""
+
+    async def hand_over(answer: bytes) -> None:
+        handed_over.append(answer)
+
+    return hand_over
 
 
 _text = st.text(max_size=12)

@@ -84,14 +84,14 @@ async def test_decision_is_one_trace_from_its_request_to_the_stream(
 async def test_repeated_request_is_traced_with_the_decision_it_was_given(
     traced: tuple[httpx.AsyncClient, InMemorySpanExporter], redis: Redis
 ) -> None:
-    """Nothing is decided or handed over for it, and its span says which decision it got."""
+    """Nothing is handed over for it, and its span says which decision it got."""
     client, kept = traced
     key = {"idempotency-key": "order-66"}
     first = await client.post("/predict", json=_APPLICATION, headers=key)
     kept.clear()
     await client.post("/predict", json=_APPLICATION, headers=key)
     spans = _by_name(kept)
-    assert list(spans) == ["validate", "POST /predict"]
+    assert list(spans) == ["validate", "model", "POST /predict"]
     attributes = spans["POST /predict"].attributes or {}
     assert attributes["prediction_id"] == first.json()["prediction_id"]
     assert len(await _events(redis)) == 1
