@@ -57,7 +57,7 @@ class Supervisor:
         return True
 
     def watch(self) -> None:
-        """Start again what ends, until this process is told to stop."""
+        """Start again what ends, until this process is stopped."""
         while True:
             self.look()
             time.sleep(_POLL_S)

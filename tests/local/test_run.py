@@ -278,7 +278,7 @@ def _paste_curl(said: str, path: str = "/predict") -> Any:
     [line] = re.findall(rf"^  curl -s (\S+{path} .*)$", said, flags=re.MULTILINE)
     url, *options = shlex.split(line)
     given = list(zip(options[::2], options[1::2], strict=True))
-    # curl names the body of -d a form unless it is told otherwise, and a form is refused.
+    # curl names the body of -d a form without a content type, and a form is refused.
     headers = {"Content-Type": "application/x-www-form-urlencoded"} | dict(
         value.split(": ") for option, value in given if option == "-H"
     )

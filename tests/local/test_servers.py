@@ -69,7 +69,7 @@ async def test_sqlalchemy_takes_the_same_address(database_url: str) -> None:
 
 
 def test_only_its_user_can_reach_the_socket(postgres_server: Server, redis_server: Server) -> None:
-    """No password is needed, so nobody else may enter the folder of the socket."""
+    """No password is needed, so no other user may enter the folder of the socket."""
     for server in (postgres_server, redis_server):
         assert stat.S_IMODE(server.sockets.stat().st_mode) == 0o700
 
@@ -135,7 +135,7 @@ def test_missing_postgres_is_one_sentence(tmp_path: Path, monkeypatch: pytest.Mo
 def test_folders_are_opened_for_passing_only_where_root_needs_it(
     server_data: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A clone in a closed folder works as root too, which is told what was opened."""
+    """A clone in a closed folder works as root, too; what was opened is printed."""
     closed = server_data / "closed"
     closed.mkdir(mode=0o700)
     with closing(servers.postgres(closed / "data", logs=closed, durable=False)) as server:
@@ -210,8 +210,8 @@ def test_interrupted_creation_of_a_cluster_is_begun_anew(server_data: Path) -> N
 
 def test_failing_statement_is_reported(postgres_server: Server) -> None:
     """The server's own words are the message."""
-    with pytest.raises(CannotStart, match='relation "nowhere" does not exist'):
-        servers.run_sql(postgres_server.url, "SELECT * FROM nowhere")
+    with pytest.raises(CannotStart, match='relation "missing" does not exist'):
+        servers.run_sql(postgres_server.url, "SELECT * FROM missing")
 
 
 def test_very_long_temporary_folder_is_not_used_for_sockets(

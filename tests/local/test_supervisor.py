@@ -24,7 +24,7 @@ time.sleep(60)
 
 @pytest.fixture
 def said() -> list[str]:
-    """What the supervisor told a person."""
+    """What the supervisor reported to a person."""
     return []
 
 

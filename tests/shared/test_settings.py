@@ -22,7 +22,7 @@ def test_origins_are_a_list_between_spaces(monkeypatch: pytest.MonkeyPatch) -> N
     "origin", ["*", "null", "bank.example", "https://bank.example/", "file://x"]
 )
 def test_what_is_no_origin_stops_the_start(monkeypatch: pytest.MonkeyPatch, origin: str) -> None:
-    """A list that would match nothing, or everybody, is told at once."""
+    """A list that would match nothing, or everything, is refused at once."""
     monkeypatch.setenv("CORS_ALLOW_ORIGINS", origin)
     with pytest.raises(ValidationError, match="origin"):
         CommonSettings()
@@ -45,7 +45,7 @@ def test_keys_come_from_the_environment_and_from_a_file(
 def test_unusable_file_of_keys_stops_the_start(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: str | None
 ) -> None:
-    """Rather than a service that knows nobody."""
+    """Rather than a service without keys."""
     file = tmp_path / "api-keys"
     if content is not None:
         file.write_text(content)
@@ -58,7 +58,7 @@ def test_unusable_file_of_keys_stops_the_start(
 def test_misspelt_setting_is_named_with_its_nearest(
     monkeypatch: pytest.MonkeyPatch, given: str
 ) -> None:
-    """Otherwise the default would hold and seem to be what was asked for."""
+    """Otherwise the default would apply and seem to be the given value."""
     monkeypatch.setenv(given, "1/hour")
     with pytest.raises(UnusableSettings) as caught:
         read_settings(CommonSettings)

@@ -153,7 +153,7 @@ IDEMPOTENCY_UNPROTECTED: Final = Counter(
     "Decisions with an Idempotency-Key that were made without Redis, or not remembered there.",
 )
 
-# --- History: the stream, asked of Redis ----------------------------------------------------------
+# --- History: the stream, as Redis reports it -----------------------------------------------------
 # A server that does not answer has no metrics except that it is down.
 
 STREAM_UP: Final = Gauge("stream_up", "1 if Redis answered, else 0.")

@@ -58,7 +58,7 @@ def test_limit_lets_exactly_its_amount_through() -> None:
 
 
 def test_callers_and_buckets_are_counted_apart() -> None:
-    """One caller's greed is nobody else's loss."""
+    """A greedy caller takes nothing from another."""
     limits = RateLimits()
     _let_through(limits, 101)
     limits.hit(_HUNDRED, bucket="predict", caller="192.0.2.2")

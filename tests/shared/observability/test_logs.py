@@ -74,7 +74,7 @@ def _failure() -> logging.LogRecord:
 
 
 def test_every_source_has_the_same_members_first(capsys: pytest.CaptureFixture[str]) -> None:
-    """This product's own events and a library's are told apart by their logger alone."""
+    """Only the logger distinguishes this product's own events from a library's."""
     configure_logging(LogSettings())
     get_logger("ours").warning("server away", server="redis", pause_s=0.5)
     logging.getLogger("theirs").warning("away: %s", "refused")
@@ -105,7 +105,7 @@ def test_traceback_is_one_member_of_one_line() -> None:
 
 
 def test_console_shows_a_traceback_below_the_line_without_variables() -> None:
-    """What a person reads tells no more than what a program reads."""
+    """A person reads no more than a program does."""
     shown = _formatted(_failure(), "console")
     first, *rest = shown.splitlines()
     assert "failed" in first
@@ -177,7 +177,7 @@ async def test_lines_that_can_wait_are_written_together(stream: CountingStream) 
 
 
 async def test_event_is_written_after_what_waited(stream: CountingStream) -> None:
-    """The order of the lines is that of what they tell; the last event of a process is the last."""
+    """Lines have the order of their events; the last event of a process is the last line."""
     write = LineWriter(stream)
     write.soon(lambda: "answered\n")
     write.now("failed")
@@ -190,7 +190,7 @@ async def _until_written(stream: CountingStream) -> None:
     """Wait for the next line, or those that come with it."""
     before = stream.writes
     async with asyncio.timeout(5):
-        while stream.writes == before:  # noqa: ASYNC110 - a stream tells nobody
+        while stream.writes == before:  # noqa: ASYNC110 - a stream cannot notify
             await asyncio.sleep(0.001)
 
 

@@ -28,7 +28,7 @@ def test_name_follows_the_conventions(metric: Metric) -> None:
     for label in metric.labels:
         assert re.fullmatch(r"[a-z]+", label)
         assert label not in ("le", "quantile", "id", "client", "path", "request", "user")
-        # Every label but the obvious ones is told of.
+        # The help text explains every label that is not obvious.
         assert label in ("method", "model") or f"{label}:" in metric.help
     if isinstance(metric, Histogram):
         assert list(metric.bounds) == sorted(set(metric.bounds))
@@ -36,7 +36,7 @@ def test_name_follows_the_conventions(metric: Metric) -> None:
 
 
 def test_each_metric_is_declared_once_and_exported_by_some_process() -> None:
-    """A name that stands twice, or for nothing, would mislead whoever makes a panel of it."""
+    """A duplicate or unused name would mislead the author of a panel."""
     assert Count(metric.name for metric in _DECLARED).most_common(1)[0][1] == 1
     assert {metric.name for metric in _DECLARED} == BY_NAME.keys()
     assert set(EXPORTED) == {"inference", "history", "consumer", "dashboard"}

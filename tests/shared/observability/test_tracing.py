@@ -1,4 +1,4 @@
-"""When there is a trace, whose it is, and that it stands in nobody's way."""
+"""When there is a trace, whose it is, and that it delays nothing."""
 
 import json
 import subprocess
@@ -75,7 +75,7 @@ def test_request_that_is_not_traced_has_a_trace_without_effect() -> None:
 
 
 async def test_request_is_a_span_under_its_template() -> None:
-    """Its path, which may name a loan, is nowhere in it."""
+    """Its path, which may name a loan, is not in it."""
     [span] = await _spans(
         "/things/7431?loan_id=7431", share=1, **{"x-request-id": "order-66", "user-agent": "7431"}
     )

@@ -94,11 +94,11 @@ def _app(
     return app
 
 
-def _collect(told: list[dict[str, object]]) -> LogAccess:
+def _collect(logged: list[dict[str, object]]) -> LogAccess:
     members = signature(log_access).parameters
 
     def log(*values: object) -> None:
-        told.append(dict(zip(members, values, strict=True)))
+        logged.append(dict(zip(members, values, strict=True)))
 
     return log
 
@@ -113,7 +113,7 @@ async def client() -> AsyncIterator[httpx.AsyncClient]:
 @pytest.mark.parametrize(
     ("method", "path", "status", "code"),
     [
-        ("GET", "/nowhere", 404, "NotFound"),
+        ("GET", "/missing", 404, "NotFound"),
         ("POST", "/number", 405, "MethodNotAllowed"),
         ("GET", "/absent", 404, "NotFound"),
         ("GET", "/busy", 503, "NotRecorded"),
@@ -185,10 +185,10 @@ async def test_request_id_is_taken_over_when_it_is_plain(
 
 async def test_each_request_is_logged_once_with_its_id() -> None:
     """Id, client, method, route and status, and how long it took."""
-    told: list[dict[str, object]] = []
-    async with served(_app(log_access=_collect(told))) as client:
+    logged: list[dict[str, object]] = []
+    async with served(_app(log_access=_collect(logged))) as client:
         await client.get("/absent", headers={"x-request-id": "find-me"})
-    [request] = told
+    [request] = logged
     assert 0 < cast("float", request.pop("duration_s")) < 60
     assert request == {
         "request_id": "find-me",
@@ -232,7 +232,7 @@ async def test_head_is_get_without_the_body(client: httpx.AsyncClient) -> None:
     assert head.status_code == get.status_code == 200
     assert head.content == b""
     assert head.headers["content-length"] == get.headers["content-length"] != "0"
-    assert (await client.head("/nowhere")).status_code == 404
+    assert (await client.head("/missing")).status_code == 404
     metrics = (await client.get("/metrics")).text
     assert 'http_request_duration_seconds_count{method="HEAD",route="/livez"' in metrics
 
@@ -259,7 +259,7 @@ async def test_options_and_405_name_every_method(
 
 async def test_every_answer_bears_the_standing_headers(client: httpx.AsyncClient) -> None:
     """An error no less than a success; a cache keeps only what its route lets it keep."""
-    for path in ("/livez", "/nowhere", "/broken", "/openapi.json"):
+    for path in ("/livez", "/missing", "/broken", "/openapi.json"):
         headers = (await client.get(path)).headers
         assert headers["x-content-type-options"] == "nosniff"
         assert headers["referrer-policy"] == "no-referrer"
@@ -272,16 +272,16 @@ async def test_every_answer_bears_the_standing_headers(client: httpx.AsyncClient
 
 async def test_access_log_tells_the_template_and_never_the_path() -> None:
     """A path can name a loan, or hold a line of its own for the log."""
-    told: list[dict[str, object]] = []
-    async with served(_app(log_access=_collect(told))) as client:
+    logged: list[dict[str, object]] = []
+    async with served(_app(log_access=_collect(logged))) as client:
         for path in (
             "/things/7431",
             "/a%E2%80%A8%7B%22event%22:%22forged%22%7D",
             "/number?limit=7431",
         ):
             await client.get(path, headers={"x-request-id": "find-me"})
-    assert [request["route"] for request in told] == ["/things/{number}", "unknown", "/number"]
-    assert "7431" not in str([{**request, "duration_s": None} for request in told])
+    assert [request["route"] for request in logged] == ["/things/{number}", "unknown", "/number"]
+    assert "7431" not in str([{**request, "duration_s": None} for request in logged])
 
 
 async def test_foreign_pages_are_shut_out_by_default(client: httpx.AsyncClient) -> None:
@@ -294,14 +294,14 @@ async def test_pages_of_listed_origins_are_let_in() -> None:
     """They may send what the API takes, keys included; others may not."""
     preflight = {"access-control-request-method": "POST"}
     async with served(_app(cors_origins=["https://bank.example"])) as client:
-        for origin, told in (
+        for origin, allowed in (
             ("https://bank.example", "https://bank.example"),
             ("https://evil.example", None),
         ):
             answer = await client.get("/livez", headers={"origin": origin})
-            assert answer.headers.get("access-control-allow-origin") == told
-            asked = {"origin": origin, "access-control-request-headers": "x-api-key"} | preflight
-            before = await client.options("/livez", headers=asked)
-            assert before.status_code == (200 if told else 400)
-            assert before.headers.get("access-control-allow-origin") == told
+            assert answer.headers.get("access-control-allow-origin") == allowed
+            request = {"origin": origin, "access-control-request-headers": "x-api-key"} | preflight
+            before = await client.options("/livez", headers=request)
+            assert before.status_code == (200 if allowed else 400)
+            assert before.headers.get("access-control-allow-origin") == allowed
             assert before.headers["x-request-id"]

@@ -56,15 +56,15 @@ async def test_degraded_without_an_optional_dependency() -> None:
     """The service stays ready, and says what is missing."""
     checks = Check("a", Switch(up=True).ping), Check("b", Switch(up=False).ping, required=False)
     async with served(_app(*checks)) as client:
-        told = (await client.get("/health")).json()
-        assert told["status"] == "degraded"
-        assert told["checks"]["a"] == {"status": "up", "required": True, "detail": "fine"}
-        assert told["checks"]["b"]["status"] == "down"
+        found = (await client.get("/health")).json()
+        assert found["status"] == "degraded"
+        assert found["checks"]["a"] == {"status": "up", "required": True, "detail": "fine"}
+        assert found["checks"]["b"]["status"] == "down"
         assert await _ready(client)
 
 
 async def test_stuck_dependency_is_one_that_is_down(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nobody waits for it longer than its time; the process itself lives."""
+    """The answer waits for it only as long as its limit; the process itself is alive."""
 
     async def stuck() -> None:
         await asyncio.Event().wait()
@@ -87,7 +87,7 @@ async def test_not_ready_before_the_first_success() -> None:
 
 
 async def test_one_slow_ping_does_not_make_a_service_unready() -> None:
-    """Readiness outlives a moment; health tells of it."""
+    """Readiness outlives a moment; health reports it."""
     switch = Switch(up=True)
     async with served(_app(Check("a", switch.ping), tolerated_outage_s=60)) as client:
         assert await _ready(client)

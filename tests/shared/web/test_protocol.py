@@ -1,4 +1,4 @@
-"""What comes before an app is asked: too large, too slow or no HTTP at all."""
+"""Requests that never reach an app: too large, too slow or malformed."""
 
 import asyncio
 import tracemalloc
@@ -67,7 +67,7 @@ async def _assert_serves(client: httpx.AsyncClient) -> None:
 
 
 async def test_head_without_end_is_refused(client: httpx.AsyncClient) -> None:
-    """However many headers it is made of; the client is told, and the rest is not read."""
+    """However many headers it is made of; the client gets an answer, and the rest is not read."""
     line = b"x-padding: " + b"a" * 1000 + b"\r\n"
     answer = await _ask(client, b"GET / HTTP/1.1\r\nhost: x\r\n", *[line] * 200)
     assert answer.status == 431
@@ -119,7 +119,7 @@ async def test_request_that_trickles_in_is_refused(client: httpx.AsyncClient, st
 
 @pytest.mark.usefixtures("impatient")
 async def test_connection_without_a_request_is_closed(client: httpx.AsyncClient) -> None:
-    """Nothing was asked, so nothing is answered."""
+    """Without a request there is no answer."""
     async with connected(str(client.base_url)) as connection:
         assert await connection.is_closed()
     await _assert_serves(client)

@@ -30,7 +30,7 @@ _LIMIT = 2
 def test_forwarded_address_counts_only_from_a_trusted_proxy(
     redis_url: str, tmp_path: Path, trusted: str | None, forwarded: str, counted_apart: bool
 ) -> None:
-    """Whoever calls directly cannot get around its limit by naming other addresses."""
+    """A direct caller cannot evade its limit by naming other addresses."""
     port = free_port()
     env = components.environment(
         host=HOST,
