@@ -1,6 +1,6 @@
 """The filters of the history, as the address of its page states them."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Any, Final, NamedTuple, get_args
 
@@ -10,31 +10,27 @@ from loan_predictor_client import Filters, Prediction
 from loan_predictor_client.models import Fault
 from services.dashboard.formatting import model_title
 from services.dashboard.forms import FormField, Option
-from shared.contract.events import ModelName
+from services.dashboard.inputs import field_title
 
 _ANY: Final = Option("", "Any")
-
-FIELDS: Final = (
+_MODEL: Final = "model"
+_FIELDS: Final = (
     FormField(
         "prediction",
         "Outcome",
         options=(_ANY, *(Option(name, name) for name in get_args(Prediction))),
     ),
-    FormField(
-        "model",
-        "Model",
-        options=(_ANY, *(Option(name, model_title(name)) for name in get_args(ModelName))),
-    ),
+    FormField(_MODEL, "Model"),
     FormField("since", "Decided since (UTC)", type="datetime-local"),
     FormField("until", "Decided before (UTC)", type="datetime-local"),
-    FormField("min_confidence", "Confidence from", unit="%"),
-    FormField("max_confidence", "Confidence up to", unit="%"),
+    FormField("min_confidence", "Confidence from", unit="%", is_number=True),
+    FormField("max_confidence", "Confidence up to", unit="%", is_number=True),
     FormField(
         "had_warnings",
         "Warnings",
         options=(_ANY, Option("true", "With warnings"), Option("false", "Without")),
     ),
-    FormField("loan_id", "Loan ID"),
+    FormField("loan_id", field_title("Loan_ID")),
 )
 _FILTERS: Final = TypeAdapter(Filters)
 
@@ -52,9 +48,17 @@ class HistoryQuery(NamedTuple):
         return {name: value for name, value in self.values.items() if value}
 
 
+def filter_fields(query: HistoryQuery, models: Iterable[str]) -> list[FormField]:
+    """The fields of the filters; ``models`` are those that have decided anything."""
+    chosen = query.values[_MODEL]
+    names = sorted({*models, chosen} - {""})
+    options = (_ANY, *(Option(name, model_title(name)) for name in names))
+    return [spec._replace(options=options) if spec.name == _MODEL else spec for spec in _FIELDS]
+
+
 def query_of(parameters: Mapping[str, str]) -> HistoryQuery:
     """What these parameters of an address select; all others are ignored."""
-    values = {spec.name: parameters.get(spec.name, "").strip() for spec in FIELDS}
+    values = {spec.name: parameters.get(spec.name, "").strip() for spec in _FIELDS}
     try:
         filters = _FILTERS.validate_python(
             {name: _meant(name, value) for name, value in values.items() if value}

@@ -19,6 +19,8 @@ from typing import Annotated, Final, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic_core import from_json
 
+from shared.contract.events import ModelName
+
 SCHEMA_VERSION: Final = 1
 """Raised when a reader of the former version could no longer serve the bundle correctly."""
 
@@ -30,8 +32,6 @@ CURRENT_FILE = "CURRENT"
 MODEL_CARD_FILE = "MODEL_CARD.md"
 PICTURE_FOLDER = "img"
 
-ModelName = Annotated[str, Field(pattern="^[a-z][a-z0-9_]{0,63}$")]
-"""A part of a file's name, of a route's path and of a metric's label."""
 FileName = Annotated[str, Field(pattern=r"^(?:[A-Za-z0-9][\w.-]*/)?[A-Za-z0-9][\w.-]*$")]
 """A file in the bundle's folder, or in a folder of it: never outside."""
 Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]

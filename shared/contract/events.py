@@ -5,7 +5,7 @@ event: what is stored is what was said. Within version 1 members may be added bu
 renamed or given another meaning; readers ignore members they do not know.
 """
 
-from typing import Literal
+from typing import Annotated, Literal
 from uuid import UUID
 
 from pydantic import AwareDatetime, Field
@@ -28,9 +28,9 @@ IDEMPOTENCY_PREFIX = "{idempotency}:"
 IDEMPOTENCY_KEEP_S = 24 * 60 * 60
 """How long a repeated request is recognised."""
 
-ModelName = Literal[
-    "random_forest", "logistic_regression", "gradient_boosting", "support_vector_machine"
-]
+ModelName = Annotated[str, Field(pattern="^[a-z][a-z0-9_]{0,63}$")]
+"""A bundle names its models; the name is part of a file's name, of a path and of a metric's label.
+"""
 Prediction = Literal["Approved", "Rejected"]
 
 

@@ -109,6 +109,7 @@ async def test_history_shows_pages_filters_and_records(
         str(record.prediction_id) for record in rejected.items
     ]
     assert "Filters (1 in use)" in _region(user, "filters")
+    assert f'<option value="{rejected.items[0].model_info.name}"' in _region(user, "filters")
     first = api.history(limit=20)
     assert first.next_cursor
     await user.open(f"/history?cursor={first.next_cursor}")

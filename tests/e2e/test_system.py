@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from itertools import cycle
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import httpx
 import pytest
@@ -16,14 +16,14 @@ from pytest import approx  # noqa: PT013 - it reads as a word of the expectation
 
 from services.local.processes import Process
 from services.local.servers import Server
-from shared.contract.events import ModelName
 from tests.harness import System, running_system
+from tests.history.events import MODELS
 
 pytestmark = pytest.mark.system
 
 _CLIENTS = 16
 _RECORDED_WITHIN_S = 30.0
-_PATHS = ("/predict", *(f"/predict/{model}" for model in get_args(ModelName)))
+_PATHS = ("/predict", *(f"/predict/{model}" for model in MODELS))
 
 Body = dict[str, Any]
 

@@ -3,17 +3,17 @@
 import hashlib
 import random
 from datetime import UTC, datetime, timedelta
-from typing import Any, get_args
+from typing import Any
 from uuid import UUID, uuid4
 
 from services.history.recorder import decode
 from services.history.records import Row
 from shared.contract.application import Application
-from shared.contract.events import Decision, ModelInfo, ModelName, PredictionRecorded, Probability
+from shared.contract.events import Decision, ModelInfo, PredictionRecorded, Probability
 from shared.contract.ids import uuid7
 from tests.applications import random_application
 
-MODELS: tuple[ModelName, ...] = get_args(ModelName)
+MODELS = ("random_forest", "logistic_regression", "gradient_boosting", "support_vector_machine")
 _WARNINGS = (
     "ApplicantIncome is below 1000 per month.",
     "LoanAmount is above 5 times the annual income.",

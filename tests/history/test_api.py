@@ -181,7 +181,7 @@ async def test_repeated_parameter_is_refused(client: httpx.AsyncClient, path: st
         ("limit=0", "limit", "greater than or equal to 1"),
         ("limit=101", "limit", "less than or equal to 100"),
         ("prediction=Maybe", "prediction", "'Approved' or 'Rejected'"),
-        ("model=oracle", "model", "random_forest"),
+        ("model=Oracle", "model", "match"),
         ("since=yesterday", "since", "datetime"),
         ("since=2026-01-01T00:00:00", "since", "timezone"),
         ("since=2026-01-02T00:00:00Z&until=2026-01-01T00:00:00Z", "query", "since must not be"),
@@ -208,7 +208,7 @@ async def test_wrong_parameter_is_a_problem_that_names_it(
 
 async def test_all_faults_are_named_at_once(client: httpx.AsyncClient) -> None:
     """A caller mends everything in one go."""
-    response = await client.get("/history?limit=x&colour=red&model=oracle")
+    response = await client.get("/history?limit=x&colour=red&model=Oracle")
     faults = {fault["field"] for fault in response.json()["validation_errors"]}
     assert faults == {"limit", "colour", "model"}
 

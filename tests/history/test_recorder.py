@@ -20,6 +20,7 @@ from services.history import queries
 from services.history.database import Unstorable, is_outage
 from services.history.recorder import Undecodable, decode, store
 from services.history.records import COLUMNS, record_of
+from services.history.schemas import Filters
 from services.history.tables import predictions
 from services.local import servers
 from shared.contract.application import FIELDS, Application
@@ -219,6 +220,9 @@ async def test_event_of_a_newer_service_is_stored_by_an_older_reader(engine: Asy
         row = await queries.read_one(connection, UUID(decision["prediction_id"]))
         assert row is not None
         record = json.loads(record_of(row).model_dump_json())
+        filters = Filters(model="a_fifth_model")
+        [found] = await queries.read_page(connection, filters, since=None, before=None, limit=9)
+        assert found == row
         [total] = await queries.read_totals(connection)
         [applicant] = await queries.read_applicants(connection)
     assert record["input_data"] == expected

@@ -1,6 +1,6 @@
 """History: what was decided, filtered and page by page; the address says which."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection, Sequence
 from typing import Final
 
 from fastapi import APIRouter, Request, Response
@@ -10,7 +10,7 @@ from nicegui import ui
 
 from loan_predictor_client import ApiError, CallFailed, InvalidRequest
 from loan_predictor_client.models import Fault
-from services.dashboard.filters import FIELDS, HistoryQuery, query_of
+from services.dashboard.filters import HistoryQuery, filter_fields, query_of
 from services.dashboard.frame import frame
 from services.dashboard.gate import root_of, session_of
 from services.dashboard.live import Loader, Region
@@ -20,9 +20,12 @@ from services.dashboard.watch import Watch
 PAGE_SIZE: Final = 20
 
 
-def filter_form(query: HistoryQuery, faults: tuple[Fault, ...], root: str) -> Markup:
+def filter_form(
+    query: HistoryQuery, faults: Sequence[Fault], root: str, *, models: Collection[str]
+) -> Markup:
     """The filters, open if any is in use."""
-    return part("history", "filters", specs=FIELDS, query=query, faults=faults, root=root)
+    specs = filter_fields(query, models)
+    return part("history", "filters", specs=specs, query=query, faults=faults, root=root)
 
 
 def register(watch: Watch) -> None:
@@ -35,12 +38,14 @@ def register(watch: Watch) -> None:
         cursor = request.query_params.get("cursor")
 
         async def fetch() -> Markup:
+            models = (await session.api.statistics()).by_model
+            filters.show(filter_form(query, query.faults, root, models=models))
             if query.faults:
                 return NOTHING
             try:
                 found = await session.api.history(query.filters, limit=PAGE_SIZE, cursor=cursor)
             except InvalidRequest as error:
-                filters.show(filter_form(query, error.validation_errors, root))
+                filters.show(filter_form(query, error.validation_errors, root, models=models))
                 raise
             return part(
                 "history",
@@ -52,7 +57,7 @@ def register(watch: Watch) -> None:
             )
 
         with frame(request, "history", watch=watch):
-            filters = Region("filters", filter_form(query, query.faults, root))
+            filters = Region("filters")
             Loader("decisions", fetch)
 
 
