@@ -3,12 +3,14 @@
 from typing import Final
 
 from redis.asyncio import BlockingConnectionPool, Redis
-from redis.exceptions import RedisError
+from redis.exceptions import OutOfMemoryError, RedisError, ResponseError
 
 COMMAND_TIMEOUT_S: Final = 1.0
 
 REDIS_ERRORS: Final = (RedisError, OSError)
 """What a command may raise, timeouts and refused connections included."""
+
+_PROBE: Final = "writable"
 
 
 def connect(
@@ -46,3 +48,27 @@ def connect_in_turn(url: str, *, command_timeout_s: float, max_connections: int)
         retry=None,
     )
     return Redis.from_pool(pool)
+
+
+async def is_full(redis: Redis) -> bool:
+    """Whether Redis refuses writes for want of memory. Raises ``REDIS_ERRORS``."""
+    try:
+        await redis.set(_PROBE, b"", px=1)
+    except OutOfMemoryError:
+        return True
+    return False
+
+
+async def check_writable(redis: Redis) -> None:
+    """Return if Redis accepts writes; raises ``REDIS_ERRORS``, whose message says if it is full."""
+    if await is_full(redis):
+        raise OutOfMemoryError("Redis is full and refuses writes until it has memory again")
+
+
+def failure(error: Exception) -> str:
+    """What is wrong with Redis, as a clause."""
+    if isinstance(error, OutOfMemoryError):
+        return "Redis is full"
+    if isinstance(error, ResponseError):
+        return "Redis refuses the command"
+    return "Redis does not answer"

@@ -10,7 +10,7 @@ from redis.asyncio import Redis
 from shared.observability.logs import get_logger
 from shared.observability.metrics import Sample
 from shared.observability.metrics.names import CACHE_FAILURES, CACHE_HITS, CACHE_MISSES
-from shared.redis import REDIS_ERRORS
+from shared.redis import REDIS_ERRORS, failure
 
 _BYPASS_AFTER_FAILURE_S: Final = 1.0
 _log = get_logger(__name__)
@@ -183,4 +183,4 @@ class Cache:
     def _bypass(self, error: Exception) -> None:
         self._bypass_until_s = time.monotonic() + _BYPASS_AFTER_FAILURE_S
         self.failures += 1
-        _log.warning("cache bypassed", error=repr(error))
+        _log.warning("cache bypassed", reason=failure(error), error=repr(error))

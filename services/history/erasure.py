@@ -27,9 +27,9 @@ from services.history.queries import is_decision
 from services.history.schemas import AuditEntry, Erasure
 from services.history.tables import PERSONAL, WARNINGS, predictions
 from shared.contract.events import IDEMPOTENCY_KEEP_S, answer_key
-from shared.redis import REDIS_ERRORS
+from shared.redis import REDIS_ERRORS, failure
 
-_NOTHING_ERASED: Final = "Redis does not answer, so nothing was erased; try again shortly."
+_NOTHING_ERASED: Final = "nothing was erased; try again shortly."
 
 # Warnings name the thresholds that the values crossed, and ``imputed`` names the inputs that were
 # missing, so both are erased. The roll-ups count only whether there was a warning.
@@ -127,7 +127,7 @@ async def erase(
                 opened, turn, **reason._asdict(), details={"erased": len(rows)}
             )
         # An answer computed from a row read before the commit is cached in the old generation.
-        await _forget(stores.cache, "Copies may be left in the cache; send the same request again.")
+        await _forget(stores.cache, "copies may be left in the cache; send the same request again.")
     return Erasure(
         erased=len(rows),
         erased_at=turn.occurred_at,
@@ -140,7 +140,7 @@ async def _forget(cache: Cache, otherwise: str) -> None:
     try:
         await cache.forget()
     except REDIS_ERRORS as error:
-        raise NotErased(otherwise) from error
+        raise NotErased(f"{failure(error)}, so {otherwise}") from error
 
 
 async def _empty_answers(redis: Redis, prediction_ids: Iterable[UUID]) -> None:
@@ -154,4 +154,4 @@ async def _empty_answers(redis: Redis, prediction_ids: Iterable[UUID]) -> None:
     try:
         await pipeline.execute()
     except REDIS_ERRORS as error:
-        raise NotErased(_NOTHING_ERASED) from error
+        raise NotErased(f"{failure(error)}, so {_NOTHING_ERASED}") from error

@@ -28,7 +28,7 @@ from shared.access.rate_limit import RateLimits
 from shared.observability.logs import configure_logging
 from shared.observability.metrics import Metrics, build_info
 from shared.observability.tracing import Tracing, start_tracing
-from shared.redis import connect, connect_in_turn
+from shared.redis import check_writable, connect, connect_in_turn
 from shared.settings import read_settings_or_exit
 from shared.version import VERSION
 from shared.web.conventions import documented_app, install_conventions
@@ -132,6 +132,7 @@ def _checks(request: Request) -> Sequence[Check]:
         return await ping(resources.engine)
 
     async def redis() -> dict[str, int | float | None]:
+        await check_writable(resources.redis)
         backlog = await stream.backlog(resources.redis)
         return {
             "waiting": backlog.entries,

@@ -19,6 +19,7 @@ from shared.observability.metrics.names import (
     DATABASE_POOL,
     DATABASE_SIZE,
     DATABASE_UP,
+    REDIS_FULL,
     REDIS_MAX_MEMORY,
     REDIS_MEMORY,
     STREAM_CONSUMERS,
@@ -29,7 +30,7 @@ from shared.observability.metrics.names import (
     STREAM_PENDING,
     STREAM_UP,
 )
-from shared.redis import REDIS_ERRORS
+from shared.redis import REDIS_ERRORS, is_full
 
 _DEADLINE_S: Final = 1.0
 _KEEP_S: Final = 1.0
@@ -88,6 +89,7 @@ class ServerMetrics:
                 sum(seen < self._seen_within_s for seen in backlog.consumers_seen_s_ago),
             ),
             Sample(REDIS_MEMORY, memory["used_memory"]),
+            Sample(REDIS_FULL, int(await is_full(self._redis))),
         )
         # Redis reports no limit as 0, which would read as no memory at all.
         limit = memory["maxmemory"]

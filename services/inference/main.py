@@ -31,7 +31,7 @@ from shared.observability.logs import configure_logging, get_logger
 from shared.observability.metrics import Metrics, Sample, build_info
 from shared.observability.metrics.names import BUNDLE_INFO
 from shared.observability.tracing import Tracing, start_tracing
-from shared.redis import connect, connect_in_turn
+from shared.redis import check_writable, connect, connect_in_turn
 from shared.settings import read_settings_or_exit
 from shared.version import VERSION
 from shared.web.conventions import documented_app, install_conventions
@@ -187,5 +187,5 @@ def _checks(request: Request) -> Sequence[Check]:
     # Without Redis decisions are handed over by HTTP, so the service is only degraded.
     return (
         Check("bundle", bundle),
-        Check("redis", resources.redis.ping, required=False),
+        Check("redis", lambda: check_writable(resources.redis), required=False),
     )

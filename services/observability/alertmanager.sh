@@ -52,8 +52,8 @@ inhibit_rules:
   - source_matchers: [alertname="ServiceGone"]
     target_matchers: [alertname="TargetDown"]
     equal: [job]
-  - source_matchers: [alertname="RedisDown"]
-    target_matchers: [alertname=~"HandOverDegraded|RateLimitsDegraded"]
+  - source_matchers: [alertname=~"RedisDown|RedisFull"]
+    target_matchers: [alertname=~"HandOverDegraded|RateLimitsDegraded|RedisMemoryHigh"]
   - source_matchers: [alertname=~"DatabaseDown|DatabaseDiskFull"]
     target_matchers: [alertname=~"ConsumerStalled|StreamBacklog|DecisionsPendingLong"]
 receivers:

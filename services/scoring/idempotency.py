@@ -31,7 +31,7 @@ from shared.contract.ids import uuid8
 from shared.observability.logs import get_logger
 from shared.observability.metrics import Sample
 from shared.observability.metrics.names import IDEMPOTENCY_REPLAYS, IDEMPOTENCY_UNPROTECTED
-from shared.redis import REDIS_ERRORS
+from shared.redis import REDIS_ERRORS, failure
 
 REDIS_REST_S: Final = 1.0
 """After Redis failed, requests are decided without asking it for this long."""
@@ -229,12 +229,12 @@ class Idempotency:
         try:
             async with asyncio.timeout(self._deadline_s):
                 return await exchange()
-        except OutOfMemoryError:
-            _log.warning("Redis full, repeated requests not recognised")
-            return None
         except REDIS_ERRORS as error:
-            self._rest_until_s = monotonic() + REDIS_REST_S
-            _log.warning("Redis away, repeated requests not recognised", error=repr(error))
+            # A full server still answers what it has.
+            if not isinstance(error, OutOfMemoryError):
+                self._rest_until_s = monotonic() + REDIS_REST_S
+            reason = failure(error)
+            _log.warning("repeated requests not recognised", reason=reason, error=repr(error))
             return None
 
 

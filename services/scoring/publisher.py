@@ -1,4 +1,4 @@
-"""The hand-over: an event is durable before its decision is answered, or it is not answered."""
+"""The hand-over: a decision is answered once its event is durable, or it is not answered."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Sequence
@@ -7,7 +7,6 @@ from typing import Final
 
 import httpx
 from redis.asyncio import Redis
-from redis.exceptions import RedisError
 
 from shared.contract.errors import NotRecorded
 from shared.contract.events import EVENT_FIELD, INTERNAL_PREDICTIONS_PATH, STREAM
@@ -20,11 +19,12 @@ from shared.observability.metrics.names import (
     PUBLISH_GROUP,
     PUBLISH_REFUSED,
 )
+from shared.redis import REDIS_ERRORS, failure
 
 MAX_GROUP: Final = 64
-"""Most events in one entry of the stream: a consumer reads whole entries, and must hold them."""
+"""Most events in one entry of the stream: a consumer reads whole entries into memory."""
 REDIS_REST_S: Final = 1.0
-"""After Redis failed, events go by HTTP for this long before it is tried again."""
+"""After a failure of Redis, events go by HTTP for this long before it is tried again."""
 
 _log = get_logger(__name__)
 
@@ -39,7 +39,7 @@ _Waiting = tuple[bytes, asyncio.Future[None]]
 def redis_sink(redis: Redis, *, deadline_s: float) -> Sink:
     """Add events to the stream, in one entry: all of them or none.
 
-    Raises ``RedisError``, ``OSError`` or ``TimeoutError``.
+    Raises ``REDIS_ERRORS``.
     """
 
     async def send(events: Sequence[bytes]) -> None:
@@ -52,7 +52,7 @@ def redis_sink(redis: Redis, *, deadline_s: float) -> Sink:
 def http_sink(
     client: httpx.AsyncClient, *, history_url: str, api_key: str | None, deadline_s: float
 ) -> Sink:
-    """Post events to the history service. Raises ``httpx.HTTPError`` or ``TimeoutError``."""
+    """Post events to the history service. Raises ``httpx.HTTPError`` or ``OSError``."""
     url = history_url.rstrip("/") + INTERNAL_PREDICTIONS_PATH
     headers = {"content-type": "application/x-ndjson"}
     if api_key is not None:
@@ -71,9 +71,9 @@ class Publisher:
 
     There is no timer: an idle publisher sends an event at once, a busy one sends as many as have
     gathered. If the stream fails, the same group goes straight to the history service; an event
-    that took both sinks is stored once, for its id is the primary key. When both sinks fail, what
+    that reached both is stored once, because its id is the primary key. When both sinks fail, what
     gathered meanwhile is refused with the group: no event waits for more than one failure, and a
-    long outage makes no queue.
+    long outage builds no queue.
     """
 
     def __init__(self, *, stream: Sink, fallback: Sink) -> None:
@@ -89,7 +89,7 @@ class Publisher:
         self.refused = 0
 
     def samples(self) -> Iterable[Sample]:
-        """What is to be known of the hand-over from outside."""
+        """The metrics of the hand-over."""
         yield Sample(PUBLISH_DECISIONS, self.published)
         yield Sample(PUBLISH_GROUP, self.groups.value)
         yield Sample(PUBLISH_FALLBACKS, self.fallbacks)
@@ -98,7 +98,7 @@ class Publisher:
             yield Sample(PUBLISH_FAILURES, failures, (sink,))
 
     async def publish(self, event: bytes) -> None:
-        """Return once ``event`` is durable. Raises ``NotRecorded`` if no sink took it in time."""
+        """Return once ``event`` is durable; raises ``NotRecorded`` if no sink accepts it."""
         recorded = asyncio.get_running_loop().create_future()
         self._gathered.append((event, recorded))
         if self._sender is None:
@@ -116,10 +116,10 @@ class Publisher:
                 group = self._gathered[:MAX_GROUP]
                 del self._gathered[:MAX_GROUP]
                 durable = await self._send(group)
-                self._tell(group, durable=durable)
+                self._release(group, durable=durable)
                 if not durable:
                     late, self._gathered = self._gathered, []
-                    self._tell(late, durable=False)
+                    self._release(late, durable=False)
         finally:
             self._sender = None
 
@@ -128,19 +128,19 @@ class Publisher:
         self.groups.add(len(group))
         try:
             return await self._hand_over([event for event, _ in group])
-        except Exception:  # noqa: BLE001  nobody may be left waiting, whatever went wrong
+        except Exception:  # noqa: BLE001  whatever went wrong, no request may be left waiting
             _log.exception("unexpected error while handing over", decisions=len(group))
             return False
 
-    def _tell(self, group: Sequence[_Waiting], *, durable: bool) -> None:
-        """Let each event's request go on, to its answer or its refusal."""
+    def _release(self, group: Sequence[_Waiting], *, durable: bool) -> None:
+        """End the wait of each event's request: with its answer, or with its refusal."""
         if durable:
             self.published += len(group)
         else:
             self.refused += len(group)
         for _, recorded in group:
             if recorded.done():
-                continue  # The client has gone.
+                continue  # The request was cancelled.
             if durable:
                 recorded.set_result(None)
             else:
@@ -155,17 +155,18 @@ class Publisher:
         if monotonic() >= self._stream_rests_until_s:
             try:
                 await self._stream(events)
-            except (RedisError, OSError, TimeoutError) as error:
+            except REDIS_ERRORS as error:
                 self._stream_rests_until_s = monotonic() + REDIS_REST_S
                 self.failures["stream"] += 1
-                _log.warning("stream away, handing over by HTTP", error=repr(error))
+                reason = failure(error)
+                _log.warning("handing over by HTTP", reason=reason, error=repr(error))
             else:
                 return True
         try:
             await self._fallback(events)
-        except (httpx.HTTPError, OSError, TimeoutError) as error:
+        except (httpx.HTTPError, OSError) as error:
             self.failures["http"] += 1
-            _log.warning("history service away too, refusing decisions", error=repr(error))
+            _log.warning("decisions refused, no sink accepts them", error=repr(error))
             return False
         self.fallbacks += len(events)
         return True

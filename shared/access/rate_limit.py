@@ -32,7 +32,7 @@ from shared.contract.errors import ServiceError
 from shared.observability.logs import get_logger
 from shared.observability.metrics import Sample
 from shared.observability.metrics.names import RATE_LIMIT_DEGRADED, RATE_LIMIT_REJECTIONS
-from shared.redis import REDIS_ERRORS
+from shared.redis import REDIS_ERRORS, failure
 
 UNLIMITED: Final = "unlimited"
 MAX_WINDOWS: Final = 100_000
@@ -163,7 +163,7 @@ class SharedMemoryStorage(Storage):
                 await self.exchange(redis)
             except REDIS_ERRORS as error:
                 if not self.degraded:
-                    _log.warning("rate limits are local only, Redis is away", error=repr(error))
+                    _log.warning("rate limits are local", reason=failure(error), error=repr(error))
                 self.degraded = True
                 self.degradations += 1
             else:

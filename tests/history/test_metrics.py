@@ -37,6 +37,7 @@ from tests.waiting import until
 _OF_REDIS = {
     *("stream_entries", "stream_lag_entries", "stream_pending_entries", "stream_dead_letters"),
     *("stream_oldest_pending_seconds", "stream_consumers", "redis_memory_bytes"),
+    "redis_full",
 }
 
 
@@ -116,6 +117,31 @@ async def test_limits_are_exposed_only_if_set(
         await redis.config_set("maxmemory", "0")
     assert exposed.sum_of("redis_max_memory_bytes") == 256 * 2**20
     assert exposed.sum_of("database_budget_bytes") == 10**9
+
+
+async def test_full_redis_is_reported_as_full(database_url: str, own_redis: Server) -> None:
+    """By health, metrics and erasure alike; it answers, so it is not reported as away."""
+    settings = quick_settings(database_url=database_url, redis_url=own_redis.url)
+    async with (
+        served(create_app(settings), headers=keys.HEADERS) as client,
+        Redis.from_url(own_redis.url) as redis,
+    ):
+        assert (await _scrape(client)).sum_of("redis_full") == 0
+        await redis.config_set("maxmemory", "1")
+        health = (await client.get("/health")).json()
+        erasure = await client.delete("/history", params={"loan_id": "LP1"})
+
+        async def is_full() -> bool:
+            return (await _scrape(client)).sum_of("redis_full") == 1
+
+        await eventually(is_full)
+        assert (await _scrape(client)).sum_of("stream_up") == 1
+        await redis.config_set("maxmemory", "0")
+        mended = (await client.get("/health")).json()
+    assert (health["status"], mended["status"]) == ("degraded", "ok")
+    assert "Redis is full" in health["checks"]["redis"]["detail"]
+    assert erasure.status_code == 503
+    assert "Redis is full, so nothing was erased" in erasure.json()["detail"]
 
 
 async def test_database_metrics_are_its_size_and_the_pools_connections(

@@ -242,7 +242,7 @@ async def test_full_redis_still_replays_and_is_named_as_full(
     assert new == (b'{"new":1}', False)
     assert old == (b'{"old":1}', True)
     assert idempotency.unprotected == 1
-    assert "Redis full" in caplog.text
+    assert "Redis is full" in caplog.text
 
 
 async def test_erased_answer_is_gone_and_not_decided_again(

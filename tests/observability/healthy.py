@@ -42,6 +42,7 @@ HEALTHY: Final[Mapping[str, str]] = {
     'database_budget_bytes{job="history"}': "100000000000x400",
     'redis_memory_bytes{job="history"}': "100000000x400",
     'redis_max_memory_bytes{job="history"}': "402653184x400",
+    'redis_full{job="history"}': "0x400",
 }
 
 # The same for the alerts that compare with a week; a step is ten minutes.

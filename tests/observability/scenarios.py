@@ -299,6 +299,19 @@ SCENARIOS: Final = (
         not_within=4,
     ),
     _fires(
+        "HandOverDegraded",
+        "RateLimitsDegraded",
+        "RedisFull",
+        "RedisMemoryHigh",
+        when="Redis is full",
+        changes={
+            **_all("redis_full", "1x300"),
+            **_all("redis_memory", "402653184x300"),
+            **_all("rate_limit_degraded", "1x300"),
+            **_all("publish_fallback", _counted(600, before=0)),
+        },
+    ),
+    _fires(
         when="Redis has no limit",
         changes={
             **_all("redis_memory", "350000000x300"),

@@ -137,8 +137,8 @@ async def test_no_log_tells_a_secret_or_anything_about_an_applicant(
     logs = {process.name: _log(process) for process in processes}
     events = {name: list(map(_event, log.splitlines())) for name, log in logs.items()}
     for name, event, members in (
-        ("inference", "stream away, handing over by HTTP", {}),
-        ("inference", "history service away too, refusing decisions", {}),
+        ("inference", "handing over by HTTP", {"reason": "Redis does not answer"}),
+        ("inference", "decisions refused, no sink accepts them", {}),
         ("history", "request", {"route": INTERNAL_PREDICTIONS_PATH, "status": 400}),
         ("history", "stored", {}),
         ("consumer", "stored", {}),

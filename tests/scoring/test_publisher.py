@@ -237,3 +237,24 @@ async def test_wedged_redis_never_stalls_other_requests(own_redis: Server) -> No
     assert waited_s < deadlines_s + 2
     assert health["status"] == "degraded"
     assert health["checks"]["redis"]["status"] == "down"
+
+
+async def test_full_redis_is_reported_as_full_and_decisions_go_by_http(
+    own_redis: Server, caplog: pytest.LogCaptureFixture
+) -> None:
+    received: list[Sequence[bytes]] = []
+
+    async def take(events: Sequence[bytes]) -> None:
+        received.append(events)
+
+    async with Redis.from_url(own_redis.url) as redis:
+        await redis.config_set("maxmemory", "1")
+        publisher = Publisher(stream=redis_sink(redis, deadline_s=5), fallback=take)
+        await publisher.publish(b"event")
+        settings = InferenceSettings(redis_url=own_redis.url)
+        async with served(create_app(settings)) as client:
+            health = (await client.get("/health")).json()
+    assert received == [[b"event"]]
+    assert "Redis is full" in caplog.text
+    assert health["status"] == "degraded"
+    assert "Redis is full" in health["checks"]["redis"]["detail"]

@@ -175,6 +175,7 @@ STREAM_CONSUMERS: Final = Gauge(
     "stream_consumers", "Consumers that have read the stream within about 20 seconds."
 )
 REDIS_MEMORY: Final = Gauge("redis_memory_bytes", "Memory that Redis uses.")
+REDIS_FULL: Final = Gauge("redis_full", "1 while Redis refuses writes for want of memory, else 0.")
 REDIS_MAX_MEMORY: Final = Gauge(
     "redis_max_memory_bytes", "Memory that Redis may use; absent if it has no limit."
 )
@@ -287,6 +288,7 @@ EXPORTED: Final[Mapping[str, tuple[Metric, ...]]] = {
         STREAM_DEAD_LETTERS,
         STREAM_CONSUMERS,
         REDIS_MEMORY,
+        REDIS_FULL,
         REDIS_MAX_MEMORY,
         CACHE_HITS,
         CACHE_MISSES,
