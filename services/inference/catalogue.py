@@ -25,7 +25,7 @@ from services.scoring.manifest import (
 )
 from services.scoring.registry import Bundle
 from services.scoring.rules import WARNING_RULES
-from shared.contract.application import FIELDS_BY_USE, Field, Kind
+from shared.contract.application import FIELDS, FIELDS_BY_USE, Field, Kind
 
 MAX_AGE_S: Final = 3600
 MARKDOWN: Final = "text/markdown"
@@ -264,8 +264,9 @@ def build_catalogue(bundle: Bundle) -> Catalogue:
                     WarningRule(code=code, message=message)
                     for code, message in WARNING_RULES.items()
                 ],
-                unknown_fields="An unknown field is an error that names the nearest known one.",
-                missing="null or an absent field is missing; only ApplicantIncome is required.",
+                unknown_fields="An unknown field is an error that names the known one it is near.",
+                missing="null, an empty string or an absent field is missing; only"
+                f" {', '.join(field.name for field in FIELDS if field.required)} is required.",
             )
         ),
         card=(None if bundle.card is None else Document.holding(bundle.card, media_type=MARKDOWN)),

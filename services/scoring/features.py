@@ -55,7 +55,7 @@ _DEPENDENTS = {"0": 0.0, "1": 1.0, "2": 2.0, "3+": 3.0}
 def feature_row(application: Mapping[str, Any]) -> tuple[float, ...]:
     """The feature values of one application, in the order of ``FEATURES``; NaN is missing.
 
-    ``application`` maps the data set's field names to values as understood by the service: a
+    ``application`` maps the data set's field names to values as ``parse_application`` reads them: a
     number, a category's name, or None (or no entry) where missing. ApplicantIncome must be there,
     and it or CoapplicantIncome is above 0.
     """

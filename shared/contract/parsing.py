@@ -70,8 +70,7 @@ LoanApplication: Final = pydantic.create_model(
 
     Lenient in form (numeric strings, any letter case, booleans for Yes and No, integers for
     Dependents), strict in meaning (NaN, infinities, unknown fields and fields given twice are
-    errors). The values are then as understood: ``vars()`` of an instance has every field, None
-    where missing.
+    errors). ``vars()`` of an instance has every field, None where missing.
     """,
     **_members,
 )

@@ -4,11 +4,11 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from difflib import get_close_matches
 from hashlib import sha256
 from typing import Final
 
 from shared.contract.application import FIELDS
+from shared.contract.nearest import nearest
 from shared.contract.spreadsheet import original
 from shared.files.tables import FileError, folded, read_table
 
@@ -25,7 +25,6 @@ DECISION_COLUMNS: Final = (
 _MISSING: Final = frozenset({"na", "n/a", "#n/a", "nan", "<na>", "null", "none", "-", "?"})
 _INDEX: Final = re.compile(r"(?:unnamed:\d+|index|(?:index)?level\d+)?")
 """Folded names of the columns that pandas, and who uses it, writes for row numbers."""
-_NEAR: Final = 0.75
 
 
 @dataclass(frozen=True)
@@ -126,8 +125,7 @@ def _places(
         elif folded(title) in ignorable:
             ignored.append(title)
         else:
-            near = get_close_matches(folded(title), names, n=1, cutoff=_NEAR)
-            unknown.append(UnknownColumn(title, names[near[0]] if near else None))
+            unknown.append(UnknownColumn(title, nearest(title, names.values())))
     remarks = []
     if nameless:
         remarks.append(f"Left out, for it has no name or is an index: {', '.join(nameless)}.")
