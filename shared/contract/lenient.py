@@ -121,8 +121,12 @@ def _decimals(low: int, high: int, *, above: bool, whole: bool) -> str:
     lowest = low + 1 if above else low
     if whole:
         return f"0*(?:{_integers(lowest, high)}){_NO_FRACTION}"
-    fractions = rf"|0*{low}\.0*[1-9][0-9]*" if above else ""
-    return rf"0*(?:{_integers(lowest, high - 1)})(?:\.[0-9]+)?|0*{high}{_NO_FRACTION}{fractions}"
+    forms = [f"0*{high}{_NO_FRACTION}"]
+    if lowest < high:
+        forms.append(rf"0*(?:{_integers(lowest, high - 1)})(?:\.[0-9]+)?")
+    if above:
+        forms.append(rf"0*{low}\.0*[1-9][0-9]*")
+    return "|".join(forms)
 
 
 def _integers(low: int, high: int) -> str:
