@@ -1,1 +1,1 @@
-"""The dashboard: the pages on which people decide, look things up and compare."""
+"""The dashboard: pages for deciding, looking up and comparing."""

@@ -1,4 +1,4 @@
-"""The filters of the history, as the address of its page states them."""
+"""The filters of the history, as parameters of the page's address."""
 
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime

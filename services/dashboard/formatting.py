@@ -42,7 +42,7 @@ def day(date: date) -> str:
 
 
 def day_and_month(date: date) -> str:
-    """A day where the year is clear."""
+    """A day without its year."""
     return f"{date.day} {date:%b}"
 
 

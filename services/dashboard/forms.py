@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 
 class Option(NamedTuple):
-    """One choice of a field: its value, and what is read."""
+    """One choice of a field: its value and its label."""
 
     value: str
     text: str

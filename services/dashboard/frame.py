@@ -1,4 +1,4 @@
-"""What every page has around it: head, navigation, the state of the services."""
+"""The frame of every page: head, navigation, heading and the state of the services."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

@@ -1,4 +1,4 @@
-"""The gate before every page: who may pass, how often, and what the browser may load."""
+"""The gate before every page: who passes, how often, and what the browser may load."""
 
 import re
 from http.cookies import CookieError, SimpleCookie
@@ -29,8 +29,8 @@ _HOST: Final = re.compile(
 _FORWARDING: Final = re.compile(rb"forwarded|via|x-real-ip|x-forwarded-.+")
 _POLICY_VIOLATION: Final = 1008
 
-# NiceGUI starts with inline scripts, and Vue compiles templates in the browser; what the policy
-# still does is to forbid every other origin, framing, and forms that lead elsewhere.
+# NiceGUI needs inline scripts, and Vue compiles its templates in the browser. The policy still
+# forbids other origins, framing, and forms that post elsewhere.
 _POLICY: Final = (
     b"default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval';"
     b" style-src 'self' 'unsafe-inline'; img-src 'self' data:; font-src 'self' data:;"
@@ -46,21 +46,19 @@ _HEADERS: Final[RawHeaders] = (
 
 
 def page_headers(_: str) -> RawHeaders:
-    """What every answer says to browsers."""
+    """The headers of every answer."""
     return _HEADERS
 
 
 class Gate:
-    """Lets signed-in visitors through, and this machine's where no password is configured.
+    """Lets signed-in visitors through, and sends all others to the sign-in page.
 
-    ``local`` is the session of this machine's own browser, or None if it has to sign in too. The
-    session is in the request's state: ``session``. A request that another site's page makes in the
-    visitor's name is refused, whoever the visitor is. ``limits`` hold for each session, and for
-    each address where there is none.
+    ``local`` is the session of a browser on this machine, or None if that has to sign in too. The
+    session is in the request's state, as ``session``. Requests that come from another site's page
+    are refused (CSRF). ``limits`` apply to each session, and to each address without one.
 
-    What a proxy says of the visitor counts only as far as the server trusts the proxy, which it has
-    settled before; the path that a gateway cuts off is ROOT_PATH and in no header. So forwarding
-    headers go no further than here.
+    Forwarding headers are removed: the server has applied those of trusted proxies already, and
+    the path that a gateway strips is ROOT_PATH, never a header.
     """
 
     def __init__(
@@ -134,7 +132,7 @@ def session_of(scope: Scope) -> Session:
 
 
 def root_of(scope: Scope) -> str:
-    """The path under which a gateway shows the dashboard; empty if it is at the top."""
+    """The path below which a gateway shows the dashboard; empty at the top."""
     root: str = scope.get("root_path", "")
     return root.rstrip("/")
 
@@ -147,15 +145,16 @@ def path_of(scope: Scope) -> str:
 
 
 def _is_free(path: str) -> bool:
-    """Whether ``path`` needs no session: the form to sign in, and the files it loads."""
+    """Whether ``path`` needs no session: the sign-in page and the files that it loads."""
     folder, _, name = path.rpartition("/")
     return path == LOGIN_PATH or (folder == ASSETS_PATH and name != "")
 
 
 def _is_local(scope: Scope, headers: Headers) -> bool:
-    """Whether this machine's own browser asks, by this machine's own name and through no proxy.
+    """Whether a browser on this machine asks, under a local host name and through no proxy.
 
-    A name of another site that was made to point here (DNS rebinding) is not this machine's.
+    The host name is checked because another site's name can resolve to this machine (DNS
+    rebinding).
     """
     client = scope.get("client")
     host = _HOST.fullmatch(headers.get("host", ""))
@@ -172,7 +171,7 @@ def _is_own_origin(scope: Scope, headers: Headers) -> bool:
     if scope["type"] == "http" and scope["method"] in _SAFE_METHODS:
         return True
     origin = headers.get("origin")
-    # Not by this request's own scheme: a proxy may have ended TLS.
+    # The scheme is not compared: a proxy may terminate TLS.
     return origin is None or origin.partition("://")[2] == headers.get("host")
 
 

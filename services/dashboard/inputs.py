@@ -1,4 +1,4 @@
-"""The inputs of an application as people see them, all of it derived from their definition."""
+"""The inputs of an application as people see them, derived from their definition."""
 
 from collections.abc import Iterable, Mapping
 from typing import Final, get_args
@@ -11,7 +11,7 @@ from shared.contract.application import EXAMPLE, FIELDS, Field, Section
 
 _FIELDS: Final = {field.name: field for field in FIELDS}
 _MISSING: Final = "missing"
-"""What the history service calls the group of decisions without a value."""
+"""The history service's name for the group of decisions without a value."""
 _AFTER_A_NUMBER: Final = {"thousands": "thousand"}
 _SECTIONS_BY_USE: Final = {
     "monitored": "Recorded to watch fairness, never scored",
@@ -20,7 +20,7 @@ _SECTIONS_BY_USE: Final = {
 
 
 def field_title(name: str) -> str:
-    """An input's name in words; a name that is not known here stays."""
+    """An input's name in words; an unknown name stays."""
     return _FIELDS[name].title if name in _FIELDS else name
 
 
@@ -53,7 +53,7 @@ def by_value(name: str, groups: Mapping[str, Summary]) -> list[tuple[str, str, S
 
 
 def _labels(field: Field) -> dict[str, str]:
-    """What people read for each value of a category."""
+    """The label of each value of a category."""
     values = [str(value) for value in field.allowed]
     return dict(zip(values, field.labels or values, strict=True))
 
@@ -91,4 +91,4 @@ DEFAULTS: Final = {
     field.name: str(EXAMPLE[field.name]) if field.use == "scored" and field.name in EXAMPLE else ""
     for field in FIELDS
 }
-"""What the form holds at first: an example to change."""
+"""The first values of the form: an example to change."""

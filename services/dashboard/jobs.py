@@ -1,8 +1,8 @@
-"""Batches at work: a file is read, its rows are checked and then decided, a few at a time.
+"""Batch jobs: a file is read, its rows are checked and then decided, a few at a time.
 
-Kept in this process's memory for the session that brought them, never on disk. A row bears the
-same Idempotency-Key whenever its file is decided, so that it is recorded once: after a failed run,
-after a restart, and when somebody brings the same file again.
+Jobs are in this process's memory, for the session that uploaded them, and never on disk. A row has
+the same Idempotency-Key each time its file is decided, so it is recorded once: after a failed run,
+after a restart, and when the same file is uploaded again.
 """
 
 import asyncio
@@ -22,10 +22,10 @@ from shared.observability.logs import get_logger
 MAX_ROWS: Final = 10_000
 CONCURRENCY: Final = 8
 MAX_JOBS: Final = 20
-"""Beyond that the oldest is forgotten."""
+"""A further one displaces the oldest."""
 _RETRY_POLICY: Final = RetryPolicy(attempts=8, total_s=30)
 CLOCKS_DIFFER: Final = timedelta(seconds=2)
-"""The least by which a decision is older than the run that got it, if it was made before."""
+"""How far the clocks of the dashboard and the services may differ."""
 _KEY_REUSED: Final = "IdempotencyKeyReused"
 _log = get_logger(__name__)
 
@@ -41,22 +41,22 @@ class Job:
     identifier: str = field(default_factory=lambda: secrets.token_urlsafe(16))
     phase: Phase = "reading"
     problem: str = ""
-    """Why the file as a whole, or the last run over it, came to nothing."""
+    """Why the file cannot be used."""
     file: ApplicationFile | None = None
     spellings: Sequence[Spelling] = ()
-    """What the person may say is meant."""
+    """The questions that the person answers before the rows are checked."""
     faults: dict[int, str] = field(default_factory=dict)
     """What is wrong with a row, by its line."""
     warnings: dict[str, list[int]] = field(default_factory=dict)
     """The lines of each warning."""
     failures: dict[int, str] = field(default_factory=dict)
-    """Why a row that is right has not been decided, by its line."""
+    """Why a valid row has not been decided, by its line."""
     decisions: dict[int, Decision] = field(default_factory=dict)
     """By the row's line."""
     deciding_since: datetime | None = None
     """When its first run began."""
     done: int = 0
-    """Rows that the present phase is through with."""
+    """Rows that the present phase has finished."""
 
     @property
     def batch(self) -> str:
@@ -65,7 +65,7 @@ class Job:
 
     @property
     def rows(self) -> Sequence[Row]:
-        """All rows of the file."""
+        """All rows of the file; none before it is read."""
         return self.file.rows if self.file else ()
 
     @property
@@ -80,7 +80,7 @@ class Job:
 
     @property
     def decided_before(self) -> list[Decision]:
-        """The decisions that were on record before this file was brought, the first one first."""
+        """The decisions that were made before this job, the oldest first."""
         if self.deciding_since is None:
             return []
         before = self.deciding_since - CLOCKS_DIFFER
@@ -89,7 +89,7 @@ class Job:
 
     @property
     def at_work(self) -> bool:
-        """Whether the job goes on by itself."""
+        """Whether the server is working on the job."""
         return self.phase in ("reading", "checking", "deciding")
 
     def results(self) -> Iterable[tuple[Row, Decision | None, str | None]]:
@@ -100,14 +100,14 @@ class Job:
 
 
 class Jobs:
-    """All batches of this process."""
+    """All jobs of this process."""
 
     def __init__(self) -> None:
         self._jobs: dict[str, Job] = {}
         self._tasks: set[asyncio.Task[None]] = set()
 
     def begin(self, name: str, content: bytes, owner: Session) -> Job:
-        """Take a file in and begin to read it; its rows are checked if it raises no question."""
+        """Start reading a file; its rows are checked at once if it raises no question."""
         while len(self._jobs) >= MAX_JOBS:
             del self._jobs[next(iter(self._jobs))]
         job = Job(name, owner)
@@ -116,19 +116,19 @@ class Jobs:
         return job
 
     def find(self, identifier: str, owner: Session) -> Job | None:
-        """The job, if it is this session's."""
+        """The job, if it belongs to ``owner``."""
         job = self._jobs.get(identifier)
         return job if job is not None and job.owner is owner else None
 
     def check(self, job: Job, spellings: Collection[str]) -> None:
-        """Begin to check the rows, with what the person said is meant by their spellings."""
+        """Start checking the rows, with the chosen ``spellings`` applied."""
         if job.phase == "asking" and job.file is not None:
             job.file = applied(job.file, spellings)
             job.phase = "checking"
             self._run(job, lambda: self._check(job))
 
     def decide(self, job: Job) -> None:
-        """Begin to decide what is good and undecided; nothing happens while it is at work."""
+        """Start deciding the valid rows that have no decision; does nothing while at work."""
         file = job.file
         if job.phase in ("checked", "decided") and file is not None:
             job.phase, job.done, job.problem = "deciding", 0, ""
@@ -137,7 +137,7 @@ class Jobs:
             self._run(job, lambda: self._decide(job, file))
 
     async def stop(self) -> None:
-        """Give up whatever is at work; rows that were decided are recorded."""
+        """Cancel all work; rows that were decided are recorded."""
         for task in self._tasks:
             task.cancel()
         if self._tasks:
@@ -148,7 +148,10 @@ class Jobs:
             try:
                 await work()
             except SignedOut:
-                job.phase, job.problem = "unusable", "The session that brought this file has ended."
+                job.phase, job.problem = (
+                    "unusable",
+                    "The session that uploaded this file has ended.",
+                )
             except FileError as error:
                 job.phase, job.problem = "unusable", str(error)
 
@@ -161,7 +164,7 @@ class Jobs:
             file = read_applications(content, max_rows=MAX_ROWS)
             return file, offered(file)
 
-        # In a thread: a large file takes longer than other pages should wait.
+        # In a thread: other pages should not wait for a large file.
         file, job.spellings = await asyncio.to_thread(read)
         job.file = file
         job.phase = "asking" if job.spellings or file.unknown else "checking"
@@ -185,7 +188,9 @@ class Jobs:
             await self._each(job, job.good, check)
         except CallFailed as error:
             _log.warning("a batch could not be checked", error=str(error))
-            raise FileError("The rows could not be checked, for the service is away.") from error
+            raise FileError(
+                "The rows could not be checked because the service does not answer."
+            ) from error
         job.phase = "checked"
 
     async def _decide(self, job: Job, file: ApplicationFile) -> None:
@@ -208,7 +213,7 @@ class Jobs:
     async def _each(
         self, job: Job, rows: list[Row], work: Callable[[Row], Awaitable[None]]
     ) -> None:
-        """Do ``work`` with each row, ``CONCURRENCY`` at a time; the first error ends it."""
+        """Do ``work`` for each row, ``CONCURRENCY`` at a time; the first error ends it."""
         left = iter(rows)
         job.done = 0
 
@@ -226,6 +231,6 @@ class Jobs:
 
 
 def progress(job: Job) -> tuple[int, int]:
-    """How many rows the present phase is through with, and how many there are."""
+    """How many rows the present phase has finished, and how many it has."""
     total = len(job.good) if job.phase == "checking" else job.done + len(job.undecided)
     return job.done, max(job.done, total)

@@ -1,4 +1,4 @@
-"""What changes on an open page: regions of HTML that the server fills, and how they are loaded."""
+"""The parts of an open page that change: regions of HTML that the server fills."""
 
 from collections.abc import Awaitable, Callable
 from typing import Final
@@ -19,7 +19,7 @@ from services.dashboard.templating import NOTHING, part
 from shared.observability.logs import get_logger
 
 RETRY_S: Final = 2.0
-"""How soon a page whose service is away looks again."""
+"""How soon a page tries again after a service did not answer."""
 
 _FORM_VALUES: Final = """(event) => {
   event.preventDefault();
@@ -38,7 +38,7 @@ class Region:
     """A part of the page. ``spoken`` regions are read out by a screen reader when they change."""
 
     def __init__(self, name: str, content: Markup = NOTHING, *, spoken: bool = False) -> None:
-        # Not sanitized, for all of it comes from templates, which escape every value.
+        # Not sanitized: all content comes from templates, which escape every value.
         self._element = ui.html(content, sanitize=False).mark(name).props(f"data-region={name}")
         self._element.classes("lp-region")
         if spoken:
@@ -68,8 +68,8 @@ class Region:
 class Loader:
     """Fills a region from the services, again every ``every_s`` seconds if that is given.
 
-    While a service is away the page says so and looks again by itself; what was loaded before
-    stays, marked as old.
+    While a service does not answer, the page says so and tries again by itself; content that was
+    loaded before stays, marked as old.
     """
 
     def __init__(
@@ -87,7 +87,7 @@ class Loader:
         ui.timer(0, self.load, once=True)
 
     async def load(self) -> None:
-        """Load once, and plan the next time."""
+        """Load once, and schedule the next time."""
         again_s = self._every_s
         try:
             content = await self._fetch()
@@ -109,22 +109,22 @@ class Loader:
 
 
 def loading() -> Markup:
-    """What stands where content is on its way."""
+    """The placeholder of content that is being loaded."""
     return part("notices", "loading")
 
 
 def signed_out() -> Markup:
-    """What an open page says once its session has ended."""
+    """The notice on a page whose session has ended."""
     return part("notices", "signed_out")
 
 
 def may_recover(error: CallFailed) -> bool:
-    """Whether the same call may succeed later although nothing is changed here."""
+    """Whether the same call may succeed later."""
     return not isinstance(error, AccessDenied | InvalidRequest | MissingResource)
 
 
 def explain(error: CallFailed, *, stale: bool = False) -> Markup:
-    """A failed call in words for the person at the page; ``stale`` if older content stays shown."""
+    """A failed call in words; ``stale`` if older content stays on the page."""
     if isinstance(error, AccessDenied):
         return part("notices", "denied", error=error)
     if isinstance(error, MissingResource):

@@ -1,4 +1,4 @@
-"""Signing in and out: a plain page, so that nothing of the dashboard is loaded before."""
+"""Signing in and out: a plain page, so that the dashboard's own files need a session."""
 
 import asyncio
 import re
@@ -25,7 +25,7 @@ _KEY: Final = re.compile(r"lp_[!-~]+")
 
 
 class Authenticator:
-    """Gives whoever brings the password, or an API key that the services accept, a session.
+    """Gives a session for the password, or for an API key that the services accept.
 
     ``client`` is the dashboard's own. Somebody's API key is used for that session's calls alone,
     so that nobody can do more here than with the key itself.
@@ -49,7 +49,7 @@ class Authenticator:
         return self._entry is not None
 
     async def admit(self, secret: str, *, address: str) -> str | None:
-        """The cookie of a new session; None if the secret opens nothing.
+        """The cookie of a new session; None if the secret is wrong.
 
         Raises ``RateLimitExceeded``, and ``CallFailed`` if a key cannot be checked.
         """
@@ -58,7 +58,7 @@ class Authenticator:
         if _KEY.fullmatch(secret):
             return await self._admit_key(secret)
         entry = self._entry
-        # In a thread: being slow is what the hash is for.
+        # In a thread: the hash is slow on purpose.
         if entry is not None and await asyncio.to_thread(is_password, secret, entry):
             return self.sessions.begin("password", self._client)
         return None
@@ -83,7 +83,7 @@ def login_router(authenticator: Authenticator) -> APIRouter:
 
     @router.post(LOGIN_PATH)
     async def sign_in(request: Request) -> Response:
-        """Begin a session, or say why not."""
+        """Start a session, or say why not."""
         body = await read_body(request, limit_bytes=_MAX_FORM_BYTES, media_type=FORM)
         form = parse_qs(body.decode(errors="replace"))
         wanted = _safe(form.get("next", ["/"])[0])
@@ -92,13 +92,11 @@ def login_router(authenticator: Authenticator) -> APIRouter:
                 form.get("secret", [""])[0].strip(), address=subscriber(address_of(request.scope))
             )
         except RateLimitExceeded as error:
-            told = f"Too many attempts; try again in {error.retry_after_s} s."
-            return _page(request, authenticator, wanted, told, 429)
+            return _page(request, authenticator, wanted, 429, wait_s=error.retry_after_s)
         except CallFailed:
-            told = "The key could not be checked, for the history service does not answer."
-            return _page(request, authenticator, wanted, told, 503)
+            return _page(request, authenticator, wanted, 503)
         if cookie is None:
-            return _page(request, authenticator, wanted, "That opens nothing here.", 401)
+            return _page(request, authenticator, wanted, 401)
         response = RedirectResponse(root_of(request.scope) + wanted, status_code=303)
         response.set_cookie(
             COOKIE,
@@ -113,7 +111,7 @@ def login_router(authenticator: Authenticator) -> APIRouter:
 
     @router.post("/logout")
     async def sign_out(request: Request) -> Response:
-        """End the session, here and in every page that is open."""
+        """End the session, also for the pages that are open."""
         session = session_of(request.scope)
         if session.can_end:
             authenticator.sessions.end(session)
@@ -125,7 +123,12 @@ def login_router(authenticator: Authenticator) -> APIRouter:
 
 
 def _page(
-    request: Request, authenticator: Authenticator, wanted: str, error: str = "", status: int = 200
+    request: Request,
+    authenticator: Authenticator,
+    wanted: str,
+    status: int = 200,
+    *,
+    wait_s: int | None = None,
 ) -> Response:
     body = part(
         "login",
@@ -133,7 +136,8 @@ def _page(
         root=root_of(request.scope),
         takes_password=authenticator.takes_password,
         next=wanted,
-        error=error,
+        status=status,
+        wait_s=wait_s,
     )
     return HTMLResponse(body, status)
 

@@ -28,11 +28,11 @@ from shared.web.conventions import NO_TELEMETRY, install_conventions
 from shared.web.health import Check, health_router
 
 _RETRY_POLICY = RetryPolicy(attempts=2, total_s=5, attempt_s=3)
-"""A person is waiting: a page that says what is wrong is better than one that is still trying."""
+"""A person is waiting, and the page tries again by itself."""
 
 
 def create_app(settings: DashboardSettings | None = None) -> FastAPI:
-    """The dashboard; nothing is connected before it starts."""
+    """The dashboard; it connects to nothing before it starts."""
     settings = settings or read_settings_or_exit(DashboardSettings)
     log_access = configure_logging(settings)
     key = settings.dashboard_api_key
@@ -76,12 +76,12 @@ def create_app(settings: DashboardSettings | None = None) -> FastAPI:
     metrics = Metrics()
     metrics.read_from(build_info("dashboard"))
     install_conventions(app, log_access=log_access, metrics=metrics, headers=page_headers)
-    # The pages take every path that is not taken before.
+    # Last, because the pages take every path that is left.
     for page in (decide, history, record, statistics, models):
         page.register(watch)
     batch.register(watch, jobs)
     not_found.register(watch)
-    # Its bar has no name, which fails axe, and shows nothing that the pages do not say.
+    # Quasar's loading bar has no accessible name and tells nothing that the pages do not say.
     pages_app.config.quasar_config["loadingBar"] = {"skipHijack": True}
     ui.run_with(
         app,
@@ -96,7 +96,7 @@ def create_app(settings: DashboardSettings | None = None) -> FastAPI:
 
 
 def _checks(client: AsyncLoanPredictorClient) -> Callable[[Request], Sequence[Check]]:
-    # Without the services there is still a page that says so.
+    # Not required: without the services the pages still say so.
     def checks(_: Request) -> Sequence[Check]:
         return (
             Check("inference", lambda: client.health("inference"), required=False),

@@ -1,6 +1,6 @@
-"""Who is signed in: kept in this process's memory, so that signing out ends it for good.
+"""Sessions, in this process's memory, so that signing out ends one at once.
 
-The browser holds a signed random number and nothing else. A restart signs everybody out.
+The browser holds a signed random number and nothing else. A restart ends all sessions.
 """
 
 import hashlib
@@ -15,7 +15,7 @@ from loan_predictor_client import AsyncLoanPredictorClient
 
 LIFETIME_S: Final = 12 * 3600
 MAX_SESSIONS: Final = 1000
-"""Beyond that the oldest is signed out."""
+"""A further one ends the oldest."""
 
 
 class SignedOut(Exception):
@@ -24,7 +24,7 @@ class SignedOut(Exception):
 
 @dataclass
 class Session:
-    """Somebody who may use the dashboard, and the client that calls the services for them."""
+    """A signed-in visitor, and the client that calls the services in their name."""
 
     name: str
     client: AsyncLoanPredictorClient = field(repr=False)
@@ -38,7 +38,7 @@ class Session:
 
     @property
     def api(self) -> AsyncLoanPredictorClient:
-        """The client; raises ``SignedOut`` once the session has ended, whatever is still open."""
+        """The client; raises ``SignedOut`` once the session has ended."""
         if time.monotonic() >= self.ends_at_s:
             raise SignedOut
         return self.client
@@ -63,7 +63,7 @@ class Sessions:
         return f"{identifier}.{self._signature(identifier)}"
 
     def find(self, cookie: str) -> Session | None:
-        """The session of a cookie's value; None if it was never given out, or has ended."""
+        """The session of a cookie's value; None if it has ended or never existed."""
         identifier, _, signature = cookie.partition(".")
         if not hmac.compare_digest(signature.encode(), self._signature(identifier).encode()):
             return None

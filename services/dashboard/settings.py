@@ -12,7 +12,7 @@ from shared.settings import HttpAddress, RateLimit
 
 
 class DashboardSettings(LogSettings):
-    """Where the services are, as whom the dashboard calls them, and who may use it."""
+    """Where the services are, the key for them, and who may use the dashboard."""
 
     model_config = SettingsConfigDict(
         frozen=True, extra="ignore", env_ignore_empty=True, hide_input_in_errors=True

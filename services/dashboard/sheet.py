@@ -1,4 +1,4 @@
-"""The decisions of a batch as a CSV file, which a batch can be made of again."""
+"""The decisions of a batch as a CSV file, which can be uploaded as a batch again."""
 
 import csv
 import io
@@ -18,7 +18,7 @@ _HEADER: Final = (
 
 
 def write(results: Iterable[tuple[Row, Decision | None, str | None]]) -> bytes:
-    """A line for each row: the application as it was read, and what was decided or why nothing."""
+    """A line for each row: the application as it was read, and the decision or the fault."""
     text = io.StringIO()
     writer = csv.writer(text)
     writer.writerow(_HEADER)

@@ -1,7 +1,7 @@
-"""Renders the HTML: one environment, in which every value is escaped and every name must exist.
+"""The HTML: one environment of templates that escapes every value and knows every name.
 
-A page's template is a file of macros, one for each part of the page that the server fills; what
-several pages show stands in ``templates/components``.
+A page's template is a file of macros, one for each part of the page that the server fills. What
+several pages show is in ``templates/components``.
 """
 
 from inspect import isfunction

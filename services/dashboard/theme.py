@@ -1,4 +1,4 @@
-"""How the dashboard looks: a style sheet, a script and an icon, read at start, kept in memory."""
+"""Style sheet, script and icon, read once and served from memory."""
 
 from hashlib import sha256
 from pathlib import Path
@@ -11,7 +11,7 @@ from services.dashboard.gate import ASSETS_PATH
 FOLDER: Final = Path(__file__).parent / "assets"
 _MEDIA_TYPES: Final = {".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
 _IMMUTABLE: Final = "public, max-age=31536000, immutable"
-# A few kilobytes that belong to the code like its modules do.
+# A few kilobytes, read like the modules themselves.
 _ASSETS: Final = {path.name: path.read_bytes() for path in FOLDER.iterdir()}
 _DIGESTS: Final = {name: sha256(content).hexdigest()[:16] for name, content in _ASSETS.items()}
 
@@ -27,7 +27,7 @@ def assets_router() -> APIRouter:
 
     @router.get(ASSETS_PATH + "/{name}")
     async def serve(name: str, request: Request) -> Response:
-        """One file, which browsers keep if its address names its content."""
+        """One file; browsers may keep it if the address has its digest."""
         if name not in _ASSETS:
             return Response("There is no such file.", 404, media_type="text/plain")
         is_pinned = request.url.query == _DIGESTS[name]

@@ -40,7 +40,7 @@ def test_password_leads_to_the_page_that_was_wanted_and_signing_out_ends_it(
     page.goto("/statistics")
     expect(page.get_by_role("heading", name="Sign in")).to_be_visible()
     _sign_in(page, "wrong horse")
-    expect(page.get_by_role("alert")).to_have_text("That opens nothing here.")
+    expect(page.get_by_role("alert")).to_have_text("This password or key is not valid here.")
     _sign_in(page, "correct horse")
     expect(page.get_by_role("heading", name="Statistics")).to_be_visible()
     expect(page.locator('dd[data-value="total"]')).to_be_visible()

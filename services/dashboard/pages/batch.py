@@ -1,4 +1,4 @@
-"""Batch: a file of applications in, its bad rows by line, decisions as a file out."""
+"""Batch: a file of applications is checked by line, decided, and downloaded."""
 
 from typing import Final
 
@@ -21,13 +21,13 @@ from shared.contract.errors import BodyTooLarge
 REFRESH_S: Final = 0.4
 MAX_BYTES: Final = 5 * 1024 * 1024
 MAX_SHOWN: Final = 100
-"""Most faults and most decisions that the page lists; the download has all."""
+"""How many faults and decisions the page lists; the download has all."""
 _MULTIPART_BYTES: Final = 4096
-"""What a form adds around the file."""
+"""The most that a form adds to the file."""
 
 
 def upload_form(root: str, problem: str = "") -> Markup:
-    """The form that takes a file, and what was wrong with the last one."""
+    """The upload form, with what was wrong with the last file."""
     return part(
         "batch",
         "upload",
@@ -39,7 +39,7 @@ def upload_form(root: str, problem: str = "") -> Markup:
 
 
 def state(job: Job, root: str) -> Markup:
-    """How far a job is, and what can be done next."""
+    """The state of a job, and what the person can do next."""
     if job.phase == "unusable":
         return upload_form(root, job.problem)
     if job.phase == "asking":
@@ -67,7 +67,7 @@ def register(watch: Watch, jobs: Jobs) -> None:
         session, root = session_of(request.scope), root_of(request.scope)
         identifier = request.query_params.get("job")
         job = jobs.find(identifier, session) if identifier else None
-        lost = "That file is not here any more; choose it again." if identifier and not job else ""
+        lost = "That file is no longer here; choose it again." if identifier and not job else ""
         with frame(request, "batch", watch=watch):
             region = Region(
                 "batch", state(job, root) if job else upload_form(root, lost), spoken=True
@@ -99,12 +99,12 @@ def register(watch: Watch, jobs: Jobs) -> None:
 
 
 def files_router(jobs: Jobs) -> APIRouter:
-    """The routes that take a file in and give the decisions out."""
+    """The routes of the upload and of the download."""
     router = APIRouter(include_in_schema=False)
 
     @router.post("/batch/upload")
     async def upload(request: Request) -> Response:
-        """Take a file in; the page of its job follows."""
+        """Start a job for a file, and lead to its page."""
         limit = MAX_BYTES + _MULTIPART_BYTES
         bounded = Request(request.scope, _bounded(request.receive, limit))
         async with bounded.form(max_files=1, max_fields=1) as form:
@@ -121,7 +121,7 @@ def files_router(jobs: Jobs) -> APIRouter:
         """Download what was decided, row by row."""
         job = jobs.find(identifier, session_of(request.scope))
         if job is None:
-            return PlainTextResponse("That file is not here any more.", 404)
+            return PlainTextResponse("That file is no longer here.", 404)
         return Response(
             sheet.write(job.results()),
             media_type="text/csv; charset=utf-8",
@@ -132,7 +132,7 @@ def files_router(jobs: Jobs) -> APIRouter:
 
 
 def _bounded(receive: Receive, limit_bytes: int) -> Receive:
-    """``receive``, which raises ``BodyTooLarge`` as soon as more has come."""
+    """``receive``, but it raises ``BodyTooLarge`` beyond ``limit_bytes``."""
     taken = 0
 
     async def bounded() -> Message:

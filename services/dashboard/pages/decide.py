@@ -1,4 +1,4 @@
-"""Decide: an application in, a decision out, or the opinion of all models."""
+"""Decide: one application, decided by the champion or shown to all models."""
 
 from collections.abc import Sequence
 from typing import Final
@@ -68,6 +68,6 @@ def register(watch: Watch) -> None:
 
 
 _FOCUS_FAULT: Final = "document.querySelector('[aria-invalid=true]')?.focus()"
-# Where both fit side by side nothing has to move.
+# On a wide page both are visible side by side.
 _SHOW_RESULT: Final = """if (innerWidth < 900)
   document.querySelector('[data-region=result]').scrollIntoView({block: 'start'});"""

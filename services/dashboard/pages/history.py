@@ -1,4 +1,4 @@
-"""History: what was decided, filtered and page by page; the address says which."""
+"""History: recorded decisions, filtered and in pages; the address has the filters."""
 
 from collections.abc import AsyncIterator, Collection, Sequence
 from typing import Final
@@ -62,18 +62,18 @@ def register(watch: Watch) -> None:
 
 
 def export_router() -> APIRouter:
-    """The route that passes the history service's export through, piece by piece."""
+    """The route that streams the history service's export."""
     router = APIRouter(include_in_schema=False)
 
     @router.get("/history-export.csv")
     async def export(request: Request) -> Response:
-        """Download what the filters leave."""
+        """Download the decisions that match the filters."""
         query = query_of(request.query_params)
         if query.faults:
             return PlainTextResponse("One of the filters cannot be read.", 400)
         opened = session_of(request.scope).api.export(query.filters, format="csv")
         try:
-            # Entered here, so that a service that is away is still a proper answer.
+            # Entered before the response starts, so that an outage still has a status of its own.
             pieces = await opened.__aenter__()
         except CallFailed as error:
             status = error.status if isinstance(error, ApiError) else 503

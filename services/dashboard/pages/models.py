@@ -1,4 +1,4 @@
-"""Models: how good they are, and whether the measurements can tell them apart at all."""
+"""Models: how good they are, and whether the measurements can tell them apart."""
 
 import asyncio
 import re
@@ -23,7 +23,7 @@ _MAX_AGE: Final = "private, max-age=3600"
 
 
 def comparison(compared: ModelComparison, root: str) -> Markup:
-    """The models beside each other and beside the rules that need no model."""
+    """The models, compared with each other and with rules that need no model."""
     measured = [(model.title, model.cross_validation, False) for model in compared.models.values()]
     measured += [
         (model_title(name), baseline.cross_validation, True)
@@ -42,7 +42,7 @@ def register(watch: Watch) -> None:
         async def fetch() -> Markup:
             api = session.api
             compared, text = await asyncio.gather(api.compare(), api.model_card())
-            # The page has its own heading of the first level, and shows pictures by its own route.
+            # The page has a first-level heading already, and a route of its own for pictures.
             text = _PICTURE_LINK.sub(rf"]({root}/pictures/\1)", text)
             document.set_content(re.sub(r"^#", "##", text, flags=re.MULTILINE))
             card.set_visibility(True)
@@ -59,7 +59,7 @@ def register(watch: Watch) -> None:
 
 
 def pictures_router() -> APIRouter:
-    """The route that passes the pictures of the model card through."""
+    """The route of the model card's pictures."""
     router = APIRouter(include_in_schema=False)
 
     @router.get("/pictures/{name}")

@@ -1,4 +1,4 @@
-"""The page at every address that has none."""
+"""The page at every unknown address."""
 
 from fastapi import Request
 from nicegui import ui
@@ -10,7 +10,7 @@ from services.dashboard.watch import Watch
 
 
 def register(watch: Watch) -> None:
-    """Register the page, after all others: it takes every path that is left."""
+    """Register the page, after all others: it takes every path."""
 
     @ui.page("/{path:path}")
     def page(request: Request) -> None:

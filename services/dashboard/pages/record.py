@@ -1,4 +1,4 @@
-"""One decision in full, as it was answered."""
+"""Record: one decision in full, as it was answered."""
 
 from fastapi import Request
 from markupsafe import Markup

@@ -1,4 +1,4 @@
-"""Statistics: how all decisions came out; the page keeps itself up to date."""
+"""Statistics: how recorded decisions came out; the page refreshes itself."""
 
 import asyncio
 from datetime import UTC, datetime
