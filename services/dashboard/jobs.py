@@ -148,10 +148,7 @@ class Jobs:
             try:
                 await work()
             except SignedOut:
-                job.phase, job.problem = (
-                    "unusable",
-                    "The session that uploaded this file has ended.",
-                )
+                job.phase, job.problem = "unusable", "The session of this file has ended."
             except FileError as error:
                 job.phase, job.problem = "unusable", str(error)
 
@@ -188,9 +185,7 @@ class Jobs:
             await self._each(job, job.good, check)
         except CallFailed as error:
             _log.warning("a batch could not be checked", error=str(error))
-            raise FileError(
-                "The rows could not be checked because the service does not answer."
-            ) from error
+            raise FileError("The service does not answer, so no row is checked.") from error
         job.phase = "checked"
 
     async def _decide(self, job: Job, file: ApplicationFile) -> None:

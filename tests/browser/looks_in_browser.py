@@ -9,6 +9,7 @@ from playwright.sync_api import BrowserContext, Page, expect
 
 from shared.contract.application import EXAMPLE
 from tests.browser.look import Shown, overflows
+from tests.pictures import sign, signed_bundle
 
 _READY = {
     "/": "form[aria-label=Application]",
@@ -97,7 +98,7 @@ def test_screenshot_is_taken(
     width: int,
     dark: bool,
 ) -> None:
-    """Those that the front page of the project shows."""
+    """Those that the README shows."""
     height = 900 if width > 360 else 780
     page = open_context(base_url=shown.url, width=width, height=height, dark=dark).new_page()
     _open(page, path)
@@ -109,12 +110,15 @@ def test_screenshot_is_taken(
     page.wait_for_function("document.fonts.status === 'loaded'")
     if width > 360:
         page.evaluate("scrollTo(0, 0)")
-    picture = page.screenshot(path=screenshots / f"dashboard-{name}.png", animations="disabled")
-    assert len(picture) < _MAX_SCREENSHOT_BYTES
+    picture = screenshots / f"dashboard-{name}.png"
+    page.screenshot(path=picture, animations="disabled")
+    sign(picture, bundle=shown.api.models().version)
+    assert picture.stat().st_size < _MAX_SCREENSHOT_BYTES
+    assert signed_bundle(picture) == shown.api.models().version
 
 
 def test_first_paint_is_measured(page: Page, capsys: pytest.CaptureFixture[str]) -> None:
-    """And told; how fast this machine is today is no reason to fail."""
+    """And printed; how fast this machine is today is no reason to fail."""
     painted_ms: dict[str, float] = {}
     for path in ("/", *[path for path in _READY if path != "/"]):
         for _ in range(2):
@@ -122,6 +126,6 @@ def test_first_paint_is_measured(page: Page, capsys: pytest.CaptureFixture[str])
             page.wait_for_function(f"{_PAINTED}.length > 0")
             painted_ms[path] = page.evaluate(f"{_PAINTED}[0].startTime")
     with capsys.disabled():
-        told = ", ".join(f"{path} {ms:.0f} ms" for path, ms in painted_ms.items())
-        print(f"\nfirst contentful paint after warm-up: {told}")
+        shown = ", ".join(f"{path} {ms:.0f} ms" for path, ms in painted_ms.items())
+        print(f"\nfirst contentful paint after warm-up: {shown}")
     assert all(ms > 0 for ms in painted_ms.values())

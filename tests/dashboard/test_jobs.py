@@ -93,7 +93,7 @@ async def test_file_is_not_called_checked_while_the_service_is_away(
     await _rest(job)
     standing.inference.start()
     assert job.phase == "unusable"
-    assert "because the service does not answer" in batch.state(job, "")
+    assert "The service does not answer, so no row is checked" in batch.state(job, "")
 
 
 async def test_job_of_somebody_who_signed_out_comes_to_an_end(
