@@ -8,6 +8,9 @@ UNUSUAL_AMOUNT: Final = 10_000
 LOAN_TO_ANNUAL_INCOME: Final = 5
 USUAL_TERMS: Final = (12, 36, 60, 84, 120, 180, 240, 300, 360, 480)
 
+WEIGHTY_INPUTS: Final = ("Credit_History", "LoanAmount", "Loan_Amount_Term")
+"""Inputs that weigh so much that a decision without them needs a second look."""
+
 _THOUSAND = 1_000
 _MONTHS_PER_YEAR = 12
 
@@ -17,6 +20,7 @@ WARNING_RULES: Final = {
     "high_loan_to_income": f"LoanAmount is more than {LOAN_TO_ANNUAL_INCOME} times the annual"
     " income of applicant and co-applicant",
     "no_credit_history": "Credit_History is 0: past credit did not meet its guidelines",
+    "missing_input": "{field} is missing: the decision is made without it",
     "unusual_term": "Loan_Amount_Term is none of the usual terms:"
     f" {', '.join(map(str, USUAL_TERMS))} months",
     "unusual_amount": f"LoanAmount is unusually high: above {UNUSUAL_AMOUNT} thousand",
@@ -50,6 +54,11 @@ def warnings_for(application: Mapping[str, Any], training_ranges: TrainingRanges
             found.append(WARNING_RULES["unusual_amount"])
     if application["Credit_History"] == 0:
         found.append(WARNING_RULES["no_credit_history"])
+    found += [
+        WARNING_RULES["missing_input"].format(field=field)
+        for field in WEIGHTY_INPUTS
+        if application[field] is None
+    ]
     if term is not None and term not in USUAL_TERMS:
         found.append(WARNING_RULES["unusual_term"])
     for field, (low, high) in training_ranges.items():

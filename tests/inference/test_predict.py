@@ -196,6 +196,25 @@ async def test_what_is_worth_a_second_look_is_warned_about(
     assert any(warning in sentence for sentence in response.json()["warnings"])
 
 
+@pytest.mark.parametrize("missing", ["Credit_History", "LoanAmount", "Loan_Amount_Term"])
+async def test_missing_input_that_weighs_is_warned_about(
+    client: httpx.AsyncClient, missing: str
+) -> None:
+    response = await client.post("/predict", json={**EXAMPLE, missing: None})
+    assert response.json()["warnings"] == [f"{missing} is missing: the decision is made without it"]
+
+
+async def test_nearly_empty_application_is_never_approved_silently(
+    client: httpx.AsyncClient,
+) -> None:
+    answer = (await client.post("/predict", json={"ApplicantIncome": 4583})).json()
+    assert len(answer["imputed"]) == 8
+    for field in ("Credit_History", "LoanAmount", "Loan_Amount_Term"):
+        assert any(warning.startswith(f"{field} is missing") for warning in answer["warnings"])
+    report = await client.post("/validate-loan", json={"ApplicantIncome": 4583})
+    assert report.json()["warnings"] == answer["warnings"]
+
+
 async def test_benchmark_asks_all_models_and_records_nothing(
     client: httpx.AsyncClient, redis: Redis
 ) -> None:
