@@ -15,7 +15,7 @@ class ValidationReport(BaseModel):
     valid: bool
     validation_errors: list[Fault]
     warnings: list[str]
-    input_data: Application | None = Field(description="As understood; null if not valid.")
+    input_data: Application | None = Field(description="As parsed; null if not valid.")
 
 
 class BenchmarkResult(BaseModel):

@@ -98,7 +98,7 @@ def decide(
 
 
 def benchmark(application: Mapping[str, Any], bundle: Bundle) -> dict[str, Any]:
-    """Every model's decision on one application, and what they agree on; recorded nowhere."""
+    """Every model's decision on one application, and what they agree on; nothing is recorded."""
     features = feature_row(application)
     results = {name: _timed_outcome(features, model) for name, model in bundle.models.items()}
     approvals = sum(result["prediction"] == "Approved" for result in results.values())

@@ -247,7 +247,7 @@ def read_current_version(root: Path) -> str:
 
 
 def check_version(version: str) -> str:
-    """``version`` unchanged; raises ``BundleError`` if it is none, such as another path."""
+    """``version`` unchanged; raises ``BundleError`` if it is not a version, such as a path."""
     if not re.fullmatch(_VERSION, version):
         raise BundleError(f"{version!r} is no version of a bundle, such as b-0a1b2c3d")
     return version

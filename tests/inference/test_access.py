@@ -15,7 +15,7 @@ from tests.serving import served
 from tests.stream import recorded_events
 
 
-async def test_anonymous_caller_is_limited_and_told_so(settings: InferenceSettings) -> None:
+async def test_anonymous_caller_is_limited_and_sees_its_limit(settings: InferenceSettings) -> None:
     """Each answer says what is left; the one too many is a 429 problem with Retry-After."""
     limited = settings.model_copy(update={"rate_limit_predict": parse_limits("2/hour")})
     async with served(create_app(limited)) as client:
@@ -41,7 +41,7 @@ async def test_line_break_in_the_path_evades_no_limit(
 
 
 async def test_health_and_documentation_are_never_limited(settings: InferenceSettings) -> None:
-    """Whoever watches the service is not shut out by its limits."""
+    """Limits do not shut out the monitoring of the service."""
     limited = settings.model_copy(update={"rate_limit_other": parse_limits("1/hour")})
     async with served(create_app(limited)) as client:
         for path in ("/livez", "/readyz", "/health", "/docs", "/openapi.json"):
@@ -61,7 +61,7 @@ async def test_key_has_its_own_limit_and_names_the_record(
 
 @pytest.mark.parametrize("path", ["/predict", "/predict/random_forest", "/models"])
 async def test_wrong_key_is_refused_everywhere(client: httpx.AsyncClient, path: str) -> None:
-    """A mistyped key is told at once instead of being treated as none."""
+    """A mistyped key is refused at once instead of being treated as a missing one."""
     response = await client.post(path, json=EXAMPLE, headers={"x-api-key": "lp_wrong"})
     assert response.status_code == 401
     assert response.json()["code"] == "Unauthenticated"

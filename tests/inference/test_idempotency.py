@@ -100,7 +100,7 @@ async def test_request_without_the_header_is_decided_each_time(
 async def test_twenty_identical_requests_at_once_are_one_decision(
     client: httpx.AsyncClient, redis: Redis
 ) -> None:
-    """Each is answered with the one decision, or told with 409 that it is being made."""
+    """Each is answered with the one decision, or with 409 while it is being made."""
     responses = await asyncio.gather(*(_ask(client, "once") for _ in range(20)))
     statuses = Counter(response.status_code for response in responses)
     assert set(statuses) <= {200, 409}
@@ -115,7 +115,7 @@ async def test_twenty_identical_requests_at_once_are_one_decision(
 
 
 async def test_key_with_another_body_is_refused(client: httpx.AsyncClient, redis: Redis) -> None:
-    """A client that confuses its keys is told, instead of being given another's decision."""
+    """A client that confuses its keys gets an error, and never another decision."""
     await _ask(client, "order-66")
     response = await _ask(client, "order-66", body=_OTHER_BODY)
     assert response.status_code == 422
@@ -202,7 +202,7 @@ async def test_client_over_its_budget_takes_no_more_room(
         firsts = [await _ask(client, f"k{number}") for number in range(3)]
         again = [await _ask(client, f"k{number}") for number in range(3)]
         others = [await _ask(client, "k", headers={"x-api-key": secret}) for _ in range(2)]
-        told = Exposition((await client.get("/metrics")).text)
+        exposed = Exposition((await client.get("/metrics")).text)
         kept = await redis.keys("*idempotency*:answer:*")
     replayed = [answer.headers.get("idempotency-replayed") for answer in again]
     assert replayed == ["true", "true", None]
@@ -210,7 +210,7 @@ async def test_client_over_its_budget_takes_no_more_room(
     assert ids[0] == ids[1]
     assert others[0].content == others[1].content
     assert len(kept) == 3
-    assert told.sum_of("idempotency_unprotected_decisions_total") == 2
+    assert exposed.sum_of("idempotency_unprotected_decisions_total") == 2
 
 
 async def test_anonymous_callers_share_one_budget(
@@ -298,7 +298,7 @@ async def test_without_redis_requests_are_decided_under_the_same_id(own_redis: S
     async with served(create_app(settings), headers=keys.HEADERS) as client:
         first = await _ask(client, "k")
         own_redis.process.kill()
-        # Nobody takes the decision now; that it was made is told by the refusal.
+        # No sink accepts the decision now; the refusal shows that it was made.
         assert (await _ask(client, "k")).status_code == 503
         text = (await client.get("/metrics")).text
         own_redis.process.start()
@@ -315,7 +315,7 @@ async def test_without_redis_requests_are_decided_under_the_same_id(own_redis: S
 
 
 async def test_frozen_redis_costs_one_deadline_and_mixes_no_answers_up(own_redis: Server) -> None:
-    """While it stands still nobody is replayed; after it everybody gets an answer of their own."""
+    """Meanwhile no answer is replayed; afterwards each request gets its own."""
     async with connect_in_turn(own_redis.url, command_timeout_s=0.2, max_connections=2) as redis:
         idempotency = Idempotency(redis, deadline_s=0.2, pending_s=_PATIENT_S, budget=9)
         requests = [_named(key=b"%d" % number) for number in range(6)]

@@ -1,4 +1,4 @@
-"""What the inference service tells Prometheus: each figure, brought about."""
+"""What the inference service exports to Prometheus: each metric, provoked."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -23,7 +23,7 @@ _BARE = {"ApplicantIncome": 900, "LoanAmount": 500, "Credit_History": 0}
 """Hardly anything is known of it, and what is known is warned about."""
 
 
-async def _told(client: httpx.AsyncClient) -> Exposition:
+async def _scrape(client: httpx.AsyncClient) -> Exposition:
     return Exposition((await client.get("/metrics")).text)
 
 
@@ -43,33 +43,33 @@ async def test_decisions_are_counted_by_model_and_outcome(
         for path in ("/predict", "/predict/random_forest")
         for body in (EXAMPLE, _BARE, _BARE)
     ]
-    told = await _told(known)
+    exposed = await _scrape(known)
     version = bundle.manifest.version
     for model in bundle.models:
         of_model = [answer for answer in answers if answer["model_info"]["name"] == model]
         for outcome in ("Approved", "Rejected"):
             expected = sum(answer["prediction"] == outcome for answer in of_model)
             series = {"model": model, "version": version, "outcome": outcome.lower()}
-            assert told.sum_of("decisions_total", **series) == expected
+            assert exposed.sum_of("decisions_total", **series) == expected
         probabilities = [answer["probability"]["approved"] for answer in of_model]
         name = "decision_approval_probability"
-        assert told.sum_of(f"{name}_sum", model=model) == pytest.approx(sum(probabilities))
+        assert exposed.sum_of(f"{name}_sum", model=model) == pytest.approx(sum(probabilities))
         below = sum(probability <= 0.5 for probability in probabilities)
-        assert told.sum_of(f"{name}_bucket", model=model, le="0.5") == below
+        assert exposed.sum_of(f"{name}_bucket", model=model, le="0.5") == below
     champion = bundle.manifest.champion
-    assert told.sum_of("bundle_info", version=version, champion=champion) == 1
+    assert exposed.sum_of("bundle_info", version=version, champion=champion) == 1
 
 
 async def test_what_was_missing_and_warned_about_is_counted(known: httpx.AsyncClient) -> None:
     """By input: a field that lenders stop sending shows before the decisions do."""
     answers = [(await known.post("/predict", json=body)).json() for body in (EXAMPLE, _BARE)]
-    told = await _told(known)
+    exposed = await _scrape(known)
     missing = answers[1]["imputed"]
     assert len(missing) >= 5
     for field in SCORED:
-        assert told.sum_of("decision_imputed_inputs_total", input=field) == (field in missing)
+        assert exposed.sum_of("decision_imputed_inputs_total", input=field) == (field in missing)
     warnings = sum(len(answer["warnings"]) for answer in answers)
-    assert told.sum_of("decision_warnings_total") == warnings >= 2
+    assert exposed.sum_of("decision_warnings_total") == warnings >= 2
 
 
 async def test_each_stage_of_each_decision_is_timed(known: httpx.AsyncClient) -> None:
@@ -78,18 +78,18 @@ async def test_each_stage_of_each_decision_is_timed(known: httpx.AsyncClient) ->
         await known.post("/predict", json=EXAMPLE, headers={"idempotency-key": f"{number % 3}"})
     await known.post("/predict", json={})
     await known.post("/validate-loan", json=EXAMPLE)
-    told = await _told(known)
+    exposed = await _scrape(known)
     spent = 0.0
     for stage in ("validate", "model", "publish"):
-        assert told.sum_of("decision_stage_seconds_count", stage=stage) == 3
-        spent += told.sum_of("decision_stage_seconds_sum", stage=stage)
-    assert 0 < spent < told.sum_of("http_request_duration_seconds_sum", route="/predict")
-    assert told.sum_of("decisions_total") == 3
-    assert told.sum_of("idempotency_replays_total") == 2
+        assert exposed.sum_of("decision_stage_seconds_count", stage=stage) == 3
+        spent += exposed.sum_of("decision_stage_seconds_sum", stage=stage)
+    assert 0 < spent < exposed.sum_of("http_request_duration_seconds_sum", route="/predict")
+    assert exposed.sum_of("decisions_total") == 3
+    assert exposed.sum_of("idempotency_replays_total") == 2
 
 
-async def test_groups_and_failed_roads_are_counted(own_redis: Server) -> None:
-    """A refused decision is none; each sink that failed is named."""
+async def test_groups_and_failed_sinks_are_counted(own_redis: Server) -> None:
+    """A refused decision is not counted as one; each sink that failed is named."""
     settings = InferenceSettings(
         redis_url=own_redis.url,
         history_url=f"http://{HOST}:{free_port()}",
@@ -98,17 +98,17 @@ async def test_groups_and_failed_roads_are_counted(own_redis: Server) -> None:
     async with served(create_app(settings), headers=keys.HEADERS) as client:
         answers = await asyncio.gather(*(client.post("/predict", json=EXAMPLE) for _ in range(20)))
         assert {answer.status_code for answer in answers} == {200}
-        told = await _told(client)
-        assert told.sum_of("publish_group_decisions_sum") == 20
-        assert 1 <= told.sum_of("publish_group_decisions_count") <= 20
-        assert told.sum_of("publish_failures_total") == 0
+        exposed = await _scrape(client)
+        assert exposed.sum_of("publish_group_decisions_sum") == 20
+        assert 1 <= exposed.sum_of("publish_group_decisions_count") <= 20
+        assert exposed.sum_of("publish_failures_total") == 0
         own_redis.process.kill()
         assert (await client.post("/predict", json=EXAMPLE)).status_code == 503
-        told = await _told(client)
-    assert told.sum_of("publish_failures_total", sink="stream") == 1
-    assert told.sum_of("publish_failures_total", sink="http") == 1
-    assert told.sum_of("publish_refused_decisions_total") == 1
-    assert told.sum_of("decisions_total") == 20
+        exposed = await _scrape(client)
+    assert exposed.sum_of("publish_failures_total", sink="stream") == 1
+    assert exposed.sum_of("publish_failures_total", sink="http") == 1
+    assert exposed.sum_of("publish_refused_decisions_total") == 1
+    assert exposed.sum_of("decisions_total") == 20
 
 
 async def test_callers_over_their_limit_are_counted_by_bucket(settings: InferenceSettings) -> None:
@@ -123,15 +123,15 @@ async def test_callers_over_their_limit_are_counted_by_bucket(settings: Inferenc
         for _ in range(4):
             await client.post("/predict", json=EXAMPLE)
             await client.get("/models")
-        told = await _told(client)
-    assert told.sum_of("rate_limit_rejections_total", bucket="predict") == 3
-    assert told.sum_of("rate_limit_rejections_total", bucket="other") == 2
-    assert told.sum_of("rate_limit_rejections_total", bucket="key") == 0
-    assert told.sum_of("rate_limit_degraded") == 0
-    assert HOST not in str(told.families)
+        exposed = await _scrape(client)
+    assert exposed.sum_of("rate_limit_rejections_total", bucket="predict") == 3
+    assert exposed.sum_of("rate_limit_rejections_total", bucket="other") == 2
+    assert exposed.sum_of("rate_limit_rejections_total", bucket="key") == 0
+    assert exposed.sum_of("rate_limit_degraded") == 0
+    assert HOST not in str(exposed.families)
 
 
-async def test_performance_tells_of_each_route_that_was_asked(known: httpx.AsyncClient) -> None:
+async def test_performance_lists_each_requested_route(known: httpx.AsyncClient) -> None:
     """The most asked first; failures count like any request."""
     for _ in range(3):
         await known.post("/predict", json=EXAMPLE)

@@ -1,4 +1,4 @@
-"""What the service tells of its models, its rules and itself."""
+"""The documents about the models, the rules and the service itself."""
 
 import re
 from dataclasses import replace
@@ -41,7 +41,7 @@ async def test_document_is_cacheable_and_revalidates_by_etag(
     assert changed.content == first.content
 
 
-async def test_figures_are_the_manifests_with_intervals_and_baselines(
+async def test_comparison_has_the_manifests_numbers_with_intervals_and_baselines(
     client: httpx.AsyncClient, bundle: Bundle
 ) -> None:
     """The comparison shows each model's interval beside the rules that need no model."""
@@ -147,7 +147,7 @@ async def test_openapi_describes_the_direct_routes_fully(client: httpx.AsyncClie
         assert list(operation["responses"][status]["content"]) == ["application/problem+json"]
 
 
-async def test_metrics_tell_of_requests_and_hand_over(client: httpx.AsyncClient) -> None:
+async def test_metrics_count_requests_and_hand_over(client: httpx.AsyncClient) -> None:
     """Operators see what was asked, how long it took and what became of it."""
     await client.post("/predict", json=EXAMPLE)
     await client.post("/predict/random_forest", json=EXAMPLE)

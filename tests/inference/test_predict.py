@@ -25,7 +25,7 @@ async def _faults(client: httpx.AsyncClient, body: bytes) -> dict[str, str]:
 
 
 async def test_decision_has_the_documented_form(client: httpx.AsyncClient, bundle: Bundle) -> None:
-    """Every member of the contract is there, and the figures fit together."""
+    """Every member of the contract is there, and the numbers are consistent."""
     response = await client.post("/predict", json=EXAMPLE)
     assert response.status_code == 200
     answer = response.json()
@@ -65,7 +65,7 @@ async def test_each_model_can_decide_alone(
 
 
 async def test_unknown_model_is_404_and_lists_the_known_ones(client: httpx.AsyncClient) -> None:
-    """A caller who mistypes a model's name is told the right ones."""
+    """The answer to a mistyped name lists the right ones."""
     response = await client.post("/predict/xgboost", json=EXAMPLE)
     assert response.status_code == 404
     problem = response.json()
@@ -74,7 +74,7 @@ async def test_unknown_model_is_404_and_lists_the_known_ones(client: httpx.Async
 
 
 @pytest.mark.parametrize(
-    ("field", "sent", "understood"),
+    ("field", "sent", "parsed"),
     [
         ("ApplicantIncome", "4583", 4583.0),
         ("LoanAmount", " 128.5 ", 128.5),
@@ -97,12 +97,12 @@ async def test_unknown_model_is_404_and_lists_the_known_ones(client: httpx.Async
     ],
 )
 async def test_input_is_lenient_in_form(
-    client: httpx.AsyncClient, field: str, sent: object, understood: object
+    client: httpx.AsyncClient, field: str, sent: object, parsed: object
 ) -> None:
-    """What can only mean one thing is understood, and the answer shows how."""
+    """A value that can only mean one thing is accepted, and the answer shows its meaning."""
     response = await client.post("/predict", json={**EXAMPLE, field: sent})
     assert response.status_code == 200
-    assert response.json()["input_data"][field] == understood
+    assert response.json()["input_data"][field] == parsed
 
 
 @pytest.mark.parametrize(
@@ -243,7 +243,7 @@ async def test_benchmark_of_an_empty_object_is_the_documented_example(
     assert answer["input_data"] == EXAMPLE
 
 
-async def test_validation_tells_errors_and_warnings_without_a_decision(
+async def test_validation_reports_errors_and_warnings_without_a_decision(
     client: httpx.AsyncClient, redis: Redis
 ) -> None:
     """The report of a good application has warnings, that of a bad one its faults."""

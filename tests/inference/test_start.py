@@ -30,8 +30,8 @@ def _start(root: Path, code: str = _LOAD) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.system
-def test_model_runtime_reports_to_nobody() -> None:
-    """The runtime's telemetry is off before the runtime is loaded, without anybody's doing."""
+def test_model_runtime_sends_no_telemetry() -> None:
+    """The runtime's telemetry is off before the runtime is loaded, without any setting."""
     finished = _start(
         BUNDLE_ROOT,
         "import services.scoring.registry, os; print(os.environ['ORT_DISABLE_TELEMETRY'])",

@@ -1,4 +1,4 @@
-"""What a trace tells of a decision."""
+"""What a trace shows of a decision."""
 
 import json
 from collections.abc import AsyncIterator
@@ -76,9 +76,9 @@ async def test_decision_is_one_trace_from_its_request_to_the_stream(
     [event] = await _events(redis)
     traceparent = PredictionRecorded.model_validate_json(event).traceparent or ""
     assert traceparent.startswith(f"00-{trace_id(request)}-{span_id(spans['publish'])}-")
-    told = "".join(span.to_json() for span in spans.values())
-    assert _LOAN_ID not in told
-    assert "48213" not in told
+    exported = "".join(span.to_json() for span in spans.values())
+    assert _LOAN_ID not in exported
+    assert "48213" not in exported
 
 
 async def test_repeated_request_is_traced_with_the_decision_it_was_given(

@@ -27,7 +27,7 @@ from tests.stream import recorded_events
 
 
 class GatedSink:
-    """A sink that takes each group only when told to, as a slow server would."""
+    """A sink that accepts each group only when released, like a slow server."""
 
     def __init__(self) -> None:
         self.groups: list[Sequence[bytes]] = []
@@ -106,7 +106,7 @@ async def test_group_goes_by_the_fallback_when_the_stream_fails() -> None:
     assert attempts == 1
 
 
-async def test_decision_is_refused_when_both_roads_are_closed() -> None:
+async def test_decision_is_refused_when_both_sinks_fail() -> None:
     """What could not be recorded is not answered, and is counted."""
     publisher = Publisher(
         stream=_failing(ConnectionRefusedError()), fallback=_failing(httpx.ConnectError("refused"))
@@ -116,8 +116,8 @@ async def test_decision_is_refused_when_both_roads_are_closed() -> None:
     assert (publisher.refused, publisher.published) == (1, 0)
 
 
-async def test_whoever_waits_while_both_roads_close_is_refused_too() -> None:
-    """Nobody waits for a second failure, so an outage makes no queue, however long it takes."""
+async def test_events_that_wait_while_both_sinks_fail_are_refused_too() -> None:
+    """No event waits for a second failure, so an outage of any length builds no queue."""
     attempts: list[int] = []
     asked, deadline = asyncio.Event(), asyncio.Event()
 
@@ -137,7 +137,7 @@ async def test_whoever_waits_while_both_roads_close_is_refused_too() -> None:
     assert (publisher.refused, publisher.published) == (3 * MAX_GROUP, 0)
 
 
-async def test_unexpected_failure_leaves_nobody_waiting() -> None:
+async def test_unexpected_failure_leaves_no_request_waiting() -> None:
     """Even a programming error in a sink ends in a refusal, not in silence."""
     publisher = Publisher(stream=_failing(ValueError("bug")), fallback=_failing(OSError()))
     with pytest.raises(NotRecorded):

@@ -270,9 +270,7 @@ class ValidationReport(BaseModel):
     valid: bool
     validation_errors: list[Fault]
     warnings: list[str]
-    input_data: Annotated[
-        Application | None, Field(description="As understood; null if not valid.")
-    ]
+    input_data: Annotated[Application | None, Field(description="As parsed; null if not valid.")]
 
 
 class WarningRule(BaseModel):
