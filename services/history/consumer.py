@@ -115,6 +115,8 @@ class Consumer:
         self._tracing = tracing
         self.metrics = ConsumerMetrics()
         self._stopping = asyncio.Event()
+        self._reading = asyncio.Lock()
+        self._read_at_s = 0.0
         self._take_over_at_s = 0.0
         self._invalidate_at_s = 0.0
         self._cache_is_stale = False
@@ -136,14 +138,35 @@ class Consumer:
     async def _work(self) -> None:
         try:
             while not self._stopping.is_set():
-                entries = await self._retrying("redis", self._read)
-                await self._handle(entries)
+                await self._handle(await self._read_batch())
                 if time.monotonic() >= self._take_over_at_s:
                     await self._take_over()
                 if self._cache_is_stale and time.monotonic() >= self._invalidate_at_s:
                     await self._invalidate()
         except Unfinished as error:
             _log.warning("stopped while a server was down", server=str(error))
+
+    async def _read_batch(self) -> list[Entry]:
+        """The next entries; one worker at a time reads.
+
+        After a read that brought less than a batch, events gather for a moment before the next
+        one: a trickle of events then costs a few transactions a second, not one for each event.
+        """
+        async with self._reading:
+            await self._sleep(self._read_at_s - time.monotonic())
+            if self._stopping.is_set():
+                return []
+            wanted = self._entries_wanted
+            entries = await self._retrying("redis", self._read)
+            if 0 < len(entries) < wanted:
+                self._read_at_s = time.monotonic() + self._settings.consumer_gather_s
+            return entries
+
+    async def _sleep(self, duration_s: float) -> None:
+        """Sleep, but not beyond ``stop``."""
+        if duration_s > 0:
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._stopping.wait(), duration_s)
 
     async def _read(self) -> list[Entry]:
         settings = self._settings
@@ -181,8 +204,7 @@ class Consumer:
         )
         pause_s = random.uniform(longest_s / 2, longest_s)  # noqa: S311 - timing, not a secret
         _log.warning("server down", server=server, error=_reason(error), pause_s=round(pause_s, 1))
-        with suppress(TimeoutError):
-            await asyncio.wait_for(self._stopping.wait(), pause_s)
+        await self._sleep(pause_s)
 
     async def _handle(self, entries: Sequence[Entry]) -> None:
         """Settle the entries, which this process does not take over from itself meanwhile."""

@@ -133,6 +133,13 @@ class HistorySettings(CommonSettings):
     consumer_block_s: float = Field(
         default=1.0, gt=0, le=60, description="Longest wait of one read of an empty stream."
     )
+    consumer_gather_s: float = Field(
+        default=0.05,
+        ge=0,
+        le=1,
+        description="How long events gather on the stream after a read that brought less than a"
+        " batch.",
+    )
     consumer_reclaim_idle_s: float = Field(
         default=5.0, gt=0, description="Age at which unacknowledged entries are taken over."
     )

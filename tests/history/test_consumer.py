@@ -3,11 +3,13 @@
 import asyncio
 import os
 import signal
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 from redis.asyncio import Redis
+from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from services.history.settings import HistorySettings
@@ -298,6 +300,54 @@ async def test_commit_invalidates_the_caches_at_most_once_a_second(
     assert await redis.get("history:generation") in (b"1", b"2", b"3")
 
 
+async def test_trickle_of_events_costs_few_transactions(
+    settings: HistorySettings, engine: AsyncEngine, redis: Redis
+) -> None:
+    """Events that arrive one by one gather for a moment and are stored together."""
+    gather_s = 0.1
+    gathering = settings.model_copy(update={"consumer_gather_s": gather_s})
+    events = random_events(100, seed=18)
+    began_s = time.monotonic()
+    async with consuming(gathering):
+        for event in events:
+            await publish(redis, [event])
+            await asyncio.sleep(0.005)
+        await eventually(stored(engine, 100))
+        took_s = time.monotonic() - began_s
+    assert await _transactions(engine) <= took_s / gather_s + 1
+    assert await stored_ids(engine) == ids_of(events)
+
+
+async def test_first_event_and_backlog_are_not_held_back(
+    settings: HistorySettings, engine: AsyncEngine, redis: Redis
+) -> None:
+    """Events gather only after a read that found some, but less than a batch."""
+    gathering = settings.model_copy(update={"consumer_gather_s": 1, "consumer_batch_size": 20})
+    events = random_events(1000, seed=19)
+    async with consuming(gathering):
+        await asyncio.sleep(0.2)  # some reads have found nothing by now
+        began_s = time.monotonic()
+        await publish(redis, events[:1])
+        await eventually(stored(engine, 1))
+        assert time.monotonic() - began_s < 0.9
+        await publish(redis, events[1:])
+        await eventually(stored(engine, 1000))
+    assert time.monotonic() - began_s < 15, "fifty batches were each held back"
+    assert await stored_ids(engine) == ids_of(events)
+
+
+async def test_stop_does_not_wait_until_events_have_gathered(
+    settings: HistorySettings, engine: AsyncEngine, redis: Redis
+) -> None:
+    """What is left on the stream is for the next consumer."""
+    gathering = settings.model_copy(update={"consumer_gather_s": 1})
+    async with consuming(gathering):
+        await publish(redis, random_events(1, seed=20))
+        await eventually(stored(engine, 1))
+        stopped_s = time.monotonic()
+    assert time.monotonic() - stopped_s < 0.9
+
+
 async def test_kill_9_mid_batch_leaves_nothing_missing_or_doubled(
     database_url: str, redis_url: str, engine: AsyncEngine, redis: Redis, tmp_path: Path
 ) -> None:
@@ -332,6 +382,15 @@ async def test_sigterm_finishes_the_batch_and_exits_0(
     assert len(await stored_ids(engine)) + remaining == 4000
     assert (await redis.xpending(STREAM, CONSUMER_GROUP))["pending"] == 0
     await assert_rollups_equal_a_recount(engine)
+
+
+async def _transactions(engine: AsyncEngine) -> int:
+    """How many transactions have stored decisions; each has one time of its own."""
+    async with engine.connect() as connection:
+        found = await connection.execute(
+            text("SELECT count(DISTINCT recorded_at) FROM predictions")
+        )
+        return int(found.scalar_one())
 
 
 def _consumer_process(database_url: str, redis_url: str, logs: Path) -> Process:
