@@ -1,4 +1,4 @@
-"""Routes that are documented like any other and served without the framework's detours."""
+"""Routes that are documented like any other and served without the framework's overhead."""
 
 import re
 from collections.abc import Iterable, Sequence
@@ -21,7 +21,7 @@ MAX_BODY_BYTES: Final = 64 * 1024
 
 @dataclass(frozen=True)
 class MediaType:
-    """What the body of a request may be called; ``spellings`` matches every accepted form."""
+    """A media type of request bodies; ``spellings`` matches every accepted Content-Type."""
 
     name: str
     spellings: re.Pattern[bytes]
@@ -62,7 +62,7 @@ class DirectMiddleware:
     """Serves direct routes with a fixed path by one look-up, before the router is asked.
 
     The router and the layers around it take a fifth of such a request's time. Everything else
-    (paths with parameters, other methods, unknown paths) goes the common way.
+    (paths with parameters, other methods, unknown paths) goes through the router.
     """
 
     def __init__(self, app: ASGIApp, *, routers: Iterable[APIRouter]) -> None:
@@ -99,9 +99,8 @@ async def read_body(
 
     A body that announces more is refused before a client that expects ``100 Continue`` sends it.
 
-    A body without a content type is taken for what the route reads; one that is said to be
-    something else raises ``UnsupportedMediaType``. How long a body may take is the protocol's
-    concern. Raises ``ClientDisconnect`` if the client leaves before the end.
+    A body without a Content-Type is read as ``media_type``; any other type raises
+    ``UnsupportedMediaType``. ``shared.web.protocol`` bounds how long a body may take. Raises ``ClientDisconnect`` if the client leaves before the end.
     """
     for name, value in request.scope["headers"]:
         if (name == b"content-type" and not media_type.spellings.fullmatch(value)) or (
