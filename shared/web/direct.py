@@ -100,7 +100,8 @@ async def read_body(
     A body that announces more is refused before a client that expects ``100 Continue`` sends it.
 
     A body without a Content-Type is read as ``media_type``; any other type raises
-    ``UnsupportedMediaType``. ``shared.web.protocol`` bounds how long a body may take. Raises ``ClientDisconnect`` if the client leaves before the end.
+    ``UnsupportedMediaType``. ``shared.web.protocol`` bounds how long a body may take.
+    Raises ``ClientDisconnect`` if the client leaves before the end.
     """
     for name, value in request.scope["headers"]:
         if (name == b"content-type" and not media_type.spellings.fullmatch(value)) or (
