@@ -6,7 +6,7 @@ import os
 import random
 import sys
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from itertools import count
 from pathlib import Path
 from shutil import rmtree
@@ -17,23 +17,27 @@ import pytest
 from redis import Redis
 
 from services.local import components, servers
+from services.local.processes import run_to_end
 from services.local.servers import Server
 from services.scoring.manifest import BUNDLE_ROOT
 from services.scoring.registry import Bundle, load_bundle
 from tests.applications import random_application
-from tests.harness import System, running_system
+from tests.harness import System, empty, running_system
 
 _REAL_APPLICATIONS = "loans_unlabelled.csv"
 _GENERATED = 367
 _number = count(1)
+_MIGRATED = "migrated"
+"""The database that each test's own is copied from."""
 
 _SERVERS = {"postgres_server", "redis_server", "own_postgres", "own_redis"}
-_SHARED_BY_A_MODULE = {"standing", "stage", "held_out", "out_of_fold"}
+_SHARED_BY_A_MODULE = {"standing", "stage", "started", "held_out", "out_of_fold"}
 _SHARED_BY_ALL = {"trained"}
-_SYSTEMS = {"system"} | _SHARED_BY_A_MODULE | _SHARED_BY_ALL
+_SYSTEMS = {"system", "shared_system"} | _SHARED_BY_A_MODULE | _SHARED_BY_ALL
 _running = SimpleNamespace(tier="")
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Give each test its tier, and keep those together that share what takes long to start.
 
@@ -100,10 +104,22 @@ def server_folder() -> Iterator[Path]:
 
 
 @pytest.fixture(scope="session")
-def postgres_server(server_folder: Path) -> Iterator[Server]:
+def migrated_cluster(server_folder: Path) -> Path:
+    """The data of a stopped PostgreSQL, to copy; its own database and a template are migrated."""
+    data = server_folder / "cluster" / "postgres"
+    with closing(servers.postgres(data, logs=data.parent, durable=False)) as server:
+        server.process.start()
+        components.migrate(os.environ | {"DATABASE_URL": server.url})
+        servers.run_sql(
+            _url_of(server, "template1"), f"CREATE DATABASE {_MIGRATED} TEMPLATE postgres"
+        )
+    return data
+
+
+@pytest.fixture(scope="session")
+def postgres_server(migrated_cluster: Path, server_folder: Path) -> Iterator[Server]:
     """One PostgreSQL for the whole run; tests take ``database_url`` or ``own_postgres``."""
-    data = server_folder / "postgres"
-    with closing(servers.postgres(data, logs=server_folder, durable=False)) as server:
+    with closing(_postgres(migrated_cluster, server_folder)) as server:
         server.process.start()
         yield server
 
@@ -125,12 +141,10 @@ def server_data(server_folder: Path) -> Path:
 
 
 @pytest.fixture
-def own_postgres(server_data: Path) -> Iterator[Server]:
+def own_postgres(migrated_cluster: Path, server_data: Path) -> Iterator[Server]:
     """A PostgreSQL of the test's own, to kill, freeze and start again; migrated."""
-    data = server_data / "postgres"
-    with closing(servers.postgres(data, logs=server_data, durable=False)) as server:
+    with closing(_postgres(migrated_cluster, server_data)) as server:
         server.process.start()
-        _migrate(server.url)
         yield server
         server.process.resume()
 
@@ -151,17 +165,9 @@ def empty_database_url(postgres_server: Server) -> Iterator[str]:
 
 
 @pytest.fixture
-def database_url(postgres_server: Server, migrated_database: str) -> Iterator[str]:
+def database_url(postgres_server: Server) -> Iterator[str]:
     """A new database at the newest schema, without any row."""
-    yield from _new_database(postgres_server, template=migrated_database)
-
-
-@pytest.fixture(scope="session")
-def migrated_database(postgres_server: Server) -> str:
-    """The database at the newest schema that each test's own is copied from."""
-    servers.run_sql(postgres_server.url, "CREATE DATABASE migrated")
-    _migrate(_url_of(postgres_server, "migrated"))
-    return "migrated"
+    yield from _new_database(postgres_server, template=_MIGRATED)
 
 
 @pytest.fixture
@@ -172,13 +178,31 @@ def redis_url(redis_server: Server) -> str:
     return redis_server.url
 
 
+@pytest.fixture(scope="session")
+def shared_system(
+    postgres_server: Server, server_folder: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[System]:
+    """One system for the whole run, on a database and a Redis of its own; tests take ``system``."""
+    redis = servers.redis(server_folder / "system", logs=server_folder / "system")
+    with closing(redis), contextmanager(_new_database)(postgres_server, template=_MIGRATED) as url:
+        redis.process.start()
+        with running_system(
+            database_url=url, redis_url=redis.url, logs=tmp_path_factory.mktemp("logs")
+        ) as running:
+            yield running
+
+
 @pytest.fixture
-def system(database_url: str, redis_url: str, tmp_path: Path) -> Iterator[System]:
-    """The shipped services and the consumer as processes, ready, on empty servers."""
-    with running_system(
-        database_url=database_url, redis_url=redis_url, logs=tmp_path / "logs"
-    ) as running:
-        yield running
+def system(shared_system: System) -> Iterator[System]:
+    """The shipped services and the consumer as processes, ready, with an empty history.
+
+    A test that stops one of them starts it again. A failing test shows the logs' ends.
+    """
+    empty(shared_system)
+    yield shared_system
+    for process in shared_system.processes:
+        print(process.log_tail())
+        assert process.running
 
 
 @pytest.fixture(scope="session")
@@ -213,5 +237,7 @@ def _url_of(server: Server, database: str) -> str:
     return server.url.replace("/postgres?", f"/{database}?")
 
 
-def _migrate(url: str) -> None:
-    components.migrate(os.environ | {"DATABASE_URL": url})
+def _postgres(cluster: Path, folder: Path) -> Server:
+    """A PostgreSQL in ``folder`` whose data is a copy of ``cluster``; not started."""
+    run_to_end(["cp", "-a", cluster, folder], env=os.environ)
+    return servers.postgres(folder / cluster.name, logs=folder, durable=False)

@@ -10,9 +10,13 @@ from itertools import cycle, islice
 from pathlib import Path
 from typing import Any
 
-from services.local import components
+from redis import Redis
+
+from services.local import components, servers
 from services.local.processes import Process
+from shared.contract.events import STREAM
 from tests import keys
+from tests.waiting import until
 
 HOST = "127.0.0.1"
 
@@ -37,6 +41,11 @@ class System:
     history: Process
     history_url: str
     consumer: Process
+
+    @property
+    def processes(self) -> tuple[Process, ...]:
+        """All of them, in the order of their start."""
+        return (self.history, self.consumer, self.inference)
 
 
 @contextmanager
@@ -72,17 +81,34 @@ def running_system(
         history_url=history_url,
         consumer=components.consumer(env, logs=logs),
     )
-    processes = (system.history, system.consumer, system.inference)
     try:
-        for process in processes:
+        for process in system.processes:
             process.spawn()
-        for process in processes:
+        for process in system.processes:
             process.wait_ready()
         yield system
     finally:
-        for process in reversed(processes):
+        for process in reversed(system.processes):
             process.stop()
             say(process.log_tail())
+
+
+def empty(system: System) -> None:
+    """Delete every decision and all that Redis remembers, once the consumer has read its stream."""
+    with Redis.from_url(system.environment["REDIS_URL"]) as redis:
+        until(lambda: _is_drained(redis))
+        servers.run_sql(
+            system.environment["DATABASE_URL"],
+            "TRUNCATE predictions, prediction_rollup, applicant_rollup",
+        )
+        others = set(redis.scan_iter()) - {STREAM.encode()}
+        if others:
+            redis.delete(*others)
+
+
+def _is_drained(redis: Redis) -> bool:
+    groups = redis.xinfo_groups(STREAM) if redis.exists(STREAM) else []
+    return bool(groups) and all(group["lag"] == group["pending"] == 0 for group in groups)
 
 
 @contextmanager

@@ -21,10 +21,10 @@ async def eventually_said(ask: Callable[[], Awaitable[bool]], *, timeout_s: floa
             await asyncio.sleep(_POLL_S)
 
 
-def until(condition: Callable[[], bool], *, timeout_s: float = 20) -> None:
+def until(condition: Callable[[], bool], *, timeout_s: float = 20, poll_s: float = _POLL_S) -> None:
     """As ``eventually``, for a test without an event loop."""
     deadline_s = time.monotonic() + timeout_s
     while not condition():
         if time.monotonic() > deadline_s:
             raise TimeoutError(f"it did not come true within {timeout_s:g} s")
-        time.sleep(_POLL_S)
+        time.sleep(poll_s)

@@ -6,7 +6,6 @@ import random
 import shutil
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
 from datetime import timedelta
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -17,14 +16,12 @@ import pytest
 from playwright.sync_api import Browser, BrowserContext, Page, Playwright, expect, sync_playwright
 
 from loan_predictor_client import LoanPredictorClient
-from services.local import servers
-from services.local.servers import Server
 from shared.contract.events import INTERNAL_PREDICTIONS_PATH, ModelName
 from shared.contract.ids import uuid7
 from tests import keys
 from tests.applications import random_application
 from tests.browser.look import Shown
-from tests.harness import HOST, running_dashboard, running_system
+from tests.harness import HOST, System, running_dashboard
 
 _FLAGS = (
     *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
@@ -68,24 +65,16 @@ def browser(playwright: Playwright) -> Iterator[Browser]:
 
 
 @pytest.fixture(scope="session")
-def shown(
-    postgres_server: Server,
-    redis_server: Server,
-    migrated_database: str,
-    tmp_path_factory: pytest.TempPathFactory,
-) -> Iterator[Shown]:
+def shown(shared_system: System) -> Iterator[Shown]:
     """A system with decisions of some weeks, its dashboard, and a client to compare with."""
-    servers.run_sql(postgres_server.url, f"CREATE DATABASE shown TEMPLATE {migrated_database}")
-    database_url = postgres_server.url.replace("/postgres?", "/shown?")
-    logs = tmp_path_factory.mktemp("logs")
-    with ExitStack() as stack:
-        system = stack.enter_context(
-            running_system(database_url=database_url, redis_url=redis_server.url, logs=logs)
-        )
-        url = stack.enter_context(running_dashboard(system, logs=logs))
-        api = stack.enter_context(
-            LoanPredictorClient(system.inference_url, system.history_url, api_key=system.api_key)
-        )
+    system = shared_system
+    logs = system.inference.log.parent
+    with (
+        running_dashboard(system, logs=logs) as url,
+        LoanPredictorClient(
+            system.inference_url, system.history_url, api_key=system.api_key
+        ) as api,
+    ):
         _fill(api, system.history_url)
         yield Shown(system=system, url=url, api=api, logs=logs)
 

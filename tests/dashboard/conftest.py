@@ -1,7 +1,7 @@
 """The dashboard in this process, before the shipped services."""
 
 import sys
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
 import httpx
@@ -9,36 +9,19 @@ import pytest
 from fastapi import FastAPI
 from nicegui.testing import User
 from nicegui.testing.general import nicegui_reset_globals
-from redis import Redis
 
 from services.dashboard.main import create_app
 from services.dashboard.settings import DashboardSettings
-from services.local import servers
-from services.local.servers import Server
-from tests.harness import HOST, System, free_port, running_system
+from tests.harness import HOST, System, empty, free_port
 
 Serve = Callable[..., AbstractAsyncContextManager[httpx.AsyncClient]]
 
 
 @pytest.fixture(scope="module")
-def standing(
-    postgres_server: Server,
-    redis_server: Server,
-    migrated_database: str,
-    tmp_path_factory: pytest.TempPathFactory,
-    request: pytest.FixtureRequest,
-) -> Iterator[System]:
-    """One system for a whole module: its tests only add decisions, or bring back what they stop."""
-    name = f"standing_{request.module.__name__.rpartition('.')[2]}"
-    servers.run_sql(postgres_server.url, f"CREATE DATABASE {name} TEMPLATE {migrated_database}")
-    with Redis.from_url(redis_server.url) as client:
-        client.flushall()
-    with running_system(
-        database_url=postgres_server.url.replace("/postgres?", f"/{name}?"),
-        redis_url=redis_server.url,
-        logs=tmp_path_factory.mktemp("logs"),
-    ) as system:
-        yield system
+def standing(shared_system: System) -> System:
+    """A history for a whole module: its tests only add decisions, and bring back what they stop."""
+    empty(shared_system)
+    return shared_system
 
 
 def settings_of(system: System, **changes: object) -> DashboardSettings:

@@ -29,7 +29,7 @@ _KEY = {"idempotency-key": "order-66"}
 
 
 async def test_postgres_stores_a_repeated_request_once_even_if_redis_forgot(
-    system: System, redis_url: str
+    system: System,
 ) -> None:
     """Decided twice under one id, stored once; the record is the first answer."""
     async with httpx.AsyncClient(headers={"x-api-key": system.api_key}, timeout=20) as http:
@@ -50,7 +50,7 @@ async def test_postgres_stores_a_repeated_request_once_even_if_redis_forgot(
 
         first = await decide(**_KEY)
         await eventually_said(lambda: is_stored(first))
-        async with Redis.from_url(redis_url) as redis:
+        async with Redis.from_url(system.environment["REDIS_URL"]) as redis:
             await redis.flushall()
         second = await decide(**_KEY)
         # What comes after it on the stream is stored after it.

@@ -51,7 +51,7 @@ def local_run(system: System, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_run_is_proved_against_the_history_and_a_removed_record_is_missed(
-    local_run: System, database_url: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    local_run: System, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The shipped processes make 200 decisions, found by the ports and the key of `make run`.
 
@@ -74,6 +74,7 @@ def test_run_is_proved_against_the_history_and_a_removed_record_is_missed(
         timeout=30,
     )
     lost, stored = (record["prediction_id"] for record in page.json()["items"])
+    database_url = system.environment["DATABASE_URL"]
     servers.run_sql(database_url, f"DELETE FROM predictions WHERE id = '{lost}'")  # noqa: S608 - an id
     found = prove(
         [lost, stored],

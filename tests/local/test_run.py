@@ -7,7 +7,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +18,7 @@ import pytest
 from services.local.processes import Process
 from services.local.servers import Server
 from tests.harness import HOST, free_port
+from tests.waiting import until
 
 pytestmark = pytest.mark.system
 
@@ -68,6 +68,18 @@ def run(server_data: Path) -> Iterator[Run]:
     print(made.said if made.process.log.exists() else "never started")
 
 
+@pytest.fixture(scope="module")
+def started(server_folder: Path) -> Iterator[Run]:
+    """A run that has started, for the tests that leave it running."""
+    folder = server_folder / "started"
+    folder.mkdir(mode=0o711)
+    made = _run_in(folder)
+    made.start()
+    yield made
+    made.process.stop(_TIMEOUT_S)
+    print(made.said)
+
+
 def _run_in(folder: Path, **extra: str) -> Run:
     env = {
         key: value for key, value in os.environ.items() if key not in ("DATABASE_URL", "REDIS_URL")
@@ -104,29 +116,29 @@ def test_decision_by_the_printed_command_is_kept_for_the_next_run(run: Run) -> N
     assert run.process.exit_code == 0
     assert "Stopped; the data stays." in run.said
     assert _all_closed(run)
+    assert _verify_audit(run)[0] == 1
 
     run.start()
     assert _history(run) == [decision["prediction_id"]]
 
 
-def test_audit_log_of_the_running_system_is_verified_without_a_setting(run: Run) -> None:
+def test_audit_log_of_the_running_system_is_verified_without_a_setting(
+    run: Run, started: Run
+) -> None:
     """The command behind make verify-audit finds the embedded database, or says that none runs."""
     code, said = _verify_audit(run)
     assert code == 1
     assert re.fullmatch(
         r"No database can be reached: nothing runs in .*\. Start `make run`, .*\n", said
     )
-    run.start()
-    key = (run.data / "api-key").read_text().strip()
-    erase = f"{run.history_url}/history?loan_id=LP1"
+    key = (started.data / "api-key").read_text().strip()
+    erase = f"{started.history_url}/history?loan_id=LP1"
     erased = httpx.delete(erase, headers={"x-api-key": key}).json()
     noted = f"{erased['audit']['id']}:{erased['audit']['hash']}"
-    code, said = _verify_audit(run)
+    code, said = _verify_audit(started)
     assert (code, said.split()[-1]) == (0, noted)
-    assert _verify_audit(run, noted)[0] == 0
-    assert _verify_audit(run, f"1:{'0' * 64}")[0] == 1
-    run.process.stop(_TIMEOUT_S)
-    assert _verify_audit(run)[0] == 1
+    assert _verify_audit(started, noted)[0] == 0
+    assert _verify_audit(started, f"1:{'0' * 64}")[0] == 1
 
 
 def _verify_audit(run: Run, *noted: str) -> tuple[int, str]:
@@ -147,11 +159,10 @@ def _verify_audit(run: Run, *noted: str) -> tuple[int, str]:
     return done.returncode, done.stdout + done.stderr
 
 
-def test_dashboard_is_the_first_address_and_shows_what_was_decided(run: Run) -> None:
+def test_dashboard_is_the_first_address_and_shows_what_was_decided(started: Run) -> None:
     """Without signing in on this machine; its key is its own and is not printed."""
-    run.start()
-    url = f"http://{HOST}:{run.env['DASHBOARD_PORT']}"
-    printed = run.said.partition("Running after")[2]
+    url = f"http://{HOST}:{started.env['DASHBOARD_PORT']}"
+    printed = started.said.partition("Running after")[2]
     assert re.findall(r"http://\S+", printed)[0] == url
     page = httpx.get(f"{url}/statistics")
     assert page.status_code == 200
@@ -176,12 +187,11 @@ def test_dashboard_that_fails_takes_nothing_else_down(server_data: Path) -> None
         run.process.stop(_TIMEOUT_S)
 
 
-def test_second_run_says_that_one_is_running_and_disturbs_nothing(run: Run) -> None:
+def test_second_run_says_that_one_is_running_and_disturbs_nothing(started: Run) -> None:
     """One sentence, and the first run goes on."""
-    run.start()
-    complaint = run.refuse()
+    complaint = started.refuse()
     assert re.fullmatch(r"loan-predictor is running already \(process \d+, .*\n", complaint)
-    assert httpx.get(f"{run.history_url}/readyz").status_code == 200
+    assert httpx.get(f"{started.history_url}/readyz").status_code == 200
 
 
 def test_taken_port_is_one_sentence_and_nothing_is_started(run: Run) -> None:
@@ -213,41 +223,29 @@ def test_run_after_a_killed_one_stops_what_that_left_behind(run: Run) -> None:
     assert _history(run) == [decision["prediction_id"]]
 
 
-def test_killed_consumer_is_started_again(run: Run) -> None:
-    """A decision made meanwhile is recorded after all."""
-    run.start()
-    pid = int((run.data / "logs" / "consumer.pid").read_text())
-    os.kill(pid, signal.SIGKILL)
-    decision = _paste_curl(run.said)
-    _until(lambda: _history(run) == [decision["prediction_id"]])
-    assert "consumer ended with -9; starting it again in 0.5 s" in run.said
-
-
-def test_service_that_keeps_ending_stops_nothing_else(run: Run) -> None:
-    """Not even PostgreSQL and Redis: it is started again after growing pauses."""
-    run.start()
-    logs = run.data / "logs"
+def test_consumer_that_keeps_ending_is_started_again_and_stops_nothing_else(started: Run) -> None:
+    """After growing pauses; a decision made meanwhile is recorded after all."""
+    logs = started.data / "logs"
     servers = [(logs / f"{name}.pid").read_text() for name in ("postgres", "redis")]
-    for pause_s in ("0.5", "1", "2", "4", "8"):
-        _until(lambda: _is_alive(_pid(logs / "consumer.pid")))
-        os.kill(_pid(logs / "consumer.pid"), signal.SIGKILL)
-        line = f"consumer ended with -9; starting it again in {pause_s} s"
-        _until(lambda line=line: line in run.said)  # type: ignore[misc]
-    assert _paste_curl(run.said)["success"]
+    for pause_s in ("0.5", "1", "2", "4"):
+        _kill_consumer(started, pause_s)
+        _until_recorded(started, _paste_curl(started.said))
+    _kill_consumer(started, "8")
+    assert _paste_curl(started.said)["success"]
     assert servers == [(logs / f"{name}.pid").read_text() for name in ("postgres", "redis")]
-    assert run.process.running
+    assert started.process.running
 
 
-def _pid(file: Path) -> int:
-    return int(file.read_text())
+def _kill_consumer(run: Run, pause_s: str) -> None:
+    file = run.data / "logs" / "consumer.pid"
+    _until(lambda: file.read_text() != "")  # it is empty for a moment while a process starts
+    os.kill(int(file.read_text()), signal.SIGKILL)
+    line = f"consumer ended with -9; starting it again in {pause_s} s"
+    _until(lambda: line in run.said)
 
 
-def _is_alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    return True
+def _until_recorded(run: Run, decision: dict[str, object]) -> None:
+    _until(lambda: decision["prediction_id"] in _history(run))
 
 
 def test_service_that_cannot_start_ends_the_run_with_its_reason(run: Run) -> None:
@@ -305,7 +303,4 @@ def _all_closed(run: Run) -> bool:
 
 
 def _until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + _TIMEOUT_S
-    while not condition():
-        assert time.monotonic() < deadline, f"it did not happen within {_TIMEOUT_S:g} s"
-        time.sleep(0.1)
+    until(condition, timeout_s=_TIMEOUT_S, poll_s=0.1)

@@ -106,7 +106,7 @@ def test_process_that_ran_for_long_is_started_again_soon(
 def test_process_that_cannot_be_spawned_is_tried_again(said: list[str], tmp_path: Path) -> None:
     """A program that is replaced during the run is missing for a moment."""
     program = tmp_path / "program"
-    program.write_text("#!/bin/sh\nsleep 60\n")
+    program.write_text("#!/bin/sh\nexec sleep 60\n")
     program.chmod(0o755)
     process = Process("child", [program], folder=tmp_path)
     supervisor = Supervisor([process], said.append)
