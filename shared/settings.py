@@ -6,6 +6,7 @@ is started: neither with a value that cannot be used, nor with one that a misspe
 
 import os
 import re
+from collections.abc import Callable
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Final, TypeVar
@@ -17,6 +18,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from shared.access.api_keys import ApiKey, parse_keys
 from shared.access.rate_limit import Limits, parse_limits
 from shared.observability.logs import LogSettings, get_logger
+from shared.redis import parse_address, why_unusable
 
 _NEAR: Final = 0.88
 """From this similarity on, a name counts as another one misspelt; no two settings are so near."""
@@ -51,10 +53,16 @@ def read_settings(kind: type[S]) -> S:
     return settings
 
 
-def read_settings_or_exit(kind: type[S]) -> S:
-    """As ``read_settings``; raises ``SystemExit`` after logging one line per unusable setting."""
+def read_settings_or_exit(kind: type[S], *checks: Callable[[S], list[str]]) -> S:
+    """As ``read_settings``; raises ``SystemExit`` after logging one line per unusable setting.
+
+    Each of ``checks`` returns such lines for settings that are usable in themselves.
+    """
     try:
-        return read_settings(kind)
+        settings = read_settings(kind)
+        if faults := [fault for check in checks for fault in check(settings)]:
+            raise UnusableSettings(faults)
+        return settings
     except UnusableSettings as error:
         for fault in error.faults:
             name, _, reason = fault.partition(": ")
@@ -122,6 +130,11 @@ RateLimit = Annotated[Limits, NoDecode, BeforeValidator(_limits)]
 Origins = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_origins)]
 
 
+def _redis_url(value: str) -> str:
+    parse_address(value)
+    return value
+
+
 class CommonSettings(LogSettings):
     """The base of each process's settings; an unusable value stops the start with its name."""
 
@@ -135,9 +148,9 @@ class CommonSettings(LogSettings):
         validate_default=True,
     )
 
-    redis_url: str = Field(
+    redis_url: Annotated[str, AfterValidator(_redis_url)] = Field(
         default="redis://127.0.0.1:6379/0",
-        description="Decision stream, cache and rate-limit counts; redis:// or unix://.",
+        description="Decision stream, cache and rate-limit counts: see ``shared.redis``.",
     )
     api_keys: ApiKeys = Field(
         default=(),
@@ -159,3 +172,9 @@ class CommonSettings(LogSettings):
     def all_keys(self) -> tuple[ApiKey, ...]:
         """The keys of the environment and of the file."""
         return self.api_keys + self.api_keys_file
+
+
+def redis_faults(settings: CommonSettings) -> list[str]:
+    """A line if the Redis of ``settings`` answers that it can never be used, for the start."""
+    reason = why_unusable(settings.redis_url)
+    return [] if reason is None else [f"REDIS_URL: {reason}"]

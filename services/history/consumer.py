@@ -34,7 +34,7 @@ from shared.contract.events import DEAD_LETTER_STREAM
 from shared.observability.logs import configure_logging, get_logger, take_over_output
 from shared.observability.tracing import NO_TRACING, Tracing, start_tracing
 from shared.redis import COMMAND_TIMEOUT_S, REDIS_ERRORS, connect
-from shared.settings import read_settings_or_exit
+from shared.settings import read_settings_or_exit, redis_faults
 
 CONCURRENT_BATCHES: Final = 4
 """Batches in progress at a time, each with a connection of its own: while the servers work on some,
@@ -372,7 +372,7 @@ def _relax_garbage_collection() -> None:
 def main() -> int:
     """Consume until SIGTERM or SIGINT; then the exit code is 0."""
     take_over_output()
-    settings = read_settings_or_exit(HistorySettings)
+    settings = read_settings_or_exit(HistorySettings, redis_faults)
     configure_logging(settings)
     _relax_garbage_collection()
     uvloop.run(consume(settings))

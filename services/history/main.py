@@ -29,7 +29,7 @@ from shared.observability.logs import configure_logging
 from shared.observability.metrics import Metrics, build_info
 from shared.observability.tracing import Tracing, start_tracing
 from shared.redis import check_writable, connect, connect_in_turn
-from shared.settings import read_settings_or_exit
+from shared.settings import read_settings_or_exit, redis_faults
 from shared.version import VERSION
 from shared.web.conventions import documented_app, install_conventions
 from shared.web.direct import DirectMiddleware
@@ -51,7 +51,7 @@ def create_app(
 
     Without ``tracing``, the environment says where traces are sent.
     """
-    settings = settings or read_settings_or_exit(HistorySettings)
+    settings = settings or read_settings_or_exit(HistorySettings, redis_faults)
     log_access = configure_logging(settings)
 
     tracing = tracing or start_tracing("history")

@@ -10,9 +10,10 @@ from pydantic_settings import NoDecode
 from sqlalchemy import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
+from shared.contract.events import KEY_PREFIX
 from shared.settings import CommonSettings
 
-CACHE_PREFIX = "history"
+CACHE_PREFIX = f"{KEY_PREFIX}history"
 """Starts every key of the cache; the consumer invalidates what the API reads."""
 
 _DRIVER = "postgresql+asyncpg"

@@ -9,7 +9,6 @@ from contextlib import asynccontextmanager, suppress
 import httpx
 from fastapi import FastAPI, Request
 from redis.asyncio import Redis
-from redis.exceptions import RedisError
 
 from services.inference import routes
 from services.inference.deps import Resources, resources_of, serve
@@ -31,8 +30,8 @@ from shared.observability.logs import configure_logging, get_logger
 from shared.observability.metrics import Metrics, Sample, build_info
 from shared.observability.metrics.names import BUNDLE_INFO
 from shared.observability.tracing import Tracing, start_tracing
-from shared.redis import check_writable, connect, connect_in_turn
-from shared.settings import read_settings_or_exit
+from shared.redis import REDIS_ERRORS, check_writable, connect, connect_in_turn
+from shared.settings import read_settings_or_exit, redis_faults
 from shared.version import VERSION
 from shared.web.conventions import documented_app, install_conventions
 from shared.web.direct import DirectMiddleware
@@ -58,7 +57,7 @@ def create_app(
     Raises ``SystemExit``, with the reason in the log, when a setting or the bundle cannot be used.
     Traces go where the environment says unless ``tracing`` is given.
     """
-    settings = settings or read_settings_or_exit(InferenceSettings)
+    settings = settings or read_settings_or_exit(InferenceSettings, redis_faults)
     log_access = configure_logging(settings)
     try:
         bundle = load_bundle(settings.bundle_root, settings.bundle_version)
@@ -90,7 +89,7 @@ def create_app(
             ) as answers,
             rate_limits.shared_through(redis),
         ):
-            with suppress(RedisError, OSError):
+            with suppress(*REDIS_ERRORS):
                 # Dialled now, so that the first decision does not wait for it within its deadline.
                 await stream.ping()
             publisher = _build_publisher(settings, stream, history)

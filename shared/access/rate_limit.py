@@ -29,6 +29,7 @@ from slowapi import Limiter
 from slowapi.util import get_remote_address
 
 from shared.contract.errors import ServiceError
+from shared.contract.events import KEY_PREFIX
 from shared.observability.logs import get_logger
 from shared.observability.metrics import Sample
 from shared.observability.metrics.names import RATE_LIMIT_DEGRADED, RATE_LIMIT_REJECTIONS
@@ -45,8 +46,7 @@ _CHUNK: Final = 100
 _CHUNKS_PER_TURN: Final = 10
 _SWEPT_PER_TURN: Final = 1000
 
-# Adds to a count, and returns the sum of all processes and when its window ends. Of one key, so
-# that a cluster can run it.
+# Adds to a count, and returns the sum of all processes and when its window ends.
 _ADD: Final = """
 local total = redis.call('INCRBY', KEYS[1], ARGV[1])
 local left_ms = redis.call('PTTL', KEYS[1])
@@ -148,7 +148,7 @@ class SharedMemoryStorage(Storage):
     async def exchange(self, redis: Redis) -> None:
         """Add changed counts to Redis and take over the sums of all processes, for one turn.
 
-        Raises ``RedisError`` or ``OSError`` and keeps what is not sent for the next turn.
+        Raises ``REDIS_ERRORS`` and keeps what is not sent for the next turn.
         """
         self._sweep()
         for _ in range(_CHUNKS_PER_TURN):
@@ -182,7 +182,7 @@ class SharedMemoryStorage(Storage):
             left_ms = int((window.ends_at_s - now_s) * 1000)
             if left_ms > 0:
                 sent.append((key, window, window.unsent))
-                pipeline.eval(_ADD, 1, key, window.unsent, left_ms)
+                pipeline.eval(_ADD, 1, KEY_PREFIX + key, window.unsent, left_ms)
         try:
             answers = await pipeline.execute()
         except REDIS_ERRORS:

@@ -13,7 +13,10 @@ from pydantic import AwareDatetime, Field
 from shared.contract.application import Application, Wire
 
 STREAM = "predictions"
-DEAD_LETTER_STREAM = "predictions:dead"
+KEY_PREFIX = "{predictions}:"
+"""Begins every other key. A cluster places a key by the part in braces, so all are where the stream
+is, and can take part in one operation."""
+DEAD_LETTER_STREAM = f"{KEY_PREFIX}dead"
 CONSUMER_GROUP = "history"
 EVENT_FIELD = "event"
 """The one field of a stream entry; its value is one event as JSON, or several, one per line."""
@@ -23,8 +26,8 @@ INTERNAL_PREDICTIONS_PATH = "/internal/predictions"
 
 ANONYMOUS = "anonymous"
 
-IDEMPOTENCY_PREFIX = "{idempotency}:"
-"""Starts every key about repeated requests; the braces keep them together in a Redis cluster."""
+IDEMPOTENCY_PREFIX = f"{KEY_PREFIX}idempotency:"
+"""Begins every key about repeated requests."""
 IDEMPOTENCY_KEEP_S = 24 * 60 * 60
 """How long a repeated request is recognised."""
 

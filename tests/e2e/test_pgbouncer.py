@@ -24,9 +24,12 @@ from tests.waiting import until
 _PGBOUNCER = shutil.which("pgbouncer", path=f"{os.environ['PATH']}:/usr/sbin")
 _DECISIONS = 120
 
-pytestmark = pytest.mark.skipif(
-    _PGBOUNCER is None, reason="there is no pgbouncer: apt-get install pgbouncer"
-)
+pytestmark = [
+    pytest.mark.system,
+    pytest.mark.skipif(
+        _PGBOUNCER is None, reason="there is no pgbouncer: apt-get install pgbouncer"
+    ),
+]
 
 
 @pytest.fixture

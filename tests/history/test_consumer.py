@@ -297,7 +297,7 @@ async def test_commit_invalidates_the_caches_at_most_once_a_second(
             await asyncio.sleep(0.01)
         await eventually(stored(engine, 60))
     # The commits took little more than half a second; the last one is followed up on the way out.
-    assert await redis.get("history:generation") in (b"1", b"2", b"3")
+    assert await redis.get("{predictions}:history:generation") in (b"1", b"2", b"3")
 
 
 async def test_trickle_of_events_costs_few_transactions(

@@ -75,3 +75,46 @@ def test_variable_beside_the_setting_it_resembles_is_another_program_s(
     monkeypatch.setenv("REDIS_URI", "redis://elsewhere")
     monkeypatch.setenv("REDIS_URL", "redis://here")
     assert read_settings(CommonSettings).redis_url == "redis://here"
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "redis://cache:6379/0",
+        "rediss://me:p%40ss@cache",
+        "unix:///run/redis.sock?db=1",
+        "redis+cluster://:hunter2@one:7000,two:7001",
+        "rediss+cluster://[::1]:7000",
+        "redis+sentinel://one,two:26380/loan",
+        "redis+sentinel://me:hunter2@one:26379/loan/2",
+    ],
+)
+def test_address_of_redis_is_that_of_a_server_a_cluster_or_sentinels(
+    monkeypatch: pytest.MonkeyPatch, url: str
+) -> None:
+    monkeypatch.setenv("REDIS_URL", url)
+    assert read_settings(CommonSettings).redis_url == url
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "",
+        "cache:6379",
+        "http://:hunter2@cache",
+        "redis://:hunter2@cache:port",
+        "redis://:hunter2@cache?attempts=3",
+        "redis+cluster://:hunter2@one,,two",
+        "redis+sentinel://:hunter2@one:26379",
+        "unix+cluster:///hunter2",
+    ],
+)
+def test_unusable_address_of_redis_is_one_sentence(
+    monkeypatch: pytest.MonkeyPatch, url: str
+) -> None:
+    monkeypatch.setenv("REDIS_URL", url)
+    with pytest.raises(UnusableSettings) as caught:
+        read_settings(CommonSettings)
+    [fault] = caught.value.faults
+    assert fault.startswith("REDIS_URL: ")
+    assert "hunter2" not in fault

@@ -20,6 +20,7 @@ from shared.access.rate_limit import (
     SharedMemoryStorage,
     parse_limits,
 )
+from shared.contract.events import KEY_PREFIX
 from shared.observability.logs import silent
 from shared.observability.metrics import Metrics
 from shared.redis import connect
@@ -145,8 +146,8 @@ async def test_counts_are_kept_when_an_exchange_fails(own_redis: Server) -> None
             await storage.exchange(redis)
         own_redis.process.start()
         await storage.exchange(redis)
-        assert await redis.get("key") == b"1"
-        assert 0 < await redis.pttl("key") <= 60_000
+        assert await redis.get(f"{KEY_PREFIX}key") == b"1"
+        assert 0 < await redis.pttl(f"{KEY_PREFIX}key") <= 60_000
 
 
 def test_storage_tells_its_counts() -> None:
@@ -174,7 +175,7 @@ async def test_exchange_sends_what_changed_and_only_so_much_at_a_time(own_redis:
         assert known == [1000, 2000, 2500, 2500]
         commands = (await redis.info("commandstats"))["cmdstat_eval"]["calls"]
         assert commands == 2500
-        assert await redis.get("0") == b"1"
+        assert await redis.get(f"{KEY_PREFIX}0") == b"1"
 
 
 async def test_ended_windows_are_dropped_a_few_at_a_time(own_redis: Server) -> None:
@@ -203,7 +204,7 @@ async def test_window_that_ends_during_an_exchange_does_not_change_the_next_one(
         storage.incr("key", 60)
         own_redis.process.resume()
         await exchanging
-        assert await redis.get("key") == b"8"
+        assert await redis.get(f"{KEY_PREFIX}key") == b"8"
 
 
 async def test_stalled_redis_does_not_multiply_the_counts(own_redis: Server) -> None:
@@ -220,7 +221,7 @@ async def test_stalled_redis_does_not_multiply_the_counts(own_redis: Server) -> 
         own_redis.process.resume()
         await eventually(lambda: not storage.degraded)
         exchanging.cancel()
-        counted = Counter(await redis.mget(names))
+        counted = Counter(await redis.mget(KEY_PREFIX + name for name in names))
     assert counted.keys() <= {b"1", b"2"}
     assert counted[b"2"] <= 100
 
