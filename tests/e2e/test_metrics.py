@@ -64,8 +64,7 @@ def test_every_process_exports_exactly_what_is_documented(
     """Every name of ``metrics.names``, and none besides; each says who it is."""
     for url in (system.inference_url, system.history_url):
         statuses = [httpx.get(url).status_code for _ in range(_LIMIT + 1)]
-        # Both services count a caller together, sooner or later.
-        assert statuses[0] == 200
+        # Both services count a caller together, so the second may refuse from the first on.
         assert statuses[-1] == 429
     with running_dashboard(system, logs=tmp_path / "logs") as dashboard_url:
         urls = {
