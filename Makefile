@@ -3,6 +3,7 @@
 
 PYTHON ?= python3
 DATA ?=
+TARGET ?=
 ARGS ?=
 
 PY := .venv/bin/python
@@ -47,9 +48,9 @@ check: $(INSTALLED) ## Check format, lint, types and import contracts
 	$(PY) -m mypy
 	.venv/bin/lint-imports
 
-train: $(INSTALLED) ## Train the models and publish their bundle: make train DATA=loans.csv
+train: $(INSTALLED) ## Train the models and publish their bundle: make train DATA=loans.csv TARGET=Loan_Status
 	@test -n "$(DATA)" || { echo "Name the training data: make train DATA=loans.csv" >&2; exit 2; }
-	$(PY) -m services.training "$(DATA)"
+	$(PY) -m services.training "$(DATA)" $(if $(TARGET),--target "$(TARGET)")
 
 format: $(INSTALLED) ## Format the code and mend what lint can mend
 	$(PY) -m ruff format .

@@ -173,7 +173,7 @@ class Jobs:
         api = job.owner.api.variant(retry_policy=_RETRY_POLICY)
 
         async def check(row: Row) -> None:
-            report = await api.validate(row.cells)
+            report = await api.validate(row.application)
             if not report.valid:
                 job.faults[row.line] = "; ".join(
                     f"{fault.field} {fault.message}" for fault in report.validation_errors
@@ -193,7 +193,7 @@ class Jobs:
             api = job.owner.api.variant(retry_policy=_RETRY_POLICY)
             key = f"{file.sha256}-{row.line}"
             try:
-                job.decisions[row.line] = await api.predict(row.cells, idempotency_key=key)
+                job.decisions[row.line] = await api.predict(row.application, idempotency_key=key)
             except InvalidRequest as error:
                 if error.code == _KEY_REUSED:
                     job.faults[row.line] = "was decided before, with other spellings chosen"

@@ -1,13 +1,10 @@
-"""Read labelled applications from a CSV in the data set's schema, and check all of it first."""
+"""Read labelled applications from a file, and check all of it first."""
 
-import csv
-import hashlib
-import io
-import re
-from collections.abc import Iterable, Mapping
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -15,26 +12,28 @@ import numpy.typing as npt
 from shared.contract.application import FIELDS_BY_USE, SCORED
 from shared.contract.errors import InvalidInput
 from shared.contract.parsing import read_application
+from shared.files.applications import OUTCOME, ApplicationFile, Row
+from shared.files.applications import read_applications as read_file
+from shared.files.tables import FileError
 
 Labels = npt.NDArray[np.int64]
 
-LABEL: Final = "Loan_Status"
-COLUMNS: Final = (*(field.name for field in FIELDS_BY_USE), LABEL)
-_OPTIONAL: Final = tuple(
-    field.name for field in FIELDS_BY_USE if field.use in ("recorded", "identifier")
+COLUMNS: Final = (*(field.name for field in FIELDS_BY_USE), OUTCOME)
+_NEEDED: Final = tuple(
+    field.name for field in FIELDS_BY_USE if field.use not in ("recorded", "identifier")
 )
 MINIMUM_ROWS_PER_LABEL: Final = 20
 """Fewer could not fill the folds of the cross-validation and those of the calibration inside."""
+MOST_LINES: Final = 10
+"""A fault that more rows share is named once."""
 
-_NUMBERS: Final = frozenset(
-    field.name for field in FIELDS_BY_USE if field.kind in ("number", "integer")
-)
-_EXPONENT: Final = re.compile(r"-?[0-9]+(?:\.[0-9]+)?[eE][+-]?[0-9]+")
-_LABELS = {"Y": 1, "N": 0}
+_APPROVED: Final = frozenset({"y", "yes", "1", "1.0", "true", "approved"})
+_REJECTED: Final = frozenset({"n", "no", "0", "0.0", "false", "rejected"})
+_NAMES: Final = {1: "approved", 0: "rejected"}
 
 
 class DataError(Exception):
-    """The CSV cannot be trained on; ``faults`` names each fault with its line."""
+    """The file cannot be trained on; ``faults`` names each fault with its lines."""
 
     def __init__(self, path: Path, faults: list[str]) -> None:
         super().__init__(f"{path} has {len(faults)} fault(s):\n" + "\n".join(faults))
@@ -53,101 +52,89 @@ class LabelledApplications:
     """1 is approved; one per application."""
 
 
-def read_applications(path: Path) -> LabelledApplications:
-    """Every labelled application of the CSV at ``path``.
+class _RowFault(NamedTuple):
+    line: int
+    what: str
+    found: str
 
-    Raises ``DataError`` with all faults at once: columns that are missing, unknown or doubled,
-    and each value that the service would refuse too, by line number. An empty cell, and a column
-    that no model and no fairness check needs, may be missing.
+
+def read_applications(path: Path, *, target: str = OUTCOME) -> LabelledApplications:
+    """Every labelled application of the file at ``path``: CSV, Excel or Parquet.
+
+    It is read exactly as files for serving are. ``target`` is the column that says what was
+    decided, as Y and N, 1 and 0, or Approved and Rejected. A column that no model and no fairness
+    check needs may be missing. Raises ``DataError`` with all faults at once: unusable columns, or
+    each value that the service would refuse too, by line number.
     """
     try:
         content = path.read_bytes()
-        text = content.decode("utf-8-sig")
+        file = read_file(content, also=(*_NEEDED, target))
     except OSError as error:
         raise DataError(path, [f"it cannot be read: {error.strerror}"]) from error
-    except UnicodeDecodeError as error:
-        raise DataError(path, [f"it is not UTF-8 text: {error.reason}"]) from error
-
-    lines = csv.reader(io.StringIO(text, newline=""), strict=True)
-    try:
-        header = next(lines, [])
-        faults = _column_faults(header)
-        if faults:
-            raise DataError(path, faults)
-        rows = [(lines.line_num, cells) for cells in lines]
-    except csv.Error as error:
-        raise DataError(path, [f"line {lines.line_num}: {error}"]) from error
-
-    applications, labels, faults = _read_rows(header, rows)
-    if not faults:
-        faults = _too_few(applications, labels)
+    except FileError as error:
+        raise DataError(path, [str(error)]) from error
+    if file.unknown:
+        names = ", ".join(column.name for column in file.unknown)
+        raise DataError(path, [f"unknown column(s): {names}"])
+    applications: list[dict[str, object]] = []
+    labels: list[int] = []
+    row_faults = [*_repeated(file)]
+    for row in file.rows:
+        row_faults += _read_row(row, target, applications, labels)
+    faults = list(_grouped(row_faults)) or _too_few(applications, labels, target)
     if faults:
         raise DataError(path, faults)
     return LabelledApplications(
-        sha256=hashlib.sha256(content).hexdigest(),
+        sha256=file.sha256,
         applications=tuple(applications),
         approved=np.array(labels, dtype=np.int64),
     )
 
 
-def _column_faults(header: list[str]) -> list[str]:
-    missing = [name for name in COLUMNS if name not in (*header, *_OPTIONAL)]
-    unknown = [name for name in header if name not in COLUMNS]
-    doubled = [name for name in COLUMNS if header.count(name) > 1]
-    return [
-        f"line 1: {kind} column(s): {', '.join(names)}"
-        for kind, names in (("missing", missing), ("unknown", unknown), ("doubled", doubled))
-        if names
-    ]
+def _read_row(
+    row: Row, target: str, applications: list[dict[str, object]], labels: list[int]
+) -> Iterator[_RowFault]:
+    if row.fault is not None:
+        yield _RowFault(row.line, row.fault, "")
+        return
+    try:
+        applications.append(read_application(row.application))
+    except InvalidInput as error:
+        for fault in error.faults:
+            found = f", not {row.cells.get(fault.field) or ''!r}"
+            yield _RowFault(row.line, f"{fault.field} {fault.message}", found)
+    label = (row.cells[target] or "").casefold()
+    if label not in _APPROVED | _REJECTED:
+        what = f"{target} must be Y or N, 1 or 0, Approved or Rejected"
+        yield _RowFault(row.line, what, f", not {row.cells[target] or ''!r}")
+    labels.append(int(label in _APPROVED))
 
 
-def _read_rows(
-    header: list[str], rows: Iterable[tuple[int, list[str]]]
-) -> tuple[list[dict[str, object]], list[int], list[str]]:
-    applications = []
-    labels = []
-    faults = []
-    line_of_id: dict[object, int] = {}
-    for line, cells in rows:
-        if len(cells) != len(header):
-            faults.append(f"line {line}: {len(cells)} cells where {len(header)} are expected")
-            continue
-        row = {name: cell.strip() for name, cell in zip(header, cells, strict=True)}
-        application: dict[str, object] = {}
-        try:
-            application = read_application(
-                {name: _value(name, cell) for name, cell in row.items() if cell and name != LABEL}
-            )
-        except InvalidInput as error:
-            faults += [
-                f"line {line}: {fault.field} {fault.message}, not {row.get(fault.field, '')!r}"
-                for fault in error.faults
-            ]
-        label = _LABELS.get(row[LABEL])
-        if label is None:
-            faults.append(f"line {line}: {LABEL} must be Y or N, not {row[LABEL]!r}")
-            continue
-        # The same application in two folds would be learnt in one and asked about in the other.
-        loan_id = application.get("Loan_ID")
-        if loan_id in line_of_id:
-            faults.append(f"line {line}: Loan_ID {loan_id!r} is on line {line_of_id[loan_id]} too")
-        elif loan_id is not None:
-            line_of_id[loan_id] = line
-        applications.append(application)
-        labels.append(label)
-    return applications, labels, faults
+def _repeated(file: ApplicationFile) -> Iterator[_RowFault]:
+    # The same application in two folds would be learnt in one and asked about in the other.
+    for identifier, (first, *others) in file.repeated.items():
+        for line in others:
+            yield _RowFault(line, f"{identifier!r} is on line {first} too", "")
 
 
-def _value(name: str, cell: str) -> float | str:
-    # A request has exponents in its numbers alone, a CSV in its text.
-    return float(cell) if name in _NUMBERS and _EXPONENT.fullmatch(cell) else cell
+def _grouped(faults: Iterable[_RowFault]) -> Iterator[str]:
+    """Each fault by its line, but one sentence for a fault that many rows share."""
+    by_line = sorted(faults, key=lambda fault: fault.line)
+    rows = Counter(fault.what for fault in by_line)
+    for fault in by_line:
+        times = rows[fault.what]
+        if 0 < times <= MOST_LINES:
+            yield f"line {fault.line}: {fault.what}{fault.found}"
+        elif times > MOST_LINES:
+            yield f"{times:,} rows from line {fault.line} on: {fault.what}{fault.found}"
+            rows[fault.what] = 0
 
 
-def _too_few(applications: list[dict[str, object]], labels: list[int]) -> list[str]:
+def _too_few(applications: list[dict[str, object]], labels: list[int], target: str) -> list[str]:
     faults = [
-        f"{labels.count(label)} rows have {LABEL} {name}; at least"
+        f"{labels.count(label)} rows are {name} by {target}; at least"
         f" {MINIMUM_ROWS_PER_LABEL} are needed"
-        for name, label in _LABELS.items()
+        for label, name in _NAMES.items()
         if labels.count(label) < MINIMUM_ROWS_PER_LABEL
     ]
     faults += [

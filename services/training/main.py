@@ -1,4 +1,4 @@
-"""Train a bundle from a CSV: validate, evaluate, fit, export, compare, publish."""
+"""Train a bundle from a file: validate, evaluate, fit, export, compare, publish."""
 
 import argparse
 import platform
@@ -56,6 +56,7 @@ from services.training.models import (
 )
 from services.training.pictures import draw
 from services.training.reference import reference_inputs
+from shared.files.applications import OUTCOME
 
 DEFAULT_OUTPUT: Final = Path("services/scoring/bundle")
 
@@ -91,15 +92,16 @@ def train(
     repeats: int = 10,
     random_rows: int = RANDOM_APPLICATIONS,
     jobs: int = -1,
+    target: str = OUTCOME,
 ) -> Published:
     """Publish the bundle trained from ``data_path`` under ``output`` and make it current.
 
     The same data and libraries give the same bundle, bit for bit, except for its timings. Raises
-    ``DataError`` (the CSV has faults), ``ParityError`` (an export differs from its reference),
+    ``DataError`` (the file has faults), ``ParityError`` (an export differs from its reference),
     ``BundleError`` (a bundle published there is damaged) or ``OSError`` (``output`` is not
     writable); nothing is published then.
     """
-    data = read_applications(data_path)
+    data = read_applications(data_path, target=target)
     # Created first, so that a folder that cannot be made fails before the long work.
     output.mkdir(parents=True, exist_ok=True)
     features = feature_matrix(data.applications)
@@ -231,16 +233,19 @@ def _with_card(manifest: Manifest, timings: Mapping[str, Timing]) -> tuple[Manif
 def main(arguments: Sequence[str] | None = None) -> int:
     """Train from the command line; return 0 if a bundle is published, 1 with a reason if not."""
     parser = argparse.ArgumentParser(
-        prog="python -m services.training", description="Train a bundle of models from a CSV."
+        prog="python -m services.training", description="Train a bundle of models from a file."
     )
-    parser.add_argument("data", type=Path, help="labelled applications (CSV)")
+    parser.add_argument("data", type=Path, help="labelled applications (CSV, Excel or Parquet)")
+    parser.add_argument(
+        "--target", default=OUTCOME, help="the column that says what was decided (%(default)s)"
+    )
     parser.add_argument(
         "--output", type=Path, default=DEFAULT_OUTPUT, help="folder of bundles (%(default)s)"
     )
     options = parser.parse_args(arguments)
     started = time.monotonic()
     try:
-        published = train(options.data, options.output)
+        published = train(options.data, options.output, target=options.target)
     except (DataError, ParityError, BundleError) as error:
         print(error, file=sys.stderr)
         return 1

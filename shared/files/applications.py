@@ -4,6 +4,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from decimal import Decimal
 from hashlib import sha256
 from typing import Final
 
@@ -23,6 +24,10 @@ DECISION_COLUMNS: Final = (
 """The columns of the product's own exports that are no part of an application."""
 
 _MISSING: Final = frozenset({"na", "n/a", "#n/a", "nan", "<na>", "null", "none", "-", "?"})
+_INPUTS: Final = frozenset(known.name for known in FIELDS)
+_NUMBERS: Final = frozenset(known.name for known in FIELDS if known.kind in ("number", "integer"))
+_EXPONENT: Final = re.compile(r"-?[0-9]+(?:\.[0-9]+)?[eE][+-]?[0-9]{1,3}")
+_MOST_SENTENCES: Final = 10
 _INDEX: Final = re.compile(r"(?:unnamed:\d+|index|(?:index)?level\d+)?")
 """Folded names of the columns that pandas, and who uses it, writes for row numbers."""
 
@@ -36,6 +41,13 @@ class Row:
     cells: Mapping[str, str | None]
     fault: str | None = None
     """Why the row as a whole cannot be read."""
+
+    @property
+    def application(self) -> dict[str, str]:
+        """The inputs that are not missing."""
+        return {
+            name: cell for name, cell in self.cells.items() if cell is not None and name in _INPUTS
+        }
 
 
 @dataclass(frozen=True)
@@ -87,11 +99,11 @@ def read_applications(
     table = read_table(content, names)
     lines = iter(table.lines)
     header = [name.strip() for name in next(lines, (0, ()))[1]]
-    places, unknown, skipped = _places(header, names)
-    _refuse_lacking(header, places, unknown, also)
+    columns = _columns(header, names)
+    _refuse_unusable(header, columns, also)
     missing: Counter[str] = Counter()
     rows: list[Row] = []
-    for row in _rows(lines, len(header), places, missing):
+    for row in _rows(lines, len(header), columns.places, missing):
         if len(rows) == max_rows:
             raise FileError(f"The file has more than {max_rows:,} rows.")
         rows.append(row)
@@ -99,63 +111,68 @@ def read_applications(
         raise FileError("The file has a header and no rows.")
     return ApplicationFile(
         sha256=sha256(content).hexdigest(),
-        columns=tuple(places),
+        columns=tuple(columns.places),
         rows=tuple(rows),
-        unknown=unknown,
-        remarks=(*table.remarks, *skipped),
+        unknown=tuple(columns.unknown),
+        remarks=(*table.remarks, *columns.remarks()),
         missing=missing,
     )
 
 
-def _places(
-    header: Sequence[str], names: Mapping[str, str]
-) -> tuple[dict[str, int], tuple[UnknownColumn, ...], list[str]]:
-    """Where each known column stands, the unknown ones, and what is said of the others."""
-    places: dict[str, int] = {}
-    unknown, nameless, ignored = [], [], []
+@dataclass(frozen=True)
+class _Columns:
+    """Where each known column stands, and the titles of all others."""
+
+    places: dict[str, int] = field(default_factory=dict)
+    doubled: list[str] = field(default_factory=list)
+    nameless: list[str] = field(default_factory=list)
+    ignored: list[str] = field(default_factory=list)
+    unknown: list[UnknownColumn] = field(default_factory=list)
+
+    def remarks(self) -> Iterator[str]:
+        """What is left out without a question."""
+        if self.nameless:
+            yield f"Left out, for it has no name or is an index: {', '.join(self.nameless)}."
+        if self.ignored:
+            yield f"Left out, for it is no part of an application: {', '.join(self.ignored)}."
+
+
+def _columns(header: Sequence[str], names: Mapping[str, str]) -> _Columns:
+    columns = _Columns()
     ignorable = {folded(name) for name in (OUTCOME, *DECISION_COLUMNS)}
     for place, title in enumerate(header):
         name = names.get(folded(title))
-        if name in places:
-            raise FileError(f"Two columns are both {name}: {header[places[name]]!r} and {title!r}.")
-        if name is not None:
-            places[name] = place
+        if name in columns.places:
+            columns.doubled.append(name)
+        elif name is not None:
+            columns.places[name] = place
         elif _INDEX.fullmatch(folded(title)):
-            nameless.append(title or f"column {place + 1}")
+            columns.nameless.append(title or f"column {place + 1}")
         elif folded(title) in ignorable:
-            ignored.append(title)
+            columns.ignored.append(title)
         else:
-            unknown.append(UnknownColumn(title, nearest(title, names.values())))
-    remarks = []
-    if nameless:
-        remarks.append(f"Left out, for it has no name or is an index: {', '.join(nameless)}.")
-    if ignored:
-        remarks.append(f"Left out, for it is no part of an application: {', '.join(ignored)}.")
-    return places, tuple(unknown), remarks
+            columns.unknown.append(UnknownColumn(title, nearest(title, names.values())))
+    return columns
 
 
-def _refuse_lacking(
-    header: Sequence[str],
-    places: Mapping[str, int],
-    unknown: Iterable[UnknownColumn],
-    also: Sequence[str],
-) -> None:
-    required = (*(field.name for field in FIELDS if field.required), *also)
-    lacking = [name for name in required if name not in places]
-    if not lacking:
-        return
+def _refuse_unusable(header: Sequence[str], columns: _Columns, also: Sequence[str]) -> None:
+    """Raise ``FileError`` with all that is wrong with the header, unless the rows can be read."""
+    required = dict.fromkeys((*(known.name for known in FIELDS if known.required), *also))
+    lacking = [name for name in required if name not in columns.places]
     if not header:
         raise FileError("The file is empty.")
-    hints = [
-        f" Perhaps {column.name!r} should be {column.nearest}."
-        for column in unknown
-        if column.nearest in lacking
-    ]
-    raise FileError(
-        f"The first line has to name the columns, and it does not name {' and '.join(lacking)}."
-        + "".join(hints)
-        + f" It begins with: {', '.join(header)[:60]}"
-    )
+    if not lacking and not columns.doubled:
+        return
+    sentences = [f"Two columns are both {name}." for name in columns.doubled]
+    if lacking:
+        sentences.append(
+            "The first line has to name the columns, and it does not name"
+            f" {' and '.join(lacking)}. It begins with: {', '.join(header)[:60]}."
+        )
+    for column in columns.unknown:
+        hint = f"; perhaps it should be {column.nearest}" if column.nearest else ""
+        sentences.append(f"There is no column {column.name!r}{hint}.")
+    raise FileError(" ".join(sentences[:_MOST_SENTENCES]))
 
 
 def _rows(
@@ -174,5 +191,12 @@ def _rows(
             if cell.casefold() in _MISSING:
                 missing[cell] += 1
                 cell = ""
-            row[name] = original(cell) or None
+            row[name] = _plain(name, original(cell)) or None
         yield Row(line, row)
+
+
+def _plain(name: str, cell: str) -> str:
+    """``cell`` without an exponent, which the contract knows in JSON numbers alone."""
+    if name in _NUMBERS and _EXPONENT.fullmatch(cell):
+        return f"{Decimal(cell):f}"
+    return cell

@@ -266,7 +266,7 @@ async def test_batch_asks_what_is_meant_and_reads_what_is_chosen(
 async def test_file_that_cannot_be_used_is_said_so(user: User) -> None:
     """And so is one that is not there any more."""
     for content, said in (
-        ("ApplicantIncom\n1\n", "should be ApplicantIncome"),
+        ("ApplicantIncom\n1\n", "perhaps it should be ApplicantIncome"),
         ("", "The file is empty"),
     ):
         answer = await user.http_client.post("/batch/upload", files=_csv(content))

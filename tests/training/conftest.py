@@ -7,14 +7,15 @@ import pytest
 
 from services.training.applications import LabelledApplications, read_applications
 from services.training.main import Published, train
+from shared.files.applications import OUTCOME
 from tests.applications import write_labelled_csv
 
 _REAL_APPLICATIONS = "loans.csv"
 
 
-def train_small(data: Path, output: Path) -> Published:
+def train_small(data: Path, output: Path, *, target: str = OUTCOME) -> Published:
     """Train on ``data`` with few folds and few random applications, in this process."""
-    return train(data, output, folds=2, repeats=1, random_rows=500, jobs=1)
+    return train(data, output, folds=2, repeats=1, random_rows=500, jobs=1, target=target)
 
 
 @pytest.fixture(scope="session")

@@ -2,9 +2,11 @@
 
 import csv
 import hashlib
+import io
 import random
 from pathlib import Path
 
+import openpyxl
 import pytest
 
 from services.training.applications import COLUMNS, DataError, read_applications
@@ -20,6 +22,14 @@ def filler_rows() -> list[dict[str, object]]:
         {**random_application(rng), "Loan_ID": f"F{number}", "Loan_Status": "YN"[number % 2]}
         for number in range(FILLER)
     ]
+
+
+def _csv(rows: list[dict[str, object]]) -> str:
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(rows[0]))
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()
 
 
 def faults_of(path: Path) -> list[str]:
@@ -81,14 +91,15 @@ def test_bom_and_windows_line_ends_are_accepted(tmp_path: Path) -> None:
         ("ApplicantIncome", "", "is required, not ''"),
         ("ApplicantIncome", "-1", "must be at least 0, not '-1'"),
         ("ApplicantIncome", "100001", "must be at most 100000, not '100001'"),
-        ("ApplicantIncome", "nan", "must be a finite number, not 'nan'"),
+        ("ApplicantIncome", "NaN", "is required, not ''"),
+        ("ApplicantIncome", "inf", "must be a finite number, not 'inf'"),
         ("CoapplicantIncome", "-1", "must be at least 0, not '-1'"),
         ("LoanAmount", "lots", "must be a number in plain decimals, such as 1508.5, not 'lots'"),
         ("Loan_Amount_Term", "601", "must be at most 600, not '601'"),
         ("Credit_History", "2", "must be one of: 0, 1, not '2'"),
         ("Dependents", "-1", "must be one of: 0, 1, 2, 3+, not '-1'"),
         ("Education", "gradual", "must be one of: Graduate, Not Graduate, not 'gradual'"),
-        ("Loan_Status", "", "must be Y or N, not ''"),
+        ("Loan_Status", "", "must be Y or N, 1 or 0, Approved or Rejected, not ''"),
     ],
 )
 def test_bad_value_is_named_by_line(tmp_path: Path, field: str, text: str, message: str) -> None:
@@ -116,7 +127,7 @@ def test_income_of_the_co_applicant_alone_is_trained_on(tmp_path: Path) -> None:
 def test_all_faults_are_named_at_once(tmp_path: Path) -> None:
     """Faults of one row and of several rows are reported together, in the order of the file."""
     rows = filler_rows()
-    rows[0] |= {"ApplicantIncome": "x", "Gender": "?", "Loan_Status": "maybe"}
+    rows[0] |= {"ApplicantIncome": "x", "Gender": "X", "Loan_Status": "maybe"}
     rows[5]["Loan_ID"] = "F4"
     path = tmp_path / "loans.csv"
     write_csv(path, rows)
@@ -128,8 +139,8 @@ def test_all_faults_are_named_at_once(tmp_path: Path) -> None:
         f"line {FILLER + 2}",
     ]
     assert faults_of(path)[-2:] == [
-        "line 7: Loan_ID 'F4' is on line 6 too",
-        f"line {FILLER + 2}: 2 cells where {len(COLUMNS)} are expected",
+        "line 7: 'F4' is on line 6 too",
+        f"line {FILLER + 2}: has 2 cells, the header has {len(COLUMNS)}",
     ]
 
 
@@ -140,18 +151,80 @@ def test_wrong_columns_are_named(tmp_path: Path) -> None:
     header.remove("LoanAmount")
     with path.open("w", encoding="utf-8", newline="") as file:
         csv.writer(file).writerows([header, ["?"]])
+    [fault] = faults_of(path)
+    assert "Two columns are both Gender." in fault
+    assert "does not name LoanAmount" in fault
+    assert "There is no column 'Age'." in fault
+    write_csv(path, [row | {"Age": 40, "Branch": 1} for row in filler_rows()])
+    assert faults_of(path) == ["unknown column(s): Age, Branch"]
+
+
+def test_empty_file_is_a_fault(tmp_path: Path) -> None:
+    path = tmp_path / "loans.csv"
+    path.touch()
+    assert faults_of(path) == ["The file is empty."]
+
+
+def test_fault_that_many_rows_share_is_one_sentence(tmp_path: Path) -> None:
+    """A column in another form is one fault, not hundreds."""
+    path = tmp_path / "loans.csv"
+    rows = [row | {"Loan_Status": "paid"} for row in filler_rows()]
+    rows[3]["LoanAmount"] = "much"
+    write_csv(path, rows)
+    allowed = "Loan_Status must be Y or N, 1 or 0, Approved or Rejected"
     assert faults_of(path) == [
-        "line 1: missing column(s): LoanAmount",
-        "line 1: unknown column(s): Age",
-        "line 1: doubled column(s): Gender",
+        f"{FILLER} rows from line 2 on: {allowed}, not 'paid'",
+        "line 5: LoanAmount must be a number in plain decimals, such as 1508.5, not 'much'",
     ]
 
 
-def test_empty_file_has_no_columns(tmp_path: Path) -> None:
-    """An empty file is a fault of its first line, not a crash."""
-    path = tmp_path / "loans.csv"
-    path.touch()
-    assert faults_of(path)[0].startswith("line 1: missing column(s): ApplicantIncome")
+@pytest.mark.parametrize(
+    ("target", "approved", "rejected"),
+    [("Loan_Status", "1", "0"), ("outcome", "Approved", "rejected"), ("PAID", "1.0", "0.0")],
+)
+def test_outcome_may_have_other_values_and_another_column(
+    tmp_path: Path, target: str, approved: str, rejected: str
+) -> None:
+    plain, other = tmp_path / "plain.csv", tmp_path / "other.csv"
+    write_csv(plain, filler_rows())
+    outcomes = {"Y": approved, "N": rejected}
+    write_labelled = [
+        {key: value for key, value in row.items() if key != "Loan_Status"}
+        | {target: outcomes[str(row["Loan_Status"])]}
+        for row in filler_rows()
+    ]
+    other.write_text(_csv(write_labelled), encoding="utf-8")
+    found = read_applications(other, target=target.lower())
+    assert found.approved.tolist() == read_applications(plain).approved.tolist()
+
+
+def test_files_of_other_tools_are_the_same_data(tmp_path: Path) -> None:
+    """An index, `.0`, a band as a number, lower case, blank last lines, no Loan_ID; also Excel."""
+    plain, other, sheet = tmp_path / "plain.csv", tmp_path / "other.csv", tmp_path / "loans.xlsx"
+    rows = [row | {"Loan_ID": None} for row in filler_rows()]
+    write_csv(plain, rows)
+    expected = read_applications(plain)
+    written = [
+        {"Unnamed: 0": number}
+        | {
+            key.lower(): str(value).lower() if isinstance(value, str) else value
+            for key, value in row.items()
+            if key != "Loan_ID"
+        }
+        | {
+            "dependents": {"3+": "3"}.get(str(row["Dependents"]), row["Dependents"]),
+            "credit_history": row["Credit_History"] and f"{row['Credit_History']}.0",
+        }
+        for number, row in enumerate(rows)
+    ]
+    other.write_text(_csv(written) + "\n\n", encoding="utf-8")
+    assert read_applications(other).applications == expected.applications
+    book = openpyxl.Workbook()
+    book.worksheets[0].append(list(written[0]))
+    for values in written:
+        book.worksheets[0].append(list(values.values()))
+    book.save(sheet)
+    assert read_applications(sheet).applications == expected.applications
 
 
 def test_too_few_rows_and_empty_columns_are_faults(tmp_path: Path) -> None:
@@ -160,8 +233,8 @@ def test_too_few_rows_and_empty_columns_are_faults(tmp_path: Path) -> None:
     path = tmp_path / "loans.csv"
     write_csv(path, rows)
     assert faults_of(path) == [
-        "5 rows have Loan_Status Y; at least 20 are needed",
-        "5 rows have Loan_Status N; at least 20 are needed",
+        "5 rows are approved by Loan_Status; at least 20 are needed",
+        "5 rows are rejected by Loan_Status; at least 20 are needed",
         "LoanAmount is missing in every row",
     ]
 
@@ -170,8 +243,11 @@ def test_too_few_rows_and_empty_columns_are_faults(tmp_path: Path) -> None:
     ("content", "message"),
     [
         (None, "it cannot be read: No such file or directory"),
-        (b"\xff\xfe\x00", "it is not UTF-8 text: invalid start byte"),
-        (",".join(COLUMNS).encode() + b'\n"open', "line 2: unexpected end of data"),
+        (b"\xff\xfe\x00", "The file is broken UTF-16 text: truncated data."),
+        (
+            ",".join(COLUMNS).encode() + b'\n"open',
+            "The file is no CSV: unexpected end of data (line 2).",
+        ),
     ],
 )
 def test_unreadable_file_is_one_fault(tmp_path: Path, content: bytes | None, message: str) -> None:

@@ -115,7 +115,8 @@ def test_faulty_csv_stops_the_program_and_nothing_is_written(tmp_path: Path) -> 
         timeout=100,
     )
     assert done.returncode == 1
-    assert done.stderr.startswith(f"{data} has 2 fault(s):\nline 1: missing column(s): ")
+    assert done.stderr.startswith(f"{data} has 1 fault(s):\nThe first line has to name the columns")
+    assert "There is no column 'Age'." in done.stderr
     assert not output.exists()
 
 

@@ -120,6 +120,12 @@ def test_encoding_is_recognised(encoding: str, said: str) -> None:
     assert bool(said) == bool(file.remarks)
 
 
+def test_exponent_of_a_number_is_read() -> None:
+    """As pandas and Excel write very large and small numbers."""
+    [row] = _file("ApplicantIncome,LoanAmount,Loan_ID", "4.5E+03,1e-2,1E5").rows
+    assert row.cells == {"ApplicantIncome": "4500", "LoanAmount": "0.01", "Loan_ID": "1E5"}
+
+
 def test_markers_of_missing_values_count_as_missing_and_are_counted() -> None:
     """In files; an identifier may not be one of them either."""
     markers = ["NA", "N/A", "NaN", "NULL", "None", "-", "?", "na", "null", ""]
@@ -219,7 +225,7 @@ def test_parquet_is_read_like_csv() -> None:
         (b"", "is empty"),
         (b"\n \n", "is empty"),
         (b"Loan_ID\n1", "does not name ApplicantIncome. It begins with: Loan_ID"),
-        (b"ApplicantIncom\n1", "'ApplicantIncom' should be ApplicantIncome"),
+        (b"ApplicantIncom\n1", "'ApplicantIncom'; perhaps it should be ApplicantIncome"),
         (b"5000,128\n6000,100", "does not name ApplicantIncome. It begins with: 5000, 128"),
         (b"ApplicantIncome,applicant income\n1,2", "are both ApplicantIncome"),
         (b"ApplicantIncome\n", "no rows"),
