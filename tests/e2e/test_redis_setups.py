@@ -9,11 +9,13 @@ from pathlib import Path
 import httpx
 import pytest
 from redis import RedisCluster
+from redis.crc import key_slot
+from redis.exceptions import ConnectionError as RedisConnectionError
 
 from loan_predictor_client import LoanPredictorClient, RetryPolicy
 from shared.contract.application import EXAMPLE
 from shared.contract.events import DEAD_LETTER_STREAM, EVENT_FIELD, STREAM
-from shared.redis import why_unusable
+from shared.redis import connect, why_unusable
 from tests.harness import HOST, System, events_in, free_port, running_system
 from tests.redis_nodes import WATCHED, cluster, node, watched
 from tests.waiting import until
@@ -65,6 +67,24 @@ def test_nothing_is_decided_twice_or_lost_on_a_cluster(
         ).text
         assert "\nstream_up 1" in metrics
     assert _complaints(system) == ["events cannot be stored", "events put aside"]
+
+
+async def test_connection_follows_the_stream_to_another_master_of_the_cluster(
+    tmp_path: Path,
+) -> None:
+    """After one failed command, as when a server is restarted."""
+    slot = key_slot(STREAM.encode())
+    with cluster(tmp_path, size=2) as nodes:
+        async with connect(f"redis+cluster://{HOST}:{nodes[0].port}") as redis:
+            assert await redis.exists(STREAM) == 0
+            heir = nodes[1].client
+            for each in (heir, nodes[0].client):
+                owner = heir.execute_command("CLUSTER MYID")
+                each.execute_command("CLUSTER SETSLOT", slot, "NODE", owner)
+            with pytest.raises(RedisConnectionError):
+                await redis.exists(STREAM)
+            await redis.xadd(STREAM, {EVENT_FIELD: b"later"})
+        assert heir.xlen(STREAM) == 1
 
 
 def test_system_goes_on_after_a_failover(database_url: str, tmp_path: Path) -> None:
