@@ -27,8 +27,8 @@ _KEY: Final = re.compile(r"lp_[!-~]+")
 class Authenticator:
     """Gives a session for the password, or for an API key that the services accept.
 
-    ``client`` is the dashboard's own. Somebody's API key is used for that session's calls alone,
-    so that nobody can do more here than with the key itself.
+    ``client`` has the dashboard's own key. A visitor's API key is used for that session's calls,
+    so that a visitor can do no more here than with the key itself.
     """
 
     def __init__(

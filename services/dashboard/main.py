@@ -81,7 +81,7 @@ def create_app(settings: DashboardSettings | None = None) -> FastAPI:
         page.register(watch)
     batch.register(watch, jobs)
     not_found.register(watch)
-    # Quasar's loading bar has no accessible name and tells nothing that the pages do not say.
+    # Quasar's loading bar has no accessible name and says nothing that the pages do not.
     pages_app.config.quasar_config["loadingBar"] = {"skipHijack": True}
     ui.run_with(
         app,

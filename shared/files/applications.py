@@ -60,7 +60,7 @@ class UnknownColumn:
 
 @dataclass(frozen=True)
 class ApplicationFile:
-    """The applications of one file, as text that nobody has validated yet."""
+    """The applications of one file, as text that is not validated yet."""
 
     sha256: str
     """Of the file's bytes."""

@@ -22,7 +22,7 @@ from shared.files.applications import ApplicationFile
 
 @dataclass(frozen=True)
 class Spelling:
-    """A way to read some cells of a file, as a question to whoever knows the file."""
+    """A way to read some cells of a file, as a question to the person who knows the file."""
 
     key: str
     question: str

@@ -59,7 +59,7 @@ def test_file_is_checked_by_line_decided_and_downloaded(
         assert record.confidence == float(row["confidence"])
 
 
-def test_file_that_cannot_be_used_is_said_so(page: Page) -> None:
+def test_unusable_file_is_reported(page: Page) -> None:
     """With the nearest column, and the form to try again."""
     page.goto("/batch")
     page.get_by_label("File of applications").set_input_files(
@@ -71,7 +71,7 @@ def test_file_that_cannot_be_used_is_said_so(page: Page) -> None:
 
 
 def test_file_of_another_lender_is_asked_about_and_read_as_chosen(page: Page, shown: Shown) -> None:
-    """Full amounts, their own spellings, a column that nothing is called, and a number twice."""
+    """Full amounts, other spellings, an unknown column and a repeated Loan ID."""
     lines = ["loan id;applicant income;Loan Amount;self-employed;Credit History;Branch"]
     lines += [f"OTHER{n};$4,{n:03};{n + 100}000;{'Y' if n % 2 else 'N'};1.0;7" for n in range(20)]
     lines += ["OTHER1;$700;120000;-;;7"]

@@ -1,4 +1,4 @@
-"""The dashboard below a path, behind a proxy that cuts the path off."""
+"""The dashboard below a path, behind a proxy that strips the path."""
 
 import asyncio
 import threading
@@ -26,8 +26,8 @@ async def _pass_on(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -
         writer.close()
 
 
-class _CuttingProxy:
-    """Passes on one request for each connection, if its path begins with the root, without it.
+class _StrippingProxy:
+    """Passes one request per connection on, with the root stripped from its path.
 
     It adds the headers that Traefik adds by itself, which must not count the path twice.
     """
@@ -76,7 +76,7 @@ class _CuttingProxy:
 
 @pytest.fixture(scope="module", params=["", HOST], ids=["untrusted", "trusted"])
 def below_url(shown: Shown, request: pytest.FixtureRequest) -> Iterator[str]:
-    """The address of the dashboard as the proxy shows it; it signs in, for it is behind one."""
+    """The address of the dashboard behind the proxy."""
     with (
         running_dashboard(
             shown.system,
@@ -85,7 +85,7 @@ def below_url(shown: Shown, request: pytest.FixtureRequest) -> Iterator[str]:
             ROOT_PATH=_ROOT,
             FORWARDED_ALLOW_IPS=request.param,
         ) as url,
-        _CuttingProxy(urlsplit(url).port or 0) as below,
+        _StrippingProxy(urlsplit(url).port or 0) as below,
     ):
         yield below
 

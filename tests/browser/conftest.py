@@ -113,7 +113,7 @@ def _fill(api: LoanPredictorClient, history_url: str) -> None:
 
 @pytest.fixture
 def open_context(browser: Browser) -> Iterator[Callable[..., BrowserContext]]:
-    """Opens a browser window of its own; no page in it may ask anybody but this machine."""
+    """Opens a browser window of its own; its pages may call this machine only."""
     contexts: list[BrowserContext] = []
     strangers: list[str] = []
     complaints: list[str] = []

@@ -56,7 +56,7 @@ def test_decision_shows_what_was_answered_and_recorded(page: Page, shown: Shown)
 
 
 def test_faults_stand_beside_their_fields_and_nothing_typed_is_lost(page: Page) -> None:
-    """The first is focused, each is tied to its field, and mending them is enough."""
+    """The first is focused, each is tied to its field, and correcting them is enough."""
     page.goto("/")
     page.locator("#ApplicantIncome").fill("-3")
     page.locator("#Loan_Amount_Term").fill("soon")

@@ -84,8 +84,8 @@ def test_filters_narrow_table_and_download_alike(page: Page, shown: Shown, tmp_p
     assert downloaded == [str(record.prediction_id) for record in shown.api.records(filters)]
 
 
-def test_filter_that_cannot_be_right_is_named_at_its_field(page: Page) -> None:
-    """By the API's own words."""
+def test_unusable_filter_is_named_at_its_field(page: Page) -> None:
+    """In the API's words."""
     page.goto("/history?min_confidence=120")
     expect(page.locator("#min_confidence-fault")).to_contain_text("less than or equal to 1")
     page.goto("/history?since=yesterday&loan_id=nothing-like-it")
@@ -94,8 +94,8 @@ def test_filter_that_cannot_be_right_is_named_at_its_field(page: Page) -> None:
     expect(page.get_by_text("Nothing matches")).to_be_visible()
 
 
-def test_one_record_in_full_is_the_apis(page: Page, shown: Shown) -> None:
-    """Everything that was asked and answered, and who asked."""
+def test_record_has_everything_that_the_api_has(page: Page, shown: Shown) -> None:
+    """The application, the answer and the caller."""
     page.goto("/history")
     page.locator("tbody a").nth(2).click()
     expect(page.get_by_role("heading", name="One decision")).to_be_visible()
@@ -118,7 +118,7 @@ def test_one_record_in_full_is_the_apis(page: Page, shown: Shown) -> None:
         expect(main).to_contain_text(said)
 
 
-def test_record_that_is_not_there_is_said_so(page: Page) -> None:
-    """In the API's words, and without looking again and again."""
+def test_missing_record_is_reported(page: Page) -> None:
+    """In the API's words, and the page does not try again."""
     page.goto("/history/0198c6d0-9711-7b92-8f26-d0c4a1b35e68")
     expect(page.get_by_text("There is nothing here")).to_be_visible()

@@ -56,7 +56,7 @@ def test_every_number_of_the_statistics_is_the_apis(page: Page, shown: Shown) ->
 
 
 def test_statistics_keep_themselves_up_to_date(page: Page, shown: Shown) -> None:
-    """A decision made elsewhere shows up with nobody touching the page."""
+    """A decision made elsewhere appears by itself."""
     page.goto("/statistics")
     before = shown.api.statistics().total_predictions
     expect(page.locator('dd[data-value="total"]')).to_have_text(count(before))

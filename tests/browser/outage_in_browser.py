@@ -8,7 +8,7 @@ from tests.browser.look import Shown
 def test_decide_says_that_inference_is_away_and_works_again_by_itself(
     page: Page, shown: Shown
 ) -> None:
-    """What was typed stays; nobody has to reload."""
+    """What was typed stays, and no reload is needed."""
     page.goto("/")
     page.locator("#ApplicantIncome").fill("6100")
     shown.system.inference.kill()

@@ -35,7 +35,7 @@ def _sign_in(page: Page, secret: str) -> None:
 def test_password_leads_to_the_page_that_was_wanted_and_signing_out_ends_it(
     context: BrowserContext,
 ) -> None:
-    """Also in a page that was open before; the cookie is out of reach of scripts."""
+    """Also in a page that was open before; scripts cannot read the cookie."""
     page = context.new_page()
     page.goto("/statistics")
     expect(page.get_by_role("heading", name="Sign in")).to_be_visible()

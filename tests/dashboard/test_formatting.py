@@ -36,7 +36,7 @@ _NONE = Summary(
 
 
 def test_numbers_are_shortened_and_never_invented() -> None:
-    """What is missing is said to be; decimals stand where there are some."""
+    """A missing value is called missing; decimals are shown where there are some."""
     assert percent(0.80143) == "80.1\u202f%"
     assert percent(1, 0) == "100\u202f%"
     assert percent(None) == "\u2013"
@@ -80,8 +80,8 @@ def test_every_input_is_a_field_of_the_form_by_its_definition() -> None:
         assert values == [str(value) for value in known.allowed]
 
 
-def test_address_says_filters_as_people_count() -> None:
-    """Per cent for shares, UTC where no zone is named; unknown names are not looked at."""
+def test_address_has_filters_in_the_units_of_people() -> None:
+    """Per cent for shares, UTC where no zone is named; unknown names are ignored."""
     query = query_of(
         {
             "prediction": "Rejected",
@@ -117,7 +117,7 @@ def test_address_says_filters_as_people_count() -> None:
     ],
 )
 def test_filter_that_cannot_be_read_is_a_fault_of_its_field(name: str, value: str) -> None:
-    """And what was typed stays."""
+    """The field keeps what was typed."""
     query = query_of({name: value})
     assert [fault.field for fault in query.faults] == [name]
     assert query.values[name] == value
@@ -148,8 +148,8 @@ def test_pictures_of_a_single_value_or_day_do_not_fail() -> None:
     assert "5 Nov" in part("components/charts", "trend", days=[day])
 
 
-def test_statistics_without_decisions_are_friendly() -> None:
-    """No chart of nothing."""
+def test_statistics_without_decisions_have_no_chart() -> None:
+    """A sentence says so instead."""
     analytics = Analytics(
         overall=_NONE,
         last_24_hours=_NONE,
@@ -165,8 +165,8 @@ def test_statistics_without_decisions_are_friendly() -> None:
     assert "No decisions yet" in shown
 
 
-def test_failures_are_told_by_what_can_be_done() -> None:
-    """Whoever must act is told so; what passes by itself is looked at again."""
+def test_failures_are_reported_by_what_can_be_done() -> None:
+    """A failure that passes by itself is tried again; any other says what to do."""
     fault = Fault(field="since", message="is <odd>")
     invalid = InvalidRequest("x", status=400, code="InvalidInput", validation_errors=(fault,))
     assert "since is &lt;odd&gt;" in explain(invalid)

@@ -53,14 +53,14 @@ async def _sign_in(client: httpx.AsyncClient, secret: str, **form: str) -> httpx
 async def test_without_a_password_only_this_machine_needs_no_sign_in(
     unguarded: FastAPI, address: str, host: str, passes: bool
 ) -> None:
-    """And only by a name of its own, which no other site can be made to share."""
+    """Under a local host name, which no other site can share."""
     async with client_of(unguarded, address=address, host=host) as client:
         answer = await client.get("/batch", headers=_HTML)
     assert answer.status_code == (200 if passes else 303)
 
 
 async def test_with_a_password_this_machine_signs_in_too(guarded: FastAPI) -> None:
-    """Back to the page that was wanted; the cookie is no script's and no other site's."""
+    """It leads back to the page; scripts and other sites cannot read the cookie."""
     async with client_of(guarded) as client:
         asked = await client.get("/batch?job=1", headers=_HTML)
         assert asked.status_code == 303
@@ -82,7 +82,7 @@ async def test_with_a_password_this_machine_signs_in_too(guarded: FastAPI) -> No
 async def test_signing_out_ends_the_session_even_for_a_cookie_that_was_copied(
     guarded: FastAPI,
 ) -> None:
-    """It is forgotten here, not only there."""
+    """The server forgets it, not only the browser."""
     async with client_of(guarded) as client:
         await _sign_in(client, _PASSWORD)
         copied = {"cookie": f"{COOKIE}={client.cookies[COOKIE]}"} | _HTML
@@ -93,8 +93,7 @@ async def test_signing_out_ends_the_session_even_for_a_cookie_that_was_copied(
 
 
 @pytest.mark.parametrize("cookie", ["", "x", "x.y", "\x7f;;=", f'{COOKIE}="'])
-async def test_cookie_of_ones_own_making_opens_nothing(guarded: FastAPI, cookie: str) -> None:
-    """Whatever it says."""
+async def test_forged_cookie_is_no_session(guarded: FastAPI, cookie: str) -> None:
     async with client_of(guarded) as client:
         headers = {"cookie": f"{COOKIE}={cookie}"} | _HTML
         assert (await client.get("/", headers=headers)).status_code == 303
@@ -102,13 +101,13 @@ async def test_cookie_of_ones_own_making_opens_nothing(guarded: FastAPI, cookie:
 
 @pytest.mark.parametrize("wanted", ["https://evil.example", "//evil.example", "/\\evil.example"])
 async def test_signing_in_never_leads_to_another_site(guarded: FastAPI, wanted: str) -> None:
-    """A link to the login page may come from anybody."""
+    """A link to the sign-in page may come from any site."""
     async with client_of(guarded) as client:
         assert (await _sign_in(client, _PASSWORD, next=wanted)).headers["location"] == "/"
 
 
 async def test_attempts_are_limited_by_address(guarded: FastAPI) -> None:
-    """Also for the right password; another address is not shut out."""
+    """Also with the right password; another address is not affected."""
     async with client_of(guarded, address=_ELSEWHERE) as client:
         allowed = ATTEMPTS_OF_ONE[0].amount
         answers = [await _sign_in(client, "wrong") for _ in range(allowed)]
@@ -120,8 +119,8 @@ async def test_attempts_are_limited_by_address(guarded: FastAPI) -> None:
         assert (await _sign_in(client, _PASSWORD)).status_code == 303
 
 
-async def test_key_that_cannot_be_checked_opens_nothing(unguarded: FastAPI) -> None:
-    """While the history service is away that is said, and no other reason."""
+async def test_key_that_cannot_be_checked_is_refused(unguarded: FastAPI) -> None:
+    """The reason given is the outage."""
     async with client_of(unguarded, address=_ELSEWHERE) as client:
         answer = await _sign_in(client, "lp_some-key")
         assert answer.status_code == 503
@@ -129,8 +128,8 @@ async def test_key_that_cannot_be_checked_opens_nothing(unguarded: FastAPI) -> N
         assert (await _sign_in(client, "no key and no password")).status_code == 401
 
 
-async def test_api_key_opens_if_the_services_know_it(standing: System) -> None:
-    """What the session then does, it does with that key."""
+async def test_api_key_that_the_services_know_signs_in(standing: System) -> None:
+    """The session then calls the services with that key."""
     unknown, _ = mint_key("unknown", ["history:read"])
     async with (
         started(settings_of(standing, dashboard_api_key=None)) as app,
@@ -142,7 +141,7 @@ async def test_api_key_opens_if_the_services_know_it(standing: System) -> None:
 
 
 async def test_requests_from_other_sites_are_refused(unguarded: FastAPI) -> None:
-    """Their pages run in browsers on this machine, too."""
+    """They run in browsers on this machine, too."""
     async with client_of(unguarded) as client:
         evil = {"origin": "https://evil.example"}
         assert (await client.post("/logout", headers=evil)).status_code == 403
@@ -200,10 +199,10 @@ async def _status(app: FastAPI, path: str, headers: Headers, **request: Any) -> 
 @pytest.mark.parametrize(
     ("address", "origin"), [("127.0.0.1", "https://evil.example"), (_ELSEWHERE, None)]
 )
-async def test_websocket_of_a_stranger_is_closed(
+async def test_websocket_without_a_session_is_closed(
     unguarded: FastAPI, address: str, origin: str | None
 ) -> None:
-    """Before anything of the dashboard hears of it."""
+    """Before the dashboard sees it."""
     headers = [*_LOCAL, *([(b"origin", origin.encode())] if origin else [])]
     path = "/_nicegui_ws/socket.io/"
     sent = await _sent(unguarded, path, headers, address=address, kind="websocket")
@@ -211,7 +210,7 @@ async def test_websocket_of_a_stranger_is_closed(
 
 
 async def test_only_whole_segments_open_a_path_without_signing_in(guarded: FastAPI) -> None:
-    """A path that begins like a free one is as closed as any other."""
+    """A path that only begins like a free one needs a session."""
     for path in (
         *("/assets/x/y", "/assets/../batch", "/assets/", "/assets", "/assetsx", "/login/x"),
         *("/livez/x", "/login\n", "/x/assets/theme.css"),
@@ -253,15 +252,15 @@ async def test_no_path_and_no_header_is_an_internal_error(unguarded: FastAPI, ad
         assert sent[0]["type"] == "websocket.close", (name, value)
 
 
-async def test_host_that_cannot_be_one_is_refused(unguarded: FastAPI) -> None:
+async def test_malformed_host_is_refused(unguarded: FastAPI) -> None:
     """Whatever the path."""
     for host in (b"[", b"[::1", b"loans.example:x", b"a b", b"user@loans.example", b""):
         for path in ("/batch", "/login", "/none"):
             assert await _status(unguarded, path, [(b"host", host)]) == 400, host
 
 
-async def test_secret_of_odd_characters_opens_nothing(guarded: FastAPI) -> None:
-    """It is a wrong secret, and no service is asked about it."""
+async def test_secret_of_odd_characters_is_a_wrong_one(guarded: FastAPI) -> None:
+    """No service is called for it."""
     headers = [*_LOCAL, (b"content-type", b"application/x-www-form-urlencoded")]
     secrets = (
         b"\xff",
@@ -300,7 +299,7 @@ async def test_requests_are_limited_by_address_and_by_session() -> None:
 
 
 async def test_forwarding_headers_of_a_visitor_change_nothing(unguarded: FastAPI) -> None:
-    """No address on a page, no redirect and no cookie is theirs to choose."""
+    """Neither an address on a page nor a redirect."""
     for header in ("x-forwarded-prefix", "x-forwarded-host", "forwarded", "x-forwarded-proto"):
         sent = {header: "/evil"} | _HTML
         async with client_of(unguarded, address=_ELSEWHERE) as client:
@@ -309,15 +308,15 @@ async def test_forwarding_headers_of_a_visitor_change_nothing(unguarded: FastAPI
             assert redirect.headers["location"] == "/login?next=%2Fbatch"
 
 
-async def test_whoever_comes_through_a_proxy_on_this_machine_signs_in(unguarded: FastAPI) -> None:
-    """The proxy is at a loopback address; whom it serves is not."""
+async def test_visitor_behind_a_proxy_on_this_machine_signs_in(unguarded: FastAPI) -> None:
+    """Only the proxy is at a loopback address."""
     async with client_of(unguarded) as client:
         for header in ("x-forwarded-for", "forwarded", "x-real-ip", "via"):
             answer = await client.get("/batch", headers=_HTML | {header: "203.0.113.7"})
             assert answer.status_code == 303
 
 
-async def test_pages_forbid_other_origins_and_are_not_kept_by_caches(unguarded: FastAPI) -> None:
+async def test_pages_forbid_other_origins_and_caching(unguarded: FastAPI) -> None:
     """No CDN is possible; only files whose address has their content's hash may be kept."""
     async with client_of(unguarded) as client:
         page = await client.get("/batch")
@@ -332,8 +331,8 @@ async def test_pages_forbid_other_origins_and_are_not_kept_by_caches(unguarded: 
         assert (await client.get("/assets/none.css")).status_code == 404
 
 
-async def test_below_a_gateways_path_every_address_has_it(unguarded: FastAPI) -> None:
-    """As ROOT_PATH says it, to a gateway that cuts it off."""
+async def test_every_address_begins_with_the_root_path(unguarded: FastAPI) -> None:
+    """Behind a gateway that strips it."""
     async with client_of(unguarded) as client:
         scope_path = "/app/batch"
         transport = httpx.ASGITransport(unguarded, root_path="/app", client=("127.0.0.1", 1))
@@ -348,8 +347,8 @@ async def test_below_a_gateways_path_every_address_has_it(unguarded: FastAPI) ->
             assert out.headers["location"] == "/app/login"
 
 
-async def test_health_needs_no_sign_in_and_tells_of_both_services(guarded: FastAPI) -> None:
-    """Without them the dashboard still does its work: it says so."""
+async def test_health_needs_no_session_and_covers_both_services(guarded: FastAPI) -> None:
+    """Without them the dashboard is degraded, and ready."""
     async with client_of(guarded, address=_ELSEWHERE) as client:
         assert (await client.get("/readyz")).status_code == 200
         health = (await client.get("/health")).json()

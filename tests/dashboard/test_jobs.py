@@ -34,7 +34,7 @@ async def client(standing: System) -> AsyncIterator[AsyncLoanPredictorClient]:
 
 @pytest.fixture
 def owner(client: AsyncLoanPredictorClient) -> Session:
-    """Who brings the files."""
+    """The session that uploads the files."""
     return Session("somebody", client)
 
 
@@ -57,7 +57,7 @@ async def _rest(job: Job) -> None:
     await eventually(lambda: not job.at_work)
 
 
-async def test_what_failed_is_tried_again_and_nothing_is_decided_twice(
+async def test_failed_rows_are_tried_again_and_none_is_decided_twice(
     owner: Session, standing: System, api: LoanPredictorClient
 ) -> None:
     """The page says how many are left and why."""
@@ -84,10 +84,8 @@ async def test_what_failed_is_tried_again_and_nothing_is_decided_twice(
     assert len(api.history(Filters(loan_id="J7")).items) == 1
 
 
-async def test_file_is_not_called_checked_while_the_service_is_away(
-    owner: Session, standing: System
-) -> None:
-    """It has to be brought again."""
+async def test_file_is_not_checked_during_an_outage(owner: Session, standing: System) -> None:
+    """It has to be uploaded again."""
     standing.inference.kill()
     job = Jobs().begin("loans.csv", _FILE, owner)
     await _rest(job)
@@ -96,10 +94,10 @@ async def test_file_is_not_called_checked_while_the_service_is_away(
     assert "The service does not answer, so no row is checked" in batch.state(job, "")
 
 
-async def test_job_of_somebody_who_signed_out_comes_to_an_end(
+async def test_job_ends_with_its_session(
     client: AsyncLoanPredictorClient,
 ) -> None:
-    """And nobody else finds it."""
+    """No other session finds it."""
     sessions, jobs = Sessions(), Jobs()
     owner = sessions.find(sessions.begin("somebody", client))
     assert owner is not None
@@ -114,7 +112,7 @@ async def test_job_of_somebody_who_signed_out_comes_to_an_end(
     assert job.decisions == {}
 
 
-async def test_oldest_job_makes_room_and_stopping_ends_all(owner: Session) -> None:
+async def test_oldest_job_is_displaced_and_stopping_ends_all(owner: Session) -> None:
     """Memory is bounded, and nothing keeps the process from ending."""
     jobs = Jobs()
     first = jobs.begin("first.csv", _FILE, owner)
@@ -124,10 +122,10 @@ async def test_oldest_job_makes_room_and_stopping_ends_all(owner: Session) -> No
     await jobs.stop()
 
 
-async def test_same_file_decided_again_doubles_nothing(
+async def test_same_file_decided_again_is_recorded_once(
     owner: Session, api: LoanPredictorClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Not after a restart either; the page says when it was decided, and as which batch."""
+    """Also after a restart; the page says when it was decided, and as which batch."""
     monkeypatch.setattr(jobs_module, "CLOCKS_DIFFER", timedelta())
     content = b"Loan_ID,ApplicantIncome\nAGAIN1,5000\nAGAIN2,6000\n"
 
@@ -154,7 +152,7 @@ async def test_same_file_decided_again_doubles_nothing(
 
 
 async def test_questions_come_before_anything_is_checked(owner: Session) -> None:
-    """Nothing is read otherwise than it stands unless it is chosen."""
+    """A spelling is applied only if it is chosen."""
     jobs = Jobs()
     content = b"ApplicantIncome,Married,Foo\n5000,Y,1\n6000,N,2\n"
     job = jobs.begin("loans.csv", content, owner)

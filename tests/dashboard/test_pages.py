@@ -52,7 +52,7 @@ def _number(content: str, name: str) -> str:
 
 
 async def test_decision_is_shown_as_it_is_recorded(user: User, api: LoanPredictorClient) -> None:
-    """With what was filled in and what to look at twice."""
+    """With the imputed inputs and the warnings."""
     await user.open("/")
     values = DEFAULTS | {"ApplicantIncome": "700", "LoanAmount": " ", "ask": "one"}
     user.find(marker="application").trigger("submit", values)
@@ -124,7 +124,7 @@ async def test_history_shows_pages_filters_and_records(
     assert [row["id"] for row in rows] == [str(record.prediction_id) for record in everything]
 
 
-async def test_history_says_what_is_wrong_with_its_address(user: User) -> None:
+async def test_history_names_what_is_wrong_with_its_address(user: User) -> None:
     """At the field if the API names one, else above; an empty result is not an error."""
     await user.open("/history?since=2026-02-01T00:00&until=2026-01-01T00:00")
     await _shows(user, "decisions-notice", "since must not be later than until")
@@ -263,8 +263,8 @@ async def test_batch_asks_what_is_meant_and_reads_what_is_chosen(
     assert [records[identifier].input_data.Married for identifier in identifiers] == ["Yes", "No"]
 
 
-async def test_file_that_cannot_be_used_is_said_so(user: User) -> None:
-    """And so is one that is not there any more."""
+async def test_unusable_file_is_reported(user: User) -> None:
+    """So is one that is no longer here."""
     for content, said in (
         ("ApplicantIncom\n1\n", "perhaps it should be ApplicantIncome"),
         ("", "The file is empty"),
@@ -288,7 +288,7 @@ async def test_address_without_a_page_is_a_friendly_404(user: User) -> None:
     assert "There is no such page" in answer.text
 
 
-async def test_outage_is_said_and_ends_by_itself(
+async def test_outage_is_shown_and_ends_by_itself(
     user: User, api: LoanPredictorClient, standing: System, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Deciding, a page that is open, one that is opened meanwhile, downloads and a batch."""

@@ -18,7 +18,7 @@ def test_session_ends_when_its_time_is_over() -> None:
     """It is found until then, and forgotten after."""
     now_s = 0.0
     sessions = Sessions(now_s=lambda: now_s)
-    cookie = sessions.begin("somebody", _CLIENT)
+    cookie = sessions.begin("visitor", _CLIENT)
     now_s = LIFETIME_S - 1
     session = _found(sessions, cookie)
     now_s = LIFETIME_S
@@ -27,30 +27,30 @@ def test_session_ends_when_its_time_is_over() -> None:
         _ = session.api
 
 
-def test_ended_session_is_ended_for_whoever_still_holds_it() -> None:
-    """An open page can call nothing any more."""
+def test_ended_session_calls_nothing() -> None:
+    """Not even from a page that is still open."""
     sessions = Sessions()
-    session = _found(sessions, sessions.begin("somebody", _CLIENT))
+    session = _found(sessions, sessions.begin("visitor", _CLIENT))
     assert session.api is _CLIENT
     sessions.end(session)
     with pytest.raises(SignedOut):
         _ = session.api
 
 
-def test_signature_of_another_process_or_session_is_none() -> None:
-    """Nor is the number alone."""
+def test_signature_of_another_process_or_session_is_refused() -> None:
+    """So is the number alone."""
     sessions = Sessions()
-    first, second = (sessions.begin("somebody", _CLIENT) for _ in range(2))
+    first, second = (sessions.begin("visitor", _CLIENT) for _ in range(2))
     identifier, _, signature = first.partition(".")
     assert Sessions().find(first) is None
     assert sessions.find(identifier) is None
     assert sessions.find(f"{second.partition('.')[0]}.{signature}") is None
 
 
-def test_oldest_session_makes_room() -> None:
-    """Memory is bounded, whoever signs in how often."""
+def test_oldest_session_is_displaced() -> None:
+    """Memory is bounded."""
     sessions = Sessions()
-    cookies = [sessions.begin("somebody", _CLIENT) for _ in range(MAX_SESSIONS + 1)]
+    cookies = [sessions.begin("visitor", _CLIENT) for _ in range(MAX_SESSIONS + 1)]
     assert sessions.find(cookies[0]) is None
     assert sessions.find(cookies[1]) is not None
     assert sessions.find(cookies[-1]) is not None
