@@ -64,6 +64,12 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     _running.tier = "unit" if item.get_closest_marker("unit") else ""
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_teardown() -> None:
+    """What other tests share may end after a unit test."""
+    _running.tier = ""
+
+
 def _no_process_in_a_unit_test(event: str, arguments: tuple[object, ...]) -> None:
     if event == "subprocess.Popen" and _running.tier == "unit":
         raise AssertionError(f"a unit test starts a process: mark it as system: {arguments[1]}")
