@@ -29,7 +29,7 @@ from shared.contract.errors import InvalidInput, NotFound
 from shared.contract.events import Decision
 from shared.contract.parsing import LoanApplication, parse_application
 from shared.web.conventions import note_decision, problem_docs, request_id_of
-from shared.web.direct import DirectRoute, describe, read_body
+from shared.web.direct import PATH_PARAMETER, DirectRoute, describe, read_body
 from shared.web.performance import Performance, performance_of
 from shared.web.tracing import trace_of
 
@@ -199,7 +199,13 @@ async def model_card(request: Request) -> Response:
     | {200: {"content": {PNG: {"schema": {"type": "string", "format": "binary"}}}}},
 )
 async def picture(
-    request: Request, name: Annotated[str, Path(description="As the model card names it: roc.png.")]
+    request: Request,
+    name: Annotated[
+        str,
+        Path(
+            description="As the model card names it: roc.png.", json_schema_extra={**PATH_PARAMETER}
+        ),
+    ],
 ) -> Response:
     """One picture of the model card."""
     pictures = resources_of(request.scope).served.catalogue.pictures
@@ -212,7 +218,10 @@ async def picture(
     "/models/{model}", response_model=ModelDetail, responses=_NOT_MODIFIED | problem_docs(404)
 )
 async def describe_model(
-    request: Request, model: Annotated[str, Path(description="Name of a served model.")]
+    request: Request,
+    model: Annotated[
+        str, Path(description=_MODEL_DOC["model"], json_schema_extra={**PATH_PARAMETER})
+    ],
 ) -> Response:
     """Everything measured of one model."""
     served = resources_of(request.scope).served

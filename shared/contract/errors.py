@@ -2,7 +2,7 @@
 
 ServiceError              500
 ├── InvalidInput          400  (carries every fault at once)
-├── MalformedRequest      400  (closes the connection, as do 408, 413 and 431)
+│   └── MalformedRequest  400  (closes the connection, as do 408, 413 and 431)
 ├── NotFound              404
 │   └── UnknownModel
 ├── RequestTimeout        408
@@ -93,12 +93,15 @@ class UnknownModel(NotFound):
         super().__init__(f"There is no model {name!r}; there are: {', '.join(served)}.")
 
 
-class MalformedRequest(ServiceError):
-    """What came is not HTTP."""
+class MalformedRequest(InvalidInput):
+    """What came is not HTTP, or has a path that no route can have."""
 
-    status = 400
     title = "Malformed request"
     closes_connection = True
+
+    def __init__(self, detail: str, *, field: str = "request") -> None:
+        super().__init__([Fault(field=field, message=detail)])
+        self.detail = detail
 
 
 class RequestTimeout(ServiceError):

@@ -15,6 +15,8 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from shared.contract.errors import BodyTooLarge, ServiceError, UnsupportedMediaType
 from shared.web.conventions import service_error_response
 
+PATH_PARAMETER: Final = {"pattern": r"^[^\x00-\x1f\x7f-\x9f]+$"}
+"""What the schema of a text in a path adds: the protocol refuses control characters there."""
 MAX_BODY_BYTES: Final = 64 * 1024
 """An application is well under 1 KiB."""
 
@@ -108,7 +110,7 @@ async def read_body(
             name == b"content-encoding" and value.lower() != b"identity"
         ):
             raise UnsupportedMediaType(media_type.name)
-        if name == b"content-length" and int(value) > limit_bytes:
+        if name == b"expect" and _announced_bytes(request) > limit_bytes:
             raise BodyTooLarge(limit_bytes)
     body = b""
     while True:
@@ -121,6 +123,10 @@ async def read_body(
             raise BodyTooLarge(limit_bytes)
         if not message.get("more_body", False):
             return body
+
+
+def _announced_bytes(request: Request) -> int:
+    return int(request.headers.get("content-length", 0))
 
 
 def describe(
@@ -143,7 +149,7 @@ def describe(
             "name": name,
             "in": "path",
             "required": True,
-            "schema": {"type": "string", "description": description},
+            "schema": {"type": "string", "description": description, **PATH_PARAMETER},
         }
         for name, description in (path or {}).items()
     ]

@@ -66,7 +66,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         before a last line break.
         """
         if b"%" in self.url and _CONTROL_CHARACTER.search(self.url.partition(b"?")[0]):
-            self._refuse(MalformedRequest("The path has a control character."))
+            self._refuse(MalformedRequest("The path has a control character.", field="path"))
             raise ValueError("control character")  # ends the parsing
         super().on_headers_complete()
         cycle = self._latest_cycle()

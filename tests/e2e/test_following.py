@@ -48,6 +48,8 @@ async def test_decision_is_followed_by_either_id_from_the_answer_to_the_row(
         await eventually(lambda: bool(_committed(system.consumer, request_id)))
         record = await http.get(f"{system.history_url}/history/{prediction_id}")
 
+    # An answer is sent before its line is written.
+    await _says(system.inference, event="request", request_id=request_id)
     [asked] = _found(system.inference, event="request", request_id=request_id)
     assert 0 < asked["duration_s"] < 20
     assert (
@@ -64,7 +66,6 @@ async def test_decision_is_followed_by_either_id_from_the_answer_to_the_row(
     [commit] = _committed(system.consumer, request_id)
     assert commit["rows"] == 1
     assert record.json()["request_id"] == request_id
-    # An answer is sent before its line is written.
     await _says(system.history, event="request", request_id=request_id)
     [read] = _found(system.history, event="request", request_id=request_id)
     assert read["route"] == "/history/{prediction_id}"

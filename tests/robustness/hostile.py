@@ -27,6 +27,7 @@ _NUMBERS: Final = {
     "underscore": b"1_000",
     "two points": b"1.2.3",
 }
+_ZEROS: Final = ("minus zero", "minus zero as a float", "smaller than any float")
 _STRINGS: Final = {
     "NUL": rb'"\u0000"',
     "raw NUL": b'"\x00"',
@@ -78,16 +79,21 @@ def hostile_bodies() -> Iterator[tuple[str, bytes]]:
 
 def _bad_values() -> Iterator[tuple[str, bytes]]:
     for what, value in _NUMBERS.items():
-        yield f"ApplicantIncome: {what}", _with("ApplicantIncome", value)
-        # Nobody depends: a zero however it is written.
-        if what not in ("minus zero", "minus zero as a float", "smaller than any float"):
+        # Zero, however it is written, is a number of dependents and of the income of one of two.
+        if what in _ZEROS:
+            yield f"no income: {what}", b'{"ApplicantIncome": ' + value + b"}"
+            yield f"LoanAmount: {what}", _with("LoanAmount", value)
+        else:
+            yield f"ApplicantIncome: {what}", _with("ApplicantIncome", value)
             yield f"Dependents: {what}", _with("Dependents", value)
     for what, value in _STRINGS.items():
         yield f"Loan_ID: {what}", _with("Loan_ID", value)
         yield f"Gender: {what}", _with("Gender", value)
     for member in EXAMPLE:
-        for what, value in (("a list", b"[1]"), ("an object", b'{"a": 1}'), ("empty", b'""')):
+        for what, value in (("a list", b"[1]"), ("an object", b'{"a": 1}')):
             yield f"{member}: {what}", _with(member, value)
+    # Everywhere else an empty string is missing.
+    yield "ApplicantIncome: empty", _with("ApplicantIncome", b'""')
 
 
 def _repeated_members() -> Iterator[tuple[str, bytes]]:

@@ -138,14 +138,15 @@ async def test_hostile_parameters_are_refused(http: httpx.AsyncClient, system: S
 
 
 async def test_hostile_paths_are_refused(http: httpx.AsyncClient, system: System) -> None:
-    """A path that names nothing is 404, a record's number that is none is 400."""
+    """A path that names nothing is 404; a control character or a malformed id is 400."""
     complaints: list[str] = []
     for part in ("%00", "%ED%A0%80", "%FF", "a%0Ab", "..%2F..", "%E2%80%AE", "%"):
+        status = 400 if part in ("%00", "a%0Ab") else 404
         for path in (f"/{part}", f"/models/{part}"):
             answer = await http.get(f"{system.inference_url}{path}")
-            complaints += _complaints(path, answer, status=404)
+            complaints += _complaints(path, answer, status=status)
         answer = await http.post(f"/predict/{part}", json=EXAMPLE)
-        complaints += _complaints(f"/predict/{part}", answer, status=404)
+        complaints += _complaints(f"/predict/{part}", answer, status=status)
         answer = await http.get(f"{system.history_url}/history/{part}")
         complaints += _complaints(part, answer, status=404 if "%2F" in part else 400)
     assert complaints == []

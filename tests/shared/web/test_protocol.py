@@ -292,7 +292,9 @@ async def test_path_with_a_control_character_is_malformed(
         client, b"POST " + path + b" HTTP/1.1\r\nhost: x\r\ncontent-length: 2\r\n\r\n{}"
     )
     assert answer.status == 400
-    assert answer.problem()["code"] == "MalformedRequest"
+    problem = answer.problem()
+    assert problem["code"] == "MalformedRequest"
+    assert [fault["field"] for fault in problem["validation_errors"]] == ["path"]
     assert answer.closed
     await _assert_serves(client)
 
