@@ -108,7 +108,15 @@ def test_what_does_not_answer_as_this_product_is_not_loaded(
 
 @pytest.mark.system
 def test_make_passes_rate_seconds_and_proof_on() -> None:
-    command = ["make", "--no-print-directory", "--dry-run", "load", "RATE=200", "SECONDS=10", "PROVE=1"]
+    command = [
+        "make",
+        "--no-print-directory",
+        "--dry-run",
+        "load",
+        "RATE=200",
+        "SECONDS=10",
+        "PROVE=1",
+    ]
     said = subprocess.run(command, cwd=_ROOT, capture_output=True, text=True, check=True).stdout
     assert said.rstrip().endswith("-m tests.load.load --rate 200 --seconds 10 --prove")
 

@@ -1,12 +1,13 @@
 """Training and serving see the same numbers."""
 
 import json
+from decimal import Decimal
 from math import isfinite, isnan, log1p
 from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from services.scoring.features import FEATURES, feature_matrix, feature_row
@@ -31,6 +32,12 @@ APPLICATIONS = st.fixed_dictionaries(
 ).filter(lambda one: bool(one["ApplicantIncome"] or one["CoapplicantIncome"]))
 """Everything the service accepts, each input missing at times."""
 
+
+def _is_short(value: object) -> bool:
+    """Whether a file may hold it: numbers there have at most 32 characters, as strings in JSON."""
+    return not isinstance(value, float) or len(f"{Decimal(repr(value)):f}") <= 32
+
+
 FEW_ROWS = settings(
     max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
@@ -47,6 +54,7 @@ def test_training_and_serving_make_the_same_vector(
     tmp_path: Path, application: dict[str, object]
 ) -> None:
     """One application by way of the CSV and by way of JSON: the same float32 bits."""
+    assume(all(map(_is_short, application.values())))
     path = tmp_path / "loans.csv"
     write_csv(
         path,
