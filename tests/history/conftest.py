@@ -15,7 +15,7 @@ from services.history.consumer import Consumer
 from services.history.database import open_engine
 from services.history.main import create_app
 from services.history.recorder import store
-from services.history.settings import HistorySettings
+from services.history.settings import CACHE_PREFIX, HistorySettings
 from shared.access.api_keys import parse_keys
 from shared.contract.events import PredictionRecorded
 from shared.observability.tracing import NO_TRACING, Tracing
@@ -91,7 +91,7 @@ async def consuming(
     """A consumer at work in this process; stopped, with its last batch finished, at the end."""
     engine = engine_of(settings)
     redis, reader = connect(settings.redis_url), connect(settings.redis_url)
-    cache = Cache(connect(settings.redis_url), prefix="history")
+    cache = Cache(connect(settings.redis_url), prefix=CACHE_PREFIX)
     consumer = Consumer(
         settings, engine=engine, reader=reader, redis=redis, cache=cache, tracing=tracing
     )

@@ -12,7 +12,7 @@ from redis.asyncio import Redis
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from services.history.settings import HistorySettings
+from services.history.settings import CACHE_PREFIX, HistorySettings
 from services.local import components
 from services.local.processes import Process
 from services.local.servers import Server
@@ -297,7 +297,7 @@ async def test_commit_invalidates_the_caches_at_most_once_a_second(
             await asyncio.sleep(0.01)
         await eventually(stored(engine, 60))
     # The commits took little more than half a second; the last one is followed up on the way out.
-    assert await redis.get("{predictions}:history:generation") in (b"1", b"2", b"3")
+    assert await redis.get(f"{CACHE_PREFIX}:generation") in (b"1", b"2", b"3")
 
 
 async def test_trickle_of_events_costs_few_transactions(
