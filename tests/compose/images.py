@@ -10,6 +10,8 @@ import pytest
 
 from tests.compose.engine import ROOT, output_of, run
 
+pytestmark = pytest.mark.system
+
 _INSIDE = """
 import importlib.util, json, os, pathlib, shutil, sys
 asked = ["onnxruntime", "numpy", "sqlalchemy", "asyncpg", "alembic", "nicegui", "opentelemetry.sdk",

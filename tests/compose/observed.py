@@ -9,10 +9,13 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import httpx
+import pytest
 
 from tests.compose.engine import Stack, output_of
 from tests.observability.files import ALERTS, FOLDER, RECORDED, panel_queries
 from tests.observability.scenarios import SCENARIOS
+
+pytestmark = pytest.mark.system
 
 _T = TypeVar("_T")
 

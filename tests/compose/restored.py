@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 import httpx
+import pytest
 
 from tests.compose.engine import Stack
 from tests.compose.load import (
@@ -18,6 +19,8 @@ from tests.compose.load import (
     now,
     records_since,
 )
+
+pytestmark = pytest.mark.system
 
 _LOAD_S = 4.0
 _STORED_WITHIN_S = 30.0

@@ -35,6 +35,8 @@ from tests.compose.load import (
     records_since,
 )
 
+pytestmark = pytest.mark.system
+
 _APPLICATION = {"ApplicantIncome": 5849, "LoanAmount": 128, "Credit_History": 1}
 _REPLICAS = 3
 _FAULTS = (
