@@ -34,7 +34,7 @@ def test_file_is_checked_by_line_decided_and_downloaded(
     faults = page.locator("section", has_text="Rows with faults").locator("tbody tr")
     expect(faults).to_have_count(3)
     assert [row.inner_text().split("\t") for row in faults.all()] == [
-        ["5", "ApplicantIncome must be greater than 0"],
+        ["5", "ApplicantIncome must be greater than 0 where CoapplicantIncome is 0 or missing"],
         ["9", "Property_Area must be one of: Urban, Semiurban, Rural"],
         ["42", "has 2 cells, the header has 13"],
     ]

@@ -65,7 +65,7 @@ def test_faults_stand_beside_their_fields_and_nothing_typed_is_lost(page: Page) 
     expect(page.locator("[aria-invalid=true]")).to_have_count(3)
     expect(page.locator("#ApplicantIncome")).to_be_focused()
     for name, message in (
-        ("ApplicantIncome", "must be greater than 0"),
+        ("ApplicantIncome", "must be at least 0"),
         ("Loan_Amount_Term", "must be a number in plain decimals, such as 1508.5"),
         ("Loan_ID", "must be visible characters, without spaces"),
     ):
