@@ -31,27 +31,21 @@ _MIGRATED = "migrated"
 """The database that each test's own is copied from."""
 
 _SERVERS = {"postgres_server", "redis_server", "own_postgres", "own_redis"}
-_SHARED_BY_A_MODULE = {"standing", "stage", "started", "held_out", "out_of_fold"}
-_SHARED_BY_ALL = {"trained"}
-_SYSTEMS = {"system", "shared_system"} | _SHARED_BY_A_MODULE | _SHARED_BY_ALL
+_SYSTEMS = {
+    *("system", "shared_system", "standing", "stage", "started"),
+    *("held_out", "out_of_fold", "trained"),
+}
 _running = SimpleNamespace(tier="")
 
 
-@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
+@pytest.hookimpl(tryfirst=True)  # before tests are selected by their tier
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Give each test its tier, and keep those together that share what takes long to start.
-
-    The tier is the one that a test is marked with, else what its fixtures start.
-    """
+    """Give each test its tier: the one that it is marked with, else what its fixtures start."""
     for item in items:
         fixtures = set(getattr(item, "fixturenames", ()))
         if item.get_closest_marker("system") is None:
             started = "system" if fixtures & _SYSTEMS else "server" if fixtures & _SERVERS else None
             item.add_marker(started or "unit")
-        if fixtures & _SHARED_BY_ALL:
-            item.add_marker(pytest.mark.xdist_group("training"))
-        elif fixtures & _SHARED_BY_A_MODULE:
-            item.add_marker(pytest.mark.xdist_group(item.path.stem))
 
 
 def pytest_xdist_auto_num_workers() -> int:
