@@ -20,7 +20,7 @@ WARNING_RULES: Final = {
     "high_loan_to_income": f"LoanAmount is more than {LOAN_TO_ANNUAL_INCOME} times the annual"
     " income of applicant and co-applicant",
     "no_credit_history": "Credit_History is 0: past credit did not meet its guidelines",
-    "missing_input": "{field} is missing: the decision is made without it",
+    "missing_input": "{field} is missing",
     "unusual_term": "Loan_Amount_Term is none of the usual terms:"
     f" {', '.join(map(str, USUAL_TERMS))} months",
     "unusual_amount": f"LoanAmount is unusually high: above {UNUSUAL_AMOUNT} thousand",
