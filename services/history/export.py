@@ -11,6 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from services.history.database import connection
 from services.history.queries import read_page
+from services.history.reasons import codes
 from services.history.records import record_of
 from services.history.schemas import Filters
 from services.history.tables import AnyRow, predictions
@@ -59,7 +60,8 @@ def _csv(lines: Iterable[Iterable[object]]) -> bytes:
 
 
 def _cells(row: AnyRow) -> list[object]:
-    return [_cell(row.derived_id or row.id), *(_cell(getattr(row, name)) for name in _COLUMNS[1:])]
+    cells = row._asdict() | {"id": row.derived_id or row.id, "reasons": codes(row.reasons or "")}
+    return [_cell(cells[name]) for name in _COLUMNS]
 
 
 def _cell(value: object) -> object:

@@ -12,6 +12,7 @@ from typing import Annotated, Any, Final, TypeAlias, TypeGuard
 from pydantic import BaseModel, Field, TypeAdapter, with_config
 from typing_extensions import TypedDict
 
+from services.history.reasons import pack, unpack
 from services.history.tables import AnyRow
 from shared.contract.application import FIELDS, Application
 from shared.contract.events import Decision, ModelInfo, PredictionRecorded, Probability
@@ -51,7 +52,7 @@ COLUMNS: Final = (
     *("id", "derived_id", "decided_at", "confidence"),
     *("probability_approved", "probability_rejected"),
     *("prediction", "model", "bundle_version", "model_accuracy"),
-    *("client", "request_id", "imputed", "warnings"),
+    *("client", "request_id", "imputed", "warnings", "reasons"),
     *(field.column for field in FIELDS),
 )
 """The columns of ``predictions`` that an event fills."""
@@ -91,12 +92,14 @@ def row_of(event: Mapping[str, Any]) -> Row:
         event["request_id"],
         decision["imputed"],
         decision["warnings"],
+        pack(decision["reasons"], decision["reasons_basis"]),
         *_members_of(decision["input_data"]),
     )
 
 
 def record_of(row: AnyRow) -> Record:
     """The decision that ``row``, with every column of ``predictions``, was made from."""
+    reasons, reasons_basis = unpack(row.reasons)
     return Record(
         prediction_id=row.derived_id or row.id,
         prediction=row.prediction,
@@ -112,6 +115,8 @@ def record_of(row: AnyRow) -> Record:
         imputed=row.imputed,
         warnings=row.warnings,
         timestamp=row.decided_at,
+        reasons=reasons,
+        reasons_basis=reasons_basis,
         client=row.client,
         request_id=row.request_id,
         recorded_at=row.recorded_at,

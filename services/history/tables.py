@@ -77,13 +77,14 @@ predictions = Table(
     *_inputs(str),
     Column("imputed", ARRAY(Text), nullable=False),
     Column("warnings", ARRAY(Text), nullable=False),
-    # Null in nearly every row, where they take no room, so it does not matter where they stand.
+    # Null in most rows, where they take no room, so it does not matter where they stand.
     Column(
         "derived_id",
         Uuid,
         comment="The decision's id where that does not sort by time; id is made from it then.",
     ),
     Column("erased_at", _timestamp),
+    Column("reasons", Text, comment="codes and contributions, as history/reasons.py packs them"),
 )
 
 _personal_inputs: Final = {field.column for field in FIELDS if field.personal}
@@ -91,7 +92,7 @@ _personal_inputs: Final = {field.column for field in FIELDS if field.personal}
 PERSONAL: Final = tuple(
     column.name
     for column in predictions.columns
-    if column.name in _personal_inputs | {"request_id"}
+    if column.name in _personal_inputs | {"request_id", "reasons"}
 )
 """The columns that are a person's, or lead to one; an erased row has null in each."""
 

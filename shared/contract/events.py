@@ -11,6 +11,7 @@ from uuid import UUID
 from pydantic import AwareDatetime, Field
 
 from shared.contract.application import Application, Wire
+from shared.contract.reasons import Reason, ReasonsBasis
 
 STREAM = "predictions"
 KEY_PREFIX = "{predictions}:"
@@ -69,6 +70,16 @@ class Decision(Wire):
     imputed: list[str] = Field(description="Inputs that were missing and filled in by the model.")
     warnings: list[str]
     timestamp: AwareDatetime = Field(description="When it was decided, in UTC.")
+    # Older events lack both.
+    reasons: list[Reason] | None = Field(
+        default=None,
+        description="Of a refusal by an additive model: what lowers the application's score most,"
+        " the main reason first, at most four. null in an approval, and from any other model:"
+        " POST /explain computes its reasons.",
+    )
+    reasons_basis: ReasonsBasis | None = Field(
+        default=None, description="What the reasons are measured against; null without reasons."
+    )
 
 
 class PredictionRecorded(Wire):

@@ -43,6 +43,7 @@ def test_history_reads_the_frozen_sample_of_version_1() -> None:
         "imputed": ["Self_Employed", "LoanAmount"],
         "warnings": ["LoanAmount is missing; the model fills it in."],
         "derived_id": None,
+        "reasons": None,
     }
 
 

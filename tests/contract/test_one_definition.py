@@ -54,7 +54,7 @@ def test_field_is_added_in_one_module_and_one_migration(
         for folder in ("services", "shared")
         for path in _changes(dircmp(_ROOT / folder, tmp_path / folder))
     }
-    migration = Path("services/history/migrations/versions/0003_record_the_age.py")
+    migration = Path("services/history/migrations/versions/0004_record_the_age.py")
     assert {path.relative_to(tmp_path) for path in changed} == {_DEFINITION, migration}
 
 

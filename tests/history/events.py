@@ -3,7 +3,7 @@
 import hashlib
 import random
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, get_args
 from uuid import UUID, uuid4
 
 from services.history.recorder import decode
@@ -11,6 +11,14 @@ from services.history.records import Row
 from shared.contract.application import Application
 from shared.contract.events import Decision, ModelInfo, PredictionRecorded, Probability
 from shared.contract.ids import uuid7
+from shared.contract.reasons import (
+    MAX_REASONS,
+    REASON_CODES,
+    REASON_CODES_VERSION,
+    Reason,
+    ReasonsBasis,
+    ReferenceId,
+)
 from tests.applications import random_application
 
 MODELS = ("random_forest", "logistic_regression", "gradient_boosting", "support_vector_machine")
@@ -39,12 +47,22 @@ def random_event(
         imputed=[name for name, value in application if value is None and name != "Loan_ID"],
         warnings=rng.sample(_WARNINGS, rng.choices((0, 1, 2, 3), (70, 20, 8, 2))[0]),
         timestamp=decided_at,
+        **({} if approved >= 0.5 else _random_reasons(rng)),
     )
     return PredictionRecorded(
         client="anonymous",
         request_id=uuid4().hex,
         decision=decision.model_copy(update=changes),
     )
+
+
+def _random_reasons(rng: random.Random) -> dict[str, Any]:
+    codes = rng.sample(sorted(REASON_CODES), rng.randint(1, MAX_REASONS))
+    reference = rng.choice(get_args(ReferenceId))
+    return {
+        "reasons": [Reason.of(code, -rng.randint(50, 9999) / 1000) for code in codes],
+        "reasons_basis": ReasonsBasis(reference=reference, codes_version=REASON_CODES_VERSION),
+    }
 
 
 def random_events(count: int, *, seed: int, **changes: Any) -> list[PredictionRecorded]:

@@ -284,6 +284,7 @@ async def test_export_as_csv_has_a_header_and_a_line_per_record(
     assert [line["id"] for line in lines] == ids_where(events, lambda _: True)
     for line, event in zip(lines, events, strict=True):
         assert line["warnings"] == "; ".join(event.decision.warnings)
+        assert line["reasons"] == "; ".join(reason.code for reason in event.decision.reasons or ())
         assert float(line["confidence"]) == event.decision.confidence
         assert line["property_area"] == (event.decision.input_data.Property_Area or "")
         assert datetime.fromisoformat(line["decided_at"]) == event.decision.timestamp

@@ -125,7 +125,7 @@ async def test_health_reports_what_waits_and_when_a_consumer_last_read(
     """Before any consumer there is no such time; with one it is recent and nothing waits."""
     before = (await client.get("/health")).json()
     assert before["status"] == "ok"
-    assert before["checks"]["postgres"]["detail"] == "schema 0002"
+    assert before["checks"]["postgres"]["detail"] == "schema 0003"
     assert before["checks"]["redis"]["detail"] == {
         "waiting": 0,
         "in_hand": 0,

@@ -220,6 +220,27 @@ class Probability(BaseModel):
     rejected: float
 
 
+class Reason(BaseModel):
+    """One main reason of a refusal."""
+
+    code: str
+    inputs: Annotated[list[str], Field(description="The inputs that it is about.")]
+    text: Annotated[str, Field(description="What the code means, worded for the applicant.")]
+    contribution: Annotated[
+        float,
+        Field(
+            description="By how much these inputs lower the log-odds of approval below the reference's; to the thousandth."
+        ),
+    ]
+
+
+class ReasonsBasis(BaseModel):
+    """What reasons are measured against, and where their codes are defined."""
+
+    reference: Annotated[str, Field(description="Whose average the application is compared with.")]
+    codes_version: Annotated[int, Field(description="Version of the list of codes.")]
+
+
 class RoutePerformance(BaseModel):
     """How long the answers of one route took, from a request's arrival to its answer's end."""
 
@@ -419,6 +440,16 @@ class Decision(BaseModel):
     ]
     warnings: list[str]
     timestamp: Annotated[AwareDatetime, Field(description="When it was decided, in UTC.")]
+    reasons: Annotated[
+        list[Reason] | None,
+        Field(
+            description="Of a refusal by an additive model: what lowers the application's score most, the main reason first, at most four. null in an approval, and from any other model: POST /explain computes its reasons."
+        ),
+    ] = None
+    reasons_basis: Annotated[
+        ReasonsBasis | None,
+        Field(description="What the reasons are measured against; null without reasons."),
+    ] = None
 
 
 class ModelList(BaseModel):

@@ -1,0 +1,50 @@
+"""The reasons of a refusal in one short text: their codes and contributions, no sentences.
+
+``1n C1-2104 B1-512``: codes of version 1, against the reference n; then each code with its
+contribution in thousandths.
+"""
+
+import re
+from collections.abc import Sequence
+from typing import Final
+
+from shared.contract.reasons import Reason, ReasonsBasis
+
+_INITIALS: Final = {"approved_near_threshold": "n", "all_applicants": "a"}
+"""Written for a reference; any other is written out."""
+_REFERENCES: Final = {initial: reference for reference, initial in _INITIALS.items()}
+_BASIS: Final = re.compile(r"(\d+)([a-z_]+)")
+_REASON: Final = re.compile(r"(\w+)([+-]\d+)")
+_THOUSAND: Final = 1000
+
+
+def pack(reasons: Sequence[Reason] | None, basis: ReasonsBasis | None) -> str | None:
+    """The text that stands for both; None without reasons."""
+    if not reasons or basis is None:
+        return None
+    return " ".join(
+        (
+            f"{basis.codes_version}{_INITIALS.get(basis.reference, basis.reference)}",
+            *(f"{reason.code}{round(reason.contribution * _THOUSAND):+d}" for reason in reasons),
+        )
+    )
+
+
+def unpack(packed: str | None) -> tuple[list[Reason] | None, ReasonsBasis | None]:
+    """The reasons and the basis that ``packed`` stands for, worded by their codes."""
+    if packed is None:
+        return None, None
+    basis, reasons = packed.split(" ", 1)
+    [(version, initial)] = _BASIS.findall(basis)
+    return (
+        [
+            Reason.of(code, int(contribution) / _THOUSAND)
+            for code, contribution in _REASON.findall(reasons)
+        ],
+        ReasonsBasis(reference=_REFERENCES.get(initial, initial), codes_version=version),
+    )
+
+
+def codes(packed: str) -> list[str]:
+    """The codes in ``packed``, the main reason first."""
+    return [code for code, _ in _REASON.findall(packed)]
