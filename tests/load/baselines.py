@@ -1,19 +1,36 @@
 """The apps that the product is compared with.
 
-Each is served by the product's own command, given another app factory.
+Each is served by the product's own command, given another app factory, or by uvicorn's.
 """
 
+import os
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime
+from typing import Final
 from uuid import UUID
 
-from fastapi import FastAPI
+import asyncpg
+from fastapi import BackgroundTasks, FastAPI
 
 from services.scoring.features import FEATURES, feature_row
 from services.scoring.manifest import BUNDLE_ROOT, read_current_version
+from services.scoring.registry import load_bundle
 from shared.contract.application import EXAMPLE, Application
 from shared.contract.events import Decision, ModelInfo, Probability
 from shared.contract.ids import uuid7
 from shared.contract.parsing import LoanApplication
+
+_TABLE: Final = """
+CREATE TABLE IF NOT EXISTS decisions (
+    id uuid PRIMARY KEY,
+    decided_at timestamptz NOT NULL,
+    prediction text NOT NULL,
+    approved double precision NOT NULL,
+    application jsonb NOT NULL
+)
+"""
+_INSERT: Final = "INSERT INTO decisions VALUES ($1, $2, $3, $4, $5)"
 
 
 def create_empty_app() -> FastAPI:
@@ -68,6 +85,55 @@ def create_tutorial_app() -> FastAPI:
         frame = pd.DataFrame([feature_row(row)], columns=list(FEATURES))
         approved = float(model.predict_proba(frame.to_numpy())[0, 1])
         return _decision(approved, Application.model_validate(row))
+
+    return app
+
+
+def create_insert_app() -> FastAPI:
+    """Decide with the product's champion, and insert each decision before answering it.
+
+    It is what a good engineer builds first: the same validation, one INSERT per request through a
+    pool of connections; no key, no limit, no log.
+    """
+    return _create_storing_app(before_answering=True)
+
+
+def create_background_app() -> FastAPI:
+    """Insert after answering instead: a decision that was answered may be lost."""
+    return _create_storing_app(before_answering=False)
+
+
+def _create_storing_app(*, before_answering: bool) -> FastAPI:
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        async with asyncpg.create_pool(os.environ["DATABASE_URL"]) as app.state.pool:
+            await app.state.pool.execute(_TABLE)
+            yield
+
+    app = FastAPI(lifespan=lifespan)
+    model = load_bundle(BUNDLE_ROOT, None).champion
+
+    async def insert(decision: Decision) -> None:
+        await app.state.pool.execute(
+            _INSERT,
+            decision.prediction_id,
+            decision.timestamp,
+            decision.prediction,
+            decision.probability.approved,
+            decision.input_data.model_dump_json(),
+        )
+
+    @app.post("/predict")
+    async def predict(application: LoanApplication, background: BackgroundTasks) -> Decision:
+        """Decide, and store before or after answering."""
+        row = application.model_dump()
+        approved = model.approval_probability(feature_row(row))
+        decision = _decision(approved, Application.model_validate(row))
+        if before_answering:
+            await insert(decision)
+        else:
+            background.add_task(insert, decision)
+        return decision
 
     return app
 

@@ -13,6 +13,7 @@ from tests.load import (
     history_benchmarks,
     observation_benchmarks,
     report,
+    system_benchmarks,
     wrk,
 )
 from tests.load.measurement import Measurement
@@ -20,9 +21,9 @@ from tests.load.stack import Bench, open_bench
 from tests.load.wrk import NotMeasured
 
 BENCHMARKS: Final[dict[str, Callable[[Bench], list[Measurement]]]] = {
-    "limit": decision_benchmarks.against_limit,
+    "system": system_benchmarks.whole_system,
+    "memory": system_benchmarks.memory,
     "tutorial": decision_benchmarks.against_tutorial,
-    "unloaded": decision_benchmarks.unloaded,
     "batch": decision_benchmarks.beside_batch,
     "benchmark": decision_benchmarks.benchmark_route,
     "observation": observation_benchmarks.observation,
@@ -50,6 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             _FOLDER.resolve(),
             rounds=options.rounds,
             seconds=options.seconds,
+            minutes=options.minutes,
             rows=options.rows,
             events=options.events,
             say=_say,
@@ -82,12 +84,14 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help="a rougher run of a few minutes")
     parser.add_argument("--rounds", type=int, help="interleaved rounds, at least 3 (5)")
     parser.add_argument("--seconds", type=float, help="per contender and round (5)")
+    parser.add_argument("--minutes", type=float, help="of observing memory; 0 leaves it out (10)")
     parser.add_argument("--rows", type=int, help="rows in the large history (10000000)")
     parser.add_argument("--events", type=int, help="events on the stream to drain (100000)")
     parser.add_argument("--write", action="store_true", help=f"update the table in {_DOCUMENT}")
     options = parser.parse_args(arguments)
-    defaults = (3, 2.0, 300_000, 20_000) if options.quick else (5, 5.0, 10_000_000, 100_000)
-    for name, value in zip(("rounds", "seconds", "rows", "events"), defaults, strict=True):
+    quick = {"rounds": 3, "seconds": 2.0, "minutes": 0.0, "rows": 300_000, "events": 20_000}
+    full = {"rounds": 5, "seconds": 5.0, "minutes": 10.0, "rows": 10**7, "events": 100_000}
+    for name, value in (quick if options.quick else full).items():
         if getattr(options, name) is None:
             setattr(options, name, value)
     unknown = sorted(set(options.benchmarks) - set(BENCHMARKS))

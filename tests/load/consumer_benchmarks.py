@@ -14,8 +14,6 @@ from pydantic_core import to_json
 from redis import Redis
 from tqdm import tqdm
 
-from services.history.recorder import decode
-from services.history.records import COLUMNS
 from services.scoring.decisions import Submission, recorded_event
 from services.scoring.engine import decide
 from services.scoring.manifest import BUNDLE_ROOT
@@ -37,14 +35,14 @@ _GROUP: Final = 16
 """Events per entry, as measured for one worker under 32 connections."""
 _WARM_UP: Final = 64 * _GROUP
 """Events stored beforehand (at most half of all), so that every concurrent batch has its connection
-open, as COPY has."""
+open."""
 _MOST_CONSUMERS: Final = 3
 _POLL_S: Final = 0.005
 _GIVE_UP_S: Final = 300.0
 
 
 def drain(bench: Bench) -> list[Measurement]:
-    """Compare draining a full stream, roll-ups included, with a plain COPY of the same rows."""
+    """Compare draining a full stream with what is published, and several consumers with one."""
     events = real_events(bench.events)
     bench.create_database(DRAINED)
     with decision_route(bench) as route:
@@ -52,7 +50,6 @@ def drain(bench: Bench) -> list[Measurement]:
             bench,
             {
                 "published": partial(rate_of, route, bench),
-                "COPY": partial(copy_rate, bench, events),
                 **{
                     f"drained by {count}": partial(drain_rate, bench, events, consumers=count)
                     for count in range(1, _MOST_CONSUMERS + 1)
@@ -76,13 +73,11 @@ def drain(bench: Bench) -> list[Measurement]:
 
     return [
         compared(
-            "Consumer, from stream to committed rows with roll-ups, against asyncpg COPY",
+            "Consumer, from stream to committed rows with roll-ups, against what one inference"
+            " worker publishes",
             drained,
-            results["COPY"],
-            0.4,
-        ),
-        compared(
-            "The same against what one inference worker publishes", drained, results["published"], 5
+            results["published"],
+            5,
         ),
         *(
             compared(
@@ -108,25 +103,6 @@ def real_events(count: int) -> list[bytes]:
         )
         for _ in tqdm(range(count), desc="  deciding", leave=False)
     ]
-
-
-def copy_rate(bench: Bench, events: Sequence[bytes]) -> float:
-    """Return the rows per second of one COPY into a table with the same columns and indexes."""
-    rows = [decode(event) for event in events]
-
-    async def copy() -> float:
-        connection = await asyncpg.connect(bench.database_url(DRAINED))
-        try:
-            await connection.execute("DROP TABLE IF EXISTS copied")
-            await connection.execute("CREATE TABLE copied (LIKE predictions INCLUDING ALL)")
-            await connection.execute("CHECKPOINT")
-            began = time.monotonic()
-            await connection.copy_records_to_table("copied", records=rows, columns=COLUMNS)
-            return len(rows) / (time.monotonic() - began)
-        finally:
-            await connection.close()
-
-    return asyncio.run(copy())
 
 
 def drain_rate(bench: Bench, events: Sequence[bytes], *, consumers: int) -> float:

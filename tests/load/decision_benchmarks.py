@@ -12,7 +12,6 @@ from statistics import median
 from typing import Final
 
 from pydantic_core import to_json
-from redis import Redis
 
 from services.dashboard.jobs import CONCURRENCY
 from tests.applications import random_application
@@ -35,46 +34,13 @@ _BYTES_PER_MIB: Final = 2**20
 _SEED: Final = 20240607
 
 
-def against_limit(bench: Bench) -> list[Measurement]:
-    """Compare the durable decision under load with the limit route; count events per commit."""
-    with (
-        decision_route(bench) as ours,
-        _baseline_route(bench, "limit") as limit,
-        Redis.from_url(bench.redis.url) as redis,
-    ):
-        redis.config_resetstat()
-        results = interleave(
-            bench,
-            {"/predict": _loaded(ours, bench), "limit": _loaded(limit, bench)},
-            show=_rate,
-        )
-        calls = redis.info("commandstats")
-    found = [
-        ratio(
-            "POST /predict, durable, one worker, 32 connections: rate against the limit route",
-            _rates(results["/predict"]),
-            _rates(results["limit"]),
-            bound=at_least(0.8),
-            detail=_compare(_rates(results["/predict"]), _rates(results["limit"])),
-        )
-    ]
-    groups = calls["cmdstat_xadd"]["calls"]
-    answered = sum(run.requests for run in results["/predict"])
-    found.append(
-        measured(
-            "Events in one group commit under that load",
-            [answered / groups],
-            unit="events",
-            bound=None,
-            detail=f"mean of {groups:,} groups",
-        )
-    )
-    return found
-
-
 def against_tutorial(bench: Bench) -> list[Measurement]:
     """Compare the durable decision under load with pandas and scikit-learn on every request."""
-    with decision_route(bench) as ours, _baseline_route(bench, "tutorial") as tutorial:
+    with (
+        decision_route(bench) as ours,
+        stack.baseline("tutorial", bench.folder) as serving,
+    ):
+        tutorial = applications_to(bench, serving.url, "/predict")
         results = interleave(
             bench,
             {
@@ -88,34 +54,11 @@ def against_tutorial(bench: Bench) -> list[Measurement]:
     ours_rates, tutorials = _rates(results["/predict"]), _rates(results["tutorial"])
     return [
         ratio(
-            "The same against FastAPI with pandas and scikit-learn",
+            "Inference alone, 32 connections: rate against FastAPI with pandas and scikit-learn",
             ours_rates,
             tutorials,
             bound=at_least(60),
             detail=_compare(ours_rates, tutorials),
-        )
-    ]
-
-
-def unloaded(bench: Bench) -> list[Measurement]:
-    """Measure the median time of a durable decision on an otherwise idle service."""
-    with decision_route(bench) as ours, _baseline_route(bench, "limit") as limit:
-        results = interleave(
-            bench,
-            {
-                "/predict": partial(ours.run, connections=1, seconds=bench.seconds),
-                "limit": partial(limit.run, connections=1, seconds=bench.seconds),
-            },
-            show=lambda result: f"{result.p50_s * 1000:.3f} ms",
-        )
-    mine, theirs = ([run.p50_s for run in results[name]] for name in ("/predict", "limit"))
-    return [
-        ratio(
-            "p50 of POST /predict unloaded, durable, against the limit route",
-            mine,
-            theirs,
-            bound=at_most(2.5),
-            detail=f"{median(mine) * 1000:.3f} ms against {median(theirs) * 1000:.3f} ms",
         )
     ]
 
@@ -236,12 +179,6 @@ def resident_bytes(pid: int) -> int:
         check=True,
     )
     return int(listed.stdout) * 1024
-
-
-@contextmanager
-def _baseline_route(bench: Bench, name: stack.Baseline) -> Iterator[Target]:
-    with stack.baseline(name, bench.folder) as serving:
-        yield applications_to(bench, serving.url, "/predict")
 
 
 def applications_to(bench: Bench, url: str, path: str) -> Target:

@@ -1,4 +1,4 @@
-"""``python -m tests.load.flame``: draws where the time of a decision goes, as a flame graph."""
+"""``python -m tests.load.flame``: draws where a process of the whole system spends its time."""
 
 import argparse
 import re
@@ -20,8 +20,12 @@ _SAMPLES_PER_S: Final = 200
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Load one worker and draw its stacks; return 0, or 2 with a reason if that is impossible."""
+    """Load the whole system and draw the stacks of one process, as a flame graph.
+
+    Return 0, or 2 with a reason if that is impossible.
+    """
     parser = argparse.ArgumentParser(prog="python -m tests.load.flame", description=__doc__)
+    parser.add_argument("--process", choices=("inference", "consumer"), default="inference")
     parser.add_argument("--seconds", type=float, default=10.0)
     parser.add_argument("--to", type=Path, default=_PICTURE, help=f"the picture ({_PICTURE})")
     options = parser.parse_args(arguments)
@@ -29,21 +33,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         wrk.executable()
         with (
-            open_bench(
-                _FOLDER.resolve(), rounds=1, seconds=options.seconds, rows=0, events=0, say=print
-            ) as bench,
-            stack.inference(bench) as serving,
+            open_bench(_FOLDER.resolve(), seconds=options.seconds) as bench,
+            stack.whole_system(bench, database="flame") as system,
         ):
-            route = applications_to(bench, serving.url, "/predict")
-            recording = _record(serving.session, seconds=options.seconds, to=options.to)
+            route = applications_to(bench, system.inference_url, "/predict")
+            pid = system.pids[options.process]
+            recording = _record(pid, seconds=options.seconds, to=options.to)
             measured = route.run(connections=LOADED, seconds=options.seconds + 1)
             if recording.wait() != 0:
                 raise NotMeasured("py-spy was denied access; on some systems it needs root.")
     except (NotMeasured, CannotStart) as error:
         print(error, file=sys.stderr)
         return 2
-    _name(options.to, f"POST /predict, {measured.rate:,.0f} decisions a second while recorded")
-    print(f"{options.to}: {measured.rate:,.0f} decisions a second while it was recorded")
+    title = f"{options.process}, {measured.rate:,.0f} decisions a second while recorded"
+    _name(options.to, title)
+    print(f"{options.to}: {title}")
     return 0
 
 

@@ -7,7 +7,7 @@ from typing import Literal, TypeVar
 
 from tests.load.stack import Bench
 
-Unit = Literal["x", "s", "MiB", "bytes", "rows/s", "events"]
+Unit = Literal["x", "s", "ms", "us", "MiB", "bytes", "decisions/s", "%"]
 _Result = TypeVar("_Result")
 
 

@@ -14,7 +14,7 @@ from shared.observability.metrics import Metrics
 from tests.load import stack
 from tests.load.decision_benchmarks import LOADED, applications_to
 from tests.load.measurement import Measurement, at_least, ratio
-from tests.load.processor import is_counted, session_s
+from tests.load.processor import is_counted, used_s
 from tests.load.stack import Bench, Serving
 from tests.load.wrk import Target
 
@@ -67,11 +67,11 @@ def _rates_of_pair(bench: Bench) -> tuple[float, float]:
 
 def _rate(bench: Bench, serving: Serving, target: Target) -> float:
     """Return the requests that the service answers per second of its processor time."""
-    used_s = session_s(serving.session) if is_counted() else 0.0
+    before_s = used_s(serving.pid) if is_counted() else 0.0
     measured = target.run(connections=LOADED, seconds=bench.seconds)
     if not is_counted():
         return measured.rate
-    return measured.requests / (session_s(serving.session) - used_s)
+    return measured.requests / (used_s(serving.pid) - before_s)
 
 
 def create_unobserved_app() -> FastAPI:

@@ -97,19 +97,19 @@ def _section(measurements: Sequence[Measurement], measured_under: dict[str, str 
 def _cells(measurement: Measurement) -> tuple[str, str, str, str]:
     unit = "x" if measurement.unit == "x" else f" {measurement.unit}"
     spread = (
-        f" ({_number(measurement.lowest)}-{_number(measurement.highest)})"
+        f" ({number(measurement.lowest)}-{number(measurement.highest)})"
         if measurement.lowest != measurement.highest
         else ""
     )
     required = "report"
     if measurement.bound is not None:
         sign = "≥" if measurement.bound.kind == "at least" else "≤"
-        required = f"{sign} {_number(measurement.bound.value)}{unit}"
-    measured = f"{_number(measurement.median)}{unit}{spread}"
+        required = f"{sign} {number(measurement.bound.value)}{unit}"
+    measured = f"{number(measurement.median)}{unit}{spread}"
     return measurement.name, measured, required, _MET[measurement.met]
 
 
-def _number(value: float) -> str:
+def number(value: float) -> str:
     """Format with three significant digits."""
     return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 

@@ -2,12 +2,13 @@
 
 import os
 import shutil
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
-from typing import Final, Literal, NamedTuple
+from typing import Any, Final, Literal, NamedTuple
 
 from redis import Redis
 
@@ -18,25 +19,28 @@ from shared.contract.events import STREAM
 from tests import keys
 from tests.harness import HOST, free_port
 
-Baseline = Literal["empty", "limit", "tutorial"]
+Baseline = Literal["empty", "limit", "tutorial", "insert", "background"]
 _INFERENCE_APP: Final = "services.inference.main:create_app"
+_STOP_ALL_S: Final = 60.0
 
 
 @dataclass(frozen=True)
 class Bench:
     """Both servers, running and durable, and how much to measure.
 
-    ``rounds`` of ``seconds`` each, ``rows`` in the large history, ``events`` on the stream.
+    ``rounds`` of ``seconds`` each, ``minutes`` of observing memory, ``rows`` in the large history,
+    ``events`` on the stream.
     """
 
     folder: Path
-    rounds: int
-    seconds: float
-    rows: int
-    events: int
-    say: Callable[[str], None]
     postgres: Server
     redis: Server
+    rounds: int = 1
+    seconds: float = 1.0
+    minutes: float = 0.0
+    rows: int = 0
+    events: int = 0
+    say: Callable[[str], None] = print
 
     @property
     def headers(self) -> dict[str, str]:
@@ -48,7 +52,7 @@ class Bench:
         return components.environment(
             host=HOST,
             database_url=self.database_url(database),
-            redis_url=self.redis.url.replace("db=0", f"db={redis_number}"),
+            redis_url=self.redis_url(redis_number),
             inference_url=f"http://{HOST}:1",
             history_url=f"http://{HOST}:{free_port()}",
             api_key=keys.SECRET,
@@ -63,30 +67,38 @@ class Bench:
         servers.run_sql(self.postgres.url, f"CREATE DATABASE {name}")
         components.migrate(self.environment(database=name))
 
-    def clear_stream(self) -> None:
+    def clear_stream(self, *, redis_number: int = 0) -> None:
         """Delete everything that was published."""
-        with Redis.from_url(self.redis.url) as redis:
+        with Redis.from_url(self.redis_url(redis_number)) as redis:
             redis.unlink(STREAM)
+
+    def redis_url(self, number: int) -> str:
+        """Return the address of one keyspace of Redis."""
+        return self.redis.url.replace("db=0", f"db={number}")
 
 
 class Serving(NamedTuple):
-    """A service that answers at ``url``; all its processes are in one ``session``."""
+    """A service that answers at ``url``, and its process."""
 
     url: str
-    session: int
+    pid: int
+
+
+class WholeSystem(NamedTuple):
+    """What ``make run`` starts: the services' addresses, and each process by its name."""
+
+    inference_url: str
+    history_url: str
+    database_url: str
+    pids: Mapping[str, int]
 
 
 @contextmanager
-def open_bench(
-    folder: Path,
-    *,
-    rounds: int,
-    seconds: float,
-    rows: int,
-    events: int,
-    say: Callable[[str], None],
-) -> Iterator[Bench]:
-    """Open a bench in ``folder``, which is emptied before and removed after."""
+def open_bench(folder: Path, **how_much: Any) -> Iterator[Bench]:
+    """Open a bench in ``folder``, which is emptied before and removed after.
+
+    ``how_much`` are the further members of ``Bench``.
+    """
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(mode=0o711, parents=True)
     try:
@@ -96,31 +108,73 @@ def open_bench(
         ):
             postgres.process.start()
             redis.process.start()
-            yield Bench(
-                folder=folder,
-                rounds=rounds,
-                seconds=seconds,
-                rows=rows,
-                events=events,
-                say=say,
-                postgres=postgres,
-                redis=redis,
-            )
+            yield Bench(folder=folder, postgres=postgres, redis=redis, **how_much)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
 
 @contextmanager
-def inference(bench: Bench, *, app: str = _INFERENCE_APP) -> Iterator[Serving]:
+def whole_system(bench: Bench, *, database: str) -> Iterator[WholeSystem]:
+    """Everything that ``make run`` runs, started by its own command, on the bench's servers.
+
+    ``database`` is created; what was published is forgotten after.
+    """
+    data = bench.folder / "run"
+    data.mkdir()
+    (data / "api-key").write_text(keys.SECRET)
+    servers.run_sql(bench.postgres.url, f"CREATE DATABASE {database}")
+    inference, history, dashboard, metrics = (free_port() for _ in range(4))
+    env = os.environ | {
+        "LOCAL_DATA": str(data),
+        "DATABASE_URL": bench.database_url(database),
+        "REDIS_URL": bench.redis.url,
+        "INFERENCE_PORT": str(inference),
+        "HISTORY_PORT": str(history),
+        "DASHBOARD_PORT": str(dashboard),
+        "METRICS_PORT": str(metrics),
+    }
+    run = Process(
+        "run",
+        [sys.executable, "-m", "services.local"],
+        folder=data,
+        env=env,
+        ready=lambda _pid: "Running after" in run.log.read_text(),
+    )
+    try:
+        run.start(_STOP_ALL_S)
+        yield WholeSystem(
+            inference_url=f"http://{HOST}:{inference}",
+            history_url=f"http://{HOST}:{history}",
+            database_url=bench.database_url(database),
+            pids={
+                "postgres": bench.postgres.process.pid,
+                "redis": bench.redis.process.pid,
+                **{
+                    file.stem: int(file.read_text())
+                    for file in sorted((data / "logs").glob("*.pid"))
+                },
+            },
+        )
+    finally:
+        run.stop(_STOP_ALL_S)
+    bench.clear_stream()
+    shutil.rmtree(data)
+
+
+@contextmanager
+def inference(
+    bench: Bench, *, app: str = _INFERENCE_APP, redis_number: int = 0
+) -> Iterator[Serving]:
     """The inference service, ready; what it published is forgotten after.
 
     ``app`` makes another of it, served by the very command that serves the product.
     """
     port = free_port()
+    env = bench.environment(redis_number=redis_number)
     command = _served_instead(inference_process(bench, port=port).command, app)
-    with _serving(command, bench.folder, bench.environment(), port=port) as serving:
+    with _serving(command, bench.folder, env, port=port) as serving:
         yield serving
-    bench.clear_stream()
+    bench.clear_stream(redis_number=redis_number)
 
 
 def inference_process(bench: Bench, *, port: int) -> Process:
@@ -139,12 +193,21 @@ def history(bench: Bench, *, database: str, redis_number: int = 0) -> Iterator[S
 
 
 @contextmanager
-def baseline(name: Baseline, folder: Path) -> Iterator[Serving]:
-    """Serve a baseline with the command that serves the product."""
+def baseline(
+    name: Baseline, folder: Path, *, plain: bool = False, env: Mapping[str, str] = os.environ
+) -> Iterator[Serving]:
+    """Serve a baseline with the command that serves the product, or ``plain``: with uvicorn's."""
     port = free_port()
-    shipped = components.inference({}, host=HOST, port=port, logs=folder)
-    command = _served_instead(shipped.command, f"tests.load.baselines:create_{name}_app")
-    with _serving(command, folder, os.environ, port=port) as serving:
+    app = f"tests.load.baselines:create_{name}_app"
+    if plain:
+        command = [
+            *(sys.executable, "-m", "uvicorn", "--factory", app, "--host", HOST),
+            *("--port", str(port), "--no-access-log", "--log-level", "warning"),
+        ]
+    else:
+        shipped = components.inference({}, host=HOST, port=port, logs=folder)
+        command = _served_instead(shipped.command, app)
+    with _serving(command, folder, env, port=port) as serving:
         yield serving
 
 

@@ -1,15 +1,19 @@
 """The benchmark tools: what they parse, compare, fill and print."""
 
+import asyncio
 import json
 import shutil
 import sys
+from collections.abc import Callable
 from io import StringIO
 from pathlib import Path
 
+import asyncpg
 import httpx
 import pytest
 from fastapi import FastAPI
 from pydantic import TypeAdapter
+from redis import Redis
 from sqlalchemy import func, select
 
 from services.history.database import open_engine
@@ -18,7 +22,7 @@ from services.history.tables import predictions
 from services.inference.main import create_app as create_inference_app
 from services.local.servers import Server
 from shared.contract.application import EXAMPLE
-from shared.contract.events import Decision
+from shared.contract.events import STREAM, Decision
 from tests.history.storage import assert_rollups_equal_a_recount
 from tests.load import (
     baselines,
@@ -28,8 +32,10 @@ from tests.load import (
     observation_benchmarks,
     report,
     stack,
+    system_benchmarks,
     wrk,
 )
+from tests.load.decision_benchmarks import applications_to
 from tests.load.measurement import Measurement, at_least, at_most, measured, ratio
 from tests.load.stack import Bench
 from tests.load.wrk import NotMeasured, parse
@@ -95,7 +101,7 @@ def test_missing_wrk_is_one_sentence(
 ) -> None:
     """It says what is missing and how to install it, and starts nothing."""
     monkeypatch.setenv("PATH", "")
-    assert bench.main(["limit"]) == 2
+    assert bench.main(["tutorial"]) == 2
     assert capsys.readouterr().err.strip() == wrk.NOT_INSTALLED
 
 
@@ -118,6 +124,54 @@ async def test_baselines_answer_the_products_decision(create: type[FastAPI]) -> 
         refused = await client.post("/predict", json={"ApplicantIncome": -1})
     assert decision.input_data.Loan_ID == EXAMPLE["Loan_ID"]
     assert refused.status_code == 422
+
+
+@pytest.mark.parametrize("create", [baselines.create_insert_app, baselines.create_background_app])
+async def test_storing_baselines_answer_the_decision_and_insert_it(
+    create: Callable[[], FastAPI], database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whether before or after the answer: the transport ends when both are done."""
+    monkeypatch.setenv("DATABASE_URL", database_url)
+    async with served(create()) as client:
+        answer = await client.post("/predict", json=EXAMPLE)
+    decision = TypeAdapter(Decision).validate_json(answer.content)
+    connection = await asyncpg.connect(database_url)
+    rows = await connection.fetch("SELECT id, prediction FROM decisions")
+    await connection.close()
+    assert [tuple(row) for row in rows] == [(decision.prediction_id, decision.prediction)]
+
+
+@pytest.mark.system
+@needs_wrk
+async def test_whole_system_is_loaded_until_all_is_stored(
+    postgres_server: Server, redis_server: Server, redis_url: str, tmp_path: Path
+) -> None:
+    """Each of its processes is known by name, and what is answered becomes a visible row."""
+    assert redis_url == redis_server.url
+    small = Bench(folder=tmp_path, postgres=postgres_server, redis=redis_server)
+    with (
+        stack.whole_system(small, database="loaded") as system,
+        Redis.from_url(redis_url) as redis,
+    ):
+        assert {"consumer", "history", "inference", "postgres", "redis"} <= system.pids.keys()
+        target = applications_to(small, system.inference_url, "/predict")
+        contender = system_benchmarks.Contender(
+            target, system.pids, lambda: redis.xlen(STREAM) == 0
+        )
+        loaded = await asyncio.to_thread(system_benchmarks.load, small, contender, connections=2)
+        delays = await system_benchmarks.visible_after_ms(small, system, target)
+    assert loaded.run.requests > 0
+    assert min(loaded.us["inference"], loaded.us["consumer"]) > 0
+    assert len(delays) > 1
+
+
+def test_growth_is_from_the_second_minute_to_the_last() -> None:
+    """The first minute is for starting; a spike within a minute does not count."""
+    sizes = {10: 1, 60: 100, 90: 100, 100: 900, 200: 500, 250: 103, 290: 103, 300: 1}
+    seen = [(float(at_s), {"inference": size}) for at_s, size in sizes.items()]
+    assert system_benchmarks.growth(seen)["inference"] == pytest.approx(3)
+    with pytest.raises(NotMeasured, match="two minutes"):
+        system_benchmarks.growth(seen[:1])
 
 
 async def test_empty_baseline_reads_and_writes() -> None:
@@ -173,25 +227,15 @@ async def test_filled_history_has_distinct_rows_and_the_rollups_of_a_recount(
     await engine.dispose()
 
 
-def test_events_are_drained_and_copied(
+def test_events_are_drained(
     postgres_server: Server, redis_server: Server, redis_url: str, tmp_path: Path
 ) -> None:
     """The shipped consumer stores all of them; how fast does not matter here."""
     assert redis_url == redis_server.url
-    small = Bench(
-        folder=tmp_path,
-        rounds=1,
-        seconds=1,
-        rows=0,
-        events=1000,
-        say=print,
-        postgres=postgres_server,
-        redis=redis_server,
-    )
+    small = Bench(folder=tmp_path, events=1000, postgres=postgres_server, redis=redis_server)
     small.create_database(consumer_benchmarks.DRAINED)
     events = consumer_benchmarks.real_events(small.events)
     assert consumer_benchmarks.drain_rate(small, events, consumers=1) > 0
-    assert consumer_benchmarks.copy_rate(small, events) > 0
 
 
 def test_ratio_is_taken_round_by_round() -> None:

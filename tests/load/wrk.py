@@ -25,6 +25,10 @@ local bodies = {{
 local requests, next_request = {{}}, 0
 
 function init(args)
+    local pause_ms = tonumber(args[1])
+    if pause_ms > 0 then
+        function delay() return pause_ms end
+    end
     for i, body in ipairs(bodies) do
         requests[i] = wrk.format(method, path, headers, method ~= "GET" and body or nil)
     end
@@ -74,13 +78,16 @@ class Target:
     path: str
     script: Path
 
-    def run(self, *, connections: int, seconds: float) -> Run:
-        """Load the route from one thread; raises ``NotMeasured`` if a single request fails."""
+    def run(self, *, connections: int, seconds: float, pause_ms: int = 0) -> Run:
+        """Load the route from one thread; each connection pauses between answer and request.
+
+        Raises ``NotMeasured`` if a single request fails.
+        """
         done = subprocess.run(
             [
                 *(executable(), "--threads", "1", "--connections", str(connections)),
                 *("--duration", f"{round(seconds)}s", "--timeout", f"{_TIMEOUT_S}s"),
-                *("--script", str(self.script), self.url),
+                *("--script", str(self.script), self.url, "--", str(pause_ms)),
             ],
             capture_output=True,
             text=True,
