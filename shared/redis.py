@@ -7,6 +7,7 @@ has the stream: every key is placed where the stream is.
 """
 
 import asyncio
+import re
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -43,6 +44,14 @@ REDIS_ERRORS: Final = (RedisError, OSError)
 _PROBE: Final = f"{KEY_PREFIX}writable"
 _SERVERS: Final = ("redis", "rediss", "unix")
 _PORTS: Final = {"": 6379, "cluster": 6379, "sentinel": 26379}
+_FIXED: Final = frozenset(
+    {
+        *("socket_timeout", "socket_connect_timeout", "max_connections", "timeout"),
+        *("retry", "retry_on_error", "retry_on_timeout"),
+        *("decode_responses", "encoding", "encoding_errors"),
+    }
+)
+"""Options that an address may not have: the clients rely on their own values."""
 _SLOT: Final = key_slot(STREAM.encode())
 
 Nodes = Sequence[tuple[str, int]]
@@ -81,7 +90,9 @@ def parse_address(url: str) -> Address:
         options: dict[str, Any] = {**parse_url(url)}
         given = {name: value for name, value in options.items() if name != "connection_class"}
         options.get("connection_class", Connection)(**given)  # takes the options it knows alone
-    except (ValueError, TypeError):
+        if options.keys() & _FIXED or not (server == "unix" or re.fullmatch("/?[0-9]*/?", path)):
+            raise ValueError
+    except (ValueError, TypeError, RedisError):
         raise ValueError("is no address of Redis, or has an option that is not known") from None
     return Address(options, nodes, master)
 

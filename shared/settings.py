@@ -6,13 +6,13 @@ is started: neither with a value that cannot be used, nor with one that a misspe
 
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Final, TypeVar
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BeforeValidator, Field, ValidationError
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from shared.access.api_keys import ApiKey, parse_keys
@@ -64,10 +64,15 @@ def read_settings_or_exit(kind: type[S], *checks: Callable[[S], list[str]]) -> S
             raise UnusableSettings(faults)
         return settings
     except UnusableSettings as error:
-        for fault in error.faults:
-            name, _, reason = fault.partition(": ")
-            _log.critical("unusable setting", setting=name, reason=reason)
-        raise SystemExit(2) from None
+        raise exit_for(error.faults) from None
+
+
+def exit_for(faults: Iterable[str]) -> SystemExit:
+    """The end of a process with these lines about its settings, after logging each."""
+    for fault in faults:
+        name, _, reason = fault.partition(": ")
+        _log.critical("unusable setting", setting=name, reason=reason)
+    return SystemExit(2)
 
 
 def misspelt(names: set[str]) -> list[str]:
@@ -114,14 +119,23 @@ def _origins(value: object) -> object:
     return origins
 
 
-def _http_address(value: str) -> str:
+def http_address(value: str) -> str:
+    """``value`` unchanged; raises ``ValueError`` if it is no address of an HTTP service."""
     url = urlsplit(value)
     if url.scheme not in ("http", "https") or not url.hostname or url.port == 0:
-        raise ValueError("must be an address such as http://history:8001")
+        raise ValueError("must be an address such as http://127.0.0.1:8001")
     return value
 
 
-HttpAddress = Annotated[str, AfterValidator(_http_address)]
+def _key(value: SecretStr) -> SecretStr:
+    if not re.fullmatch("[!-~]*", value.get_secret_value()):
+        raise ValueError("is no API key as make key prints it: it has other characters")
+    return value
+
+
+HttpAddress = Annotated[str, AfterValidator(http_address)]
+SecretKey = Annotated[SecretStr, AfterValidator(_key)]
+"""An API key of this process's own, which it sends in a header."""
 
 # pydantic-settings would read these as JSON; they have a form of their own.
 ApiKeys = Annotated[tuple[ApiKey, ...], NoDecode, BeforeValidator(_keys)]

@@ -13,6 +13,7 @@ from loan_predictor_client import (
     CallFailed,
     InvalidRequest,
     MissingResource,
+    UnsendableCall,
 )
 from services.dashboard.sessions import SignedOut
 from services.dashboard.templating import NOTHING, part
@@ -120,7 +121,7 @@ def signed_out() -> Markup:
 
 def may_recover(error: CallFailed) -> bool:
     """Whether the same call may succeed later."""
-    return not isinstance(error, AccessDenied | InvalidRequest | MissingResource)
+    return not isinstance(error, AccessDenied | InvalidRequest | MissingResource | UnsendableCall)
 
 
 def explain(error: CallFailed, *, stale: bool = False) -> Markup:

@@ -2,13 +2,13 @@
 
 from typing import Annotated
 
-from pydantic import AfterValidator, Field, SecretStr
+from pydantic import AfterValidator, Field
 from pydantic_settings import SettingsConfigDict
 
 from shared.access.passwords import check_entry
 from shared.access.rate_limit import parse_limits
 from shared.observability.logs import LogSettings
-from shared.settings import HttpAddress, RateLimit
+from shared.settings import HttpAddress, RateLimit, SecretKey
 
 
 class DashboardSettings(LogSettings):
@@ -23,7 +23,7 @@ class DashboardSettings(LogSettings):
         default="http://127.0.0.1:8001",
         description="None where one gateway at INFERENCE_URL stands before both services.",
     )
-    dashboard_api_key: SecretStr | None = Field(
+    dashboard_api_key: SecretKey | None = Field(
         default=None, description="Key with the scopes predict and history:read; never shown."
     )
     dashboard_password: Annotated[str, AfterValidator(check_entry)] | None = Field(

@@ -1,19 +1,34 @@
 """Settings of the inference service, from environment variables of the same names."""
 
 from pathlib import Path
+from typing import Annotated
 
-from pydantic import Field, SecretStr
+from pydantic import AfterValidator, Field
 
-from services.scoring.manifest import BUNDLE_ROOT
+from services.scoring.manifest import (
+    BUNDLE_ROOT,
+    MANIFEST_FILE,
+    BundleError,
+    bundle_folder,
+    check_version,
+    read_manifest,
+)
 from shared.access.rate_limit import parse_limits
-from shared.settings import CommonSettings, HttpAddress, RateLimit
+from shared.settings import CommonSettings, HttpAddress, RateLimit, SecretKey
+
+
+def _bundle_version(value: str) -> str:
+    try:
+        return check_version(value) if value else value
+    except BundleError as error:
+        raise ValueError(str(error)) from None
 
 
 class InferenceSettings(CommonSettings):
     """Where the models are, who may ask them, and how a decision is handed over."""
 
     bundle_root: Path = Field(default=BUNDLE_ROOT, description="Folder of bundles and CURRENT.")
-    bundle_version: str | None = Field(
+    bundle_version: Annotated[str, AfterValidator(_bundle_version)] | None = Field(
         default=None, description="Serve this version instead of the one CURRENT names."
     )
     history_url: HttpAddress = Field(
@@ -30,7 +45,7 @@ class InferenceSettings(CommonSettings):
         description="Answers kept a day for the repeated requests of one client, and of all"
         " anonymous callers together; 450 bytes of Redis each.",
     )
-    internal_api_key: SecretStr | None = Field(
+    internal_api_key: SecretKey | None = Field(
         default=None, description="Key with the scope internal, for hand-over by HTTP."
     )
     allow_anonymous: bool = Field(
@@ -44,3 +59,13 @@ class InferenceSettings(CommonSettings):
     rate_limit_benchmark: RateLimit = Field(
         default=parse_limits("10/hour"), description="Per address, for anonymous callers."
     )
+
+
+def bundle_faults(settings: InferenceSettings) -> list[str]:
+    """A line if there is no bundle where ``settings`` say; its files are verified when loaded."""
+    version = settings.bundle_version
+    try:
+        read_manifest(bundle_folder(settings.bundle_root, version) / MANIFEST_FILE)
+    except BundleError as error:
+        return [f"{'BUNDLE_VERSION' if version else 'BUNDLE_ROOT'}: {error}"]
+    return []

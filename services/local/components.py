@@ -85,11 +85,18 @@ def consumer(
     host: str | None = None,
     metrics_port: int | None = None,
 ) -> Process:
-    """The stream consumer, with its metrics at ``metrics_port``."""
-    listens = {"METRICS_HOST": host, "METRICS_PORT": metrics_port}
-    given = {name: str(value) for name, value in listens.items() if value is not None}
+    """The stream consumer, with its metrics at ``metrics_port``; ready once it exposes them."""
     command = [sys.executable, "-m", "services.history.consumer"]
-    return Process("consumer", command, folder=logs, env={**environment, **given})
+    if host is None or metrics_port is None:
+        return Process("consumer", command, folder=logs, env=environment)
+    listens = {"METRICS_HOST": host, "METRICS_PORT": str(metrics_port)}
+    return Process(
+        "consumer",
+        command,
+        folder=logs,
+        env={**environment, **listens},
+        ready=lambda _pid: _answers(reachable_host(host), metrics_port, "/metrics"),
+    )
 
 
 def reachable_host(host: str) -> str:
@@ -119,14 +126,14 @@ def _api(name: str, environment: Mapping[str, str], *, host: str, port: int, log
         command,
         folder=logs,
         env=environment,
-        ready=lambda _pid: _answers_ready(reachable_host(host), port),
+        ready=lambda _pid: _answers(reachable_host(host), port, "/readyz"),
     )
 
 
-def _answers_ready(host: str, port: int) -> bool:
+def _answers(host: str, port: int, path: str) -> bool:
     connection = HTTPConnection(host, port, timeout=_PROBE_TIMEOUT_S)
     try:
-        connection.request("GET", "/readyz")
+        connection.request("GET", path)
         return connection.getresponse().status == 200
     except (OSError, HTTPException):
         return False

@@ -17,10 +17,11 @@ from pydantic_settings import BaseSettings
 
 from services.dashboard.settings import DashboardSettings
 from services.history.settings import HistorySettings
-from services.inference.settings import InferenceSettings
+from services.inference.settings import InferenceSettings, bundle_faults
 from services.local.components import environment, service_url
-from services.local.settings import LocalSettings
+from services.local.settings import LocalSettings, run_faults
 from shared.access.api_keys import ApiKey
+from shared.observability.tracing import tracing_faults
 from shared.settings import UnusableSettings, misspelt, read_settings
 from shared.web.server import ServerSettings
 
@@ -39,8 +40,11 @@ _PASSWORD: Final = re.compile(r"(?<=://)([^:@/]*):.*@")
 
 def check_settings() -> LocalSettings:
     """The settings of a local run; raises ``UnusableSettings`` with the faults of all processes."""
-    _check(_RUN)
-    return LocalSettings()
+    _check(_RUN, tracing_faults())
+    settings = LocalSettings()
+    if faults := [*run_faults(settings), *bundle_faults(InferenceSettings())]:
+        raise UnusableSettings(faults)
+    return settings
 
 
 def _check(kinds: Kinds, faults: Sequence[str] = ()) -> None:
@@ -74,7 +78,7 @@ def _of_containers(file: str) -> Iterator[str]:
     os.environ.clear()
     os.environ |= {name: value for name, value in dotenv_values(file).items() if value}
     names = set(re.findall(r"^#?([A-Z_]+)=", _TEMPLATE.read_text(encoding="utf-8"), re.MULTILINE))
-    _check(_SERVICES, misspelt(names))
+    _check(_SERVICES, [*misspelt(names), *tracing_faults()])
     fields = {name for kind in _SERVICES.values() for name in kind.model_fields}
     yield from _lines(_SERVICES, left_out={name for name in fields if name.upper() not in names})
 

@@ -6,7 +6,6 @@ import signal
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from itertools import combinations
 from pathlib import Path
 from typing import Final
 
@@ -67,16 +66,7 @@ def clear_leftovers(logs: Path) -> list[str]:
 
 def check_ports(settings: LocalSettings) -> None:
     """Raise ``CannotStart`` if a service could not listen where the settings say."""
-    ports = {
-        "INFERENCE_PORT": settings.inference_port,
-        "HISTORY_PORT": settings.history_port,
-        "DASHBOARD_PORT": settings.dashboard_port,
-        "METRICS_PORT": settings.metrics_port,
-    }
-    for (first, port), (second, other) in combinations(ports.items(), 2):
-        if port == other:
-            raise CannotStart(f"{first} and {second} are both {port}: change one.")
-    for variable, port in ports.items():
+    for variable, port in settings.ports.items():
         if _answers(reachable_host(settings.local_host), port):
             raise CannotStart(
                 f"Port {port} on {settings.local_host} is taken: stop what listens there, "

@@ -1,5 +1,7 @@
 """Settings of a local run, from environment variables of the same names."""
 
+import socket
+from itertools import combinations
 from pathlib import Path
 
 from pydantic import Field
@@ -27,6 +29,30 @@ class LocalSettings(BaseSettings):
     local_data: Path = Field(default=Path(".local"), description="Folder of data and logs.")
 
     @property
+    def ports(self) -> dict[str, int]:
+        """The port of each service, by its variable."""
+        return {
+            "INFERENCE_PORT": self.inference_port,
+            "HISTORY_PORT": self.history_port,
+            "DASHBOARD_PORT": self.dashboard_port,
+            "METRICS_PORT": self.metrics_port,
+        }
+
+    @property
     def key_file(self) -> Path:
         """Where a run keeps the API key that it made for this machine."""
         return self.local_data.resolve() / "api-key"
+
+
+def run_faults(settings: LocalSettings) -> list[str]:
+    """A line for each setting with which no run could listen, whatever else listens."""
+    faults = [
+        f"{second}: is {port}, and so is {first}"
+        for (first, port), (second, other) in combinations(settings.ports.items(), 2)
+        if port == other
+    ]
+    try:
+        socket.create_server((settings.local_host, 0)).close()
+    except (OSError, UnicodeError):
+        faults.append("LOCAL_HOST: is no IPv4 address of this machine, such as 127.0.0.1")
+    return faults

@@ -246,6 +246,11 @@ def read_current_version(root: Path) -> str:
     return check_version(version)
 
 
+def bundle_folder(root: Path, version: str | None) -> Path:
+    """The folder of ``version``, or of the one ``CURRENT`` names; raises ``BundleError``."""
+    return root / (check_version(version) if version else read_current_version(root))
+
+
 def check_version(version: str) -> str:
     """``version`` unchanged; raises ``BundleError`` if it is not a version, such as a path."""
     if not re.fullmatch(_VERSION, version):

@@ -15,9 +15,8 @@ from services.scoring.manifest import (
     BundleError,
     Manifest,
     NumericInput,
+    bundle_folder,
     check_files,
-    check_version,
-    read_current_version,
     read_file,
     read_manifest,
 )
@@ -107,7 +106,7 @@ def load_bundle(root: Path, version: str | None) -> Bundle:
     Raises ``BundleError`` with one sentence if anything is missing, altered, written for a newer
     service or made for other features than this service computes.
     """
-    folder = root / (check_version(version) if version else read_current_version(root))
+    folder = bundle_folder(root, version)
     manifest = read_manifest(folder / "manifest.json")
     check_files(folder, manifest)
     if manifest.features != FEATURES:

@@ -9,7 +9,7 @@ import asyncio
 import os
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from random import random
 from typing import TYPE_CHECKING, Final
 
@@ -26,6 +26,7 @@ from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapProp
 
 from shared.contract.events import PredictionRecorded
 from shared.observability.logs import get_logger
+from shared.settings import exit_for, http_address
 from shared.version import VERSION
 
 if TYPE_CHECKING:
@@ -201,14 +202,29 @@ def start_tracing(service: str) -> Tracing:
     """
     if not any(os.environ.get(name) for name in _ENDPOINTS):
         return NO_TRACING
+    if faults := tracing_faults():
+        raise exit_for(faults)
     try:
         return _start(service)
     except ImportError as error:
         reason = f'OTEL_EXPORTER_OTLP_ENDPOINT needs the extra "tracing": {error}'
-    except ValueError as error:
-        reason = str(error)
     _log.critical("traces cannot be sent", reason=reason)
     raise SystemExit(1)
+
+
+def tracing_faults() -> list[str]:
+    """A line for each variable about traces that cannot be used; none while there are no traces."""
+    endpoints = [name for name in _ENDPOINTS if os.environ.get(name)]
+    checks: dict[str, Callable[[str], object]] = dict.fromkeys(endpoints, http_address)
+    if endpoints and _by_share() and os.environ.get(_SHARE):
+        checks[_SHARE] = _parse_share
+    faults = []
+    for name, check in checks.items():
+        try:
+            check(os.environ[name])
+        except ValueError as error:
+            faults.append(f"{name}: {error}")
+    return faults
 
 
 def _start(service: str) -> SpanTracing:
@@ -217,26 +233,34 @@ def _start(service: str) -> SpanTracing:
     from opentelemetry.sdk.trace.export import BatchSpanProcessor  # noqa: PLC0415
     from opentelemetry.sdk.trace.sampling import DEFAULT_ON  # noqa: PLC0415
 
-    by_share = (os.environ.get(_SAMPLER) or _BY_SHARE) == _BY_SHARE
     provider = TracerProvider(
         # The share has already decided. Any other sampler is left to the library.
-        sampler=DEFAULT_ON if by_share else None,
+        sampler=DEFAULT_ON if _by_share() else None,
         resource=_resource(service),
         shutdown_on_exit=False,
     )
     provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
-    return SpanTracing(provider, share=_share() if by_share else 1.0)
+    return SpanTracing(provider, share=_share() if _by_share() else 1.0)
+
+
+def _by_share() -> bool:
+    return (os.environ.get(_SAMPLER) or _BY_SHARE) == _BY_SHARE
 
 
 def _share() -> float:
     """The share that is set; 1, as the standard says, where only the sampler is; else our own."""
-    text = os.environ.get(_SHARE) or ("1" if os.environ.get(_SAMPLER) else str(DEFAULT_SHARE))
+    if text := os.environ.get(_SHARE):
+        return _parse_share(text)
+    return 1.0 if os.environ.get(_SAMPLER) else DEFAULT_SHARE
+
+
+def _parse_share(text: str) -> float:
     try:
         share = float(text)
     except ValueError:
         share = -1.0
     if not 0 <= share <= 1:
-        raise ValueError(f"{_SHARE} must be a number from 0 to 1")
+        raise ValueError("must be a number from 0 to 1")
     return share
 
 

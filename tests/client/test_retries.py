@@ -1,7 +1,9 @@
 """The client's retries and its errors, on answers that a healthy service never gives."""
 
+import traceback
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from datetime import date
 
 import httpx
 import pytest
@@ -19,6 +21,7 @@ from loan_predictor_client import (
     ServiceUnreachable,
     Unavailable,
     UnreadableAnswer,
+    UnsendableCall,
 )
 from loan_predictor_client.attempts import Outcome, Wait, attempts
 from shared.contract.application import EXAMPLE
@@ -204,6 +207,58 @@ def test_error_without_a_problem_document_is_still_an_api_error() -> None:
     assert caught.value.code == "NoProblemDocument"
     assert caught.value.detail == "service.test says: Not Found."
     assert caught.value.retry_after_s is None
+
+
+@pytest.mark.parametrize("key", ["lp_secret\n", "lp_sécret", " lp_secret", "lp_\x00secret"])
+async def test_key_that_no_header_can_hold_fails_at_once_without_being_shown(key: str) -> None:
+    """Such as one read from a file with its line break; over real HTTP clients."""
+    with (
+        LoanPredictorClient("http://127.0.0.1:9", api_key=key) as client,
+        pytest.raises(UnsendableCall, match="The API key may hold") as caught,
+    ):
+        client.predict(EXAMPLE)
+    shown = "".join(traceback.format_exception(caught.value))
+    assert "secret" not in shown
+    assert caught.value.__cause__ is None
+    async with AsyncLoanPredictorClient("http://127.0.0.1:9", api_key=key) as asynchronous:
+        with pytest.raises(UnsendableCall, match="The API key may hold"):
+            await asynchronous.predict(EXAMPLE)
+
+
+@pytest.mark.parametrize(
+    "url", ["127.0.0.1:8000", "localhost", "", "ftp://bank", "http://", "//a", "http://h:x"]
+)
+def test_address_that_is_none_fails_at_once(url: str) -> None:
+    """It says how an address looks."""
+    handle, sent = _answers()
+    http = httpx.Client(transport=httpx.MockTransport(handle))
+    with (
+        LoanPredictorClient(url, http=http) as client,
+        pytest.raises(UnsendableCall, match="must be like http://"),
+    ):
+        client.models()
+    assert sent == []
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), date(2026, 1, 1), {1}, "\ud800"])
+def test_value_that_json_cannot_hold_fails_at_once(value: object) -> None:
+    """As the client's own error, and nothing is sent."""
+    handle, sent = _answers()
+    with _client(handle) as client, pytest.raises(UnsendableCall, match="written as JSON"):
+        client.predict(EXAMPLE | {"LoanAmount": value})
+    assert sent == []
+
+
+@pytest.mark.parametrize("refusal", [httpx.LocalProtocolError, httpx.UnsupportedProtocol])
+def test_request_that_the_http_client_refuses_is_not_sent_again_and_not_shown(
+    refusal: type[httpx.TransportError],
+) -> None:
+    """The client that was given may add a header of its own, and quote it in its error."""
+    handle, sent = _answers(refusal)
+    with _client(handle) as client, pytest.raises(UnsendableCall) as caught:
+        client.models()
+    assert len(sent) == 1
+    assert "broken" not in str(caught.value)
 
 
 def test_gateway_has_one_address_and_other_paths_for_what_both_services_have() -> None:

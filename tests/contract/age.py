@@ -1,4 +1,4 @@
-"""What has to hold once a field ``Age`` is defined; run by ``test_one_definition.py`` in a copy."""
+"""What holds once ``Age_Under_Test`` is defined; ``test_one_definition.py`` runs it in a copy."""
 
 import asyncio
 import json
@@ -28,20 +28,20 @@ from tests.history.conftest import consuming, engine_of, quick_settings
 from tests.serving import served
 from tests.waiting import eventually_said
 
-_AGED = EXAMPLE | {"Age": "34.0"}
+_AGED = EXAMPLE | {"Age_Under_Test": "34.0"}
 
 
 def check_validation() -> None:
     """Whole numbers from 18 to 120, lenient in form like every other input."""
     for given, read in ((18, 18), (120.0, 120), (" 30 ", 30), ("", None), (None, None)):
-        body = json.dumps(EXAMPLE | {"Age": given}).encode()
-        assert parse_application(body)["Age"] == read
-    assert parse_application(json.dumps(EXAMPLE).encode())["Age"] is None
+        body = json.dumps(EXAMPLE | {"Age_Under_Test": given}).encode()
+        assert parse_application(body)["Age_Under_Test"] == read
+    assert parse_application(json.dumps(EXAMPLE).encode())["Age_Under_Test"] is None
     for given in (17, 121, 18.5, "18.5", "17", True, "young"):
         with pytest.raises(InvalidInput) as refused:
-            parse_application(json.dumps(EXAMPLE | {"Age": given}).encode())
-        assert [fault.field for fault in refused.value.faults] == ["Age"]
-    assert "Age" not in SCORED
+            parse_application(json.dumps(EXAMPLE | {"Age_Under_Test": given}).encode())
+        assert [fault.field for fault in refused.value.faults] == ["Age_Under_Test"]
+    assert "Age_Under_Test" not in SCORED
 
 
 def check_training() -> None:
@@ -51,12 +51,12 @@ def check_training() -> None:
         if not data.is_file():
             data = Path(folder) / "loans.csv"
             write_labelled_csv(data, rows=100, seed=5)
-        assert {row["Age"] for row in read_applications(data).applications} == {None}
+        assert {row["Age_Under_Test"] for row in read_applications(data).applications} == {None}
 
 
 def check_form() -> None:
     """The dashboard asks for it."""
-    assert 'name="Age"' in decide.form({})
+    assert 'name="Age_Under_Test"' in decide.form({})
 
 
 async def check_services(settings: HistorySettings) -> None:
@@ -64,19 +64,19 @@ async def check_services(settings: HistorySettings) -> None:
     inference, history = create_inference(_inference_settings()), create_history(settings)
     paths = inference.openapi()["paths"]
     body = paths["/predict"]["post"]["requestBody"]["content"]["application/json"]["schema"]
-    assert "Age" in body["properties"]
+    assert "Age_Under_Test" in body["properties"]
     for document in (inference.openapi(), history.openapi()):
-        assert "Age" in document["components"]["schemas"]["Application"]["properties"]
+        assert "Age_Under_Test" in document["components"]["schemas"]["Application"]["properties"]
     async with (
         served(inference, headers=keys.HEADERS) as asked,
         served(history, headers=keys.HEADERS) as client,
         consuming(settings),
     ):
         decision = (await asked.post("/predict", json=_AGED)).json()
-        assert decision["input_data"]["Age"] == 34
-        assert "Age" not in decision["imputed"]
+        assert decision["input_data"]["Age_Under_Test"] == 34
+        assert "Age_Under_Test" not in decision["imputed"]
         rules = (await asked.get("/validation-rules")).json()["fields"]
-        [rule] = [rule for rule in rules if rule["name"] == "Age"]
+        [rule] = [rule for rule in rules if rule["name"] == "Age_Under_Test"]
         assert (rule["kind"], rule["minimum"], rule["scored"]) == ("integer", 18, False)
         await _check_record(client, settings, f"/history/{decision['prediction_id']}")
 
@@ -86,19 +86,19 @@ async def _check_record(client: httpx.AsyncClient, settings: HistorySettings, pa
         return (await client.get(path)).is_success
 
     await eventually_said(recorded)
-    assert (await client.get(path)).json()["input_data"]["Age"] == 34
+    assert (await client.get(path)).json()["input_data"]["Age_Under_Test"] == 34
     header, row = (await client.get("/history/export?format=csv")).text.splitlines()
-    assert dict(zip(header.split(","), row.split(","), strict=True))["age"] == "34"
+    assert dict(zip(header.split(","), row.split(","), strict=True))["age_under_test"] == "34"
     exported = (await client.get("/history/export?format=ndjson")).json()
-    assert exported["input_data"]["Age"] == 34
+    assert exported["input_data"]["Age_Under_Test"] == 34
     assert (await client.delete(path)).json()["erased"] == 1
     engine = engine_of(settings)
     async with engine.connect() as connection:
         assert await connection.run_sync(differences) == []
-        ages = await connection.execute(text("SELECT age FROM predictions"))
+        ages = await connection.execute(text("SELECT age_under_test FROM predictions"))
         assert ages.scalars().all() == [None]
         with pytest.raises(IntegrityError, match="predictions_erased_check"):
-            await connection.execute(text("UPDATE predictions SET age = 34"))
+            await connection.execute(text("UPDATE predictions SET age_under_test = 34"))
     await engine.dispose()
 
 

@@ -10,10 +10,11 @@ from shutil import copytree, ignore_patterns
 
 _ROOT = Path(__file__).parents[2]
 _DEFINITION = Path("shared/contract/application.py")
-_AGE = """    Age: Annotated[
+_MIGRATIONS = Path("services/history/migrations/versions")
+_AGE = """    Age_Under_Test: Annotated[
         Whole | None,
         Input(
-            column="age",
+            column="age_under_test",
             title="Age",
             description="Age of the applicant.",
             use="recorded",
@@ -54,7 +55,8 @@ def test_field_is_added_in_one_module_and_one_migration(
         for folder in ("services", "shared")
         for path in _changes(dircmp(_ROOT / folder, tmp_path / folder))
     }
-    migration = Path("services/history/migrations/versions/0004_record_the_age.py")
+    newest = max(int(path.name[:4]) for path in (_ROOT / _MIGRATIONS).glob("[0-9]*.py"))
+    migration = _MIGRATIONS / f"{newest + 1:04}_record_the_age.py"
     assert {path.relative_to(tmp_path) for path in changed} == {_DEFINITION, migration}
 
 

@@ -5,7 +5,9 @@ import os
 import socket
 import subprocess
 import sys
+import threading
 import time
+from contextlib import ExitStack
 
 import asyncpg
 import httpx
@@ -17,6 +19,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from services.history.consumer import CONCURRENT_BATCHES, Consumer
+from services.history.consumer_metrics import CONNECTIONS, ConsumerMetrics, metrics_server
 from services.history.database import FailureReason, reason_of
 from services.history.main import create_app
 from services.history.settings import HistorySettings
@@ -373,6 +376,26 @@ def test_consumer_serves_metrics_at_its_port_and_stops_cleanly(
         finally:
             one.terminate()
         assert one.wait(timeout=20) == 0
+
+
+def test_connections_that_send_nothing_cost_a_bounded_number_of_threads_for_a_bounded_time(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """What is too many is closed at once, and a scrape is answered once the silent ones are."""
+    monkeypatch.setattr("services.history.consumer_metrics._Handler.timeout", 1.0)
+    settings = HistorySettings(metrics_port=free_port())
+    before = threading.active_count()
+    with metrics_server(ConsumerMetrics(), settings), ExitStack() as stack:
+        address = (HOST, settings.metrics_port)
+        silent = [
+            stack.enter_context(socket.create_connection(address, timeout=5))
+            for _ in range(3 * CONNECTIONS)
+        ]
+        assert silent[-1].recv(1) == b""
+        assert threading.active_count() <= before + 1 + CONNECTIONS
+        assert [one.recv(1) for one in silent] == [b""] * len(silent)
+        until(lambda: threading.active_count() == before + 1)
+        assert httpx.get(f"http://{HOST}:{settings.metrics_port}/metrics").is_success
 
 
 def test_port_in_use_is_reported_in_one_sentence(database_url: str, redis_url: str) -> None:

@@ -25,6 +25,10 @@ _PROCESSES = [
     ([*_SERVE, "services.inference.main:create_app"], {"RATE_LIMIT_PREDIC": "5/hour"}),
     ([*_SERVE, "services.inference.main:create_app"], {"HISTORY_URL": "history:8001"}),
     ([*_SERVE, "services.inference.main:create_app"], {"DRAIN_S": "inf"}),
+    ([*_SERVE, "services.inference.main:create_app"], {"BUNDLE_VERSION": "../b-0a1b2c3d"}),
+    ([*_SERVE, "services.inference.main:create_app"], {"INTERNAL_API_KEY": "lp_é"}),
+    ([*_SERVE, "services.inference.main:create_app"], {"OTEL_EXPORTER_OTLP_ENDPOINT": "collector"}),
+    ([*_SERVE, "services.history.main:create_app"], {"REDIS_URL": "nonsense"}),
     ([*_SERVE, "services.history.main:create_app"], _HISTORY),
     ([*_SERVE, "services.dashboard.main:create_app"], {"DASHBOARD_PASSWORD": "secret"}),
     (["services.history.consumer"], _HISTORY),
@@ -75,6 +79,32 @@ def test_local_run_names_every_process_s_faults_before_it_starts_anything(tmp_pa
     assert not data.exists()
 
 
+_CROSS_CHECKED = [
+    {"BUNDLE_VERSION": "b-00000000"},
+    {"BUNDLE_ROOT": "/no/such/folder"},
+    {"HISTORY_PORT": "8000"},
+    {"LOCAL_HOST": "no-such-host.invalid"},
+    {"OTEL_EXPORTER_OTLP_ENDPOINT": "collector"},
+    {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://collector", "OTEL_TRACES_SAMPLER_ARG": "often"},
+]
+
+
+@pytest.mark.parametrize("given", _CROSS_CHECKED)
+def test_setting_that_only_the_start_would_find_unusable_is_found_by_the_check(
+    given: dict[str, str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Make run begins with the same check, so nothing is started."""
+    for name, value in given.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(UnusableSettings):
+        config.check_settings()
+    assert config.main([]) == 1
+    said = capsys.readouterr()
+    [line] = said.err.splitlines()
+    assert line.startswith(f"{list(given)[-1]}: ")
+    assert said.out == ""
+
+
 def test_settings_in_force_are_printed_without_their_secrets(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -104,11 +134,17 @@ def test_file_of_the_containers_is_checked_alike(
     file.write_text("RATE_LIMIT_OTHER=9/hour\nPOSTGRES_PASSWORD=x\n", encoding="utf-8")
     assert config.main([str(file)]) == 0
     assert "  RATE_LIMIT_OTHER=9 per 1 hour\n" in capsys.readouterr().out
-    file.write_text("GATEWAY_PROT=9090\nRATE_LIMIT_OTHER=lots\n", encoding="utf-8")
+    file.write_text(
+        "GATEWAY_PROT=9090\nRATE_LIMIT_OTHER=lots\nBUNDLE_VERSION=../b-0a1b2c3d\n"
+        "OTEL_EXPORTER_OTLP_ENDPOINT=collector\n",
+        encoding="utf-8",
+    )
     assert config.main([str(file)]) == 1
     assert [line.partition(": ")[0] for line in capsys.readouterr().err.splitlines()] == [
         "GATEWAY_PROT",
+        "OTEL_EXPORTER_OTLP_ENDPOINT",
         "RATE_LIMIT_OTHER",
+        "BUNDLE_VERSION",
     ]
 
 

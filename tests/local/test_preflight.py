@@ -7,7 +7,7 @@ import pytest
 
 from services.local.preflight import check_ports, clear_leftovers, only_run_in
 from services.local.processes import CannotStart, Process
-from services.local.settings import LocalSettings
+from services.local.settings import LocalSettings, run_faults
 from tests.harness import HOST, free_port
 
 _PORTS = ("INFERENCE_PORT", "HISTORY_PORT", "DASHBOARD_PORT", "METRICS_PORT")
@@ -50,23 +50,22 @@ def test_taken_port_is_named_with_its_variable(
     )
 
 
-def test_address_of_another_machine_is_refused() -> None:
-    """Where this machine cannot listen, the sentence names LOCAL_HOST (RFC 5737 address)."""
-    settings = LocalSettings(
-        local_host="192.0.2.1", inference_port=free_port(), history_port=free_port()
-    )
-    with pytest.raises(CannotStart, match=r"cannot be used \(.*another address with LOCAL_HOST"):
-        check_ports(settings)
+@pytest.mark.parametrize("host", ["192.0.2.1", "no-such-host.invalid", "::1", "a..b"])
+def test_address_where_this_machine_cannot_listen_is_an_unusable_setting(host: str) -> None:
+    """Such as another machine's (RFC 5737), or none at all."""
+    [fault] = run_faults(LocalSettings(local_host=host))
+    assert fault.startswith("LOCAL_HOST: is no IPv4 address of this machine")
 
 
-def test_same_port_twice_is_refused() -> None:
+def test_same_port_twice_is_an_unusable_setting() -> None:
     """Only one of the two could listen."""
-    with pytest.raises(CannotStart, match="INFERENCE_PORT and HISTORY_PORT are both 8000"):
-        check_ports(LocalSettings(history_port=8000))
-    with pytest.raises(CannotStart, match="HISTORY_PORT and DASHBOARD_PORT are both 8001"):
-        check_ports(LocalSettings(dashboard_port=8001))
-    with pytest.raises(CannotStart, match="INFERENCE_PORT and METRICS_PORT are both 8000"):
-        check_ports(LocalSettings(metrics_port=8000))
+    for settings, fault in (
+        (LocalSettings(history_port=8000), "HISTORY_PORT: is 8000, and so is INFERENCE_PORT"),
+        (LocalSettings(dashboard_port=8001), "DASHBOARD_PORT: is 8001, and so is HISTORY_PORT"),
+        (LocalSettings(metrics_port=8000), "METRICS_PORT: is 8000, and so is INFERENCE_PORT"),
+    ):
+        assert run_faults(settings) == [fault]
+    assert run_faults(LocalSettings()) == []
 
 
 def test_free_ports_pass() -> None:

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from shutil import copytree
 from typing import Any
 
 import httpx
@@ -17,6 +18,7 @@ import pytest
 
 from services.local.processes import Process
 from services.local.servers import Server
+from services.scoring.manifest import BUNDLE_ROOT
 from tests.harness import HOST, free_port
 from tests.waiting import until
 
@@ -248,12 +250,15 @@ def _until_recorded(run: Run, decision: dict[str, object]) -> None:
     _until(lambda: decision["prediction_id"] in _history(run))
 
 
-def test_service_that_cannot_start_ends_the_run_with_its_reason(run: Run) -> None:
+def test_service_that_cannot_start_ends_the_run_with_its_reason(run: Run, tmp_path: Path) -> None:
     """Everything that had been started is stopped again."""
-    run.env["BUNDLE_VERSION"] = "no-such-bundle"
+    root = Path(copytree(BUNDLE_ROOT, tmp_path / "bundle"))
+    [model, *_] = root.glob("*/*.onnx")
+    model.write_bytes(b"altered")
+    run.env["BUNDLE_ROOT"] = str(root)
     complaint = run.refuse()
     assert complaint.startswith("inference ended with 1.")
-    assert "no-such-bundle" in complaint
+    assert f"{model.name} is altered" in complaint
     assert _all_closed(run)
 
 

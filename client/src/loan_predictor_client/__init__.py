@@ -17,6 +17,7 @@ from loan_predictor_client.errors import (
     ServiceUnreachable,
     Unavailable,
     UnreadableAnswer,
+    UnsendableCall,
 )
 from loan_predictor_client.filters import Filters, Prediction
 from loan_predictor_client.models import Application, Decision, Fault, Record
@@ -41,4 +42,5 @@ __all__ = [
     "ServiceUnreachable",
     "Unavailable",
     "UnreadableAnswer",
+    "UnsendableCall",
 ]

@@ -13,7 +13,13 @@ from typing import Final
 
 import httpx
 
-from loan_predictor_client.errors import ApiError, CallFailed, ServiceUnreachable, error_of
+from loan_predictor_client.errors import (
+    ApiError,
+    CallFailed,
+    ServiceUnreachable,
+    UnsendableCall,
+    error_of,
+)
 
 _AGAIN: Final = frozenset({429, 502, 503, 504})
 _IN_FLIGHT: Final = 409
@@ -83,6 +89,9 @@ def attempts(
 def _error(outcome: Outcome) -> CallFailed:
     if isinstance(outcome, httpx.Response):
         return error_of(outcome)
+    if isinstance(outcome, httpx.LocalProtocolError | httpx.UnsupportedProtocol):
+        # Its message may quote a header of the HTTP client that was given.
+        return UnsendableCall(f"The HTTP client refuses the request: {type(outcome).__name__}.")
     return _unreachable(outcome)
 
 
@@ -106,8 +115,10 @@ def _wait_s(error: CallFailed, policy: RetryPolicy, attempt: int, *, keyed: bool
     # Full jitter: callers that failed together must not come back together.
     ceiling_s = min(policy.longest_wait_s, policy.first_wait_s * 2.0 ** (attempt - 1))
     jitter_s = random.uniform(0, ceiling_s)  # noqa: S311 - not a secret
-    if not isinstance(error, ApiError):
+    if isinstance(error, ServiceUnreachable):
         return jitter_s
+    if not isinstance(error, ApiError):
+        return None
     if error.status in _AGAIN or (keyed and error.status == _IN_FLIGHT):
         return jitter_s + (error.retry_after_s or 0.0)
     return None

@@ -1,15 +1,16 @@
 """Every call of both services: its request, and how its answer is parsed."""
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Generic, Literal, TypeVar
+from typing import Final, Generic, Literal, TypeVar
 from urllib.parse import quote
 from uuid import UUID, uuid4
 
 import httpx
 from pydantic import BaseModel
 
-from loan_predictor_client.errors import UnreadableAnswer
+from loan_predictor_client.errors import UnreadableAnswer, UnsendableCall
 from loan_predictor_client.filters import Filters
 from loan_predictor_client.models import (
     Analytics,
@@ -33,6 +34,10 @@ Service = Literal["inference", "history"]
 ExportFormat = Literal["csv", "ndjson"]
 Applied = Application | Mapping[str, object]
 """An application: the data set's own names with their values; None, or no entry, is missing."""
+
+_SENDABLE: Final = re.compile("[!-~]*")
+_KINDS: Final = {"x-api-key": "The API key", "idempotency-key": "The Idempotency-Key"}
+_NO_ADDRESS: Final = "The address of a service must be like http://127.0.0.1:8000"
 
 T = TypeVar("T")
 M = TypeVar("M", bound=BaseModel)
@@ -201,7 +206,7 @@ class Services:
     api_key: str | None = field(repr=False)
 
     def request(self, call: Call[T]) -> httpx.Request:
-        """The request of ``call``."""
+        """The request of ``call``; raises ``UnsendableCall``."""
         behind_gateway = self.history_url is None
         base = self.inference_url
         if call.service == "history" and self.history_url is not None:
@@ -210,10 +215,21 @@ class Services:
         headers = dict(call.headers)
         if self.api_key is not None:
             headers["x-api-key"] = self.api_key
-        return httpx.Request(
-            call.method,
-            base.rstrip("/") + path,
-            params=dict(call.parameters) or None,
-            headers=headers,
-            json=call.body,
-        )
+        for name, value in headers.items():
+            if not _SENDABLE.fullmatch(value):
+                raise UnsendableCall(f"{_KINDS[name]} may hold visible ASCII characters only.")
+        try:
+            request = httpx.Request(
+                call.method,
+                base.rstrip("/") + path,
+                params=dict(call.parameters) or None,
+                headers=headers,
+                json=call.body,
+            )
+        except (TypeError, ValueError, RecursionError) as error:
+            raise UnsendableCall(f"The application cannot be written as JSON: {error}") from error
+        except httpx.InvalidURL as error:
+            raise UnsendableCall(f"{_NO_ADDRESS}: {error}") from error
+        if request.url.scheme not in ("http", "https") or not request.url.host:
+            raise UnsendableCall(_NO_ADDRESS)
+        return request

@@ -1,6 +1,7 @@
 """The errors a call can raise.
 
 CallFailed
+├── UnsendableCall        no request can be made of what was given; nothing was sent
 ├── ServiceUnreachable    no connection, or no answer in time
 ├── UnreadableAnswer      the answer does not follow the contract
 └── ApiError              a service answered with a problem document
@@ -10,7 +11,7 @@ CallFailed
     ├── RateLimited       429  (``retry_after_s``)
     └── Unavailable       409, 5xx  (``retry_after_s``)
 
-Each is raised only after every retry that the policy allows.
+Each is raised at once if sending again cannot help, else after every retry that the policy allows.
 """
 
 from typing import Final
@@ -23,6 +24,10 @@ from loan_predictor_client.models import Fault
 
 class CallFailed(Exception):
     """Base of every error: the call has no usable answer."""
+
+
+class UnsendableCall(CallFailed):
+    """The address, the key or a value cannot be sent; no message or cause of it holds the key."""
 
 
 class ServiceUnreachable(CallFailed):
