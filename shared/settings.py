@@ -6,11 +6,10 @@ is started: neither with a value that cannot be used, nor with one that a misspe
 
 import os
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Final, TypeVar
-from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
@@ -18,6 +17,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from shared.access.api_keys import ApiKey, parse_keys
 from shared.access.rate_limit import Limits, parse_limits
 from shared.observability.logs import LogSettings, get_logger
+from shared.observability.tracing import http_address
 from shared.redis import parse_address, why_unusable
 
 _NEAR: Final = 0.88
@@ -64,15 +64,10 @@ def read_settings_or_exit(kind: type[S], *checks: Callable[[S], list[str]]) -> S
             raise UnusableSettings(faults)
         return settings
     except UnusableSettings as error:
-        raise exit_for(error.faults) from None
-
-
-def exit_for(faults: Iterable[str]) -> SystemExit:
-    """The end of a process with these lines about its settings, after logging each."""
-    for fault in faults:
-        name, _, reason = fault.partition(": ")
-        _log.critical("unusable setting", setting=name, reason=reason)
-    return SystemExit(2)
+        for fault in error.faults:
+            name, _, reason = fault.partition(": ")
+            _log.critical("unusable setting", setting=name, reason=reason)
+        raise SystemExit(2) from None
 
 
 def misspelt(names: set[str]) -> list[str]:
@@ -117,14 +112,6 @@ def _origins(value: object) -> object:
         if not _ORIGIN.fullmatch(origin):
             raise ValueError(f"{origin} is no origin, such as https://bank.example")
     return origins
-
-
-def http_address(value: str) -> str:
-    """``value`` unchanged; raises ``ValueError`` if it is no address of an HTTP service."""
-    url = urlsplit(value)
-    if url.scheme not in ("http", "https") or not url.hostname or url.port == 0:
-        raise ValueError("must be an address such as http://127.0.0.1:8001")
-    return value
 
 
 def _key(value: SecretStr) -> SecretStr:

@@ -58,8 +58,9 @@ def random_label(application: Mapping[str, object], rng: random.Random) -> str:
 
 def write_csv(path: Path, applications: Sequence[Mapping[str, object]]) -> None:
     """Write applications as the data set's CSV does: missing is an empty cell."""
+    columns = dict.fromkeys(name for application in applications for name in application)
     with path.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.DictWriter(file, list(applications[0]), lineterminator="\n")
+        writer = csv.DictWriter(file, list(columns), lineterminator="\n")
         writer.writeheader()
         writer.writerows(applications)
 

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterable
 from random import random
 from typing import TYPE_CHECKING, Final
+from urllib.parse import urlsplit
 
 from opentelemetry.context import Context
 from opentelemetry.trace import (
@@ -26,7 +27,6 @@ from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapProp
 
 from shared.contract.events import PredictionRecorded
 from shared.observability.logs import get_logger
-from shared.settings import exit_for, http_address
 from shared.version import VERSION
 
 if TYPE_CHECKING:
@@ -203,11 +203,12 @@ def start_tracing(service: str) -> Tracing:
     if not any(os.environ.get(name) for name in _ENDPOINTS):
         return NO_TRACING
     if faults := tracing_faults():
-        raise exit_for(faults)
-    try:
-        return _start(service)
-    except ImportError as error:
-        reason = f'OTEL_EXPORTER_OTLP_ENDPOINT needs the extra "tracing": {error}'
+        reason = "; ".join(faults)
+    else:
+        try:
+            return _start(service)
+        except ImportError as error:
+            reason = f'OTEL_EXPORTER_OTLP_ENDPOINT needs the extra "tracing": {error}'
     _log.critical("traces cannot be sent", reason=reason)
     raise SystemExit(1)
 
@@ -225,6 +226,14 @@ def tracing_faults() -> list[str]:
         except ValueError as error:
             faults.append(f"{name}: {error}")
     return faults
+
+
+def http_address(value: str) -> str:
+    """``value`` unchanged; raises ``ValueError`` if it is no address of an HTTP service."""
+    url = urlsplit(value)
+    if url.scheme not in ("http", "https") or not url.hostname or url.port == 0:
+        raise ValueError("must be an address such as http://127.0.0.1:8001")
+    return value
 
 
 def _start(service: str) -> SpanTracing:

@@ -8,6 +8,8 @@ from filecmp import dircmp
 from pathlib import Path
 from shutil import copytree, ignore_patterns
 
+from tests.history.storage import NEWEST_REVISION
+
 _ROOT = Path(__file__).parents[2]
 _DEFINITION = Path("shared/contract/application.py")
 _MIGRATIONS = Path("services/history/migrations/versions")
@@ -55,8 +57,7 @@ def test_field_is_added_in_one_module_and_one_migration(
         for folder in ("services", "shared")
         for path in _changes(dircmp(_ROOT / folder, tmp_path / folder))
     }
-    newest = max(int(path.name[:4]) for path in (_ROOT / _MIGRATIONS).glob("[0-9]*.py"))
-    migration = _MIGRATIONS / f"{newest + 1:04}_record_the_age.py"
+    migration = _MIGRATIONS / f"{int(NEWEST_REVISION) + 1:04}_record_the_age.py"
     assert {path.relative_to(tmp_path) for path in changed} == {_DEFINITION, migration}
 
 

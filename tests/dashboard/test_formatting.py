@@ -56,7 +56,7 @@ def test_inputs_are_named_and_their_values_worded_by_their_definition() -> None:
     assert field_text(None, "LoanAmount") == "not given"
     assert field_text(1, "Credit_History") == "Met its guidelines"
     assert field_text("Rural", "Property_Area") == "Rural"
-    assert (field_title("Age"), field_text(40, "Age")) == ("Age", "40")
+    assert (field_title("Zodiac"), field_text(40, "Zodiac")) == ("Zodiac", "40")
     groups = dict.fromkeys(("missing", "1", "0", "newer"), _NONE)
     assert [(value, title) for value, title, _ in by_value("Credit_History", groups)] == [
         ("0", "Did not meet its guidelines"),

@@ -1,6 +1,7 @@
 """Looks into the database and the stream, to compare with what was sent."""
 
 from collections.abc import Awaitable, Callable, Iterable
+from pathlib import Path
 from typing import Any
 from uuid import UUID
 
@@ -9,10 +10,14 @@ from redis.asyncio import Redis
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from services.history import migrations
 from services.history.recorder import store
 from services.history.tables import HISTOGRAM_BUCKETS
 from shared.contract.events import CONSUMER_GROUP, EVENT_FIELD, STREAM, PredictionRecorded
 from tests.history.events import body_of, row_of
+
+_MIGRATIONS = Path(migrations.__file__).parent / "versions"
+NEWEST_REVISION = max(path.name for path in _MIGRATIONS.glob("[0-9]*.py"))[:4]
 
 Totals = dict[tuple[Any, ...], list[Any]]
 """The totals of a roll-up's row, by its key."""

@@ -19,6 +19,7 @@ from tests.harness import HOST, free_port
 from tests.history.conftest import consuming, quick_settings
 from tests.history.events import body_of, random_events
 from tests.history.storage import (
+    NEWEST_REVISION,
     assert_rollups_equal_a_recount,
     ids_of,
     publish,
@@ -125,7 +126,7 @@ async def test_health_reports_what_waits_and_when_a_consumer_last_read(
     """Before any consumer there is no such time; with one it is recent and nothing waits."""
     before = (await client.get("/health")).json()
     assert before["status"] == "ok"
-    assert before["checks"]["postgres"]["detail"] == "schema 0003"
+    assert before["checks"]["postgres"]["detail"] == f"schema {NEWEST_REVISION}"
     assert before["checks"]["redis"]["detail"] == {
         "waiting": 0,
         "in_hand": 0,

@@ -18,6 +18,7 @@ from services.history.tables import PERSONAL, predictions
 from tests.harness import HOST, free_port
 from tests.history.conftest import engine_of
 from tests.history.events import body_of, random_events, row_of
+from tests.history.storage import NEWEST_REVISION
 
 
 async def test_migrations_lead_to_the_tables_even_when_run_at_once(
@@ -31,7 +32,7 @@ async def test_migrations_lead_to_the_tables_even_when_run_at_once(
     engine = engine_of(settings)
     async with engine.connect() as connection:
         assert await connection.run_sync(differences) == []
-    assert await ping(engine) == "schema 0003"
+    assert await ping(engine) == f"schema {NEWEST_REVISION}"
     await engine.dispose()
 
 

@@ -27,7 +27,6 @@ _PROCESSES = [
     ([*_SERVE, "services.inference.main:create_app"], {"DRAIN_S": "inf"}),
     ([*_SERVE, "services.inference.main:create_app"], {"BUNDLE_VERSION": "../b-0a1b2c3d"}),
     ([*_SERVE, "services.inference.main:create_app"], {"INTERNAL_API_KEY": "lp_é"}),
-    ([*_SERVE, "services.inference.main:create_app"], {"OTEL_EXPORTER_OTLP_ENDPOINT": "collector"}),
     ([*_SERVE, "services.history.main:create_app"], {"REDIS_URL": "nonsense"}),
     ([*_SERVE, "services.history.main:create_app"], _HISTORY),
     ([*_SERVE, "services.dashboard.main:create_app"], {"DASHBOARD_PASSWORD": "secret"}),

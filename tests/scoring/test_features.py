@@ -24,6 +24,7 @@ def _values(field: Field) -> st.SearchStrategy[float | int | str | None]:
     else:
         low = field.exclusive_minimum if field.minimum is None else field.minimum
         values = st.floats(low, field.maximum, exclude_min=field.minimum is None)
+        values = values.map(round) if field.value_type is int else values
     return values if field.required else st.none() | values
 
 

@@ -147,16 +147,16 @@ def test_all_faults_are_named_at_once(tmp_path: Path) -> None:
 def test_wrong_columns_are_named(tmp_path: Path) -> None:
     """Missing, unknown and duplicate columns are all reported before any row is read."""
     path = tmp_path / "loans.csv"
-    header = [*COLUMNS, "Gender", "Age"]
+    header = [*COLUMNS, "Gender", "Zodiac"]
     header.remove("LoanAmount")
     with path.open("w", encoding="utf-8", newline="") as file:
         csv.writer(file).writerows([header, ["?"]])
     [fault] = faults_of(path)
     assert "Two columns are both Gender." in fault
     assert "does not name LoanAmount" in fault
-    assert "There is no column 'Age'." in fault
-    write_csv(path, [row | {"Age": 40, "Branch": 1} for row in filler_rows()])
-    assert faults_of(path) == ["unknown column(s): Age, Branch"]
+    assert "There is no column 'Zodiac'." in fault
+    write_csv(path, [row | {"Zodiac": 40, "Branch": 1} for row in filler_rows()])
+    assert faults_of(path) == ["unknown column(s): Zodiac, Branch"]
 
 
 def test_empty_file_is_a_fault(tmp_path: Path) -> None:

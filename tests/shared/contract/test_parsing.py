@@ -83,7 +83,7 @@ def test_no_income_at_all_is_a_fault_beside_the_others(co_income: object) -> Non
         ("loan id", "Loan_ID"),
         ("self-employed", "Self_Employed"),
         ("Foo", None),
-        ("Age", None),
+        ("Zodiac", None),
         ("Loan_Status", None),
         ("", None),
     ],

@@ -71,11 +71,11 @@ def test_empty_column_at_the_end_is_left_out() -> None:
 
 def test_all_unknown_columns_are_named_and_near_ones_only_have_a_nearest() -> None:
     """The rest of the file is read."""
-    file = _file("ApplicantIncome,Foo,Propety_Area,Age,applicant_incom", "5000,1,Urban,40,1")
+    file = _file("ApplicantIncome,Foo,Propety_Area,Zodiac,applicant_incom", "5000,1,Urban,40,1")
     assert file.unknown == (
         UnknownColumn("Foo", None),
         UnknownColumn("Propety_Area", "Property_Area"),
-        UnknownColumn("Age", None),
+        UnknownColumn("Zodiac", None),
         UnknownColumn("applicant_incom", "ApplicantIncome"),
     )
     assert file.rows == (Row(2, {"ApplicantIncome": "5000"}),)

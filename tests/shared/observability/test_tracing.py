@@ -170,16 +170,24 @@ start_tracing("test")
 
 @pytest.mark.system
 @pytest.mark.parametrize(
-    ("before", "environment", "code", "reason"),
+    ("before", "environment", "reason"),
     [
-        ("sys.modules['opentelemetry.sdk'] = None", {}, 1, 'needs the extra "tracing"'),
-        ("", {"OTEL_TRACES_SAMPLER_ARG": "often"}, 2, "must be a number from 0 to 1"),
-        ("", {"OTEL_TRACES_SAMPLER_ARG": "1.5"}, 2, "must be a number from 0 to 1"),
-        ("", {_COLLECTOR: "collector:4318"}, 2, "must be an address such as http://"),
+        ("sys.modules['opentelemetry.sdk'] = None", {}, 'needs the extra "tracing"'),
+        (
+            "",
+            {"OTEL_TRACES_SAMPLER_ARG": "often"},
+            "OTEL_TRACES_SAMPLER_ARG: must be a number from 0 to 1",
+        ),
+        (
+            "",
+            {"OTEL_TRACES_SAMPLER_ARG": "1.5"},
+            "OTEL_TRACES_SAMPLER_ARG: must be a number from 0 to 1",
+        ),
+        ("", {_COLLECTOR: "collector:4318"}, f"{_COLLECTOR}: must be an address such as http://"),
     ],
 )
 def test_what_cannot_be_done_stops_the_start_with_one_clear_error(
-    before: str, environment: dict[str, str], code: int, reason: str
+    before: str, environment: dict[str, str], reason: str
 ) -> None:
     """Traces that are silently not there would be missed when they are needed."""
     done = subprocess.run(
@@ -190,14 +198,10 @@ def test_what_cannot_be_done_stops_the_start_with_one_clear_error(
         text=True,
         check=False,
     )
-    assert done.returncode == code
+    assert done.returncode == 1
     [line] = done.stderr.splitlines()
     event = json.loads(line)
-    if code == 2:
-        assert event["event"] == "unusable setting"
-        assert event["setting"] == next(iter(environment))
-    else:
-        assert event["event"] == "traces cannot be sent"
+    assert event["event"] == "traces cannot be sent"
     assert reason in event["reason"]
 
 
