@@ -11,6 +11,7 @@ from services.scoring.idempotency import Idempotency
 from services.scoring.metrics import DecisionMetrics
 from services.scoring.publisher import Publisher
 from services.scoring.registry import Bundle
+from services.scoring.replay import Bundles
 from shared.observability.metrics import Metrics
 
 
@@ -37,6 +38,7 @@ class Resources:
     """
 
     served: DocumentedBundle
+    bundles: Bundles
     publisher: Publisher
     idempotency: Idempotency
     redis: Redis

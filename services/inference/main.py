@@ -18,6 +18,7 @@ from services.scoring.manifest import BundleError
 from services.scoring.metrics import DecisionMetrics
 from services.scoring.publisher import Publisher, http_sink, redis_sink
 from services.scoring.registry import load_bundle
+from services.scoring.replay import Bundles
 from shared.access.api_keys import anonymous
 from shared.access.middleware import (
     KEY_BUCKET,
@@ -101,6 +102,7 @@ def create_app(
             )
             resources = Resources(
                 served=served,
+                bundles=Bundles(settings.bundle_root),
                 publisher=publisher,
                 idempotency=idempotency,
                 redis=redis,

@@ -4,7 +4,7 @@ from time import perf_counter
 from typing import Annotated, Any, Final
 
 from fastapi import APIRouter, Path, Request, Response
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
 from pydantic_core import to_json
 
 from services.inference.catalogue import (
@@ -22,13 +22,14 @@ from services.inference.schemas import Benchmark, ValidationReport
 from services.scoring.decisions import Served, Submission, record, record_once
 from services.scoring.engine import benchmark
 from services.scoring.registry import ServedModel
+from services.scoring.replay import Replay, replay
 from services.scoring.rules import warnings_for
 from shared.access.middleware import caller_of, needs
 from shared.contract.application import EXAMPLE
 from shared.contract.errors import InvalidInput, NotFound
 from shared.contract.events import Decision
 from shared.contract.parsing import LoanApplication, parse_application
-from shared.web.conventions import note_decision, problem_docs, request_id_of
+from shared.web.conventions import invalid_input, note_decision, problem_docs, request_id_of
 from shared.web.direct import PATH_PARAMETER, DirectRoute, describe, read_body
 from shared.web.performance import Performance, performance_of
 from shared.web.tracing import trace_of
@@ -155,6 +156,28 @@ async def validate_loan(request: Request) -> Response:
             "warnings": warnings_for(application, ranges),
             "input_data": application,
         }
+    return Response(to_json(report), media_type=JSON)
+
+
+@decisions.post(
+    "/replay",
+    response_model=Replay,
+    responses=problem_docs(400, 408, 413, 415),
+    openapi_extra=describe(body=Decision) | needs("replay"),
+)
+async def replay_decision(request: Request) -> Response:
+    """Decide a recorded decision again with the bundle it names, and compare member by member.
+
+    The body is the record as GET /history/{id} gives it, or the decision as it was answered.
+    Nothing is recorded.
+    """
+    caller_of(request.scope).require("replay")
+    try:
+        recorded = Decision.model_validate_json(await read_body(request))
+    except ValidationError as error:
+        raise invalid_input(error.errors(include_url=False)) from None
+    resources = resources_of(request.scope)
+    report = await replay(recorded, resources.bundles, resources.served.bundle)
     return Response(to_json(report), media_type=JSON)
 
 

@@ -20,7 +20,7 @@ from starlette.requests import ClientDisconnect
 from starlette.routing import compile_path
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from shared.contract.errors import Fault, InvalidInput, ServiceError
+from shared.contract.errors import MAX_FAULTS, Fault, InvalidInput, ServiceError
 from shared.contract.events import ANONYMOUS
 from shared.observability.logs import LogAccess, get_logger
 from shared.observability.metrics import PATH as METRICS_PATH
@@ -145,15 +145,21 @@ async def _on_service_error(request: Request, error: Exception) -> Response:
 async def _on_request_validation_error(request: Request, error: Exception) -> Response:
     if not isinstance(error, RequestValidationError):
         raise error
+    return service_error_response(request.scope, invalid_input(error.errors(), within=1))
+
+
+def invalid_input(errors: Sequence[Mapping[str, Any]], *, within: int = 0) -> InvalidInput:
+    """Return the error for what Pydantic refused; the first ``within`` parts of paths are cut."""
     faults = [
         Fault(
-            field=".".join(str(part) for part in fault["loc"][1:]) or str(fault["loc"][0]),
-            message=fault["msg"],
-            value=fault["input"],
+            field=".".join(str(part) for part in error["loc"][within:])
+            or str(error["loc"][0] if error["loc"] else "body"),
+            message=error["msg"],
+            value=error["input"],
         )
-        for fault in error.errors()
+        for error in errors[:MAX_FAULTS]
     ]
-    return service_error_response(request.scope, InvalidInput(faults))
+    return InvalidInput(faults)
 
 
 async def _on_http_exception(request: Request, error: Exception) -> Response:

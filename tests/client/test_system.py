@@ -47,6 +47,7 @@ def test_what_was_decided_can_be_read_back_in_every_way(client: LoanPredictorCli
     assert {name: getattr(record, name) for name in type(made[0]).model_fields} == dict(made[0])
     assert record.client == "local"
     assert client.record(str(made[0].prediction_id)) == record
+    assert client.replay(made[0].prediction_id).equal
 
     page = client.history(limit=3)
     assert [record.prediction_id for record in page.items] == newest_first[:3]

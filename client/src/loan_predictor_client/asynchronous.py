@@ -25,6 +25,7 @@ from loan_predictor_client.models import (
     Page,
     Performance,
     Record,
+    Replay,
     Statistics,
     ValidationReport,
     ValidationRules,
@@ -153,6 +154,10 @@ class AsyncLoanPredictorClient:
     async def record(self, prediction_id: UUID | str) -> Record:
         """One decision as it was answered."""
         return await self._call(calls.record(prediction_id))
+
+    async def replay(self, prediction_id: UUID | str) -> Replay:
+        """Whether a recorded decision comes out the same again; needs a key with replay."""
+        return await self._call(calls.replay(await self.record(prediction_id)))
 
     @asynccontextmanager
     async def export(

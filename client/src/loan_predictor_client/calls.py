@@ -25,6 +25,7 @@ from loan_predictor_client.models import (
     Page,
     Performance,
     Record,
+    Replay,
     Statistics,
     ValidationReport,
     ValidationRules,
@@ -117,6 +118,17 @@ def validate(application: Applied) -> Call[ValidationReport]:
         _json(ValidationReport),
         method="POST",
         body=_body(application),
+    )
+
+
+def replay(record: Record) -> Call[Replay]:
+    """Decide a recorded decision again, and compare; nothing is recorded."""
+    return Call(
+        "inference",
+        "/replay",
+        _json(Replay),
+        method="POST",
+        body=record.model_dump(mode="json"),
     )
 
 

@@ -92,6 +92,23 @@ class Data(BaseModel):
     approved_share: float
 
 
+class Difference(BaseModel):
+    """One member of the decision that came out otherwise."""
+
+    member: Annotated[
+        str,
+        Field(description="Its path in the decision, such as probability.approved."),
+    ]
+    recorded: Any
+    replayed: Any
+    cause: Annotated[
+        Literal["rounding", "threshold", "features", "model"],
+        Field(
+            description="What explains it: the last digit of a number, another threshold for the same probability, inputs read otherwise, or the model."
+        ),
+    ]
+
+
 class Evaluation(BaseModel):
     """How the metrics were measured."""
 
@@ -239,6 +256,21 @@ class ReasonsBasis(BaseModel):
 
     reference: Annotated[str, Field(description="Whose average the application is compared with.")]
     codes_version: Annotated[int, Field(description="Version of the list of codes.")]
+
+
+class Replay(BaseModel):
+    """Whether a recorded decision comes out the same today, and where it does not."""
+
+    equal: bool
+    prediction_id: str
+    bundle_version: str
+    fault: Annotated[
+        str | None,
+        Field(
+            description="Why nothing could be compared: the bundle is missing, altered, or made for another version of the service. Null if it was decided again."
+        ),
+    ]
+    differences: list[Difference]
 
 
 class RoutePerformance(BaseModel):

@@ -25,6 +25,7 @@ from loan_predictor_client.models import (
     Page,
     Performance,
     Record,
+    Replay,
     Statistics,
     ValidationReport,
     ValidationRules,
@@ -150,6 +151,10 @@ class LoanPredictorClient:
     def record(self, prediction_id: UUID | str) -> Record:
         """One decision as it was answered."""
         return self._call(calls.record(prediction_id))
+
+    def replay(self, prediction_id: UUID | str) -> Replay:
+        """Whether a recorded decision comes out the same again; needs a key with replay."""
+        return self._call(calls.replay(self.record(prediction_id)))
 
     @contextmanager
     def export(

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from shared.access import keys
-from shared.access.api_keys import Caller, parse_keys
+from shared.access.api_keys import KEY_SCOPES, Caller, parse_keys
 from shared.access.passwords import is_password
 
 _ROOT = Path(__file__).parents[3]
@@ -35,14 +35,14 @@ def test_env_template_is_filled_with_keys_that_fit_each_other() -> None:
     assert all(values.values())
     clients = _clients(values["API_KEYS"])
     assert clients["internal"].scopes == {"internal"}
-    assert clients["operator"].scopes == {"predict", "history:read", "history:erase", "admin"}
+    assert clients["operator"].scopes == set(KEY_SCOPES) - {"internal"}
     digests = [key.digest.hex() for key in parse_keys(values["API_KEYS"])]
     assert digests == [
         _digest(values["API_KEY"]),
         _digest(values["INTERNAL_API_KEY"]),
         _digest(values["DASHBOARD_API_KEY"]),
     ]
-    assert clients["dashboard"].scopes == {"predict", "history:read"}
+    assert clients["dashboard"].scopes == {"predict", "history:read", "replay"}
     assert is_password(values["DASHBOARD_LOGIN"], values["DASHBOARD_PASSWORD"])
 
 

@@ -1,0 +1,139 @@
+"""An old decision again: decided anew with the bundle it names, and compared member by member."""
+
+import asyncio
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Final, Literal
+
+from pydantic import BaseModel, Field
+from pydantic_core import from_json
+
+from services.scoring.engine import decide
+from services.scoring.manifest import BundleError
+from services.scoring.registry import Bundle, load_bundle
+from shared.contract.events import Decision
+
+MOST_BUNDLES: Final = 4
+"""Most bundles kept loaded beside the served one, 8 MiB each."""
+ROUNDING: Final = 1.5e-6
+"""Probabilities are recorded to six decimals; processors may differ in the last one."""
+
+_NOT_COMPARED: Final = ("success", "prediction_id", "timestamp", "input_data")
+"""The same by construction: they are taken over from the record."""
+
+Cause = Literal["rounding", "threshold", "features", "model"]
+
+
+class Difference(BaseModel):
+    """One member of the decision that came out otherwise."""
+
+    member: str = Field(description="Its path in the decision, such as probability.approved.")
+    recorded: Any
+    replayed: Any
+    cause: Cause = Field(
+        description="What explains it: the last digit of a number, another threshold for the same"
+        " probability, inputs read otherwise, or the model."
+    )
+
+
+class Replay(BaseModel):
+    """Whether a recorded decision comes out the same today, and where it does not."""
+
+    equal: bool
+    prediction_id: str
+    bundle_version: str
+    fault: str | None = Field(
+        description="Why nothing could be compared: the bundle is missing, altered, or made for"
+        " another version of the service. Null if it was decided again."
+    )
+    differences: list[Difference]
+
+
+class Bundles:
+    """The bundles that recorded decisions name: the served one, and others of the same folder.
+
+    Another one is verified and loaded off the event loop when it is first named; the
+    ``MOST_BUNDLES`` used last stay loaded.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+        self._loaded: dict[str, Bundle] = {}
+        self._loading = asyncio.Lock()
+
+    async def find(self, version: str, served: Bundle) -> Bundle:
+        """Return the bundle ``version``; raises ``BundleError`` if it cannot be used."""
+        if version == served.manifest.version:
+            return served
+        async with self._loading:
+            bundle = self._loaded.pop(version, None)
+            if bundle is None:
+                bundle = await asyncio.to_thread(load_bundle, self._root, version)
+            self._loaded[version] = bundle
+            while len(self._loaded) > MOST_BUNDLES:
+                del self._loaded[next(iter(self._loaded))]
+        return bundle
+
+
+async def replay(recorded: Decision, bundles: Bundles, served: Bundle) -> Replay:
+    """Decide ``recorded`` again with its own bundle and model, and compare; records nothing."""
+    report = Replay(
+        equal=False,
+        prediction_id=str(recorded.prediction_id),
+        bundle_version=recorded.model_info.version,
+        fault=None,
+        differences=[],
+    )
+    try:
+        bundle = await bundles.find(recorded.model_info.version, served)
+    except BundleError as error:
+        report.fault = str(error)
+        return report
+    name = recorded.model_info.name
+    if name not in bundle.models:
+        report.fault = f"The bundle {report.bundle_version} holds no model {name}."
+        return report
+    decided = decide(
+        recorded.input_data.model_dump(),
+        model=bundle.models[name],
+        bundle=bundle,
+        prediction_id=report.prediction_id,
+    )
+    report.differences = list(
+        differences(recorded.model_dump(mode="json"), from_json(decided.body))
+    )
+    report.equal = not report.differences
+    return report
+
+
+def differences(recorded: Mapping[str, Any], replayed: Mapping[str, Any]) -> Iterator[Difference]:
+    """Yield each member of both decisions whose values differ, with the cause."""
+    was, now = dict(_members(recorded)), dict(_members(replayed))
+    probability = "probability.approved"
+    same_probability = was[probability] == now[probability]
+    for member, value in was.items():
+        if now.get(member) != value:
+            yield Difference(
+                member=member,
+                recorded=value,
+                replayed=now.get(member),
+                cause=_cause(member, value, now.get(member), same_probability=same_probability),
+            )
+
+
+def _members(decision: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, Any]]:
+    for name, value in decision.items():
+        if path == "" and name in _NOT_COMPARED:
+            continue
+        if isinstance(value, Mapping):
+            yield from _members(value, f"{path}{name}.")
+        else:
+            yield f"{path}{name}", value
+
+
+def _cause(member: str, recorded: object, replayed: object, *, same_probability: bool) -> Cause:
+    if member in ("imputed", "warnings"):
+        return "features"
+    if isinstance(recorded, float) and isinstance(replayed, float):
+        return "rounding" if abs(recorded - replayed) <= ROUNDING else "model"
+    return "threshold" if same_probability else "model"
