@@ -43,6 +43,9 @@ another is decoded. With fewer the process waits for round trips; more gain noth
 _FIRST_READ: Final = 16
 """Entries to read before it is known how many events an entry holds."""
 
+_DECODED_AT_ONCE: Final = 64
+"""Events to decode, in a fifth of a millisecond, before other batches have their turn."""
+
 _INVALIDATE_EVERY_S: Final = 1.0
 _FIRST_PAUSE_S: Final = 0.1
 _SERVER_ERRORS: Final = (*REDIS_ERRORS, *DATABASE_ERRORS)
@@ -76,17 +79,18 @@ class Batch(NamedTuple):
 async def decode_all(entries: Iterable[Entry]) -> Batch:
     """Decode each event by itself, so that a malformed one costs the others nothing."""
     batch = Batch([], [])
-    for entry in entries:
+    events = [(each, event) for each in entries for event in each.events]
+    for number, (entry, event) in enumerate(events):
         # Other batches hold locks that every writer waits for: their next statements must not
         # wait until all of this batch is decoded.
-        await asyncio.sleep(0)
-        for event in entry.events:
-            try:
-                row = decode(event)
-            except Undecodable as error:
-                batch.unusable.append(Unusable(entry, event, str(error)))
-            else:
-                batch.decoded.append((entry, event, row))
+        if number % _DECODED_AT_ONCE == 0:
+            await asyncio.sleep(0)
+        try:
+            row = decode(event)
+        except Undecodable as error:
+            batch.unusable.append(Unusable(entry, event, str(error)))
+        else:
+            batch.decoded.append((entry, event, row))
     return batch
 
 

@@ -135,7 +135,7 @@ class HistorySettings(CommonSettings):
         default=1.0, gt=0, le=60, description="Longest wait of one read of an empty stream."
     )
     consumer_gather_s: float = Field(
-        default=0.05,
+        default=0.1,
         ge=0,
         le=1,
         description="How long events gather on the stream after a read that brought less than a"
