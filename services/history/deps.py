@@ -1,7 +1,6 @@
 """What the handlers use: built once in the lifespan, found through each request."""
 
 import asyncio
-from collections import Counter
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Final
@@ -13,9 +12,7 @@ from starlette.types import Scope
 
 from services.history.cache import Cache
 from services.history.erasure import Stores
-from services.history.schemas import unknown_parameter
 from services.history.settings import HistorySettings
-from shared.contract.errors import MAX_FAULTS, MAX_NAME_LENGTH, Fault, InvalidInput
 from shared.observability.metrics import Metrics
 from shared.observability.tracing import Tracing
 
@@ -64,30 +61,3 @@ async def cached_response(
     cache = resources_of(request.scope).cache
     body, hit = await cache.get(key, compute, ttl_s=ttl_s, unchanging=unchanging, erasable=erasable)
     return Response(body, media_type=JSON, headers={"x-cache": "HIT" if hit else "MISS"})
-
-
-async def refuse_repeated_parameters(request: Request) -> None:
-    """Raise ``InvalidInput`` naming each query parameter that is given more than once.
-
-    Only one of its values could count, and which one depends on who reads them.
-    """
-    if request.scope["query_string"]:
-        given = Counter(name for name, _ in request.query_params.multi_items())
-        faults = [
-            Fault(field=name[:MAX_NAME_LENGTH], message="is given more than once; give it once")
-            for name, times in given.items()
-            if times > 1
-        ]
-        if faults:
-            raise InvalidInput(faults[:MAX_FAULTS])
-
-
-def refuse_parameters(request: Request) -> None:
-    """Raise ``InvalidInput`` naming each query parameter, for a route that takes none."""
-    if request.scope["query_string"]:
-        faults = [
-            Fault(field=name, message=unknown_parameter(name, []), value=value)
-            for name, value in request.query_params.multi_items()[:MAX_FAULTS]
-        ]
-        if faults:
-            raise InvalidInput(faults)

@@ -13,8 +13,6 @@ from services.history.deps import (
     JSON,
     Resources,
     cached_response,
-    refuse_parameters,
-    refuse_repeated_parameters,
     resources_of,
 )
 from services.history.erasure import erase_decision, erase_loan
@@ -40,6 +38,7 @@ from shared.contract.events import INTERNAL_PREDICTIONS_PATH
 from shared.version import VERSION
 from shared.web.conventions import problem_docs
 from shared.web.direct import NDJSON, DirectRoute, read_body
+from shared.web.parameters import refuse_parameters, refuse_repeated_parameters
 from shared.web.performance import Performance, performance_of
 
 MAX_GROUP_BYTES: Final = 4 * 1024 * 1024
@@ -69,7 +68,7 @@ _ONCE: Final = Depends(refuse_repeated_parameters)
 records = APIRouter(tags=["history"], dependencies=[Depends(require("history:read")), _ONCE])
 erasure = APIRouter(tags=["erasure"], dependencies=[Depends(require("history:erase")), _ONCE])
 reports = APIRouter(tags=["statistics"], route_class=DirectRoute)
-about = APIRouter(tags=["about"])
+about = APIRouter(tags=["about"], dependencies=[Depends(refuse_parameters)])
 internal = APIRouter(tags=["internal"], route_class=DirectRoute)
 
 
@@ -143,7 +142,7 @@ async def get_record(request: Request, prediction_id: UUID) -> Response:
 
     410 reports that its values have been erased, and when.
     """
-    refuse_parameters(request)
+    await refuse_parameters(request)
     resources = resources_of(request.scope)
 
     async def compute() -> bytes:
@@ -182,7 +181,7 @@ async def erase_record(request: Request, prediction_id: UUID) -> Response:
     request returns the values. Erasing again is harmless. A decision that is not stored yet is a
     404, too: retry shortly.
     """
-    refuse_parameters(request)
+    await refuse_parameters(request)
     done = await erase_decision(
         resources_of(request.scope).stores, prediction_id, actor=caller_of(request.scope).name
     )
@@ -211,7 +210,6 @@ async def erase_records(request: Request, query: Annotated[ErasureQuery, Query()
 async def statistics(request: Request) -> Response:
     """Return the outcomes of all recorded decisions, overall and by model."""
     caller_of(request.scope).require("history:read")
-    refuse_parameters(request)
     resources = resources_of(request.scope)
 
     async def compute() -> bytes:
@@ -232,7 +230,6 @@ async def statistics(request: Request) -> Response:
 async def analytics(request: Request) -> Response:
     """Return the outcomes of decisions over time, by confidence and by applicant."""
     caller_of(request.scope).require("history:read")
-    refuse_parameters(request)
     resources = resources_of(request.scope)
 
     async def compute() -> bytes:
@@ -253,15 +250,13 @@ async def analytics(request: Request) -> Response:
 async def performance(request: Request) -> Response:
     """Return each route's latency and the cache's hit rate; needs `history:read`."""
     caller_of(request.scope).require("history:read")
-    refuse_parameters(request)
     samples = resources_of(request.scope).metrics.samples()
     return Response(performance_of(samples).model_dump_json(), media_type=JSON)
 
 
 @about.get("/", response_model=About, responses=problem_docs(400, 401, 429))
-async def root(request: Request) -> Response:
+async def root() -> Response:
     """Describe the service and link to its routes."""
-    refuse_parameters(request)
     body = About(
         version=VERSION,
         description="Records of loan decisions, and statistics over them.",

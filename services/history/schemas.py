@@ -24,8 +24,8 @@ from pydantic_core import InitErrorDetails, PydanticCustomError
 from services.history.records import Record
 from shared.contract.errors import MAX_FAULTS
 from shared.contract.events import ModelName, Prediction
-from shared.contract.nearest import nearest
 from shared.contract.parsing import LoanId
+from shared.web.parameters import unknown_parameter
 
 _UUID_BYTES = 16
 _CHECK_BYTES = 4
@@ -107,15 +107,6 @@ _Moment = Annotated[
     ),
     AfterValidator(_in_utc),
 ]
-
-
-def unknown_parameter(name: str, known: list[str]) -> str:
-    """The message for a query parameter that is not among the ``known`` ones."""
-    if not known:
-        return "is not a parameter of this route; it takes none"
-    near = nearest(name, known)
-    others = f"the nearest one is {near}" if near else f"it takes {', '.join(known)}"
-    return f"is not a parameter of this route; {others}"
 
 
 class _Parameters(BaseModel):

@@ -3,7 +3,7 @@
 from time import perf_counter
 from typing import Annotated, Any, Final
 
-from fastapi import APIRouter, Path, Request, Response
+from fastapi import APIRouter, Depends, Path, Request, Response
 from pydantic import BaseModel, ValidationError
 from pydantic_core import to_json
 
@@ -31,6 +31,7 @@ from shared.contract.events import Decision
 from shared.contract.parsing import LoanApplication, parse_application
 from shared.web.conventions import invalid_input, note_decision, problem_docs, request_id_of
 from shared.web.direct import PATH_PARAMETER, DirectRoute, describe, read_body
+from shared.web.parameters import refuse_parameters
 from shared.web.performance import Performance, performance_of
 from shared.web.tracing import trace_of
 
@@ -49,13 +50,15 @@ _DECIDED: Final[dict[int | str, dict[str, Any]]] = {
     200: {"headers": _REPLAYED_DOC},
     **problem_docs(400, 408, 409, 410, 413, 415, 422, 503),
 }
-_NOT_MODIFIED: Final[dict[int | str, dict[str, Any]]] = {
-    304: {"description": "The copy that If-None-Match names is still right."}
+_DOCUMENT: Final[dict[int | str, dict[str, Any]]] = {
+    304: {"description": "The copy that If-None-Match names is still right."},
+    **problem_docs(400),
 }
+_NO_PARAMETERS: Final = [Depends(refuse_parameters)]
 
 decisions = APIRouter(tags=["decisions"], route_class=DirectRoute)
-models = APIRouter(tags=["models"])
-about = APIRouter(tags=["about"])
+models = APIRouter(tags=["models"], dependencies=_NO_PARAMETERS)
+about = APIRouter(tags=["about"], dependencies=_NO_PARAMETERS)
 
 
 @decisions.post(
@@ -133,11 +136,11 @@ async def benchmark_models(request: Request) -> Response:
 @decisions.post(
     "/validate-loan",
     response_model=ValidationReport,
-    responses=problem_docs(408, 413, 415),
+    responses=problem_docs(400, 408, 413, 415),
     openapi_extra=describe(body=LoanApplication, also={}, required=False) | needs("predict"),
 )
 async def validate_loan(request: Request) -> Response:
-    """The errors and warnings of an application, without a decision; always 200."""
+    """The errors and warnings of an application, without a decision: 200 also if it is wrong."""
     caller_of(request.scope).require("predict")
     ranges = resources_of(request.scope).served.bundle.training_ranges
     try:
@@ -181,19 +184,19 @@ async def replay_decision(request: Request) -> Response:
     return Response(to_json(report), media_type=JSON)
 
 
-@about.get("/validation-rules", response_model=ValidationRules, responses=_NOT_MODIFIED)
+@about.get("/validation-rules", response_model=ValidationRules, responses=_DOCUMENT)
 async def validation_rules(request: Request) -> Response:
     """The rules that /predict checks and warns by, as data."""
     return resources_of(request.scope).served.catalogue.rules.respond(request)
 
 
-@models.get("/models", response_model=ModelList, responses=_NOT_MODIFIED)
+@models.get("/models", response_model=ModelList, responses=_DOCUMENT)
 async def list_models(request: Request) -> Response:
     """The served models, and which of them decides."""
     return resources_of(request.scope).served.catalogue.models.respond(request)
 
 
-@models.get("/models/compare", response_model=ModelComparison, responses=_NOT_MODIFIED)
+@models.get("/models/compare", response_model=ModelComparison, responses=_DOCUMENT)
 async def compare_models(request: Request) -> Response:
     """The models beside each other and beside the baselines, with intervals."""
     return resources_of(request.scope).served.catalogue.comparison.respond(request)
@@ -202,7 +205,7 @@ async def compare_models(request: Request) -> Response:
 @models.get(
     "/models/card",
     response_class=Response,
-    responses=_NOT_MODIFIED
+    responses=_DOCUMENT
     | problem_docs(404)
     | {200: {"content": {MARKDOWN: {"schema": {"type": "string"}}}}},
 )
@@ -217,7 +220,7 @@ async def model_card(request: Request) -> Response:
 @models.get(
     "/models/pictures/{name}",
     response_class=Response,
-    responses=_NOT_MODIFIED
+    responses=_DOCUMENT
     | problem_docs(404)
     | {200: {"content": {PNG: {"schema": {"type": "string", "format": "binary"}}}}},
 )
@@ -237,9 +240,7 @@ async def picture(
     return pictures[name].respond(request)
 
 
-@models.get(
-    "/models/{model}", response_model=ModelDetail, responses=_NOT_MODIFIED | problem_docs(404)
-)
+@models.get("/models/{model}", response_model=ModelDetail, responses=_DOCUMENT | problem_docs(404))
 async def describe_model(
     request: Request,
     model: Annotated[
@@ -251,7 +252,7 @@ async def describe_model(
     return served.catalogue.details[served.bundle.model(model).name].respond(request)
 
 
-@models.get("/model-info", response_model=ChampionInfo, responses=_NOT_MODIFIED)
+@models.get("/model-info", response_model=ChampionInfo, responses=_DOCUMENT)
 async def model_info(request: Request) -> Response:
     """The deciding model, and the bundle it came in."""
     return resources_of(request.scope).served.catalogue.champion.respond(request)
@@ -267,7 +268,7 @@ class Index(BaseModel):
     routes: dict[str, str]
 
 
-@about.get("/")
+@about.get("/", responses=problem_docs(400))
 async def index(request: Request) -> Index:
     """Say what this service is and where its routes are."""
     return Index(
@@ -289,7 +290,7 @@ async def index(request: Request) -> Index:
     )
 
 
-@about.get("/performance", openapi_extra=needs("history:read"))
+@about.get("/performance", responses=problem_docs(400), openapi_extra=needs("history:read"))
 async def performance(request: Request) -> Performance:
     """How fast each route answers; needs the scope `history:read`."""
     caller_of(request.scope).require("history:read")

@@ -14,6 +14,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from shared.contract.errors import BodyTooLarge, ServiceError, UnsupportedMediaType
 from shared.web.conventions import service_error_response
+from shared.web.parameters import refuse_parameters
 
 PATH_PARAMETER: Final = {"pattern": r"^[^\x00-\x1f\x7f-\x9f]+$"}
 """What the schema of a text in a path adds: the protocol refuses control characters there."""
@@ -46,6 +47,8 @@ NDJSON: Final = MediaType(
 class DirectRoute(APIRoute):
     """A route whose endpoint takes the request and returns the response, with nothing between.
 
+    It takes no query parameters: one is a 400, because the caller means something by it.
+
     FastAPI's own handling (dependency solving, two exit stacks, a second validation of the
     answer) costs more than deciding does. The endpoint reads and writes the documented models
     itself; errors still reach the app's handlers, and OpenAPI still describes everything.
@@ -56,7 +59,9 @@ class DirectRoute(APIRoute):
         allowed = self.methods or set()
         if scope["method"] not in allowed:
             raise HTTPException(405, headers={"allow": ", ".join(sorted(allowed))})
-        response = await self.endpoint(Request(scope, receive))
+        request = Request(scope, receive)
+        await refuse_parameters(request)
+        response = await self.endpoint(request)
         await response(scope, receive, send)
 
 
@@ -87,8 +92,10 @@ class DirectMiddleware:
             await self.app(scope, receive, send)
             return
         scope["route"] = route
+        request = Request(scope, receive)
         try:
-            response = await route.endpoint(Request(scope, receive))
+            await refuse_parameters(request)
+            response = await route.endpoint(request)
         except ServiceError as error:
             response = service_error_response(scope, error)
         await response(scope, receive, send)

@@ -24,6 +24,38 @@ async def _faults(client: httpx.AsyncClient, body: bytes) -> dict[str, str]:
     return {fault["field"]: fault["message"] for fault in problem["validation_errors"]}
 
 
+_TEMPLATES: dict[str, str] = {"{model}": "random_forest", "{name}": "roc.png"}
+
+
+async def test_query_parameter_is_refused_by_its_name_on_every_route(
+    client: httpx.AsyncClient, redis: Redis
+) -> None:
+    """No route takes one: ``/predict?model=x`` must not be decided by another model."""
+    paths = (await client.get("/openapi.json")).json()["paths"]
+    asked = [
+        (method, template)
+        for template, operations in paths.items()
+        for method, operation in operations.items()
+        if operation["tags"] != ["health"]
+    ]
+    assert len(asked) >= 13
+    for method, template in asked:
+        path = template
+        for name, value in _TEMPLATES.items():
+            path = path.replace(name, value)
+        body = EXAMPLE if method == "post" else None
+        answer = await client.request(method, f"{path}?model=x", json=body)
+        assert answer.status_code == 400, template
+        assert answer.json()["validation_errors"] == [
+            {
+                "field": "model",
+                "message": "is not a parameter of this route; it takes none",
+                "value": "x",
+            }
+        ]
+    assert await recorded_events(redis) == []
+
+
 async def test_decision_has_the_documented_form(client: httpx.AsyncClient, bundle: Bundle) -> None:
     """Every member of the contract is there, and the numbers are consistent."""
     response = await client.post("/predict", json=EXAMPLE)

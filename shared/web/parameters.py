@@ -1,0 +1,44 @@
+"""Query parameters that no route takes, or takes once."""
+
+from collections import Counter
+
+from fastapi import Request
+
+from shared.contract.errors import MAX_FAULTS, MAX_NAME_LENGTH, Fault, InvalidInput
+from shared.contract.nearest import nearest
+
+
+def unknown_parameter(name: str, known: list[str]) -> str:
+    """The message for a query parameter that is not among the ``known`` ones."""
+    if not known:
+        return "is not a parameter of this route; it takes none"
+    near = nearest(name, known)
+    others = f"the nearest one is {near}" if near else f"it takes {', '.join(known)}"
+    return f"is not a parameter of this route; {others}"
+
+
+async def refuse_parameters(request: Request) -> None:
+    """Raise ``InvalidInput`` naming each query parameter, for a route that takes none."""
+    if request.scope["query_string"]:
+        faults = [
+            Fault(field=name[:MAX_NAME_LENGTH], message=unknown_parameter(name, []), value=value)
+            for name, value in request.query_params.multi_items()[:MAX_FAULTS]
+        ]
+        if faults:
+            raise InvalidInput(faults)
+
+
+async def refuse_repeated_parameters(request: Request) -> None:
+    """Raise ``InvalidInput`` naming each query parameter that is given more than once.
+
+    Only one of its values could count, and which one depends on who reads them.
+    """
+    if request.scope["query_string"]:
+        given = Counter(name for name, _ in request.query_params.multi_items())
+        faults = [
+            Fault(field=name[:MAX_NAME_LENGTH], message="is given more than once; give it once")
+            for name, times in given.items()
+            if times > 1
+        ]
+        if faults:
+            raise InvalidInput(faults[:MAX_FAULTS])
