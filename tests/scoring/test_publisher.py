@@ -185,14 +185,14 @@ async def test_without_redis_the_decision_goes_to_the_history_service() -> None:
         settings = InferenceSettings(
             redis_url=f"redis://{HOST}:{free_port()}/0",
             history_url=str(history_client.base_url),
-            internal_api_key=SecretStr("the services' own"),
+            internal_api_key=SecretStr(keys.SECRET),
             allow_anonymous=True,
         )
         async with served(create_app(settings)) as client:
             response = await client.post("/predict", json=EXAMPLE)
     assert response.status_code == 200
     [event] = received
-    assert presented == ["the services' own"]
+    assert presented == [keys.SECRET]
     assert json.loads(event)["decision"] == response.json()
 
 
