@@ -1,6 +1,7 @@
 """Real servers for every test that needs one, and the applications to send."""
 
 import csv
+import gc
 import logging
 import os
 import random
@@ -35,17 +36,37 @@ _SYSTEMS = {
     *("system", "shared_system", "standing", "stage", "started"),
     *("held_out", "out_of_fold", "trained"),
 }
+_LONGEST_FIRST = ("system", "server", "unit")
 _running = SimpleNamespace(tier="")
 
 
 @pytest.hookimpl(tryfirst=True)  # before tests are selected by their tier
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Give each test its tier: the one that it is marked with, else what its fixtures start."""
+    """Give each test its tier: the one that it is marked with, else what its fixtures start.
+
+    Files with the longest tests are first: a worker that began one last would end long after the
+    others.
+    """
+    place: dict[Path, int] = {}
     for item in items:
-        fixtures = set(getattr(item, "fixturenames", ()))
-        if item.get_closest_marker("system") is None:
-            started = "system" if fixtures & _SYSTEMS else "server" if fixtures & _SERVERS else None
-            item.add_marker(started or "unit")
+        tier = _tier(item)
+        item.add_marker(tier)
+        place[item.path] = min(
+            _LONGEST_FIRST.index(tier), place.get(item.path, len(_LONGEST_FIRST))
+        )
+    items.sort(key=lambda item: place[item.path])
+
+
+def _tier(item: pytest.Item) -> str:
+    fixtures = set(getattr(item, "fixturenames", ()))
+    if item.get_closest_marker("system") or fixtures & _SYSTEMS:
+        return "system"
+    return "server" if fixtures & _SERVERS else "unit"
+
+
+def pytest_collection_finish() -> None:
+    """Leave what is imported by now out of each garbage collection: it stays until the end."""
+    gc.freeze()
 
 
 def pytest_xdist_auto_num_workers() -> int:
@@ -187,7 +208,10 @@ def shared_system(
     with closing(redis), contextmanager(_new_database)(postgres_server, template=_MIGRATED) as url:
         redis.process.start()
         with running_system(
-            database_url=url, redis_url=redis.url, logs=tmp_path_factory.mktemp("logs")
+            database_url=url,
+            redis_url=redis.url,
+            logs=tmp_path_factory.mktemp("logs"),
+            measured=True,
         ) as running:
             yield running
 

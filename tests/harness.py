@@ -20,6 +20,8 @@ from tests.waiting import until
 
 HOST = "127.0.0.1"
 
+_MEASURED = "COVERAGE_PROCESS_CONFIG"
+"""What makes a process measure its coverage."""
 _PORTS = 100
 _first_port = 10_000 + os.getpid() % 200 * _PORTS
 # A range of this process's own, below those that the system gives to clients: what is free now is
@@ -56,10 +58,12 @@ def running_system(
     logs: Path,
     settings: Mapping[str, str] | None = None,
     say: Callable[[str], None] = print,
+    measured: bool = False,
 ) -> Iterator[System]:
     """The whole system, ready, on the servers given; a failing test shows the logs' ends.
 
-    ``settings`` are variables that differ from what is shipped; ``say`` is told the logs' ends.
+    ``settings`` are variables that differ from what is shipped; ``say`` receives the logs' ends.
+    Coverage is measured only on request: the system that most tests share is measured.
     """
     history_port, inference_port = free_port(), free_port()
     history_url = f"http://{HOST}:{history_port}"
@@ -72,6 +76,8 @@ def running_system(
         history_url=history_url,
         api_key=keys.SECRET,
     ) | dict(settings or {})
+    if not measured:
+        env = unmeasured(env)
     system = System(
         api_key=keys.SECRET,
         environment=env,
@@ -91,6 +97,14 @@ def running_system(
         for process in reversed(system.processes):
             process.stop()
             say(process.log_tail())
+
+
+def unmeasured(environment: Mapping[str, str]) -> dict[str, str]:
+    """``environment`` without coverage, for a process whose code other tests measure.
+
+    Measuring makes the start of a process, most of what it costs a test, half as long again.
+    """
+    return {name: value for name, value in environment.items() if name != _MEASURED}
 
 
 def empty(system: System) -> None:

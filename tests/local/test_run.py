@@ -19,7 +19,7 @@ import pytest
 from services.local.processes import Process
 from services.local.servers import Server
 from services.scoring.manifest import BUNDLE_ROOT
-from tests.harness import HOST, free_port
+from tests.harness import HOST, free_port, unmeasured
 from tests.waiting import until
 
 pytestmark = pytest.mark.system
@@ -75,17 +75,16 @@ def started(server_folder: Path) -> Iterator[Run]:
     """A run that has started, for the tests that leave it running."""
     folder = server_folder / "started"
     folder.mkdir(mode=0o711)
-    made = _run_in(folder)
+    made = _run_in(folder, measured=True)
     made.start()
     yield made
     made.process.stop(_TIMEOUT_S)
     print(made.said)
 
 
-def _run_in(folder: Path, **extra: str) -> Run:
-    env = {
-        key: value for key, value in os.environ.items() if key not in ("DATABASE_URL", "REDIS_URL")
-    }
+def _run_in(folder: Path, *, measured: bool = False, **extra: str) -> Run:
+    given = os.environ if measured else unmeasured(os.environ)
+    env = {key: value for key, value in given.items() if key not in ("DATABASE_URL", "REDIS_URL")}
     env |= {
         "LOCAL_DATA": str(folder / "data"),
         "INFERENCE_PORT": str(free_port()),

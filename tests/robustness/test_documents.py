@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.harness import System
+from tests.harness import System, unmeasured
 
 pytestmark = pytest.mark.system
 
@@ -36,9 +36,10 @@ def test_service_keeps_what_its_document_says(
         *("--max-examples", _EXAMPLES, "--seed", _SEED),
         *("--header", f"X-API-Key: {system.api_key}", "--request-timeout", "10", "--no-color"),
     ]
-    # Of what runs, the services are measured for coverage, which would slow schemathesis down.
-    env = {name: value for name, value in os.environ.items() if not name.startswith("COVERAGE_")}
-    env |= {"SCHEMATHESIS_HOOKS": "tests.robustness.hooks", "PYTHONPATH": str(_ROOT)}
+    env = unmeasured(os.environ) | {
+        "SCHEMATHESIS_HOOKS": "tests.robustness.hooks",
+        "PYTHONPATH": str(_ROOT),
+    }
     done = subprocess.run(command, env=env, cwd=tmp_path, check=False)
     said = capfd.readouterr().out
     print(said)
