@@ -12,7 +12,7 @@ from starlette.types import Scope
 
 from services.history.cache import Cache
 from services.history.erasure import Stores
-from services.history.settings import HistorySettings
+from services.history.settings import CACHE_PREFIX, HistorySettings
 from shared.observability.metrics import Metrics
 from shared.observability.tracing import Tracing
 
@@ -33,8 +33,13 @@ class Resources:
 
     @property
     def stores(self) -> Stores:
-        """The stores of personal data."""
-        return Stores(self.engine, self.redis, self.cache, self.erasing)
+        """The stores of personal data.
+
+        The deadline of ``cache`` bounds what a reader waits for; an erasure waits longer, as it
+        cannot do without Redis.
+        """
+        cache = Cache(self.redis, prefix=CACHE_PREFIX)
+        return Stores(self.engine, self.redis, cache, self.erasing)
 
 
 def resources_of(scope: Scope) -> Resources:

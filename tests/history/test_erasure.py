@@ -19,6 +19,7 @@ from services.history.settings import HistorySettings
 from services.history.tables import PERSONAL
 from shared.access.api_keys import mint_key, parse_keys
 from shared.contract.events import IDEMPOTENCY_KEEP_S, PredictionRecorded, answer_key
+from tests import keys
 from tests.history.conftest import STORED_EVENTS
 from tests.history.events import derived_id, path_of, random_events, row_of, with_loan_id
 from tests.history.storage import (
@@ -161,6 +162,16 @@ async def test_event_that_comes_again_after_the_erasure_stays_erased(
     for event in events:
         assert (await client.get(path_of(event))).status_code == 410
     await assert_rollup_by_model_equals_a_recount(engine)
+
+
+async def test_deadline_of_the_cache_refuses_no_erasure(
+    settings: HistorySettings, events: list[PredictionRecorded]
+) -> None:
+    """A reader who waited too long for the cache goes on without it; an erasure cannot."""
+    impatient = settings.model_copy(update={"cache_deadline_s": 1e-6})
+    async with served(create_app(impatient), headers=keys.HEADERS) as client:
+        assert (await client.get(path_of(events[0]))).status_code == 200
+        assert (await client.delete(path_of(events[0]))).status_code == 200
 
 
 async def test_cached_copies_expire_with_the_erasure(
