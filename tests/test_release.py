@@ -21,6 +21,7 @@ _DEPLOYMENT: Final = ("gateway", "observability", "postgres")
 
 
 @pytest.mark.system
+@pytest.mark.system
 def test_wheel_contains_every_file_of_the_packages(tmp_path: Path) -> None:
     """Bundle, migrations, templates and assets are installed with the code."""
     source = tmp_path / "source"

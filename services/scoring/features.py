@@ -1,107 +1,92 @@
 """The one definition of the features, for training and for serving.
 
-Training stacks the rows that serving computes one at a time, so both see the same float32 vector
-by construction. Gender and Married are no inputs here and must never become one: both are
-prohibited bases under the Equal Credit Opportunity Act (Regulation B, 12 CFR 1002.4).
+Training stacks the rows that serving computes one at a time, so both see the same float32 vector.
+Gender and Married are not inputs here and must never become one: both are prohibited bases under
+the Equal Credit Opportunity Act (Regulation B, 12 CFR 1002.4). Income is the total of both
+applicants, whoever earns it (12 CFR 1002.6(b)(5)), and it counts against the amount asked for.
 
-A missing number is NaN, to be filled with the training median inside the model; what was missing
-is a feature of its own wherever the training data has such rows. A missing co-applicant income
-means that none was declared: zero, never the median of other people's.
+A missing input counts as what the bundle's ``imputation`` says, before anything is computed from
+it: leaving a value out scores exactly as stating a typical one. An unknown credit history counts as
+the mean of the known ones, between bad (0) and good (1). A missing co-applicant income means that
+none was declared: zero, never other people's.
 """
 
 from collections.abc import Iterable, Mapping
-from math import log1p, nan
-from typing import Any
+from math import log
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 
+from shared.contract.application import FIELDS
+
 Matrix = npt.NDArray[np.float32]
 
-FEATURES = (
-    "ApplicantIncome",
-    "CoapplicantIncome",
-    "LoanAmount",
-    "Loan_Amount_Term",
-    "Dependents",
-    "Total_Income",
-    "Loan_to_Income_Ratio",
-    "Income_per_Dependent",
-    "Log_ApplicantIncome",
-    "Log_LoanAmount",
-    "Credit_History_0",
-    "Credit_History_1",
-    "Credit_History_missing",
-    "Education_Graduate",
-    "Education_Not_Graduate",
-    "Self_Employed_Yes",
-    "Self_Employed_No",
-    "Property_Area_Urban",
-    "Property_Area_Semiurban",
-    "Property_Area_Rural",
-    "LoanAmount_missing",
-    "Loan_Amount_Term_missing",
-    "Dependents_missing",
-)
+Imputation = Mapping[str, float | str]
+"""What a missing value of each optional input counts as: a number, or a category's name."""
+
+FEATURE_INPUTS: Final[Mapping[str, Mapping[str, int]]] = {
+    "Log_Loan_to_Income": {"LoanAmount": 1, "ApplicantIncome": -1, "CoapplicantIncome": -1},
+    "Loan_Amount_Term": {"Loan_Amount_Term": 1},
+    "Dependents": {"Dependents": 1},
+    "Credit_History": {"Credit_History": 1},
+    "Education_Graduate": {"Education": 1},
+    "Self_Employed_Yes": {"Self_Employed": 1},
+    "Property_Area_Urban": {"Property_Area": 1},
+    "Property_Area_Semiurban": {"Property_Area": 1},
+    "Property_Area_Rural": {"Property_Area": 1},
+}
+"""The inputs that each feature is computed from: 1 if it rises with the input, -1 if it falls."""
+
+FEATURES: Final = tuple(FEATURE_INPUTS)
 """Names of the model's inputs, in the order of the vector."""
 
-_THOUSAND = 1000.0
-_LARGEST = 1e30
-"""A total income may be as small as any number, but float32 ends at 3.4e38: a ratio beyond it would
-be infinity, of which a model can make NaN."""
+
+def _direction(inputs: Mapping[str, int]) -> int:
+    signs = {"up": 1, "down": -1, None: 0}
+    of_input = {field.name: signs[field.direction] for field in FIELDS}
+    [direction] = {of_input[name] * moves for name, moves in inputs.items()}
+    return direction
+
+
+DIRECTIONS: Final = tuple(map(_direction, FEATURE_INPUTS.values()))
+"""By feature: 1 if approval may only rise with it, -1 if it may only fall, 0 if it may do both.
+
+It follows from the directions of the inputs, which agree on every feature."""
+
+_LOG_THOUSAND = log(1000)
 _DEPENDENTS = {"0": 0.0, "1": 1.0, "2": 2.0, "3+": 3.0}
 
 
-def feature_row(application: Mapping[str, Any]) -> tuple[float, ...]:
-    """The feature values of one application, in the order of ``FEATURES``; NaN is missing.
+def feature_row(application: Mapping[str, Any], imputation: Imputation) -> tuple[float, ...]:
+    """Return the feature values of one application, in the order of ``FEATURES``.
 
-    ``application`` maps the data set's field names to values as ``parse_application`` reads them: a
-    number, a category's name, or None (or no entry) where missing. ApplicantIncome must be there,
-    and it or CoapplicantIncome is above 0.
+    ``application`` maps the data set's field names to parsed values: a number, a category's name,
+    or None (or no entry) where missing. ApplicantIncome is there, and it or CoapplicantIncome is
+    above 0.
     """
-    get = application.get
-    applicant_income: float = application["ApplicantIncome"]
-    coapplicant_income: float = get("CoapplicantIncome") or 0.0
-    total_income = applicant_income + coapplicant_income
 
-    amount = get("LoanAmount")
-    loan_amount: float = nan if amount is None else amount
-    term = get("Loan_Amount_Term")
-    band = get("Dependents")
-    dependents = nan if band is None else _DEPENDENTS[band]
-    credit_history = get("Credit_History")
-    education = get("Education")
-    self_employed = get("Self_Employed")
-    area = get("Property_Area")
+    def known(field: str) -> Any:
+        value = application.get(field)
+        return imputation[field] if value is None else value
+
+    total_income = application["ApplicantIncome"] + known("CoapplicantIncome")
+    area = known("Property_Area")
     return (
-        applicant_income,
-        coapplicant_income,
-        loan_amount,
-        nan if term is None else term,
-        dependents,
-        total_income,
-        # NaN stays NaN, for no number compares as smaller than it.
-        min(loan_amount * _THOUSAND / total_income, _LARGEST),
-        total_income / (dependents + 1.0),
-        log1p(applicant_income),
-        log1p(loan_amount),
-        1.0 if credit_history == 0 else 0.0,
-        1.0 if credit_history == 1 else 0.0,
-        1.0 if credit_history is None else 0.0,
-        1.0 if education == "Graduate" else 0.0,
-        1.0 if education == "Not Graduate" else 0.0,
-        1.0 if self_employed == "Yes" else 0.0,
-        1.0 if self_employed == "No" else 0.0,
+        # The amount is in thousands. A difference, because a quotient could overflow.
+        log(known("LoanAmount")) + _LOG_THOUSAND - log(total_income),
+        known("Loan_Amount_Term"),
+        _DEPENDENTS[known("Dependents")],
+        known("Credit_History"),
+        1.0 if known("Education") == "Graduate" else 0.0,
+        1.0 if known("Self_Employed") == "Yes" else 0.0,
         1.0 if area == "Urban" else 0.0,
         1.0 if area == "Semiurban" else 0.0,
         1.0 if area == "Rural" else 0.0,
-        1.0 if amount is None else 0.0,
-        1.0 if term is None else 0.0,
-        1.0 if band is None else 0.0,
     )
 
 
-def feature_matrix(applications: Iterable[Mapping[str, Any]]) -> Matrix:
-    """The applications' feature rows as one float32 array of shape (rows, len(FEATURES))."""
-    rows = [feature_row(application) for application in applications]
+def feature_matrix(applications: Iterable[Mapping[str, Any]], imputation: Imputation) -> Matrix:
+    """Return the applications' features as a float32 array of shape (rows, len(FEATURES))."""
+    rows = [feature_row(application, imputation) for application in applications]
     return np.array(rows, dtype=np.float32).reshape(len(rows), len(FEATURES))

@@ -4,7 +4,7 @@ Training writes it, the inference service reads it. Bundles lie side by side und
 in a folder named after its version; the file ``CURRENT`` in the root holds the version to serve.
 A bundle declares its own models, however many. Beside the manifest it holds for each of them
 ``<model>.onnx`` (served) and ``<model>.joblib`` (the scikit-learn reference it was exported from),
-and for all of them a model card and pictures.
+and for all of them a model card, pictures and ``scorecard.json`` (see ``scorecard.py``).
 
 A served model takes one float32 input ``features`` of shape (rows, features) and returns ``label``
 and ``probabilities`` (float32, shape (rows, 2)); column 1 is the probability of approval, and an
@@ -21,7 +21,7 @@ from pydantic_core import from_json
 
 from shared.contract.events import ModelName
 
-SCHEMA_VERSION: Final = 1
+SCHEMA_VERSION: Final = 2
 """Raised when a reader of the former version could no longer serve the bundle correctly."""
 
 BUNDLE_ROOT: Final = Path(__file__).parent / "bundle"
@@ -139,6 +139,19 @@ class RuleComparison(_Frozen):
     log_loss: Interval
 
 
+class Directions(_Frozen):
+    """Whether a better value of an input ever lowers approval, and what keeping it so costs."""
+
+    held: bool
+    """Whether the model is held to the directions; if not, its violations are only counted."""
+    rows: int
+    violations: dict[str, int]
+    """By directed input: rows in which a better value lowers the probability of approval."""
+    log_loss: Interval | None
+    """With directions minus without, paired fold by fold; None, like ``auc``, if not held."""
+    auc: Interval | None
+
+
 class TrainedModel(_Frozen):
     """One model and everything that was measured of it."""
 
@@ -151,6 +164,7 @@ class TrainedModel(_Frozen):
     importances: dict[str, float]
     """By scored input: how much the holdout's log-loss rises when the input is shuffled."""
     parity: Parity
+    directions: Directions
     log_loss_above_champion: Interval | None
     """Paired fold by fold; None for the champion itself."""
     against_rule: RuleComparison
@@ -201,7 +215,7 @@ class Timing(_Frozen):
 class Manifest(_Frozen):
     """The whole bundle; ``version`` is derived from everything else but the card and timings."""
 
-    schema_version: Literal[1] = SCHEMA_VERSION
+    schema_version: Literal[2] = SCHEMA_VERSION
     version: str = Field(pattern=_VERSION)
     data: Data
     seed: int
@@ -209,6 +223,8 @@ class Manifest(_Frozen):
     evaluation: Evaluation
     libraries: dict[str, str]
     features: tuple[str, ...]
+    imputation: dict[str, float | str]
+    """What a missing value of each optional input counts as."""
     champion: ModelName
     champion_reason: str
     models: dict[ModelName, TrainedModel]
@@ -275,6 +291,11 @@ def read_manifest(path: Path) -> Manifest:
         raise BundleError(
             f"{path} has schema version {schema_version}, newer than the {SCHEMA_VERSION} that"
             " this service reads; update the service or serve an older bundle"
+        )
+    if isinstance(schema_version, int) and schema_version < SCHEMA_VERSION:
+        raise BundleError(
+            f"{path} has schema version {schema_version}, older than the {SCHEMA_VERSION} that"
+            " this service reads; train the bundle again"
         )
     try:
         return Manifest.model_validate(content)

@@ -19,9 +19,6 @@ from shared.files.tables import FileError
 Labels = npt.NDArray[np.int64]
 
 COLUMNS: Final = (*(field.name for field in FIELDS_BY_USE), OUTCOME)
-_NEEDED: Final = tuple(
-    field.name for field in FIELDS_BY_USE if field.use not in ("recorded", "identifier")
-)
 MINIMUM_ROWS_PER_LABEL: Final = 20
 """Fewer could not fill the folds of the cross-validation and those of the calibration inside."""
 MOST_LINES: Final = 10
@@ -62,13 +59,13 @@ def read_applications(path: Path, *, target: str = OUTCOME) -> LabelledApplicati
     """Every labelled application of the file at ``path``: CSV, Excel or Parquet.
 
     It is read exactly as files for serving are. ``target`` is the column that says what was
-    decided, as Y and N, 1 and 0, or Approved and Rejected. A column that no model and no fairness
-    check needs may be missing. Raises ``DataError`` with all faults at once: unusable columns, or
+    decided, as Y and N, 1 and 0, or Approved and Rejected. A column that no model needs may be
+    missing. Raises ``DataError`` with all faults at once: unusable columns, or
     each value that the service would refuse too, by line number.
     """
     try:
         content = path.read_bytes()
-        file = read_file(content, also=(*_NEEDED, target))
+        file = read_file(content, also=(*SCORED, target))
     except OSError as error:
         raise DataError(path, [f"it cannot be read: {error.strerror}"]) from error
     except FileError as error:

@@ -12,8 +12,9 @@ from services.scoring.manifest import (
     Manifest,
 )
 from services.training.export import MAX_PROBABILITY_DIFFERENCE
-from services.training.models import TITLES
-from shared.contract.application import MONITORED, SCORED
+from services.training.models import MOST_ROWS_OF_THE_SVM, TITLES, is_sampled
+from services.training.verdicts import COMPARISONS
+from shared.contract.application import FIELDS, MONITORED, SCORED
 
 FOUR_FIFTHS: Final = 0.8
 """Below this selection-rate ratio the Uniform Guidelines (29 CFR 1607.4) see adverse impact."""
@@ -28,6 +29,8 @@ def model_card(manifest: Manifest) -> str:
         _comparisons(manifest),
         _fairness(manifest),
         _importances(manifest),
+        _missing(manifest),
+        _directions(manifest),
         _data(manifest),
         _making(manifest),
         _timings(manifest),
@@ -58,21 +61,23 @@ def accuracy_table(manifest: Manifest) -> str:
 
 def _summary(manifest: Manifest) -> str:
     champion = manifest.models[manifest.champion].title
+    titles = ", ".join(model.title for model in manifest.models.values())
     return f"""# Model card: loan approval, bundle {manifest.version}
 
-Four models that say how likely an application for a loan is to be approved, trained on
-{manifest.data.rows} decided applications ({manifest.data.approved_share:.1%} of them approved).
-An application is approved when its probability is at least {manifest.threshold:g}.
+Each model estimates the probability that a loan application is approved: {titles}.
+They are trained on {manifest.data.rows} decided applications, of which
+{manifest.data.approved_share:.1%} were approved. An application is approved if its probability is
+at least {manifest.threshold:g}.
 
 **Champion: {champion}.** {manifest.champion_reason}
 
-- **Meant for** learning, and for showing how a decision service is built, measured and watched.
-- **Not meant for** deciding on real people's credit. The data hold past decisions, not whether
-  loans were repaid, and so few of them that the intervals below are wide; a model of them repeats
-  those decisions, right or wrong.
+- **Meant for** learning, and for showing how a decision service is built, measured and monitored.
+- **Not meant for** decisions about real people's credit. The data record past decisions, not
+  whether loans were repaid, and they are so few that the intervals below are wide. A model trained
+  on them repeats those decisions, right or wrong.
 - **Scored:** {", ".join(SCORED)}, and what is computed from these alone.
 - **Never scored:** {" and ".join(MONITORED)}. They are prohibited bases under the Equal
-  Credit Opportunity Act (Regulation B, 12 CFR 1002.4), recorded to watch fairness only."""
+  Credit Opportunity Act (Regulation B, 12 CFR 1002.4), recorded for fairness monitoring only."""
 
 
 def _accuracy(manifest: Manifest) -> str:
@@ -96,20 +101,20 @@ def _accuracy(manifest: Manifest) -> str:
     )
     return f"""## Accuracy in cross-validation
 
-{evaluation.repeats} times {evaluation.folds}-fold, stratified. Each mean has its 95 % interval
-by the corrected resampled t-test of Nadeau and Bengio (2003). Lower is better for Brier score and
-log-loss.
+{evaluation.repeats} times {evaluation.folds}-fold, stratified. Each mean has its 95 % interval from
+the corrected resampled t-test of Nadeau and Bengio (2003). For Brier score and log-loss, lower is
+better.
 
 {table}
 
-The last two need no model and went through the same folds:
+The last two are baselines without a model, on the same folds:
 
 {baselines}
 
-{_picture("roc", "ROC curves of the four models")}
-{_picture("calibration", "Calibration curves of the four models")}
+{_picture("roc", "ROC curves of the models")}
+{_picture("calibration", "Calibration curves of the models")}
 
-Both curves pool the out-of-fold answers of all repeats."""
+Both curves pool the out-of-fold predictions of all repeats."""
 
 
 def _holdout(manifest: Manifest) -> str:
@@ -138,28 +143,30 @@ def _holdout(manifest: Manifest) -> str:
     size = rows[0][1].rows
     return f"""## Accuracy on one holdout
 
-The stratified {manifest.evaluation.holdout_share:.0%} split with seed {manifest.seed}, often
-quoted for this kind of data: {size} rows. One application more or less is {1 / size:.2%} of
-accuracy, so differences here are mostly luck; the cross-validation above is the better guide.
-Positive is approved.
+The stratified {manifest.evaluation.holdout_share:.0%} split with seed {manifest.seed} that is often
+quoted for this kind of data: {size} rows. One application is worth {1 / size:.2%} of accuracy, so
+differences here are mostly luck; the cross-validation above is the better guide. Positive means
+approved.
 
 {table}
 
-{_picture("confusion", "Confusion matrices of the four models")}"""
+{_picture("confusion", "Confusion matrices of the models")}"""
 
 
 def _comparisons(manifest: Manifest) -> str:
     lines = "\n".join(
         f"- **{model.title}.** {' '.join(model.verdict)}" for model in manifest.models.values()
     )
-    return f"""## What can be told apart
+    return f"""## Comparisons
 
 {manifest.champion_reason}
 
 {lines}
 
-Differences are paired fold by fold, with the same corrected interval; one that contains zero is
-no evidence of a difference."""
+Differences are paired fold by fold. The champion was chosen on the same folds, and
+{COMPARISONS} comparisons are made, so their intervals are wider than those above: with 95 % all of
+them hold together (the same corrected t-test, by Bonferroni over every pair of models and every
+comparison with the rule). One that contains zero is no evidence of a difference."""
 
 
 def _fairness(manifest: Manifest) -> str:
@@ -167,6 +174,8 @@ def _fairness(manifest: Manifest) -> str:
     low = []
     for model in manifest.models.values():
         for attribute, fairness in model.fairness.items():
+            if not fairness.groups:
+                continue
             ratio, gap = fairness.selection_rate_ratio, fairness.true_positive_rate_gap
             if ratio is not None and ratio < FOUR_FIFTHS:
                 low.append(f"{model.title} by {attribute}")
@@ -195,12 +204,23 @@ def _fairness(manifest: Manifest) -> str:
         if low
         else f"No selection-rate ratio is below the four-fifths rule's {FOUR_FIFTHS:g}."
     )
-    return f"""## Fairness
-
-Out of fold, for groups the models never see. The ratio is the lowest group's approval rate over
-the highest's; the gap is between their shares of rightly approved. {finding}
+    measured = f"""\
+Out of fold, for groups that the models never see. The ratio is the lowest group's selection rate
+divided by the highest group's; the gap is the difference between their true positive rates.
+{finding}
 
 {_table(header, rows)}"""
+    unknown = [
+        attribute
+        for attribute, fairness in manifest.models[manifest.champion].fairness.items()
+        if not fairness.groups
+    ]
+    cannot_be_told = (
+        f"Whether the models are fair by {' and '.join(unknown)} cannot be told: the training data"
+        " do not hold it."
+    )
+    paragraphs = [*([measured] if rows else []), *([cannot_be_told] if unknown else [])]
+    return "\n\n".join(("## Fairness", *paragraphs))
 
 
 def _importances(manifest: Manifest) -> str:
@@ -216,12 +236,79 @@ def _importances(manifest: Manifest) -> str:
     )
     return f"""## What the models look at
 
-How much the holdout's log-loss rises when one input is shuffled, with all that is computed from
-it. Zero or less: the model does not need it.
+How much the holdout's log-loss rises when one input is shuffled, with everything computed from it.
+Zero or less means that the model does not need it.
 
 {table}
 
 {_picture("importances", "Importance of each input for each model")}"""
+
+
+def _missing(manifest: Manifest) -> str:
+    table = _table(
+        ("Missing input", "Counts as"),
+        (
+            (field, f"{value:g}" if isinstance(value, float) else value)
+            for field, value in manifest.imputation.items()
+        ),
+    )
+    return f"""## Missing inputs
+
+{table}
+
+A missing number counts as the mean of the training data and a missing category as the most common
+one, so leaving an input out scores exactly as stating a typical value. A missing co-applicant
+income means that none was declared. An unknown credit history lies between a bad (0) and a good (1)
+one, and no bundle is published in which any model scores an unknown history above a good one, or
+below a bad one, for a training row or a random application. An unknown history is not a bad one, so
+hiding a bad one may still pay: every decision without a credit history has a warning."""
+
+
+def _directions(manifest: Manifest) -> str:
+    directed = {field.name: field.direction for field in FIELDS if field.direction}
+    effects = {"up": "may only raise approval", "down": "may only lower approval"}
+    lines = "\n".join(
+        f"- A higher {field} {effects[direction]}." for field, direction in directed.items()
+    )
+    undirected = ", ".join(field for field in SCORED if field not in directed)
+    table = _table(
+        ("Model", *directed, "Cost in log-loss", "Cost in AUC"),
+        (
+            (
+                model.title,
+                *(f"{model.directions.violations[field]:,}" for field in directed),
+                _cost(model.directions.log_loss),
+                _cost(model.directions.auc),
+            )
+            for model in manifest.models.values()
+        ),
+    )
+    rows = next(iter(manifest.models.values())).directions.rows
+    return f"""## Directions
+
+{lines}
+
+{undirected} have no direction: more
+dependents raise costs but are no fault, and a longer time to repay lowers the instalments but
+raises the total cost.
+Property_Area may stand for who lives there, and so be a proxy for groups that the law protects:
+compare selection rates by area before using it, or leave it out.
+
+Income is the total of both applicants, and only the ratio of the amount to it is scored. Random
+forest and gradient boosting are fitted under monotone constraints; logistic regression is fitted
+again without features whose coefficients have the wrong sign. No bundle is published in which one
+of these three lowers approval for a better value. A support vector machine cannot be constrained,
+so its violations are only counted. For {rows:,} applications (training rows, random ones and a
+grid), the table counts those for which a better value of an input lowers approval. The costs are
+those in cross-validation, with directions minus without, paired fold by fold, 95 % intervals.
+
+{table}"""
+
+
+def _cost(interval: Interval | None) -> str:
+    if interval is None:
+        return "n/a"
+    return f"{interval.mean:+.4f} ({interval.low:+.4f} to {interval.high:+.4f})"
 
 
 def _data(manifest: Manifest) -> str:
@@ -262,19 +349,27 @@ def _making(manifest: Manifest) -> str:
         ),
     )
     libraries = ", ".join(f"{name} {version}" for name, version in manifest.libraries.items())
+    sampled = "".join(
+        f"""
+{model.title} is fitted on a stratified sample of at most {MOST_ROWS_OF_THE_SVM:,} rows, in each
+fold too, because the time to fit it grows with the square of the rows.
+"""
+        for name, model in manifest.models.items()
+        if is_sampled(name, rows=manifest.data.rows)
+    )
     return f"""## How it was made
 
 {parameters}
-
-The models served are ONNX exports. They are published only if, on every training row and many
+{sampled}
+The served models are ONNX exports. They are published only if, on every training row and many
 random applications, no probability differs from scikit-learn's by more than
-{MAX_PROBABILITY_DIFFERENCE:.0e} and no decision differs at all:
+{MAX_PROBABILITY_DIFFERENCE:.0e} and no decision differs:
 
 {parity}
 
 Made with {libraries}; seed {manifest.seed}.
-`make train DATA=path.csv` on the same data and libraries makes the same bundle again, bit by bit,
-but for the times below."""
+`make train DATA=path.csv` with the same data and libraries reproduces the bundle bit for bit,
+except for the times below."""
 
 
 def _timings(manifest: Manifest) -> str:
@@ -291,8 +386,8 @@ def _timings(manifest: Manifest) -> str:
     )
     return f"""## Times
 
-Wall clock on the machine that trained, on one thread: fitting the holdout's training part, and
-the median of scoring one row alone as it is served.
+Wall-clock times on the training machine, on one thread: fitting the holdout's training part, and
+the median time to score one row alone, as it is served.
 
 {table}"""
 

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from math import sqrt
-from typing import Final, cast
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
@@ -28,7 +28,7 @@ from sklearn.metrics import (
 from sklearn.model_selection import RepeatedStratifiedKFold, train_test_split
 from threadpoolctl import threadpool_limits
 
-from services.scoring.features import Matrix, feature_matrix
+from services.scoring.features import Imputation, Matrix, feature_matrix
 from services.scoring.manifest import (
     ConfusionMatrix,
     CrossValidation,
@@ -38,22 +38,29 @@ from services.scoring.manifest import (
 from services.training.applications import LabelledApplications, Labels
 from services.training.models import (
     BASELINES,
-    PIPELINES,
+    FREE,
+    MODEL_NAMES,
     SEED,
     THRESHOLD,
     Classifier,
     Probabilities,
+    fitted,
+    free_name,
 )
+from services.training.unknowns import learn_imputation
 from shared.contract.application import SCORED
 
 HOLDOUT_SHARE: Final = 0.2
-IMPORTANCE_SHUFFLES: Final = 20
+MOST_REPEATS: Final = 10
+_REPEATED_ROWS: Final = 10_000
+"""A cross-validation is repeated until it has predicted so many rows."""
+MOST_SHUFFLES: Final = 20
+_SHUFFLED_ROWS: Final = 20_000
+"""An input is shuffled until so many rows are predicted, but at most ``MOST_SHUFFLES`` times."""
 DECIMALS: Final = 6
 """Metrics are kept to this many decimals; beyond them, machines may differ in rounding."""
 
-CANDIDATES: Final = cast("Mapping[str, Callable[[], Classifier]]", {**PIPELINES, **BASELINES})
-
-_METRICS: Final[Mapping[str, Callable[[Labels, Probabilities], float]]] = {
+METRICS: Final[Mapping[str, Callable[[Labels, Probabilities], float]]] = {
     "accuracy": lambda approved, p: accuracy_score(approved, p >= THRESHOLD),
     "balanced_accuracy": lambda approved, p: balanced_accuracy_score(approved, p >= THRESHOLD),
     "auc": roc_auc_score,
@@ -83,66 +90,83 @@ class HoldoutResult:
     training_time_s: float
 
 
+def repeats_for(rows: int) -> int:
+    """Return how often the folds are drawn anew: the fewer rows, the more luck is in one draw."""
+    return min(MOST_REPEATS, max(1, _REPEATED_ROWS // rows))
+
+
+def splits(
+    approved: Labels, *, folds: int, repeats: int
+) -> list[tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]]:
+    """Return the rows to train on and those held out, for each fold of each repeat."""
+    splitter = RepeatedStratifiedKFold(n_splits=folds, n_repeats=repeats, random_state=SEED)
+    return list(splitter.split(approved, approved))
+
+
+def candidates_of(names: Sequence[str]) -> tuple[str, ...]:
+    """Return what is cross-validated: the models, each without its directions, the baselines."""
+    return (*names, *(free_name(name) for name in names if name in FREE), *BASELINES)
+
+
 def cross_validate(
-    features: Matrix,
-    approved: Labels,
+    data: LabelledApplications,
     *,
+    names: Sequence[str] = MODEL_NAMES,
     folds: int = 10,
-    repeats: int = 10,
+    repeats: int = MOST_REPEATS,
     jobs: int = 1,
     tick: Callable[[], object] = lambda: None,
 ) -> OutOfFold:
-    """Fit every candidate on every fold of ``repeats`` stratified splits into ``folds``.
+    """Fit ``candidates_of(names)`` on every fold of ``repeats`` stratified splits.
 
-    ``tick`` is called after each fold. The result does not depend on ``jobs``: each fit has one
-    seed and one thread.
+    ``tick`` is called after each fit. The result does not depend on ``jobs``, the number of
+    processes (-1: one for each processor): each fit has one seed and one thread.
     """
-    splitter = RepeatedStratifiedKFold(n_splits=folds, n_repeats=repeats, random_state=SEED)
-    splits = list(splitter.split(features, approved))
-    answers = Parallel(n_jobs=jobs, return_as="generator")(
-        delayed(_fit_fold)(features, approved, train, test) for train, test in splits
+    candidates = candidates_of(names)
+    approved = data.approved
+    split = splits(approved, folds=folds, repeats=repeats)
+    approvals = {name: np.empty((repeats, len(approved))) for name in candidates}
+    scores = {name: {metric: np.empty(len(split)) for metric in METRICS} for name in candidates}
+    answers = Parallel(n_jobs=jobs, return_as="generator_unordered")(
+        delayed(_fit_fold)(number, name, data, *rows)
+        for number, rows in enumerate(split)
+        for name in candidates
     )
-    approvals = {name: np.empty((repeats, len(approved))) for name in CANDIDATES}
-    scores: dict[str, dict[str, list[float]]] = {
-        name: {metric: [] for metric in _METRICS} for name in CANDIDATES
-    }
-    for number, ((_, test), answer) in enumerate(zip(splits, answers, strict=True)):
-        for name, probabilities in answer.items():
-            approvals[name][number // folds, test] = probabilities
-            for metric, score in _METRICS.items():
-                scores[name][metric].append(score(approved[test], probabilities))
+    for number, name, probabilities in answers:
+        _, test = split[number]
+        approvals[name][number // folds, test] = probabilities
+        for metric, score in METRICS.items():
+            scores[name][metric][number] = score(approved[test], probabilities)
         tick()
-    return OutOfFold(
-        approvals=approvals,
-        scores={
-            name: {metric: np.array(values) for metric, values in by_metric.items()}
-            for name, by_metric in scores.items()
-        },
-        folds=folds,
-    )
+    return OutOfFold(approvals=approvals, scores=scores, folds=folds)
 
 
 def _fit_fold(
-    features: Matrix, approved: Labels, train: npt.NDArray[np.int64], test: npt.NDArray[np.int64]
-) -> dict[str, Probabilities]:
+    number: int,
+    name: str,
+    data: LabelledApplications,
+    train: npt.NDArray[np.int64],
+    test: npt.NDArray[np.int64],
+) -> tuple[int, str, Probabilities]:
+    training, imputation = _learn(data, train)
+    held_out = feature_matrix((data.applications[row] for row in test), imputation)
     # One thread, because the order in which threads add numbers changes the last digits.
     with threadpool_limits(limits=1):
-        return {
-            name: _fitted(name, features[train], approved[train]).predict_proba(features[test])[
-                :, 1
-            ]
-            for name in CANDIDATES
-        }
+        classifier = fitted(name, training, data.approved[train])
+        return number, name, classifier.predict_proba(held_out)[:, 1]
 
 
-def _fitted(name: str, features: Matrix, approved: Labels) -> Classifier:
-    classifier = CANDIDATES[name]()
-    classifier.fit(features, approved)
-    return classifier
+def _learn(data: LabelledApplications, rows: npt.NDArray[np.int64]) -> tuple[Matrix, Imputation]:
+    """Return the features of some rows, and the imputation that they alone teach."""
+    applications = [data.applications[row] for row in rows]
+    imputation = learn_imputation(applications)
+    return feature_matrix(applications, imputation), imputation
 
 
-def interval(values: npt.NDArray[np.float64], *, folds: int) -> Interval:
+def interval(values: npt.NDArray[np.float64], *, folds: int, comparisons: int = 1) -> Interval:
     """Return the mean over folds with the 95 % interval of the corrected resampled t-test.
+
+    The intervals of so many ``comparisons`` all hold together with 95 % (Bonferroni).
 
     Folds share training rows, so their plain standard error is far too small; the correction adds
     the ratio of test to training rows to the variance. Source: Nadeau and Bengio, Inference for the
@@ -151,7 +175,7 @@ def interval(values: npt.NDArray[np.float64], *, folds: int) -> Interval:
     mean = float(values.mean())
     count = len(values)
     variance = (1 / count + 1 / (folds - 1)) * float(values.var(ddof=1))
-    margin = float(stats.t.ppf(0.975, count - 1)) * sqrt(variance)
+    margin = float(stats.t.ppf(1 - 0.025 / comparisons, count - 1)) * sqrt(variance)
     return Interval(
         mean=round(mean, DECIMALS),
         low=round(mean - margin, DECIMALS),
@@ -163,43 +187,70 @@ def cross_validation_metrics(out_of_fold: OutOfFold, name: str) -> CrossValidati
     """Return one candidate's metrics in cross-validation, with their intervals."""
     scores = out_of_fold.scores[name]
     return CrossValidation(
-        **{metric: interval(scores[metric], folds=out_of_fold.folds) for metric in _METRICS}
+        **{metric: interval(scores[metric], folds=out_of_fold.folds) for metric in METRICS}
     )
 
 
-def difference(out_of_fold: OutOfFold, metric: str, name: str, other: str) -> Interval:
+def difference(
+    out_of_fold: OutOfFold, metric: str, name: str, other: str, *, comparisons: int = 1
+) -> Interval:
     """Return ``name`` minus ``other`` in one metric, paired fold by fold."""
     scores = out_of_fold.scores
-    return interval(scores[name][metric] - scores[other][metric], folds=out_of_fold.folds)
+    return interval(
+        scores[name][metric] - scores[other][metric],
+        folds=out_of_fold.folds,
+        comparisons=comparisons,
+    )
 
 
-def hold_out(data: LabelledApplications) -> dict[str, HoldoutResult]:
-    """Train every candidate on 80 % of the rows and evaluate it on the rest (stratified)."""
+def hold_out(
+    data: LabelledApplications,
+    *,
+    names: Sequence[str] = MODEL_NAMES,
+    tick: Callable[[], object] = lambda: None,
+) -> dict[str, HoldoutResult]:
+    """Train each candidate on 80 % of the rows and evaluate it on the rest (stratified).
+
+    ``tick`` is called after each candidate and after each input that was shuffled.
+    """
     train, test = train_test_split(
         np.arange(len(data.approved)),
         test_size=HOLDOUT_SHARE,
         random_state=SEED,
         stratify=data.approved,
     )
-    training = feature_matrix(data.applications[row] for row in train)
+    training, imputation = _learn(data, train)
     held_out = [data.applications[row] for row in test]
-    approved = data.approved[test]
-    results = {}
+    features, approved = feature_matrix(held_out, imputation), data.approved[test]
+    classifiers: dict[str, Classifier] = {}
+    times_s: dict[str, float] = {}
+    for name in (*names, *BASELINES):
+        started = time.perf_counter()
+        classifiers[name] = fitted(name, training, data.approved[train])
+        times_s[name] = time.perf_counter() - started
+        tick()
     with threadpool_limits(limits=1):
-        for name in CANDIDATES:
-            started = time.perf_counter()
-            classifier = _fitted(name, training, data.approved[train])
-            training_time_s = time.perf_counter() - started
-            results[name] = HoldoutResult(
-                metrics=_holdout_metrics(
-                    approved, classifier.predict_proba(feature_matrix(held_out))[:, 1]
-                ),
-                importances=(
-                    _importances(classifier, held_out, approved) if name in PIPELINES else {}
-                ),
-                training_time_s=training_time_s,
-            )
-    return results
+        answers = {
+            name: classifier.predict_proba(features)[:, 1]
+            for name, classifier in classifiers.items()
+        }
+        losses = _shuffled_losses(
+            {name: classifiers[name] for name in names}, held_out, approved, imputation, tick
+        )
+    log_loss_of = METRICS["log_loss"]
+    return {
+        name: HoldoutResult(
+            metrics=_holdout_metrics(approved, probabilities),
+            importances={
+                # Adding zero makes a negative zero positive.
+                field: round(by_model[name] - log_loss_of(approved, probabilities), DECIMALS) + 0.0
+                for field, by_model in losses.items()
+                if name in by_model
+            },
+            training_time_s=times_s[name],
+        )
+        for name, probabilities in answers.items()
+    }
 
 
 def _holdout_metrics(approved: Labels, probabilities: Probabilities) -> Holdout:
@@ -221,26 +272,33 @@ def _holdout_metrics(approved: Labels, probabilities: Probabilities) -> Holdout:
     )
 
 
-def _importances(
-    classifier: Classifier, applications: Sequence[Mapping[str, object]], approved: Labels
-) -> dict[str, float]:
+def _shuffled_losses(
+    classifiers: Mapping[str, Classifier],
+    applications: Sequence[Mapping[str, object]],
+    approved: Labels,
+    imputation: Imputation,
+    tick: Callable[[], object],
+) -> dict[str, dict[str, float]]:
+    """The log-loss of each model with one input shuffled, by scored input and by model."""
     # An input is shuffled before features are computed, so that all features derived from it
     # (categories, ratios, logarithms) move together.
     random = np.random.default_rng(SEED)
-    score = _METRICS["log_loss"]
-
-    unshuffled = score(approved, classifier.predict_proba(feature_matrix(applications))[:, 1])
-    importances = {}
+    shuffles = min(MOST_SHUFFLES, max(1, _SHUFFLED_ROWS // len(applications)))
+    losses = {}
     for field in SCORED:
-        shuffled = [
+        rows = [
             {**application, field: applications[other][field]}
-            for _ in range(IMPORTANCE_SHUFFLES)
+            for _ in range(shuffles)
             for application, other in zip(
                 applications, random.permutation(len(applications)), strict=True
             )
         ]
-        answers = classifier.predict_proba(feature_matrix(shuffled))[:, 1]
-        loss = score(np.tile(approved, IMPORTANCE_SHUFFLES), answers)
-        # Adding zero makes a negative zero positive.
-        importances[field] = round(loss - unshuffled, DECIMALS) + 0.0
-    return importances
+        features = feature_matrix(rows, imputation)
+        losses[field] = {
+            name: METRICS["log_loss"](
+                np.tile(approved, shuffles), classifier.predict_proba(features)[:, 1]
+            )
+            for name, classifier in classifiers.items()
+        }
+        tick()
+    return losses

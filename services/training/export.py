@@ -5,6 +5,7 @@ import sys
 import warnings
 import zlib
 from collections.abc import Mapping, Sequence
+from copy import deepcopy
 from math import log
 from typing import Any, Final
 
@@ -12,14 +13,17 @@ import numpy as np
 import onnx.utils
 import onnxruntime
 from joblib.numpy_pickle import NumpyPickler
-from skl2onnx import to_onnx
+from skl2onnx import convert_sklearn
 from skl2onnx.common.data_types import FloatTensorType
+from skl2onnx.operator_converters.random_forest import convert_sklearn_random_forest_classifier
 from sklearn.calibration import CalibratedClassifierCV
+from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.pipeline import Pipeline
 from threadpoolctl import threadpool_limits
 
 from services.scoring.features import FEATURES, Matrix
 from services.scoring.manifest import Parity
+from services.scoring.rules import UNUSUAL_AMOUNT
 from services.training.models import SEED, THRESHOLD, Classifier, Probabilities
 from shared.contract.application import FIELDS_BY_USE, Field
 
@@ -30,6 +34,8 @@ MAX_PROBABILITY_DIFFERENCE: Final = 1e-5
 RANDOM_APPLICATIONS: Final = 20_000
 
 _MISSING_RATE = 0.15
+_HIGHEST_DRAWN: Final = {"LoanAmount": UNUSUAL_AMOUNT}
+"""Where it is below the highest that the service accepts, which is far beyond any usual value."""
 
 
 class ParityError(Exception):
@@ -70,10 +76,10 @@ def to_onnx_model(pipeline: Pipeline, *, name: str) -> bytes:
     model = onnx.utils.Extractor(model).extract_model([INPUT_NAME], [OUTPUT_NAME])
     model.graph.name = name
     # The library lists operator sets in the order of a set of strings, which differs between
-    # processes.
-    operator_sets = sorted(model.opset_import, key=lambda operator_set: operator_set.domain)
+    # processes, and may list one twice.
+    operator_sets = {operator_set.domain: operator_set for operator_set in model.opset_import}
     model.ClearField("opset_import")
-    model.opset_import.extend(operator_sets)
+    model.opset_import.extend(operator_sets[domain] for domain in sorted(operator_sets))
     content: bytes = model.SerializeToString(deterministic=True)
     return content
 
@@ -83,13 +89,53 @@ def _convert(pipeline: Pipeline, *, raw_scores: bool = False) -> onnx.ModelProto
         # skl2onnx reads two attributes of every SVC that scikit-learn has deprecated. They are
         # empty here, because the calibration is a step of its own.
         warnings.filterwarnings("ignore", "Attribute `prob[AB]_` was deprecated", FutureWarning)
-        model: onnx.ModelProto = to_onnx(
+        model: onnx.ModelProto = convert_sklearn(
             pipeline,
             initial_types=[(INPUT_NAME, FloatTensorType([None, len(FEATURES)]))],
-            options={"zipmap": False} | ({"raw_scores": True} if raw_scores else {}),
+            options={
+                id(pipeline): {"zipmap": False} | ({"raw_scores": True} if raw_scores else {})
+            },
             target_opset=OPSET,
+            custom_conversion_functions={HistGradientBoostingClassifier: _convert_boosted_trees},
         )
     return model
+
+
+class _IntegersOnly:
+    """A container of skl2onnx that writes booleans as the integers that protobuf asks for."""
+
+    def __init__(self, container: Any) -> None:
+        self._container = container
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._container, name)
+
+    def add_node(self, *arguments: Any, **attributes: Any) -> None:
+        # The library marks each leaf with False where an integer has to be.
+        missing = attributes["nodes_missing_value_tracks_true"]
+        self._container.add_node(
+            *arguments,
+            **{**attributes, "nodes_missing_value_tracks_true": [int(each) for each in missing]},
+        )
+
+
+def float32_at_most(threshold: float) -> np.float32:
+    """Return the highest float32 that is not above ``threshold``.
+
+    A float32 is at most the one exactly if it is at most the other.
+    """
+    nearest = np.float32(threshold)
+    return np.nextafter(nearest, np.float32(-np.inf)) if nearest > threshold else nearest
+
+
+def _convert_boosted_trees(scope: Any, operator: Any, container: Any) -> None:
+    # The library rounds thresholds to the nearest float32, which moves a value that equals it to
+    # the other side; these it leaves as they are.
+    operator.raw_operator = deepcopy(operator.raw_operator)
+    for [tree] in operator.raw_operator._predictors:  # noqa: SLF001 - nothing public has them
+        thresholds = tree.nodes["num_threshold"]
+        thresholds[:] = [float32_at_most(each) for each in thresholds]
+    convert_sklearn_random_forest_classifier(scope, operator, _IntegersOnly(container))
 
 
 def _fold_in(calibration: Any, model: onnx.ModelProto) -> None:
@@ -171,7 +217,8 @@ def _random_column(field: Field, count: int, random: np.random.Generator) -> lis
         choices = random.integers(len(field.allowed), size=count)
         drawn = [field.allowed[choice] for choice in choices]
     else:
-        drawn = np.exp(random.uniform(0, log(field.maximum or 1), size=count)).tolist()
+        highest = _HIGHEST_DRAWN.get(field.name, field.maximum) or 1
+        drawn = np.exp(random.uniform(0, log(highest), size=count)).tolist()
     if field.required:
         return drawn
     missing = random.random(count) < _MISSING_RATE

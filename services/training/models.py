@@ -1,21 +1,23 @@
-"""The four models and the two baselines, unfitted."""
+"""The models and the baselines, and how each is fitted."""
 
-from collections.abc import Callable, Mapping
-from typing import Final, Protocol
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Final, Protocol, cast
 
 import numpy as np
 import numpy.typing as npt
 from sklearn.base import BaseEstimator
 from sklearn.calibration import CalibratedClassifierCV
 from sklearn.dummy import DummyClassifier
-from sklearn.ensemble import GradientBoostingClassifier, RandomForestClassifier
-from sklearn.impute import SimpleImputer
+from sklearn.ensemble import HistGradientBoostingClassifier, RandomForestClassifier
 from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import train_test_split
 from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
+from threadpoolctl import threadpool_limits
 
-from services.scoring.features import FEATURES, Matrix
+from services.scoring.features import DIRECTIONS, FEATURES, Matrix
 from services.scoring.manifest import BaselineName
 from services.training.applications import Labels
 
@@ -24,6 +26,12 @@ SEED: Final = 42
 
 THRESHOLD: Final = 0.5
 """The lowest probability of approval at which an application is approved."""
+
+MOST_ROWS_OF_A_TREE: Final = 10_000
+"""Each tree of a random forest is fitted on at most so many rows, drawn anew for each tree."""
+
+MOST_ROWS_OF_THE_SVM: Final = 4_000
+"""More are sampled, because the time to fit it grows with the square of the rows."""
 
 Probabilities = npt.NDArray[np.float64]
 
@@ -38,53 +46,58 @@ class Classifier(Protocol):
         """Probability of rejection and of approval, shape (rows, 2)."""
 
 
-def _imputed(*steps: tuple[str, object]) -> Pipeline:
-    return Pipeline([("imputer", SimpleImputer(strategy="median")), *steps])
+_Directions = Sequence[int] | None
 
 
-def _random_forest() -> Pipeline:
-    return _imputed(
-        (
-            "classifier",
-            RandomForestClassifier(n_estimators=200, min_samples_leaf=3, random_state=SEED),
-        )
+def _random_forest(directions: _Directions = DIRECTIONS) -> Pipeline:
+    # Each split bounds all those below it to its own side of the middle. So every split sees every
+    # feature: the strongest comes first, and a weak one above it would take away its effect.
+    forest = RandomForestClassifier(
+        n_estimators=100,
+        max_depth=3,
+        min_samples_leaf=20,
+        max_features=1.0,
+        monotonic_cst=directions,
+        random_state=SEED,
     )
+    return Pipeline([("classifier", forest)])
 
 
 def _logistic_regression() -> Pipeline:
-    return _imputed(
-        ("scaler", StandardScaler()),
-        ("classifier", LogisticRegression(C=0.1, random_state=SEED)),
+    return Pipeline(
+        [
+            ("scaler", StandardScaler()),
+            ("classifier", LogisticRegression(C=0.1, random_state=SEED)),
+        ]
     )
 
 
-def _gradient_boosting() -> Pipeline:
-    return _imputed(
-        (
-            "classifier",
-            GradientBoostingClassifier(
-                n_estimators=120,
-                max_depth=1,
-                learning_rate=0.05,
-                min_samples_leaf=5,
-                max_features=0.5,
-                random_state=SEED,
-            ),
-        )
+def _gradient_boosting(directions: _Directions = DIRECTIONS) -> Pipeline:
+    # Trees of one split each, so that the model is a scorecard.
+    stumps = HistGradientBoostingClassifier(
+        max_depth=1,
+        min_samples_leaf=10,
+        max_features=0.5,
+        early_stopping=False,
+        monotonic_cst=directions,
+        random_state=SEED,
     )
+    return Pipeline([("classifier", stumps)])
 
 
 def _support_vector_machine() -> Pipeline:
     # The calibration is inside the pipeline: wrapped around it, it exports to ONNX wrongly and
     # silently.
-    return _imputed(
-        ("scaler", StandardScaler()),
-        (
-            "classifier",
-            CalibratedClassifierCV(
-                SVC(kernel="rbf", C=2, gamma=0.003), method="sigmoid", cv=5, ensemble=False
+    return Pipeline(
+        [
+            ("scaler", StandardScaler()),
+            (
+                "classifier",
+                CalibratedClassifierCV(
+                    SVC(kernel="rbf", C=2, gamma=0.003), method="sigmoid", cv=5, ensemble=False
+                ),
             ),
-        ),
+        ]
     )
 
 
@@ -96,8 +109,15 @@ PIPELINES: Final[Mapping[str, Callable[[], Pipeline]]] = {
 }
 """Makes an unfitted pipeline of each model; every call makes a new one."""
 
+FREE: Final[Mapping[str, Callable[[], Pipeline]]] = {
+    "random_forest": partial(_random_forest, None),
+    "logistic_regression": _logistic_regression,
+    "gradient_boosting": partial(_gradient_boosting, None),
+}
+"""The models that are held to the directions of their inputs, as they are without."""
+
 MODEL_NAMES: Final = tuple(PIPELINES)
-"""The models that training makes; a bundle may hold others."""
+"""The models that training can make; a bundle may hold fewer, or others."""
 
 TITLES: Final[Mapping[str, str]] = {
     "random_forest": "Random forest",
@@ -109,9 +129,9 @@ TITLES: Final[Mapping[str, str]] = {
 }
 
 
-_CREDIT_HISTORY_STATES = [
-    FEATURES.index(f"Credit_History_{state}") for state in ("0", "1", "missing")
-]
+def free_name(name: str) -> str:
+    """Return the candidate that ``name`` is without directions."""
+    return f"{name}_without_directions"
 
 
 class CreditHistoryRule:
@@ -123,16 +143,21 @@ class CreditHistoryRule:
 
     def fit(self, features: Matrix, approved: Labels, /) -> object:
         """Estimate the approval rate of each state."""
-        states = features[:, _CREDIT_HISTORY_STATES].astype(np.float64)
+        states = _credit_history_states(features)
         self._approval_rates = (states.T @ approved + 1) / (states.sum(axis=0) + 2)
         return self
 
     def predict_proba(self, features: Matrix, /) -> Probabilities:
         """Probability of rejection and of approval, shape (rows, 2)."""
-        approval: Probabilities = (
-            features[:, _CREDIT_HISTORY_STATES].astype(np.float64) @ self._approval_rates
-        )
+        approval: Probabilities = _credit_history_states(features) @ self._approval_rates
         return np.column_stack([1 - approval, approval])
+
+
+def _credit_history_states(features: Matrix) -> Probabilities:
+    """Return a row of 0, 1 or missing, one-hot, for each application."""
+    value = features[:, FEATURES.index("Credit_History")]
+    bad, good = value == 0, value == 1
+    return np.column_stack([bad, good, ~(bad | good)]).astype(np.float64)
 
 
 BASELINES: Final[Mapping[BaselineName, Callable[[], Classifier]]] = {
@@ -141,10 +166,50 @@ BASELINES: Final[Mapping[BaselineName, Callable[[], Classifier]]] = {
 }
 
 BASELINE_DESCRIPTIONS: Final[Mapping[BaselineName, str]] = {
-    "majority_class": "Gives everyone the commoner decision, at the overall approval rate.",
-    "credit_history_rule": "Decides as most with the same Credit_History (0, 1 or missing) were"
-    " decided.",
+    "majority_class": "Predicts the more common decision for all, at the overall approval rate.",
+    "credit_history_rule": "Decides like the majority of applications with the same Credit_History"
+    " (0, 1 or missing).",
 }
+
+
+CANDIDATES: Final = cast(
+    "Mapping[str, Callable[[], Classifier]]",
+    {**PIPELINES, **BASELINES, **{free_name(name): make for name, make in FREE.items()}},
+)
+
+
+def is_sampled(name: str, *, rows: int) -> bool:
+    """Whether a model is fitted on a stratified sample of ``MOST_ROWS_OF_THE_SVM`` rows."""
+    return name == "support_vector_machine" and rows > MOST_ROWS_OF_THE_SVM
+
+
+def fitted(name: str, features: Matrix, approved: Labels) -> Classifier:
+    """Fit a candidate, on one thread so that the result is the same each time."""
+    candidate = CANDIDATES[name]()
+    if is_sampled(name, rows=len(approved)):
+        features, _, approved, _ = train_test_split(
+            features,
+            approved,
+            train_size=MOST_ROWS_OF_THE_SVM,
+            random_state=SEED,
+            stratify=approved,
+        )
+    if name == "random_forest" and len(approved) > MOST_ROWS_OF_A_TREE:
+        cast("Pipeline", candidate).set_params(classifier__max_samples=MOST_ROWS_OF_A_TREE)
+    with threadpool_limits(limits=1):
+        candidate.fit(features, approved)
+        if name == "logistic_regression":
+            _keep_directions(cast("Pipeline", candidate), features, approved)
+    return candidate
+
+
+def _keep_directions(linear: Pipeline, features: Matrix, approved: Labels) -> None:
+    """Fit again without the features whose coefficients have the wrong sign, until none has."""
+    left_out = np.zeros(len(FEATURES), dtype=bool)
+    while (wrong := linear[-1].coef_[0] * DIRECTIONS < 0).any():
+        left_out |= wrong
+        # A constant feature gets the coefficient 0.
+        linear.fit(np.where(left_out, np.float32(0), features), approved)
 
 
 def parameters(pipeline: Pipeline) -> dict[str, str]:

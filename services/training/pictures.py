@@ -1,7 +1,7 @@
 """The pictures of the model card, as PNG; the same metrics give the same bytes."""
 
 import io
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Final
 
 import numpy as np
@@ -17,6 +17,8 @@ from services.training.evaluation import OutOfFold
 from services.training.models import MODEL_NAMES, TITLES
 
 CALIBRATION_BINS: Final = 6
+_WIDTH: Final = 9 / 4
+"""Inches of one model's part of a picture."""
 
 _STYLE = {
     "axes.grid": True,
@@ -44,8 +46,8 @@ def draw(
     """Draw every picture; return them by file name."""
     with style.context(["default", _STYLE]):
         return {
-            "roc.png": _roc(data.approved, out_of_fold),
-            "calibration.png": _calibration(data.approved, out_of_fold),
+            "roc.png": _roc(data.approved, out_of_fold, models),
+            "calibration.png": _calibration(data.approved, out_of_fold, models),
             "confusion.png": _confusion(models),
             "importances.png": _importances(models),
             "data.png": _data(data, inputs),
@@ -66,10 +68,10 @@ def _pooled(
     return np.tile(approved, len(approvals)), approvals.ravel()
 
 
-def _roc(approved: Labels, out_of_fold: OutOfFold) -> bytes:
+def _roc(approved: Labels, out_of_fold: OutOfFold, models: Iterable[str]) -> bytes:
     figure = Figure(figsize=(5, 4.5))
     axes = figure.subplots()
-    for name in MODEL_NAMES:
+    for name in models:
         false_positives, true_positives, _ = roc_curve(*_pooled(approved, out_of_fold, name))
         axes.plot(false_positives, true_positives, color=_COLOURS[name], label=TITLES[name])
     axes.plot([0, 1], [0, 1], color=_GREY, linestyle=":", label="Chance")
@@ -78,10 +80,10 @@ def _roc(approved: Labels, out_of_fold: OutOfFold) -> bytes:
     return _png(figure)
 
 
-def _calibration(approved: Labels, out_of_fold: OutOfFold) -> bytes:
+def _calibration(approved: Labels, out_of_fold: OutOfFold, models: Iterable[str]) -> bytes:
     figure = Figure(figsize=(5, 4.5))
     axes = figure.subplots()
-    for name in MODEL_NAMES:
+    for name in models:
         observed, predicted = calibration_curve(
             *_pooled(approved, out_of_fold, name), n_bins=CALIBRATION_BINS, strategy="quantile"
         )
@@ -97,8 +99,9 @@ def _calibration(approved: Labels, out_of_fold: OutOfFold) -> bytes:
 
 
 def _confusion(models: Mapping[str, TrainedModel]) -> bytes:
-    figure = Figure(figsize=(9, 2.6))
-    for axes, name in zip(figure.subplots(1, len(MODEL_NAMES)), MODEL_NAMES, strict=True):
+    figure = Figure(figsize=(_WIDTH * len(models), 2.6))
+    all_axes = figure.subplots(1, len(models), squeeze=False).flat
+    for axes, name in zip(all_axes, models, strict=True):
         counts = models[name].holdout.confusion_matrix
         matrix = [
             [counts.true_positive, counts.false_negative],
@@ -121,13 +124,11 @@ def _confusion(models: Mapping[str, TrainedModel]) -> bytes:
 
 
 def _importances(models: Mapping[str, TrainedModel]) -> bytes:
-    figure = Figure(figsize=(9, 3.2))
-    fields = list(models[MODEL_NAMES[0]].importances)[::-1]
-    for number, (axes, name) in enumerate(
-        zip(figure.subplots(1, len(MODEL_NAMES), sharex=True), MODEL_NAMES, strict=True)
-    ):
-        importances = models[name].importances
-        axes.barh(fields, [importances[field] for field in fields], color=_COLOURS[name])
+    figure = Figure(figsize=(_WIDTH * len(models), 3.2))
+    all_axes = figure.subplots(1, len(models), sharex=True, squeeze=False).flat
+    for number, (axes, (name, model)) in enumerate(zip(all_axes, models.items(), strict=True)):
+        fields = list(model.importances)[::-1]
+        axes.barh(fields, [model.importances[field] for field in fields], color=_COLOURS[name])
         axes.set_title(TITLES[name])
         if number:
             axes.tick_params(labelleft=False)

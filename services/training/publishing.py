@@ -86,6 +86,18 @@ def make_current(root: Path, version: str) -> None:
     _sync(root)
 
 
+def promote(folder: Path, root: Path) -> None:
+    """Publish the bundle in ``folder`` under ``root``, unless it is there already; make it current.
+
+    Raises ``BundleError`` if the bundle is damaged, in ``folder`` or under ``root``.
+    """
+    manifest = read_manifest(folder / MANIFEST_FILE)
+    if find_published(root, manifest.version) is None:
+        check_files(folder, manifest)
+        publish(root, manifest, {name: (folder / name).read_bytes() for name in manifest.files})
+    make_current(root, manifest.version)
+
+
 def _write(path: Path, content: bytes) -> None:
     with path.open("wb") as file:
         file.write(content)

@@ -21,6 +21,9 @@ MAX_LOAN_ID_LENGTH: Final = 64
 Use = Literal["scored", "monitored", "recorded", "identifier"]
 """What an input is for: a score, fairness monitoring, the record alone, or finding it again."""
 
+Direction = Literal["up", "down"]
+"""Whether a higher value may only raise the probability of approval, or only lower it."""
+
 Kind = Literal["number", "integer", "category", "text"]
 Section = Literal["Income", "Loan", "Applicant"]
 
@@ -37,6 +40,8 @@ class Input:
     help: str = ""
     section: Section = "Applicant"
     """Where forms show a scored input or an identifier; the others have a section by their use."""
+    direction: Direction | None = None
+    """Of a scored input: what models are held to; None where no direction is expected."""
     unit: str | None = None
     exclusive_minimum: int | None = None
     minimum: int | None = None
@@ -171,6 +176,7 @@ class Application(Wire):
             title="Applicant's income",
             description="Income of the applicant; 0 only where the co-applicant has one.",
             use="scored",
+            direction="up",
             section="Income",
             unit="per month",
             minimum=0,
@@ -186,6 +192,7 @@ class Application(Wire):
             description="Income of the co-applicant; missing means that none was declared and"
             " counts as 0.",
             use="scored",
+            direction="up",
             help="Empty means that none was declared.",
             section="Income",
             unit="per month",
@@ -201,6 +208,7 @@ class Application(Wire):
             title="Loan amount",
             description="Amount asked for.",
             use="scored",
+            direction="down",
             section="Loan",
             unit="thousands",
             exclusive_minimum=0,
@@ -230,6 +238,7 @@ class Application(Wire):
             description="1 if past credit met its guidelines, 0 if not; missing is a third state,"
             " never good.",
             use="scored",
+            direction="up",
             section="Loan",
             allowed=(0, 1),
             labels=("Did not meet its guidelines", "Met its guidelines"),

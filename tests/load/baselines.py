@@ -14,7 +14,12 @@ import asyncpg
 from fastapi import BackgroundTasks, FastAPI
 
 from services.scoring.features import FEATURES, feature_row
-from services.scoring.manifest import BUNDLE_ROOT, read_current_version
+from services.scoring.manifest import (
+    BUNDLE_ROOT,
+    MANIFEST_FILE,
+    read_current_version,
+    read_manifest,
+)
 from services.scoring.registry import load_bundle
 from shared.contract.application import EXAMPLE, Application
 from shared.contract.events import Decision, ModelInfo, Probability
@@ -77,12 +82,13 @@ def create_tutorial_app() -> FastAPI:
     app = FastAPI()
     bundle = BUNDLE_ROOT / read_current_version(BUNDLE_ROOT)
     model = joblib.load(bundle / "random_forest.joblib")
+    imputation = read_manifest(bundle / MANIFEST_FILE).imputation
 
     @app.post("/predict")
     async def predict(application: LoanApplication) -> Decision:
         """Decide with the forest."""
         row = application.model_dump()
-        frame = pd.DataFrame([feature_row(row)], columns=list(FEATURES))
+        frame = pd.DataFrame([feature_row(row, imputation)], columns=list(FEATURES))
         approved = float(model.predict_proba(frame.to_numpy())[0, 1])
         return _decision(approved, Application.model_validate(row))
 
@@ -111,7 +117,7 @@ def _create_storing_app(*, before_answering: bool) -> FastAPI:
             yield
 
     app = FastAPI(lifespan=lifespan)
-    model = load_bundle(BUNDLE_ROOT, None).champion
+    bundle = load_bundle(BUNDLE_ROOT, None)
 
     async def insert(decision: Decision) -> None:
         await app.state.pool.execute(
@@ -127,7 +133,8 @@ def _create_storing_app(*, before_answering: bool) -> FastAPI:
     async def predict(application: LoanApplication, background: BackgroundTasks) -> Decision:
         """Decide, and store before or after answering."""
         row = application.model_dump()
-        approved = model.approval_probability(feature_row(row))
+        features = feature_row(row, bundle.manifest.imputation)
+        approved = bundle.champion.approval_probability(features)
         decision = _decision(approved, Application.model_validate(row))
         if before_answering:
             await insert(decision)

@@ -2,15 +2,23 @@
 
 import json
 from decimal import Decimal
-from math import isfinite, isnan, log1p
+from math import isfinite, log
 from pathlib import Path
+from typing import Final
 
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
-from services.scoring.features import FEATURES, feature_matrix, feature_row
+from services.scoring.features import (
+    DIRECTIONS,
+    FEATURE_INPUTS,
+    FEATURES,
+    Imputation,
+    feature_matrix,
+    feature_row,
+)
 from services.training.applications import read_applications
 from shared.contract.application import EXAMPLE, FIELDS, MONITORED, SCORED, Field
 from shared.contract.parsing import parse_application
@@ -33,6 +41,17 @@ APPLICATIONS = st.fixed_dictionaries(
 ).filter(lambda one: bool(one["ApplicantIncome"] or one["CoapplicantIncome"]))
 """Everything the service accepts, each input missing at times."""
 
+IMPUTATION: Final[Imputation] = {
+    "CoapplicantIncome": 0.0,
+    "LoanAmount": 150.0,
+    "Loan_Amount_Term": 340.0,
+    "Dependents": "0",
+    "Credit_History": 0.8,
+    "Education": "Graduate",
+    "Self_Employed": "No",
+    "Property_Area": "Semiurban",
+}
+
 
 def _is_short(value: object) -> bool:
     """Whether a file may hold it: numbers there have at most 32 characters, as strings in JSON."""
@@ -46,7 +65,7 @@ FEW_ROWS = settings(
 
 def features_of(**changes: object) -> dict[str, float]:
     """The example's features by name, with some inputs changed."""
-    return dict(zip(FEATURES, feature_row({**EXAMPLE, **changes}), strict=True))
+    return dict(zip(FEATURES, feature_row({**EXAMPLE, **changes}, IMPUTATION), strict=True))
 
 
 @FEW_ROWS
@@ -61,31 +80,32 @@ def test_training_and_serving_make_the_same_vector(
         path,
         [*filler_rows(), {"Loan_ID": "LP1", **application, "Loan_Status": "Y"}],
     )
-    trained = feature_matrix(read_applications(path).applications)[-1]
+    trained = feature_matrix(read_applications(path).applications, IMPUTATION)[-1]
     served = np.empty((1, len(FEATURES)), dtype=np.float32)
-    served[0] = feature_row(parse_application(json.dumps(application).encode()))
+    served[0] = feature_row(parse_application(json.dumps(application).encode()), IMPUTATION)
     assert trained.dtype == np.float32
     assert trained.tobytes() == served.tobytes()
 
 
 @FEW_ROWS
 @given(application=APPLICATIONS)
-def test_every_feature_is_finite_or_missing(application: dict[str, object]) -> None:
-    """Nothing the service accepts overflows float32; NaN comes of missing inputs alone."""
-    row = feature_matrix([application])[0].tolist()
-    may_be_missing = {
-        "LoanAmount": {"LoanAmount", "Loan_to_Income_Ratio", "Log_LoanAmount"},
-        "Loan_Amount_Term": {"Loan_Amount_Term"},
-        "Dependents": {"Dependents", "Income_per_Dependent"},
+def test_every_feature_is_finite(application: dict[str, object]) -> None:
+    """Nothing that the service accepts overflows float32, and nothing missing leaves a gap."""
+    assert all(map(isfinite, feature_matrix([application], IMPUTATION)[0].tolist()))
+
+
+@FEW_ROWS
+@given(application=APPLICATIONS)
+def test_missing_input_counts_as_the_imputed_value(application: dict[str, object]) -> None:
+    """Leaving a value out makes the very vector of stating the typical one, ratios included."""
+    stated = {
+        field: IMPUTATION.get(field) if value is None else value
+        for field, value in application.items()
     }
-    missing = {
-        feature
-        for field, features in may_be_missing.items()
-        if application[field] is None
-        for feature in features
-    }
-    for name, value in zip(FEATURES, row, strict=True):
-        assert isnan(value) if name in missing else isfinite(value), name
+    assert (
+        feature_matrix([application], IMPUTATION).tobytes()
+        == feature_matrix([stated], IMPUTATION).tobytes()
+    )
 
 
 @FEW_ROWS
@@ -93,7 +113,10 @@ def test_every_feature_is_finite_or_missing(application: dict[str, object]) -> N
 def test_monitored_inputs_change_nothing(application: dict[str, object]) -> None:
     """Without Gender and Married the vector is the same, bit by bit."""
     scored = {field: application[field] for field in SCORED}
-    assert feature_matrix([scored]).tobytes() == feature_matrix([application]).tobytes()
+    assert (
+        feature_matrix([scored], IMPUTATION).tobytes()
+        == feature_matrix([application], IMPUTATION).tobytes()
+    )
 
 
 def test_monitored_inputs_are_not_among_the_features() -> None:
@@ -103,30 +126,54 @@ def test_monitored_inputs_are_not_among_the_features() -> None:
         assert not [feature for feature in FEATURES if name in feature]
 
 
-def test_engineered_features_are_what_they_are_called() -> None:
+def test_loan_to_income_is_the_logarithm_of_amount_over_total_income() -> None:
     """The documented example by hand; incomes per month, the amount in thousands."""
-    found = features_of()
-    assert found["Total_Income"] == 4583 + 1508
-    assert found["Loan_to_Income_Ratio"] == pytest.approx(128_000 / 6091)
-    assert found["Income_per_Dependent"] == pytest.approx(6091 / 2)
-    assert found["Log_ApplicantIncome"] == pytest.approx(log1p(4583))
-    assert found["Log_LoanAmount"] == pytest.approx(log1p(128))
+    assert features_of()["Log_Loan_to_Income"] == pytest.approx(log(128_000 / (4583 + 1508)))
 
 
-@pytest.mark.parametrize(("value", "state"), [(0, "0"), (1, "1"), (None, "missing")])
-def test_credit_history_has_three_states(value: int | None, state: str) -> None:
-    """Missing is a state of its own, never taken for good."""
-    found = features_of(Credit_History=value)
-    assert {name for name in ("0", "1", "missing") if found[f"Credit_History_{name}"]} == {state}
+def test_income_counts_the_same_whoever_earns_it() -> None:
+    """Only the total of both applicants is scored."""
+    assert features_of(ApplicantIncome=1508, CoapplicantIncome=4583) == features_of()
 
 
-@pytest.mark.parametrize("field", ["LoanAmount", "Loan_Amount_Term", "Dependents"])
-def test_missing_quantity_is_flagged(field: str) -> None:
-    """The flag tells the model that the median it sees was filled in."""
-    assert features_of()[f"{field}_missing"] == 0
-    found = features_of(**{field: None})
-    assert found[f"{field}_missing"] == 1
-    assert isnan(found[field])
+def test_each_feature_moves_with_its_inputs_as_stated() -> None:
+    """A higher input moves only the features it is said to, and in the direction stated."""
+    higher = {
+        "ApplicantIncome": 6000,
+        "CoapplicantIncome": 6000,
+        "LoanAmount": 200,
+        "Loan_Amount_Term": 480,
+        "Dependents": "3+",
+    }
+    before = features_of()
+    for field, value in higher.items():
+        moved = {
+            name: np.sign(after - before[name])
+            for name, after in features_of(**{field: value}).items()
+            if after != before[name]
+        }
+        assert moved == {
+            n: inputs[field] for n, inputs in FEATURE_INPUTS.items() if field in inputs
+        }
+
+
+def test_directions_of_features_are_those_of_their_inputs() -> None:
+    """More credit for the income may only lower approval, a better history may only raise it."""
+    directed = {
+        name: direction for name, direction in zip(FEATURES, DIRECTIONS, strict=True) if direction
+    }
+    assert directed == {"Log_Loan_to_Income": -1, "Credit_History": 1}
+
+
+def test_features_are_of_every_scored_input() -> None:
+    """And of no other one."""
+    assert {field for inputs in FEATURE_INPUTS.values() for field in inputs} == set(SCORED)
+
+
+@pytest.mark.parametrize(("value", "feature"), [(0, 0), (None, 0.8), (1, 1)])
+def test_unknown_credit_history_is_between_bad_and_good(value: int | None, feature: float) -> None:
+    """One ordinal feature, along which no model falls."""
+    assert features_of(Credit_History=value)["Credit_History"] == feature
 
 
 def test_missing_coapplicant_income_is_none_declared() -> None:
@@ -137,11 +184,9 @@ def test_missing_coapplicant_income_is_none_declared() -> None:
 def test_income_of_the_co_applicant_alone_is_a_total_income() -> None:
     """No own income is a number like any other, not a hole in the vector."""
     found = features_of(ApplicantIncome=0.0, CoapplicantIncome=1760.0, LoanAmount=44.0)
-    assert (found["ApplicantIncome"], found["Log_ApplicantIncome"]) == (0, 0)
-    assert found["Total_Income"] == 1760
-    assert found["Loan_to_Income_Ratio"] == 25
+    assert found["Log_Loan_to_Income"] == pytest.approx(log(25))
 
 
 def test_no_applications_make_an_empty_matrix() -> None:
     """The shape holds for zero rows too."""
-    assert feature_matrix([]).shape == (0, len(FEATURES))
+    assert feature_matrix([], IMPUTATION).shape == (0, len(FEATURES))

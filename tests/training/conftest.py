@@ -1,21 +1,38 @@
 """One small training run for every test that looks at a bundle."""
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+from joblib import cpu_count
 
 from services.training.applications import LabelledApplications, read_applications
 from services.training.main import Published, train
+from services.training.models import MODEL_NAMES
 from shared.files.applications import OUTCOME
 from tests.applications import write_labelled_csv
+
+# The library counts the processor's cores by a process, once: before unit tests, which start none.
+cpu_count(only_physical_cores=True)
 
 _REAL_APPLICATIONS = "loans.csv"
 
 
-def train_small(data: Path, output: Path, *, target: str = OUTCOME) -> Published:
+def train_small(
+    data: Path, output: Path, *, target: str = OUTCOME, models: Sequence[str] = MODEL_NAMES
+) -> Published:
     """Train on ``data`` with few folds and few random applications, in this process."""
-    return train(data, output, folds=2, repeats=1, random_rows=500, jobs=1, target=target)
+    return train(
+        data,
+        output,
+        target=target,
+        models=models,
+        folds=2,
+        repeats=1,
+        random_rows=500,
+        jobs=1,
+    )
 
 
 @pytest.fixture(scope="session")

@@ -77,6 +77,23 @@ def test_every_value_is_understood(tmp_path: Path) -> None:
     assert data.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
 
 
+def test_columns_that_no_model_needs_may_be_missing(tmp_path: Path) -> None:
+    """A lender may hold neither Gender nor Married, and number its applications otherwise."""
+    unneeded = ("Loan_ID", "Gender", "Married")
+    path = tmp_path / "loans.csv"
+    write_csv(
+        path,
+        [
+            {name: value for name, value in row.items() if name not in unneeded}
+            for row in filler_rows()
+        ],
+    )
+    data = read_applications(path)
+    assert len(data.applications) == FILLER
+    for application in data.applications:
+        assert [application[name] for name in unneeded] == [None] * len(unneeded)
+
+
 def test_bom_and_windows_line_ends_are_accepted(tmp_path: Path) -> None:
     """A CSV as spreadsheets save it is the same data."""
     plain, saved = tmp_path / "plain.csv", tmp_path / "saved.csv"

@@ -36,9 +36,11 @@ def manifest(folder: Path) -> Manifest:
     return read_manifest(folder / MANIFEST_FILE)
 
 
-def test_training_publishes_where_the_service_looks() -> None:
-    """The default output is the folder that inference serves from."""
-    assert DEFAULT_OUTPUT.resolve() == BUNDLE_ROOT.resolve()
+def test_candidates_are_outside_the_tracked_tree() -> None:
+    """Training changes nothing that is served or committed, unless it is asked to promote."""
+    assert not DEFAULT_OUTPUT.resolve().is_relative_to(BUNDLE_ROOT.resolve())
+    ignored = (Path(__file__).parents[2] / ".gitignore").read_text().splitlines()
+    assert f"{DEFAULT_OUTPUT.parts[0]}/" in ignored
 
 
 def test_shipped_bundle_is_intact_and_of_this_code(folder: Path, manifest: Manifest) -> None:
@@ -58,9 +60,9 @@ def test_shipped_bundle_is_small(folder: Path) -> None:
     assert sum(sizes) < 5 * MIB
 
 
-def test_shipped_models_answer_as_their_references(folder: Path) -> None:
+def test_shipped_models_answer_as_their_references(folder: Path, manifest: Manifest) -> None:
     """The shipped files pass the export gate."""
-    features = feature_matrix(random_applications(2000))
+    features = feature_matrix(random_applications(2000), manifest.imputation)
     for name in MODEL_NAMES:
         reference = joblib.load(folder / f"{name}.joblib")
         check_parity(name, reference, open_onnx((folder / f"{name}.onnx").read_bytes()), features)

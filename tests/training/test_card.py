@@ -2,7 +2,7 @@
 
 import re
 
-from services.scoring.manifest import MODEL_CARD_FILE, Manifest, Timing
+from services.scoring.manifest import MODEL_CARD_FILE, Fairness, Manifest, Timing
 from services.training.card import accuracy_table, model_card
 from services.training.main import Published
 from shared.contract.application import MONITORED
@@ -14,6 +14,22 @@ def with_gender_ratio(manifest: Manifest, ratio: float | None) -> Manifest:
     gender = model.fairness["Gender"].model_copy(update={"selection_rate_ratio": ratio})
     changed = model.model_copy(update={"fairness": model.fairness | {"Gender": gender}})
     return manifest.model_copy(update={"models": manifest.models | {"random_forest": changed}})
+
+
+def without_groups(manifest: Manifest, attribute: str) -> Manifest:
+    """Return the manifest as it is when no row has the attribute."""
+    nothing = Fairness(
+        groups={},
+        selection_rates={},
+        selection_rate_ratio=None,
+        true_positive_rates={},
+        true_positive_rate_gap=None,
+    )
+    models = {
+        name: model.model_copy(update={"fairness": model.fairness | {attribute: nothing}})
+        for name, model in manifest.models.items()
+    }
+    return manifest.model_copy(update={"models": models})
 
 
 def test_published_card_is_made_from_the_published_manifest(trained: Published) -> None:
@@ -72,3 +88,24 @@ def test_card_says_what_is_never_scored(trained: Published) -> None:
     card = model_card(trained.manifest)
     assert " and ".join(MONITORED) in card
     assert "Equal" in card.split("**Never scored:**")[1].split("\n")[0]
+
+
+def test_fairness_of_groups_that_the_data_do_not_hold_cannot_be_told(trained: Published) -> None:
+    """A lender may not hold Gender: the card says that it knows nothing, and shows no empty row."""
+    card = model_card(without_groups(trained.manifest, "Gender"))
+    fairness = card.split("## Fairness")[1].split("\n## ")[0]
+    assert "by Gender cannot be told: the training data do not hold it." in fairness
+    assert "| Gender |" not in fairness
+    assert "| Married |" in fairness
+    card = model_card(without_groups(without_groups(trained.manifest, "Gender"), "Married"))
+    fairness = card.split("## Fairness")[1].split("\n## ")[0]
+    assert "by Gender and Married cannot be told" in fairness
+    assert "four-fifths" not in fairness
+
+
+def test_card_says_which_model_is_fitted_on_a_sample(trained: Published) -> None:
+    data = trained.manifest.data.model_copy(update={"rows": 50_000})
+    large = trained.manifest.model_copy(update={"data": data})
+    sentence = "Support vector machine is fitted on a stratified sample of at most 4,000 rows"
+    assert sentence in model_card(large)
+    assert sentence not in model_card(trained.manifest)

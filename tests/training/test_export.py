@@ -23,18 +23,19 @@ from services.training.export import (
 from services.training.models import MODEL_NAMES, PIPELINES, Classifier, Probabilities
 from shared.contract.parsing import parse_application
 from tests.applications import random_application
+from tests.scoring.test_features import IMPUTATION
 
 
 @pytest.fixture(scope="module")
 def rows() -> Matrix:
     """Features of random applications."""
-    return feature_matrix(random_applications(1000))
+    return feature_matrix(random_applications(1000), IMPUTATION)
 
 
 @pytest.mark.parametrize("name", MODEL_NAMES)
 def test_export_passes_the_gate(name: str, labelled: LabelledApplications, rows: Matrix) -> None:
     """All four exports agree with scikit-learn on training rows and random applications."""
-    features = feature_matrix(labelled.applications)
+    features = feature_matrix(labelled.applications, IMPUTATION)
     pipeline = PIPELINES[name]().fit(features, labelled.approved)
     session = open_onnx(to_onnx_model(pipeline, name=name))
     assert [(node.name, node.shape, node.type) for node in session.get_inputs()] == [
@@ -53,7 +54,7 @@ def test_export_passes_the_gate(name: str, labelled: LabelledApplications, rows:
 def test_operator_sets_are_in_one_order(labelled: LabelledApplications) -> None:
     """They do not depend on the hash seed of the process, or no two runs would be alike."""
     pipeline = PIPELINES["gradient_boosting"]().fit(
-        feature_matrix(labelled.applications), labelled.approved
+        feature_matrix(labelled.applications, IMPUTATION), labelled.approved
     )
     model = onnx.load_from_string(to_onnx_model(pipeline, name="gradient_boosting"))
     assert [operator_set.domain for operator_set in model.opset_import] == ["", "ai.onnx.ml"]
@@ -61,7 +62,7 @@ def test_operator_sets_are_in_one_order(labelled: LabelledApplications) -> None:
 
 def test_export_that_differs_is_refused(labelled: LabelledApplications, rows: Matrix) -> None:
     """The gate names the model, the difference and the decisions that flip."""
-    features = feature_matrix(labelled.applications)
+    features = feature_matrix(labelled.applications, IMPUTATION)
     reference, other = (
         PIPELINES["logistic_regression"]().fit(features, labels)
         for labels in (labelled.approved, 1 - labelled.approved)
@@ -73,7 +74,7 @@ def test_export_that_differs_is_refused(labelled: LabelledApplications, rows: Ma
 
 def test_not_a_number_is_refused(labelled: LabelledApplications, rows: Matrix) -> None:
     """A probability that is NaN on one side only counts as the largest difference."""
-    features = feature_matrix(labelled.applications)
+    features = feature_matrix(labelled.applications, IMPUTATION)
     pipeline = PIPELINES["logistic_regression"]().fit(features, labelled.approved)
 
     class Broken:
@@ -97,7 +98,7 @@ def test_not_a_number_is_refused(labelled: LabelledApplications, rows: Matrix) -
 def test_joblib_file_is_the_fitted_pipeline(labelled: LabelledApplications, rows: Matrix) -> None:
     """A model read back gives exactly the same probabilities."""
     pipeline = PIPELINES["gradient_boosting"]().fit(
-        feature_matrix(labelled.applications), labelled.approved
+        feature_matrix(labelled.applications, IMPUTATION), labelled.approved
     )
     restored = joblib.load(io.BytesIO(to_joblib(pipeline)))
     assert restored.predict_proba(rows).tobytes() == pipeline.predict_proba(rows).tobytes()
@@ -108,7 +109,7 @@ def test_joblib_file_does_not_depend_on_what_was_loaded_before(
     name: str, labelled: LabelledApplications
 ) -> None:
     """A model that is fitted again after loading gives the same file."""
-    features = feature_matrix(labelled.applications)
+    features = feature_matrix(labelled.applications, IMPUTATION)
 
     def fit_and_write() -> bytes:
         return to_joblib(PIPELINES[name]().fit(features, labelled.approved))

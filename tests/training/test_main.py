@@ -4,15 +4,18 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from shutil import copytree
 
 import pytest
 
 from services.scoring.features import FEATURES
 from services.scoring.manifest import (
+    BUNDLE_ROOT,
     MANIFEST_FILE,
     MODEL_CARD_FILE,
     read_current_version,
 )
+from services.scoring.registry import load_bundle
 from services.training import export, main
 from services.training.applications import LabelledApplications
 from services.training.main import Published
@@ -32,7 +35,7 @@ def contents(root: Path) -> dict[str, tuple[bytes, int]]:
 
 
 def test_bundle_has_everything_its_manifest_names(
-    trained: Published, labelled: LabelledApplications, bundle_root: Path
+    trained: Published, labelled: LabelledApplications
 ) -> None:
     """They are both files of each model, the card and the pictures; all of them are listed."""
     manifest = trained.manifest
@@ -48,7 +51,6 @@ def test_bundle_has_everything_its_manifest_names(
     assert manifest.data.rows == len(labelled.applications)
     assert all(model.parity.label_flips == 0 for model in manifest.models.values())
     assert trained.is_new
-    assert read_current_version(bundle_root) == manifest.version
 
 
 def test_another_process_makes_the_same_bundle_bit_by_bit(
@@ -75,17 +77,73 @@ def test_another_process_makes_the_same_bundle_bit_by_bit(
         assert first == second, name
 
 
-def test_command_line_publishes_and_says_where(
+def test_command_line_publishes_a_candidate_that_nothing_serves(
     labelled_csv: Path,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """It exits with 0, creates the folder, and CURRENT names the bundle."""
+    """It exits with 0 and creates the folder; what is served stays as it is."""
     monkeypatch.setattr(main, "train", train_small)
-    output = tmp_path / "new" / "bundles"
-    assert main.main([str(labelled_csv), "--output", str(output)]) == 0
-    assert f"Published {output / read_current_version(output)} in " in capsys.readouterr().out
+    output, serving = tmp_path / "new" / "bundles", tmp_path / "serving"
+    arguments = [str(labelled_csv), "--output", str(output), "--serving", str(serving)]
+    assert main.main(arguments) == 0
+    [folder] = output.iterdir()
+    said = capsys.readouterr().out
+    assert " x 2 folds on 1 process.\nThe folds will take about " in said
+    assert "There is no bundle to compare with. " in said
+    assert f"Published {folder} in " in said
+    assert f"Nothing was changed in {serving}." in said
+    assert f"BUNDLE_ROOT={output} BUNDLE_VERSION={folder.name};" in said
+    assert load_bundle(output, folder.name).manifest.data.sha256
+    assert not serving.exists()
+
+
+def test_promoted_candidate_is_compared_and_then_served(
+    trained: Published,
+    labelled_csv: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Only when it is asked for; a candidate that is served already is said to be."""
+    monkeypatch.setattr(main, "train", lambda *_, **__: trained)
+    serving = tmp_path / "serving"
+    copytree(BUNDLE_ROOT, serving)
+    shipped = read_current_version(serving)
+    arguments = [str(labelled_csv), "--serving", str(serving)]
+    assert main.main(arguments) == 0
+    assert read_current_version(serving) == shipped
+    assert main.main([*arguments, "--promote"]) == 0
+    version = trained.manifest.version
+    assert read_current_version(serving) == version
+    compared, promoted = capsys.readouterr().out.split("with PROMOTE=1.")
+    for said in (compared, promoted):
+        assert f"Candidate {version} (" in said
+        assert f") and served {shipped} (" in said
+    assert f"{serving} now serves {version}." in promoted
+    assert load_bundle(serving, None).manifest == trained.manifest
+    assert main.main(arguments) == 0
+    assert f"The candidate is the bundle that is served, {version}." in capsys.readouterr().out
+
+
+def test_models_can_be_left_out(labelled_csv: Path, tmp_path: Path) -> None:
+    """The bundle, its card and its pictures are of the others; it can be served."""
+    published = train_small(labelled_csv, tmp_path, models=["logistic_regression"])
+    assert list(published.manifest.models) == ["logistic_regression"]
+    assert published.manifest.champion_reason.startswith("Logistic regression is the only model")
+    card = published.folder.joinpath(MODEL_CARD_FILE).read_text()
+    assert "is approved: Logistic regression.\n" in card
+    assert list(load_bundle(tmp_path, published.manifest.version).models) == ["logistic_regression"]
+
+
+def test_model_that_is_none_is_named(
+    labelled_csv: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With those that there are, before anything is read."""
+    with pytest.raises(SystemExit, match="2"):
+        main.main([str(labelled_csv), "--models", "random_forest,perceptron"])
+    assert "perceptron is none of random_forest, logistic_regression," in capsys.readouterr().err
 
 
 @pytest.mark.usefixtures("trained")

@@ -1,25 +1,41 @@
 """The models and the baselines."""
 
+from collections.abc import Mapping
+
 import numpy as np
 import pytest
+from sklearn.pipeline import Pipeline
 
-from services.scoring.features import feature_matrix
-from services.training.models import BASELINES, PIPELINES, CreditHistoryRule, parameters
+from services.scoring.features import DIRECTIONS, FEATURES, Matrix, feature_matrix
+from services.training import models
+from services.training.applications import LabelledApplications
+from services.training.models import BASELINES, PIPELINES, CreditHistoryRule, fitted, parameters
+from tests.scoring.test_features import IMPUTATION
+
+CONSTRAINT = "(-1, 0, 0, 1, 0, 0, 0, 0, 0)"
 
 
 @pytest.mark.parametrize(
     ("name", "expected"),
     [
-        ("random_forest", {"n_estimators": "200", "min_samples_leaf": "3"}),
+        (
+            "random_forest",
+            {
+                "max_depth": "3",
+                "min_samples_leaf": "20",
+                "max_features": "1.0",
+                "monotonic_cst": CONSTRAINT,
+            },
+        ),
         ("logistic_regression", {"C": "0.1"}),
         (
             "gradient_boosting",
             {
-                "n_estimators": "120",
                 "max_depth": "1",
-                "learning_rate": "0.05",
-                "min_samples_leaf": "5",
+                "min_samples_leaf": "10",
                 "max_features": "0.5",
+                "early_stopping": "False",
+                "monotonic_cst": CONSTRAINT,
             },
         ),
         (
@@ -32,23 +48,62 @@ def test_parameters_are_the_documented_ones(name: str, expected: dict[str, str])
     """Only these and the seed differ from the library's defaults."""
     found = parameters(PIPELINES[name]())
     found.pop("classifier__random_state", None)
-    assert found == {
-        "imputer__strategy": "'median'",
-        **{f"classifier__{key}": value for key, value in expected.items()},
-    }
+    assert found == {f"classifier__{key}": value for key, value in expected.items()}
 
 
 def test_calibration_is_the_last_step_of_the_pipeline() -> None:
     """The support vector machine is calibrated inside the pipeline, where it exports correctly."""
     pipeline = PIPELINES["support_vector_machine"]()
-    assert [name for name, _ in pipeline.steps] == ["imputer", "scaler", "classifier"]
+    assert [name for name, _ in pipeline.steps] == ["scaler", "classifier"]
+
+
+def _features(*applications: Mapping[str, object]) -> Matrix:
+    """Features of applications with a Credit_History or an income and typical values otherwise."""
+    return feature_matrix(
+        ({"ApplicantIncome": 1000.0, **application} for application in applications), IMPUTATION
+    )
+
+
+def test_large_data_are_sampled_for_the_models_that_would_take_too_long(
+    labelled: LabelledApplications, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each tree of the forest takes some rows anew, the support vector machine one sample."""
+    features = feature_matrix(labelled.applications, IMPUTATION)
+    monkeypatch.setattr(models, "MOST_ROWS_OF_A_TREE", 90)
+    monkeypatch.setattr(models, "MOST_ROWS_OF_THE_SVM", 80)
+    forest = fitted("random_forest", features, labelled.approved)
+    machine = fitted("support_vector_machine", features, labelled.approved)
+    assert isinstance(forest, Pipeline)
+    assert isinstance(machine, Pipeline)
+    assert parameters(forest)["classifier__max_samples"] == "90"
+    [calibrated] = machine[-1].calibrated_classifiers_
+    assert calibrated.estimator.shape_fit_ == (80, features.shape[1])
+
+
+def test_linear_model_does_without_features_of_the_wrong_sign(
+    labelled: LabelledApplications,
+) -> None:
+    """Where the data reward debt, the ratio gets no weight instead of a wrong one."""
+    features = feature_matrix(labelled.applications, IMPUTATION)
+    ratio = features[:, FEATURES.index("Log_Loan_to_Income")]
+    model = fitted("logistic_regression", features, (ratio > np.median(ratio)).astype(int))
+    assert isinstance(model, Pipeline)
+    coefficients = model[-1].coef_[0]
+    assert coefficients[FEATURES.index("Log_Loan_to_Income")] == 0
+    assert (coefficients * DIRECTIONS >= 0).all()
+
+
+def test_small_data_are_not_sampled(labelled: LabelledApplications) -> None:
+    features = feature_matrix(labelled.applications, IMPUTATION)
+    for name in ("random_forest", "support_vector_machine"):
+        expected = PIPELINES[name]().fit(features, labelled.approved).predict_proba(features)
+        found = fitted(name, features, labelled.approved).predict_proba(features)
+        assert found.tobytes() == expected.tobytes()
 
 
 def test_rule_decides_as_the_rows_of_the_same_state_were_decided() -> None:
     """Each state of Credit_History, missing included, has its own smoothed approval rate."""
-    features = feature_matrix(
-        {"ApplicantIncome": 1000.0, "Credit_History": state} for state in (1, 1, 1, 0, 0, None)
-    )
+    features = _features(*({"Credit_History": state} for state in (1, 1, 1, 0, 0, None)))
     rule = CreditHistoryRule()
     rule.fit(features, np.array([1, 1, 0, 0, 0, 1]))
     assert rule.predict_proba(features)[:, 1] == pytest.approx([3 / 5] * 3 + [1 / 4] * 2 + [2 / 3])
@@ -56,9 +111,7 @@ def test_rule_decides_as_the_rows_of_the_same_state_were_decided() -> None:
 
 def test_rule_is_finite_for_a_state_it_never_saw() -> None:
     """A state without rows has probability one half, never 0 or 1."""
-    known, unknown = (
-        feature_matrix([{"ApplicantIncome": 1000.0, "Credit_History": state}]) for state in (1, 0)
-    )
+    known, unknown = (_features({"Credit_History": state}) for state in (1, 0))
     rule = CreditHistoryRule()
     rule.fit(known, np.array([1]))
     assert rule.predict_proba(unknown).tolist() == [[0.5, 0.5]]
@@ -66,7 +119,7 @@ def test_rule_is_finite_for_a_state_it_never_saw() -> None:
 
 def test_majority_class_gives_everyone_the_approval_rate() -> None:
     """The first baseline uses only the labels."""
-    features = feature_matrix([{"ApplicantIncome": float(income)} for income in (1, 2, 3, 4)])
+    features = _features(*({"ApplicantIncome": float(income)} for income in (1, 2, 3, 4)))
     majority = BASELINES["majority_class"]()
     majority.fit(features, np.array([1, 1, 1, 0]))
     assert majority.predict_proba(features)[:, 1].tolist() == [0.75] * 4

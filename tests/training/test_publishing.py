@@ -19,6 +19,7 @@ from services.training.publishing import (
     checksum,
     find_published,
     make_current,
+    promote,
     publish,
 )
 
@@ -91,3 +92,14 @@ def test_another_content_under_the_same_version_is_refused(trained: Published) -
     check_same(trained.manifest, trained.manifest)
     with pytest.raises(BundleError, match="already published but differs"):
         check_same(trained.manifest.model_copy(update={"files": files}), trained.manifest)
+
+
+def test_damaged_candidate_is_not_promoted(trained: Published, tmp_path: Path) -> None:
+    """What is served stays as it is."""
+    candidate = publish(tmp_path, trained.manifest, files_of(trained.folder))
+    (candidate / "random_forest.onnx").write_bytes(b"altered")
+    serving = tmp_path / "serving"
+    serving.mkdir()
+    with pytest.raises(BundleError, match=r"random_forest\.onnx is altered"):
+        promote(candidate, serving)
+    assert list(serving.iterdir()) == []

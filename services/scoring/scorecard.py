@@ -1,0 +1,147 @@
+"""The scorecard of a bundle: its additive models as tables of points, in ``scorecard.json``.
+
+Training writes it, serving scores by it, and reasons are read from it. The file is an object with
+``schema_version`` 1 and ``models``, by model name. Points, coefficients, bases and scores are
+log-odds: a score is the base plus the points of each feature, and the probability of approval is
+1 / (1 + exp(-score)).
+
+- ``kind`` "table": each feature has ascending ``cuts`` and one more ``points`` than cuts. A value
+  gets the points at the number of cuts that are below it (``bisect_left``). Cuts lie between
+  neighbouring float32 numbers, so a value falls into the same cell before and after it is rounded
+  to float32.
+- ``kind`` "linear": a feature's points are its ``coefficient`` times its value.
+
+Features that change nothing are left out. ``references`` are means over training rows, which
+reasons compare an applicant with. ``golden_rows`` are features of a few training rows.
+"""
+
+from bisect import bisect_left
+from collections.abc import Sequence
+from math import exp
+from typing import Annotated, Final, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from services.scoring.features import FEATURES
+from services.scoring.manifest import BundleError
+
+SCORECARD_FILE: Final = "scorecard.json"
+
+ReferenceName = Literal["approved_near_threshold", "all_applicants"]
+Row = Sequence[float]
+"""The features of one application, in the order of ``FEATURES``."""
+
+_POSITION: Final = {feature: position for position, feature in enumerate(FEATURES)}
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class Reference(_Frozen):
+    """Training rows that an applicant is compared with."""
+
+    id: str
+    description: str
+    rows: int
+    mean_score: float
+    points: dict[str, float]
+    """Mean points by feature; with the base they add up to ``mean_score``."""
+
+
+class TableFeature(_Frozen):
+    """One feature of a table of points."""
+
+    feature: str
+    cuts: tuple[float, ...]
+    points: tuple[float, ...]
+
+    @model_validator(mode="after")
+    def _is_a_table(self) -> Self:
+        if list(self.cuts) != sorted(set(self.cuts)):
+            raise ValueError(f"the cuts of {self.feature} do not ascend")
+        if len(self.points) != len(self.cuts) + 1:
+            raise ValueError(f"{self.feature} needs one more points than cuts")
+        return self
+
+
+class LinearFeature(_Frozen):
+    """One feature of a linear model."""
+
+    feature: str
+    coefficient: float
+
+
+class _Scorecard(_Frozen):
+    base: float
+    references: dict[ReferenceName, Reference]
+
+
+class Table(_Scorecard):
+    """A model whose score is the sum of one table per feature."""
+
+    kind: Literal["table"] = "table"
+    features: tuple[TableFeature, ...]
+
+
+class Linear(_Scorecard):
+    """A model whose score is a weighted sum of the features."""
+
+    kind: Literal["linear"] = "linear"
+    features: tuple[LinearFeature, ...]
+
+
+Scorecard = Annotated[Table | Linear, Field(discriminator="kind")]
+
+
+class Scorecards(_Frozen):
+    """The content of ``scorecard.json``."""
+
+    schema_version: Literal[1] = 1
+    models: dict[str, Scorecard]
+    golden_rows: tuple[tuple[float, ...], ...]
+    """Features of training rows on which serving compares each scorecard with its ONNX model."""
+
+    @model_validator(mode="after")
+    def _names_features(self) -> Self:
+        named = {each.feature for model in self.models.values() for each in model.features}
+        if unknown := named - set(FEATURES):
+            raise ValueError(f"no features: {', '.join(sorted(unknown))}")
+        if any(len(row) != len(FEATURES) for row in self.golden_rows):
+            raise ValueError("a golden row has as many values as there are features")
+        return self
+
+
+def read_scorecards(content: bytes) -> Scorecards:
+    """Return the scorecards in a file's ``content``; raises ``BundleError`` with one sentence."""
+    try:
+        return Scorecards.model_validate_json(content)
+    except ValidationError as error:
+        fault = error.errors(include_url=False)[0]
+        where = ".".join(str(part) for part in fault["loc"]) or "as a whole"
+        raise BundleError(f"{SCORECARD_FILE} is not valid: {fault['msg']} ({where})") from error
+
+
+def points(scorecard: Table | Linear, row: Row) -> dict[str, float]:
+    """Return the points of each feature of a row, in log-odds."""
+    if isinstance(scorecard, Linear):
+        return {
+            each.feature: each.coefficient * row[_POSITION[each.feature]]
+            for each in scorecard.features
+        }
+    return {
+        each.feature: each.points[bisect_left(each.cuts, row[_POSITION[each.feature]])]
+        for each in scorecard.features
+    }
+
+
+def score(scorecard: Table | Linear, row: Row) -> float:
+    """Return the score of a row, in log-odds."""
+    return scorecard.base + sum(points(scorecard, row).values())
+
+
+def probability(log_odds: float) -> float:
+    """Return the probability of approval of a score."""
+    if log_odds >= 0:
+        return 1 / (1 + exp(-log_odds))
+    return exp(log_odds) / (1 + exp(log_odds))

@@ -1,0 +1,68 @@
+"""Missing inputs: what they count as, and the proof that hiding a credit history does not pay."""
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from typing import Final
+
+import numpy as np
+
+from services.scoring.features import Imputation, Matrix, feature_matrix
+from services.training.models import Probabilities
+from shared.contract.application import FIELDS
+
+NONE_DECLARED: Final[Mapping[str, float]] = {"CoapplicantIncome": 0.0}
+"""Inputs whose absence is a statement: no co-applicant declared an income."""
+
+TOLERANCE: Final = 1e-6
+"""Served probabilities are float32 and shown to six digits."""
+
+_DECIMALS: Final = 6
+
+
+class HidingPays(Exception):
+    """A model scores an unknown credit history above a good one, so it must not be published."""
+
+
+def learn_imputation(applications: Sequence[Mapping[str, object]]) -> Imputation:
+    """Return what a missing value of each optional scored input counts as.
+
+    A number counts as the mean of the known ones, and so does Credit_History, between bad and good;
+    any other category counts as the most common one.
+    """
+    imputation: dict[str, float | str] = dict(NONE_DECLARED)
+    for field in FIELDS:
+        if field.use != "scored" or field.required or field.name in imputation:
+            continue
+        # A fold may lack an input that is known in few rows.
+        known = [
+            value for application in applications if (value := application[field.name]) is not None
+        ] or [*field.allowed, 0.0]
+        if field.value_type is str:
+            imputation[field.name] = str(Counter(known).most_common(1)[0][0])
+        else:
+            imputation[field.name] = round(float(np.mean(np.array(known, float))), _DECIMALS)
+    return imputation
+
+
+def check_unknowns(
+    name: str,
+    approvals: Callable[[Matrix], Probabilities],
+    applications: Sequence[Mapping[str, object]],
+    imputation: Imputation,
+) -> None:
+    """Raise ``HidingPays`` unless unknown scores between bad and good for every application."""
+    bad, unknown, good = (
+        approvals(
+            feature_matrix(
+                ({**application, "Credit_History": state} for application in applications),
+                imputation,
+            )
+        )
+        for state in (0, None, 1)
+    )
+    wrong = int(((unknown > good + TOLERANCE) | (bad > unknown + TOLERANCE)).sum())
+    if wrong:
+        raise HidingPays(
+            f"{name} does not score an unknown Credit_History between 0 and 1 for {wrong} of"
+            f" {len(applications)} applications: leaving it out would pay; nothing was published"
+        )
