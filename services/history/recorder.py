@@ -1,4 +1,4 @@
-"""Store decisions exactly once; the stream's consumer and the HTTP sink both do it here."""
+"""Where events are stored in PostgreSQL, each decision once: by the consumer and by HTTP."""
 
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager

@@ -25,7 +25,7 @@ from services.history.records import Record
 from shared.contract.errors import MAX_FAULTS
 from shared.contract.events import ModelName, Prediction
 from shared.contract.parsing import LoanId
-from shared.web.parameters import unknown_parameter
+from shared.web.parameters import message_of, unknown_parameter
 
 _UUID_BYTES = 16
 _CHECK_BYTES = 4
@@ -132,7 +132,7 @@ class _Parameters(BaseModel):
                         )
                         if fault["type"] == "extra_forbidden"
                         else PydanticCustomError(
-                            "value_error", "{message}", {"message": fault["msg"]}
+                            "value_error", "{message}", {"message": message_of(fault)}
                         ),
                         loc=fault["loc"],
                         input=fault["input"],

@@ -46,7 +46,8 @@ TITLE = "Loan predictor: inference"
 DESCRIPTION = """
 Decides loan applications with scikit-learn models served by ONNX Runtime.
 Every decision that is answered has been recorded first; what cannot be recorded is answered with
-503. Gender and marital status are recorded for fairness monitoring and never scored.
+503. The benchmark of all models is no decision, and is not recorded. Gender and marital status are
+recorded for fairness monitoring and never scored.
 """
 
 

@@ -125,7 +125,10 @@ async def _decide(request: Request, served: Served, model: ServedModel) -> Respo
     openapi_extra=describe(body=LoanApplication, also=_EMPTY_OBJECT) | needs("predict"),
 )
 async def benchmark_models(request: Request) -> Response:
-    """Ask all models about one application; ``{}`` stands for the documented example."""
+    """Ask all models about one application; ``{}`` stands for the documented example.
+
+    It is no decision, and is not recorded.
+    """
     caller_of(request.scope).require("predict")
     body = await read_body(request)
     application = parse_application(_EXAMPLE_BODY if body.strip() == b"{}" else body)

@@ -1,4 +1,6 @@
-"""Where decisions are recorded: the same for every entry point, HTTP or other.
+"""Where a decision is made and put on record, the same for every entry point, HTTP or other.
+
+On record means handed over durably: to the stream, or to the history service, which stores it.
 
 A decision is returned only once it is durable, so that whatever is answered is on record.
 """

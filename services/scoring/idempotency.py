@@ -40,7 +40,7 @@ _PENDING: Final = b"pending"
 _DONE: Final = b"done"
 _DIGEST_DIGITS: Final = 32
 
-# Any decision is much like this one, so an answer is kept in a quarter of its size. It can be read
+# Any decision is much like this one, so an answer is kept in a fifth of its size. It can be read
 # only with the dictionary that it was written with: to change this, change ``answer_key`` too.
 _DICTIONARY: Final = (
     b'{"success":true,"prediction_id":"018bcfe5-687b-8923-8a7b-f62adceb4158","prediction":"Approved'

@@ -28,6 +28,7 @@ DASHBOARD_SCOPES: Final[tuple[KeyScope, ...]] = ("predict", "history:read", "rep
 _KEY_PREFIX: Final = "lp_"
 _MAX_NAME_LENGTH: Final = 64
 _MAX_SHOWN_LENGTH: Final = 20
+_NAME_RULE: Final = "the name must be letters, digits and hyphens"
 _DIGEST: Final = re.compile("[0-9a-fA-F]{64}")
 
 
@@ -37,8 +38,10 @@ class Unauthenticated(ServiceError):
     status = 401
     title = "Not authenticated"
 
-    def __init__(self) -> None:
-        super().__init__("Send a valid API key as X-API-Key or Authorization: Bearer.")
+    def __init__(
+        self, detail: str = "Send a valid API key as X-API-Key or Authorization: Bearer."
+    ) -> None:
+        super().__init__(detail)
 
 
 class Forbidden(ServiceError):
@@ -93,6 +96,8 @@ def mint_key(name: str, scopes: Iterable[str], limits: str = UNLIMITED) -> tuple
 
 def key_entry(secret: str, name: str, scopes: Iterable[str], limits: str = UNLIMITED) -> str:
     """The entry that makes ``secret`` a key; raises ``ValueError`` as ``parse_keys`` does."""
+    if ":" in name:
+        raise ValueError(_NAME_RULE)
     entry = f"{name}:{limits}:{_digest(secret.encode()).hex()}:{','.join(scopes)}"
     parse_keys(entry)
     return entry
@@ -117,7 +122,7 @@ def _parse_entry(number: int, entry: str) -> ApiKey:
         shown = sorted(map(_shown, unknown))
         raise ValueError(f"API key entry {number}: unknown scopes {shown}")
     if name == ANONYMOUS or not (name.isascii() and name.replace("-", "").isalnum()):
-        raise ValueError(f"API key entry {number}: the name must be letters, digits and hyphens")
+        raise ValueError(f"API key entry {number}: {_NAME_RULE}")
     if len(name) > _MAX_NAME_LENGTH:
         raise ValueError(f"API key entry {number}: the name has over {_MAX_NAME_LENGTH} characters")
     if not _DIGEST.fullmatch(digest):
@@ -147,7 +152,7 @@ def identify(scope: Scope, keys: Iterable[ApiKey], anonymous: Caller) -> Caller:
     """The caller whose key the request has; ``anonymous`` if it has none.
 
     Compares every configured key in constant time. Raises ``Unauthenticated`` for an empty or
-    unknown key.
+    unknown key, for two keys, and for an ``Authorization`` of another form without a key.
     """
     secret = _presented(scope)
     if secret is None:
@@ -164,11 +169,21 @@ def identify(scope: Scope, keys: Iterable[ApiKey], anonymous: Caller) -> Caller:
 
 def _presented(scope: Scope) -> bytes | None:
     """The key in the request, perhaps empty; None without a header for one."""
+    presented: list[bytes] = []
+    unreadable = False
     for name, value in scope["headers"]:
         if name == b"x-api-key":
-            return bytes(value)
-        if name == b"authorization":
+            presented.append(value)
+        elif name == b"authorization":
             scheme, _, secret = value.partition(b" ")
             if scheme.lower() == b"bearer":
-                return bytes(secret.strip())
+                presented.append(secret.strip())
+            else:
+                unreadable = True
+    if len(presented) > 1:
+        raise Unauthenticated("The request has more than one API key; send one.")
+    if presented:
+        return presented[0]
+    if unreadable:
+        raise Unauthenticated("Authorization has no API key: send it as Bearer, then the key.")
     return None

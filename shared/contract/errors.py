@@ -69,7 +69,8 @@ class InvalidInput(ServiceError):
 
     def __init__(self, faults: list[Fault]) -> None:
         fields = ", ".join(dict.fromkeys(fault.field for fault in faults))
-        super().__init__(f"{len(faults)} fault(s) in: {fields}. Mend them and send it again.")
+        count, them = ("1 fault", "it") if len(faults) == 1 else (f"{len(faults)} faults", "them")
+        super().__init__(f"{count} in: {fields}. Correct {them} and send the request again.")
         self.faults = faults
 
     def members(self) -> dict[str, object]:

@@ -103,7 +103,8 @@ def number(low: int, high: int, *, above: bool, whole: bool, optional: bool) -> 
             raise PydanticCustomError(
                 "number", "must be a number in plain decimals, such as 1508.5"
             )
-        return value
+        # Added to 0.0, minus zero is zero and every other number itself.
+        return value + 0.0 if isinstance(value, float) else value
 
     schema = {
         "type": "string",

@@ -162,7 +162,7 @@ _MESSAGES: Final = {
     "greater_than": "must be greater than {gt:g}",
     "greater_than_equal": "must be at least {ge:g}",
     "less_than_equal": "must be at most {le:g}",
-    "string_type": "must be a string",
+    "string_type": "must be given as text, in quotes",
     "string_too_short": "must be visible characters, at least one",
     "string_too_long": "must be at most {max_length} characters",
     "string_pattern_mismatch": "must be visible characters, without spaces",

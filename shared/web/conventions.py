@@ -28,6 +28,7 @@ from shared.observability.metrics import UNKNOWN_ROUTE, Metrics
 from shared.observability.tracing import NO_TRACING, Tracing
 from shared.version import VERSION
 from shared.web.headers import NO_STORE, HeadersForPath, allow_origins, security_headers
+from shared.web.parameters import message_of
 from shared.web.tracing import TracingMiddleware
 
 PROBLEM_MEDIA_TYPE: Final = "application/problem+json"
@@ -154,7 +155,7 @@ def invalid_input(errors: Sequence[Mapping[str, Any]], *, within: int = 0) -> In
         Fault(
             field=".".join(str(part) for part in error["loc"][within:])
             or str(error["loc"][0] if error["loc"] else "body"),
-            message=error["msg"],
+            message=message_of(error),
             value=error["input"],
         )
         for error in errors[:MAX_FAULTS]

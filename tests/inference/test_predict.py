@@ -162,7 +162,7 @@ async def test_input_is_lenient_in_form(
         (b'{"ApplicantIncome": 1, "Loan_ID": "\\u0000"}', "Loan_ID", "must be visible characters"),
         (b'{"ApplicantIncome": 1, "Loan_ID": "\\t"}', "Loan_ID", "must be visible characters"),
         (b'{"ApplicantIncome": 1, "Loan_ID": "' + b"x" * 65 + b'"}', "Loan_ID", "at most 64"),
-        (b'{"ApplicantIncome": 1, "Loan_ID": 7}', "Loan_ID", "must be a string"),
+        (b'{"ApplicantIncome": 1, "Loan_ID": 7}', "Loan_ID", "must be given as text, in quotes"),
         (b'{"ApplicantIncome": 1, "Credit_Histroy": 1}', "Credit_Histroy", "is Credit_History"),
         (b'{"ApplicantIncome": 1, "Loan_ID": "\\ud800"}', "body", "is not valid JSON"),
         (b'{"ApplicantIncome": 1', "body", "is not valid JSON"),

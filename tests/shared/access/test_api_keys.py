@@ -50,9 +50,34 @@ def test_overlapping_keys_of_one_client_both_work() -> None:
 
 
 def test_caller_without_a_key_is_anonymous() -> None:
-    """No key is not a wrong key; another scheme than Bearer is not ours."""
+    """No key is not a wrong key."""
     assert identify(_request(), (), _ANONYMOUS) is _ANONYMOUS
-    assert identify(_request((b"authorization", b"Basic abc")), (), _ANONYMOUS) is _ANONYMOUS
+
+
+@pytest.mark.parametrize("value", [b"Basic abc", b"lp_key", b"", b"Digest username=x"])
+def test_authorization_of_another_form_is_not_anonymous(value: bytes) -> None:
+    """Whoever sends it means to be known, and would be limited with the anonymous."""
+    with pytest.raises(Unauthenticated, match="send it as Bearer"):
+        identify(_request((b"authorization", value)), (), _ANONYMOUS)
+    secret, entry = mint_key("broker", ["predict"])
+    both = _request((b"authorization", value), (b"x-api-key", secret.encode()))
+    assert identify(both, parse_keys(entry), _ANONYMOUS).name == "broker"
+
+
+@pytest.mark.parametrize("second", [(b"x-api-key", b"lp_other"), (b"authorization", b"Bearer lp")])
+def test_two_keys_are_refused(second: tuple[bytes, bytes]) -> None:
+    """Which of them counts would depend on their order."""
+    secret, entry = mint_key("broker", ["predict"])
+    first = (b"x-api-key", secret.encode())
+    for headers in ((first, second), (second, first)):
+        with pytest.raises(Unauthenticated, match="more than one API key"):
+            identify(_request(*headers), parse_keys(entry), _ANONYMOUS)
+
+
+def test_name_that_holds_a_colon_is_named_as_the_fault() -> None:
+    """A colon would end the name in the entry."""
+    with pytest.raises(ValueError, match=r"^the name must be letters, digits and hyphens$"):
+        mint_key("b:b", ["predict"])
 
 
 @pytest.mark.parametrize(

@@ -31,6 +31,26 @@ def test_blank_string_is_no_income() -> None:
     assert set(_faults(ApplicantIncome="")) == {"ApplicantIncome"}
 
 
+def test_minus_zero_is_zero() -> None:
+    """JSON knows -0.0; it is equal to 0 and would be recorded with its sign."""
+    application = parse_application(b'{"ApplicantIncome": 5, "CoapplicantIncome": -0.0}')
+    assert repr(application["CoapplicantIncome"]) == "0.0"
+
+
+def test_faults_are_counted_in_a_sentence() -> None:
+    """In the singular, too."""
+    for changes, detail in (
+        ({"Gender": "x"}, "1 fault in: Gender. Correct it and send the request again."),
+        (
+            {"Gender": "x", "Married": "x"},
+            "2 faults in: Gender, Married. Correct them and send the request again.",
+        ),
+    ):
+        with pytest.raises(InvalidInput) as refused:
+            _read(**changes)
+        assert refused.value.detail == detail
+
+
 @pytest.mark.parametrize(
     ("field", "text", "value"),
     [
