@@ -79,6 +79,13 @@ def test_readme_shows_the_commands_that_make_run_prints() -> None:
     assert "\n".join(commands) in _text("README.md")
 
 
+def test_readme_says_first_what_the_product_is_not_meant_for() -> None:
+    """Before any command, on the first screen."""
+    first_screen, _ = _text("README.md").split("```sh", 1)
+    assert "**Not for real credit decisions.**" in first_screen
+    assert first_screen.count("\n") < 20
+
+
 def test_readme_shows_the_answer_of_the_shipped_bundle() -> None:
     """Every member but the id and the time is what the service answers to the printed command."""
     (block,) = re.findall(r"```json\n(.*?)```", _text("README.md"), re.DOTALL)
