@@ -484,6 +484,16 @@ class Decision(BaseModel):
     ] = None
 
 
+class Directions(BaseModel):
+    """Whether a better value of an input ever lowers approval, and what keeping it so costs."""
+
+    held: bool
+    rows: int
+    violations: dict[str, int]
+    log_loss: Interval | None
+    auc: Interval | None
+
+
 class ModelList(BaseModel):
     """The served models."""
 
@@ -515,6 +525,7 @@ class TrainedModel(BaseModel):
     fairness: dict[str, Fairness]
     importances: dict[str, float]
     parity: Parity
+    directions: Directions
     log_loss_above_champion: Interval | None
     against_rule: RuleComparison
     verdict: list[str]
