@@ -7,7 +7,6 @@ from typing import Any, Final, NamedTuple
 
 from pydantic_core import from_json, to_json
 
-from services.scoring.features import feature_row
 from services.scoring.registry import Bundle, ServedModel
 from services.scoring.rules import warnings_for
 from shared.contract.application import SCORED
@@ -65,7 +64,7 @@ def decide(
     """
     decided_at = datetime.now(UTC)
     prediction_id = prediction_id or uuid7(int(decided_at.timestamp() * _MS_PER_S))
-    outcome = _outcome(feature_row(application, bundle.manifest.imputation), model)
+    outcome = _outcome(bundle.row_of(application), model)
     imputed = [field for field in SCORED if application[field] is None]
     warnings = warnings_for(application, bundle.training_ranges)
     name, version = model.name, bundle.manifest.version
@@ -99,7 +98,7 @@ def decide(
 
 def benchmark(application: Mapping[str, Any], bundle: Bundle) -> dict[str, Any]:
     """Every model's decision on one application, and what they agree on; nothing is recorded."""
-    features = feature_row(application, bundle.manifest.imputation)
+    features = bundle.row_of(application)
     results = {name: _timed_outcome(features, model) for name, model in bundle.models.items()}
     approvals = sum(result["prediction"] == "Approved" for result in results.values())
     rejections = len(results) - approvals

@@ -14,7 +14,7 @@ application is approved when that is at least ``threshold``.
 import hashlib
 import re
 from pathlib import Path
-from typing import Annotated, Final, Literal, Self
+from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic_core import from_json
@@ -215,7 +215,7 @@ class Timing(_Frozen):
 class Manifest(_Frozen):
     """The whole bundle; ``version`` is derived from everything else but the card and timings."""
 
-    schema_version: Literal[2] = SCHEMA_VERSION
+    schema_version: Literal[1, 2] = SCHEMA_VERSION
     version: str = Field(pattern=_VERSION)
     data: Data
     seed: int
@@ -292,13 +292,8 @@ def read_manifest(path: Path) -> Manifest:
             f"{path} has schema version {schema_version}, newer than the {SCHEMA_VERSION} that"
             " this service reads; update the service or serve an older bundle"
         )
-    if isinstance(schema_version, int) and schema_version < SCHEMA_VERSION:
-        raise BundleError(
-            f"{path} has schema version {schema_version}, older than the {SCHEMA_VERSION} that"
-            " this service reads; train the bundle again"
-        )
     try:
-        return Manifest.model_validate(content)
+        return Manifest.model_validate(_upgraded(content) if schema_version == 1 else content)
     except ValidationError as error:
         fault = error.errors(include_url=False)[0]
         where = ".".join(str(part) for part in fault["loc"]) or "as a whole"
@@ -306,6 +301,19 @@ def read_manifest(path: Path) -> Manifest:
             f"{path} is no valid manifest: {fault['msg']} ({where};"
             f" {error.error_count()} fault(s) in all)"
         ) from error
+
+
+def _upgraded(manifest: dict[str, Any]) -> dict[str, Any]:
+    # Models of version 1 fill in missing inputs themselves, and were held to no directions.
+    not_held = Directions(held=False, rows=0, violations={}, log_loss=None, auc=None).model_dump()
+    models = manifest.get("models")
+    return {
+        **manifest,
+        "imputation": {},
+        "models": {name: {**model, "directions": not_held} for name, model in models.items()}
+        if isinstance(models, dict)
+        else models,
+    }
 
 
 def check_files(folder: Path, manifest: Manifest) -> None:

@@ -4,14 +4,16 @@ A model that has a scorecard is scored by it: the same probability in less time,
 reasons are computed from.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import onnxruntime as ort
 
+from services.scoring import features_v1
 from services.scoring.features import FEATURES, feature_row
 from services.scoring.manifest import (
     MODEL_CARD_FILE,
@@ -38,6 +40,8 @@ from shared.contract.application import EXAMPLE
 from shared.contract.errors import UnknownModel
 from shared.contract.parsing import LoanApplication
 
+RowOf = Callable[[Mapping[str, Any]], tuple[float, ...]]
+
 _WARM_UP_RUNS: Final = 20
 _MAX_SCORECARD_DIFFERENCE: Final = 1e-6
 """In probability: what the runtime's float32 costs."""
@@ -46,8 +50,8 @@ _MAX_SCORECARD_DIFFERENCE: Final = 1e-6
 class FeatureVector:
     """The one row that every model of a bundle reads."""
 
-    def __init__(self) -> None:
-        self._array = np.empty((1, len(FEATURES)), dtype=np.float32)
+    def __init__(self, size: int) -> None:
+        self._array = np.empty((1, size), dtype=np.float32)
         self.value = ort.OrtValue.ortvalue_from_numpy(self._array)
         self._held: tuple[float, ...] = ()
 
@@ -104,6 +108,8 @@ class Bundle:
 
     manifest: Manifest
     models: Mapping[str, ServedModel]
+    row_of: RowOf
+    """Computes the features of one application as this bundle's models were trained on them."""
     training_ranges: TrainingRanges
     card: bytes | None
     """The model card, Markdown in UTF-8; None in a bundle that was published without one."""
@@ -132,7 +138,11 @@ def load_bundle(root: Path, version: str | None) -> Bundle:
     folder = bundle_folder(root, version)
     manifest = read_manifest(folder / "manifest.json")
     check_files(folder, manifest)
-    if manifest.features != FEATURES:
+    if manifest.features == features_v1.FEATURES:
+        row_of: RowOf = features_v1.feature_row
+    elif manifest.features == FEATURES:
+        row_of = partial(feature_row, imputation=manifest.imputation)
+    else:
         raise BundleError(
             f"The bundle {folder} was trained on other features than this service computes;"
             " train it again."
@@ -142,7 +152,7 @@ def load_bundle(root: Path, version: str | None) -> Bundle:
         if SCORECARD_FILE in manifest.files
         else Scorecards(models={}, golden_rows=())
     )
-    vector = FeatureVector()
+    vector = FeatureVector(len(manifest.features))
     models: dict[str, ServedModel] = {
         name: ServedModel(
             name=name,
@@ -156,13 +166,14 @@ def load_bundle(root: Path, version: str | None) -> Bundle:
     }
     for row in scorecards.golden_rows:
         _check_scorecards(folder, models.values(), row)
-    example = feature_row(vars(LoanApplication.model_validate(EXAMPLE)), manifest.imputation)
+    example = row_of(vars(LoanApplication.model_validate(EXAMPLE)))
     for model in models.values():
         for _ in range(_WARM_UP_RUNS):
             model.approval_probability(example)
     return Bundle(
         manifest=manifest,
         models=models,
+        row_of=row_of,
         training_ranges={
             name: (reference.minimum, reference.maximum)
             for name, reference in manifest.inputs.items()

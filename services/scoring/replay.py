@@ -112,7 +112,8 @@ def differences(recorded: Mapping[str, Any], replayed: Mapping[str, Any]) -> Ite
     probability = "probability.approved"
     same_probability = was[probability] == now[probability]
     for member, value in was.items():
-        if now.get(member) != value:
+        # A member without a value is one that the recording service did not know yet.
+        if value is not None and now.get(member) != value:
             yield Difference(
                 member=member,
                 recorded=value,

@@ -4,7 +4,6 @@ from typing import Final
 
 import numpy as np
 
-from services.scoring.features import feature_matrix
 from services.scoring.registry import Bundle
 from services.training.applications import LabelledApplications
 from services.training.evaluation import METRICS, OutOfFold, interval, splits
@@ -57,5 +56,7 @@ def _champion(bundle: Bundle) -> str:
 
 
 def _probabilities(data: LabelledApplications, bundle: Bundle) -> Probabilities:
-    features = feature_matrix(data.applications, bundle.manifest.imputation)
-    return np.array([bundle.champion.approval_probability(tuple(row)) for row in features])
+    champion = bundle.champion
+    return np.array(
+        [champion.approval_probability(bundle.row_of(each)) for each in data.applications]
+    )

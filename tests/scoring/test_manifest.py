@@ -76,12 +76,6 @@ def test_newer_schema_is_refused_whatever_else_it_holds(tmp_path: Path) -> None:
     )
 
 
-def test_older_schema_is_refused_with_what_to_do(tmp_path: Path) -> None:
-    """A bundle of an earlier release was trained on other features."""
-    older = json.dumps({"schema_version": SCHEMA_VERSION - 1})
-    assert refusal(tmp_path, older).endswith("this service reads; train the bundle again")
-
-
 @pytest.mark.parametrize(
     ("text", "sentence"),
     [
