@@ -7,16 +7,22 @@ from loan_predictor_client import Application
 from loan_predictor_client.models import Summary
 from services.dashboard.formatting import NOT_GIVEN, amount
 from services.dashboard.forms import FormField, Option
-from shared.contract.application import EXAMPLE, FIELDS, Field, Section
+from shared.contract.application import FIELDS, Field, Section
 
 _FIELDS: Final = {field.name: field for field in FIELDS}
 _MISSING: Final = "missing"
 """The history service's name for the group of decisions without a value."""
 _AFTER_A_NUMBER: Final = {"thousands": "thousand"}
 _SECTIONS_BY_USE: Final = {
+    "identifier": "Application",
     "monitored": "Recorded to watch fairness, never scored",
     "recorded": "Recorded, never scored",
 }
+
+
+MUST_BE_CHOSEN: Final = frozenset({"Credit_History"})
+"""Categories that decide so much that leaving one out is a choice of its own, ``NOT_KNOWN``."""
+NOT_KNOWN: Final = "not known"
 
 
 def field_title(name: str) -> str:
@@ -60,8 +66,11 @@ def _labels(field: Field) -> dict[str, str]:
 
 def _form_field(field: Field) -> FormField:
     options = [Option(value, label) for value, label in _labels(field).items()]
-    if options and not field.required:
-        options.append(Option("", NOT_GIVEN.capitalize()))
+    must_be_chosen = field.name in MUST_BE_CHOSEN
+    if must_be_chosen:
+        options = [Option("", "Choose\u2026"), *options, Option(NOT_KNOWN, NOT_KNOWN.capitalize())]
+    elif options and not field.required:
+        options.insert(0, Option("", NOT_GIVEN.capitalize()))
     help_ = [field.help] if field.help else []
     if field.unit == "thousands" and isinstance(field.example, int):
         help_.append(f"{amount(field.example)} means {amount(field.example * 1000)}.")
@@ -72,23 +81,19 @@ def _form_field(field: Field) -> FormField:
         unit=field.unit or "",
         help=" ".join(help_),
         is_number=field.kind in ("number", "integer"),
-        required=field.required,
+        required=field.required or must_be_chosen,
     )
 
 
 def _sections(fields: Iterable[Field]) -> dict[str, list[FormField]]:
-    sections: dict[str, list[FormField]] = {title: [] for title in get_args(Section)}
-    sections |= {title: [] for title in _SECTIONS_BY_USE.values()}
-    for field in sorted(fields, key=lambda field: field.use == "identifier"):
+    first, *last = _SECTIONS_BY_USE.values()
+    sections: dict[str, list[FormField]] = {
+        title: [] for title in (first, *get_args(Section), *last)
+    }
+    for field in fields:
         sections[_SECTIONS_BY_USE.get(field.use, field.section)].append(_form_field(field))
     return {title: fields for title, fields in sections.items() if fields}
 
 
 SECTIONS: Final = _sections(FIELDS)
 """The form of an application: its fields by the title of their section."""
-
-DEFAULTS: Final = {
-    field.name: str(EXAMPLE[field.name]) if field.use == "scored" and field.name in EXAMPLE else ""
-    for field in FIELDS
-}
-"""The first values of the form: an example to change."""

@@ -26,6 +26,7 @@ _FORM_VALUES: Final = """(event) => {
   event.preventDefault();
   emit(Object.fromEntries(new FormData(event.target, event.submitter)));
 }"""
+_CHANGED: Final = "(event) => emit(event.target.name, event.target.value)"
 _PRESSED: Final = """(event) => {
   const pressed = event.target.closest("[data-press]");
   if (pressed) emit(pressed.dataset.press);
@@ -56,6 +57,15 @@ class Region:
             await handle({str(name): str(value) for name, value in event.args.items()})
 
         self._element.on("submit", submitted, js_handler=_FORM_VALUES)
+
+    def on_change(self, handle: Callable[[str, str], Awaitable[None]]) -> None:
+        """Call ``handle`` with the name and the value of a field in the region that was changed."""
+
+        async def changed(event: GenericEventArguments) -> None:
+            name, value = event.args
+            await handle(str(name), str(value))
+
+        self._element.on("change", changed, js_handler=_CHANGED)
 
     def on_press(self, handle: Callable[[str], Awaitable[None]]) -> None:
         """Call ``handle`` with the ``data-press`` of a button in the region."""

@@ -39,7 +39,7 @@ class Input:
     use: Use
     help: str = ""
     section: Section = "Applicant"
-    """Where forms show a scored input or an identifier; the others have a section by their use."""
+    """Where forms show a scored input; the others have a section by their use."""
     direction: Direction | None = None
     """Of a scored input: what models are held to; None where no direction is expected."""
     unit: str | None = None

@@ -96,7 +96,8 @@ def _without_sign(cell: str) -> str:
     return (found[1] or found[2]) if found else cell
 
 
-def _without_groups(cell: str) -> str:
+def without_groups(cell: str) -> str:
+    """A number without the commas, apostrophes or spaces between its thousands: 12,000 is 12000."""
     return re.sub(r"[,'\s]", "", cell) if _GROUPED.fullmatch(cell) else cell
 
 
@@ -106,7 +107,7 @@ def _with_point(cell: str) -> str:
 
 _NOTATIONS: Final = {
     "currency": _Notation("has a currency sign", _without_sign),
-    "groups": _Notation("groups thousands", _without_groups),
+    "groups": _Notation("groups thousands", without_groups),
     "comma": _Notation("has a decimal comma", _with_point),
 }
 

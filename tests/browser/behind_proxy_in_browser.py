@@ -9,7 +9,7 @@ import pytest
 from playwright.sync_api import BrowserContext, expect
 
 from shared.access.passwords import password_entry
-from tests.browser.look import Shown
+from tests.browser.look import Shown, fill_in
 from tests.harness import HOST, free_port, running_dashboard
 
 _ROOT = "/app"
@@ -108,6 +108,7 @@ def test_every_page_works_below_a_path(
     assert page.url == f"{below_url}/statistics"
     assert [cookie["path"] for cookie in context.cookies()] == [_ROOT]
     page.get_by_role("link", name="Decide").click()
+    fill_in(page)
     page.get_by_role("button", name="Decide", exact=True).click()
     expect(page.locator('[data-value="prediction"]')).to_be_visible()
     page.get_by_role("link", name="See the record").click()

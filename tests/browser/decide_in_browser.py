@@ -7,7 +7,7 @@ from playwright.sync_api import BrowserContext, Page, expect
 from loan_predictor_client.models import Record
 from services.dashboard.formatting import model_title, percent
 from services.dashboard.inputs import field_title
-from tests.browser.look import Shown, number, shown_id
+from tests.browser.look import Shown, fill_in, number, shown_id
 from tests.waiting import until
 
 
@@ -30,6 +30,7 @@ def _decide(page: Page) -> None:
 def test_decision_shows_what_was_answered_and_recorded(page: Page, shown: Shown) -> None:
     """Outcome, confidence, both probabilities, model, warnings and what was filled in."""
     page.goto("/")
+    fill_in(page)
     page.locator("#ApplicantIncome").fill("700")
     page.locator("#LoanAmount").fill("")
     page.locator("#Property_Area").select_option("")
@@ -58,12 +59,15 @@ def test_decision_shows_what_was_answered_and_recorded(page: Page, shown: Shown)
 def test_faults_stand_beside_their_fields_and_nothing_typed_is_lost(page: Page) -> None:
     """The first is focused, each is tied to its field, and correcting them is enough."""
     page.goto("/")
+    fill_in(page)
     page.locator("#ApplicantIncome").fill("-3")
     page.locator("#Loan_Amount_Term").fill("soon")
     page.locator("#Loan_ID").fill("LP 1")
     _decide(page)
     expect(page.locator("[aria-invalid=true]")).to_have_count(3)
-    expect(page.locator("#ApplicantIncome")).to_be_focused()
+    expect(page.locator("#Loan_ID")).to_be_focused()
+    page.get_by_role("link", name="Time to repay").click()
+    expect(page.locator("#Loan_Amount_Term")).to_be_focused()
     for name, message in (
         ("ApplicantIncome", "must be at least 0"),
         ("Loan_Amount_Term", "must be a number in plain decimals, such as 1508.5"),
@@ -89,14 +93,16 @@ def test_all_models_side_by_side_are_those_of_the_api(page: Page, shown: Shown) 
     """Each model's numbers, and what they say together; nothing is recorded."""
     before = shown.api.statistics().total_predictions
     page.goto("/")
+    fill_in(page)
     page.locator("#ApplicantIncome").fill("2500")
-    page.locator("#Credit_History").select_option("")
+    page.locator("#Credit_History").select_option("not known")
     page.get_by_role("button", name="Ask all models").click()
     result = page.locator('[data-region="result"]')
     expect(result.locator('[data-value="consensus"]')).to_be_visible()
     application = page.locator("form[aria-label=Application]").evaluate(
         "(form) => Object.fromEntries([...new FormData(form)].filter(([_, value]) => value))"
     )
+    assert application.pop("Credit_History") == "not known"
     asked = shown.api.benchmark(application)
     assert number(result, "consensus") == asked.consensus.prediction
     assert number(result, "agree") == str(asked.consensus.models_agree)
@@ -116,9 +122,10 @@ def test_deciding_needs_no_mouse(page: Page) -> None:
     expect(page.get_by_text("Skip to the content")).to_be_focused()
     page.keyboard.press("Enter")
     page.keyboard.press("Tab")
+    expect(page.locator("#Loan_ID")).to_be_focused()
+    page.keyboard.press("Tab")
     expect(page.locator("#ApplicantIncome")).to_be_focused()
-    page.keyboard.press("Control+A")
-    page.keyboard.type("5200")
+    page.keyboard.type("5,200")
     for _ in range(4):
         page.keyboard.press("Tab")
     expect(page.locator("#Credit_History")).to_be_focused()
@@ -136,6 +143,7 @@ def test_the_visitors_choice_of_dark_stays_and_nothing_else_is_kept(
     context = open_context(base_url=shown.url)
     page = context.new_page()
     page.goto("/")
+    fill_in(page)
     _decide(page)
     expect(page.locator('[data-value="prediction"]')).to_be_visible()
     light = page.evaluate("getComputedStyle(document.body).backgroundColor")

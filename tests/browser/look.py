@@ -4,9 +4,10 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from playwright.sync_api import Locator, Page
+from playwright.sync_api import Locator, Page, expect
 
 from loan_predictor_client import LoanPredictorClient
+from shared.contract.application import EXAMPLE, SCORED
 from tests.harness import System
 
 
@@ -18,6 +19,18 @@ class Shown:
     url: str
     api: LoanPredictorClient
     logs: Path
+
+
+def fill_in(page: Page) -> None:
+    """Give every input that is scored in the form, by the documented example."""
+    expect(page.locator("form[aria-label=Application]")).to_be_visible()
+    page.evaluate(
+        """(values) => {
+          for (const [name, value] of Object.entries(values))
+            document.getElementById(name).value = value;
+        }""",
+        {name: str(EXAMPLE[name]) for name in SCORED if name in EXAMPLE},
+    )
 
 
 def number(where: Page | Locator, name: str) -> str:

@@ -7,8 +7,7 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import BrowserContext, Page, expect
 
-from shared.contract.application import EXAMPLE
-from tests.browser.look import Shown, overflows
+from tests.browser.look import Shown, fill_in, overflows
 from tests.pictures import sign, signed_bundle
 
 _READY = {
@@ -60,6 +59,7 @@ def test_axe_finds_nothing_in_what_decide_answers(
     """A decision with warnings, all models, faults, and one record in full."""
     page = open_context(base_url=shown.url, width=360, dark=dark).new_page()
     _open(page, "/")
+    fill_in(page)
     page.locator("#ApplicantIncome").fill("700")
     page.locator("#LoanAmount").fill("")
     _decide(page)
@@ -103,9 +103,9 @@ def test_screenshot_is_taken(
     page = open_context(base_url=shown.url, width=width, height=height, dark=dark).new_page()
     _open(page, path)
     if path == "/":
-        page.locator("#CoapplicantIncome").fill(str(EXAMPLE["CoapplicantIncome"]))
+        fill_in(page)
         page.locator("#LoanAmount").fill("")
-        page.locator("#Credit_History").select_option("")
+        page.locator("#Credit_History").select_option("not known")
         _decide(page)
     page.wait_for_function("document.fonts.status === 'loaded'")
     if width > 360:

@@ -2,7 +2,7 @@
 
 from playwright.sync_api import Page, expect
 
-from tests.browser.look import Shown
+from tests.browser.look import Shown, fill_in
 
 
 def test_decide_says_that_inference_is_away_and_works_again_by_itself(
@@ -10,6 +10,7 @@ def test_decide_says_that_inference_is_away_and_works_again_by_itself(
 ) -> None:
     """What was typed stays, and no reload is needed."""
     page.goto("/")
+    fill_in(page)
     page.locator("#ApplicantIncome").fill("6100")
     shown.system.inference.kill()
     expect(page.get_by_text("the inference service does not answer")).to_be_visible()

@@ -24,7 +24,14 @@ from loan_predictor_client.models import (
 )
 from services.dashboard.filters import query_of
 from services.dashboard.formatting import amount, count, in_use, moment, percent
-from services.dashboard.inputs import SECTIONS, by_value, field_text, field_title
+from services.dashboard.inputs import (
+    MUST_BE_CHOSEN,
+    NOT_KNOWN,
+    SECTIONS,
+    by_value,
+    field_text,
+    field_title,
+)
 from services.dashboard.live import explain, may_recover
 from services.dashboard.pages.statistics import overview
 from services.dashboard.templating import part
@@ -74,10 +81,11 @@ def test_every_input_is_a_field_of_the_form_by_its_definition() -> None:
     for known in FIELDS:
         field = fields[known.name]
         assert f'id="{known.name}"' in shown
-        assert (field.label, field.required) == (known.title, known.required)
+        must_be_chosen = known.name in MUST_BE_CHOSEN
+        assert (field.label, field.required) == (known.title, known.required or must_be_chosen)
         assert field.unit == (known.unit or "")
         values = [option.value for option in field.options if option.value]
-        assert values == [str(value) for value in known.allowed]
+        assert values == [str(value) for value in known.allowed] + [NOT_KNOWN] * must_be_chosen
 
 
 def test_address_has_filters_in_the_units_of_people() -> None:

@@ -16,8 +16,7 @@ from nicegui.testing import User
 from loan_predictor_client import Filters, LoanPredictorClient
 from services.dashboard import live
 from services.dashboard.formatting import count, model_title, percent
-from services.dashboard.inputs import DEFAULTS
-from services.dashboard.pages import batch, decide
+from services.dashboard.pages import batch
 from shared.contract.application import EXAMPLE
 from tests.harness import System
 from tests.waiting import eventually, until
@@ -33,6 +32,9 @@ def api(standing: System) -> Iterator[LoanPredictorClient]:
             client.predict(EXAMPLE | {"Loan_ID": f"LP{number}", "Credit_History": number % 2})
         until(lambda: client.statistics().total_predictions == 25)
         yield client
+
+
+_FILLED_IN = {name: str(value) for name, value in EXAMPLE.items()}
 
 
 def _region(user: User, name: str) -> str:
@@ -54,7 +56,7 @@ def _number(content: str, name: str) -> str:
 async def test_decision_is_shown_as_it_is_recorded(user: User, api: LoanPredictorClient) -> None:
     """With the imputed inputs and the warnings."""
     await user.open("/")
-    values = DEFAULTS | {"ApplicantIncome": "700", "LoanAmount": " ", "ask": "one"}
+    values = _FILLED_IN | {"ApplicantIncome": "700", "LoanAmount": " ", "ask": "one"}
     user.find(marker="application").trigger("submit", values)
     await _shows(user, "result", "See the record")
     shown = _region(user, "result")
@@ -74,10 +76,10 @@ async def test_all_models_are_asked_without_a_record(user: User, api: LoanPredic
     """Each by its name, with the consensus."""
     before = api.statistics().total_predictions
     await user.open("/")
-    user.find(marker="application").trigger("submit", DEFAULTS | {"ask": "all"})
+    user.find(marker="application").trigger("submit", _FILLED_IN | {"ask": "all"})
     await _shows(user, "result", "models agree")
     shown = _region(user, "result")
-    benchmark = api.benchmark(decide.application_of(DEFAULTS))
+    benchmark = api.benchmark(EXAMPLE)
     assert _number(shown, "agree") == str(benchmark.consensus.models_agree)
     for name, result in benchmark.results.items():
         assert f'data-model="{name}"' in shown
@@ -88,13 +90,52 @@ async def test_all_models_are_asked_without_a_record(user: User, api: LoanPredic
 async def test_faults_come_back_with_what_was_typed(user: User) -> None:
     """Escaped, whatever was typed."""
     await user.open("/")
-    values = DEFAULTS | {"ApplicantIncome": '"><script>alert(1)</script>'}
+    values = _FILLED_IN | {"ApplicantIncome": '"><script>alert(1)</script>'}
     user.find(marker="application").trigger("submit", values)
     await _shows(user, "application", "must be a number")
     form = _region(user, "application")
     assert 'id="ApplicantIncome" name="ApplicantIncome" aria-invalid="true"' in form
+    assert """<a href="#ApplicantIncome">Applicant&#39;s income</a> must be a number""" in form
     assert "<script>" not in form
     assert "&lt;script&gt;" in form
+
+
+async def test_form_opens_empty_and_asks_for_the_credit_history(user: User) -> None:
+    """The Loan ID comes first; a credit history that is not known is said so, never left out."""
+    await user.open("/")
+    form = _region(user, "application")
+    assert "selected" not in re.sub(r'value="" selected', "", form)
+    assert not re.search(r'<input[^>]* value="[^"]', form)
+    assert re.search(r'(?:id|name)="(\w+)"', form)[1] == "Loan_ID"  # type: ignore[index]
+    values = _FILLED_IN | {"Credit_History": "", "LoanAmount": "-1", "ask": "one"}
+    user.find(marker="application").trigger("submit", values)
+    await _shows(user, "application", "2 fields to correct")
+    form = _region(user, "application")
+    assert 'id="Credit_History-fault">must be chosen; not known is a choice, too<' in form
+    assert 'id="LoanAmount-fault">must be greater than 0<' in form
+
+
+async def test_form_takes_grouped_numbers_and_warns_of_a_loan_decided_before(
+    user: User, api: LoanPredictorClient
+) -> None:
+    """A credit history that is not known is recorded as missing."""
+    await user.open("/")
+    values = _FILLED_IN | {"Loan_ID": "LP-GROUPED", "Credit_History": "not known"}
+    values |= {"ApplicantIncome": "12,000", "ask": "one"}
+    user.find(marker="application").trigger("change", ["Loan_ID", "LP-GROUPED"])
+    user.find(marker="application").trigger("submit", values)
+    await _shows(user, "result", "See the record")
+    assert _region(user, "decided-before") == ""
+    by_loan = Filters(loan_id="LP-GROUPED")
+    await eventually(lambda: len(api.history(by_loan).items) == 1)
+    [record] = api.history(by_loan).items
+    assert record.input_data.ApplicantIncome == 12000
+    assert record.imputed == ["Credit_History"]
+    user.find(marker="application").trigger("change", ["Loan_ID", " LP-GROUPED "])
+    await _shows(user, "decided-before", "LP-GROUPED was decided before")
+    assert f"/history/{record.prediction_id}" in _region(user, "decided-before")
+    user.find(marker="application").trigger("change", ["Loan_ID", "LP OTHER"])
+    await eventually(lambda: _region(user, "decided-before") == "")
 
 
 async def test_history_shows_pages_filters_and_records(
@@ -295,7 +336,7 @@ async def test_outage_is_shown_and_ends_by_itself(
     monkeypatch.setattr(live, "RETRY_S", 0.1)
     await user.open("/")
     standing.inference.kill()
-    user.find(marker="application").trigger("submit", DEFAULTS | {"ask": "one"})
+    user.find(marker="application").trigger("submit", _FILLED_IN | {"ask": "one"})
     await _shows(user, "result", "does not answer at the moment")
     await _shows(user, "services", "the inference service does not answer")
     assert (await user.http_client.get("/pictures/roc.png")).status_code == 503
