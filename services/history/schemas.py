@@ -3,7 +3,7 @@
 import datetime
 import re
 from base64 import urlsafe_b64decode, urlsafe_b64encode
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Literal, Self
 from uuid import UUID
 from zlib import crc32
 
@@ -12,20 +12,16 @@ from pydantic import (
     AwareDatetime,
     BaseModel,
     BeforeValidator,
-    ConfigDict,
     Field,
-    ModelWrapValidatorHandler,
-    ValidationError,
     WithJsonSchema,
     model_validator,
 )
-from pydantic_core import InitErrorDetails, PydanticCustomError
+from pydantic_core import PydanticCustomError
 
 from services.history.records import Record
-from shared.contract.errors import MAX_FAULTS
 from shared.contract.events import ModelName, Prediction
 from shared.contract.parsing import LoanId
-from shared.web.parameters import message_of, unknown_parameter
+from shared.web.parameters import Parameters
 
 _UUID_BYTES = 16
 _CHECK_BYTES = 4
@@ -109,40 +105,7 @@ _Moment = Annotated[
 ]
 
 
-class _Parameters(BaseModel):
-    """Query parameters; an unknown one is an error, since a misspelt filter would not filter."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    @model_validator(mode="wrap")
-    @classmethod
-    def _name_the_nearest(cls, data: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:
-        try:
-            return handler(data)
-        except ValidationError as error:
-            known = list(cls.model_fields)
-            raise ValidationError.from_exception_data(
-                cls.__name__,
-                [
-                    InitErrorDetails(
-                        type=PydanticCustomError(
-                            "unknown_parameter",
-                            "{message}",
-                            {"message": unknown_parameter(str(fault["loc"][0]), known)},
-                        )
-                        if fault["type"] == "extra_forbidden"
-                        else PydanticCustomError(
-                            "value_error", "{message}", {"message": message_of(fault)}
-                        ),
-                        loc=fault["loc"],
-                        input=fault["input"],
-                    )
-                    for fault in error.errors()[:MAX_FAULTS]
-                ],
-            ) from None
-
-
-class Filters(_Parameters):
+class Filters(Parameters):
     """Which records; each filter narrows what the others leave."""
 
     prediction: Prediction | None = None
@@ -177,7 +140,7 @@ class ExportQuery(Filters):
     format: Literal["csv", "ndjson"] = "ndjson"
 
 
-class ErasureQuery(_Parameters):
+class ErasureQuery(Parameters):
     """Which application's decisions to erase."""
 
     loan_id: LoanId

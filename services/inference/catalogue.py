@@ -6,12 +6,14 @@ Every number is the manifest's own, intervals and baselines included; nothing is
 from collections.abc import Mapping
 from dataclasses import dataclass
 from hashlib import sha256
+from math import log
 from typing import Final
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 from starlette.requests import Request
 from starlette.responses import Response
 
+from services.scoring.characteristics import characteristics
 from services.scoring.manifest import (
     Baseline,
     BaselineName,
@@ -25,7 +27,9 @@ from services.scoring.manifest import (
 )
 from services.scoring.registry import Bundle
 from services.scoring.rules import WARNING_RULES
-from shared.contract.application import FIELDS, FIELDS_BY_USE, Field, Kind
+from services.scoring.scorecard import Linear, Table
+from shared.contract import application
+from shared.contract.application import FIELDS, FIELDS_BY_USE, Kind
 
 MAX_AGE_S: Final = 3600
 MARKDOWN: Final = "text/markdown"
@@ -101,6 +105,47 @@ class ChampionInfo(_Document):
     details: TrainedModel
 
 
+class Attribute(_Document):
+    """One row of a table of points: a value of a category, or a range of a quantity."""
+
+    value: str | None = None
+    above: float | None = None
+    up_to: float | None = None
+    points: float
+
+
+class Characteristic(_Document):
+    """What an applicant gets points for."""
+
+    name: str
+    inputs: tuple[str, ...]
+    unit: str | None
+    attributes: list[Attribute]
+    coefficient: float | None = Field(
+        default=None, description="Points per unit, where a quantity has no attributes."
+    )
+
+
+class ScorecardReference(_Document):
+    """Training rows that an applicant is compared with."""
+
+    id: str = Field(description="Its name and a checksum of its rows.")
+    description: str
+    rows: int
+    mean_score: float
+
+
+class ModelScorecard(_Document):
+    """A model as a scorecard; points and scores are log-odds of approval."""
+
+    model: str
+    version: str
+    base: float = Field(description="The score before any points.")
+    passing_score: float = Field(description="An application is approved from this score on.")
+    characteristics: list[Characteristic]
+    references: dict[str, ScorecardReference]
+
+
 class FieldRule(_Document):
     """What one input field must be."""
 
@@ -116,7 +161,7 @@ class FieldRule(_Document):
     allowed: tuple[str | int, ...] | None = None
 
     @classmethod
-    def of(cls, field: Field) -> "FieldRule":
+    def of(cls, field: application.Field) -> "FieldRule":
         """The rule that ``field`` is defined by."""
         return cls(
             name=field.name,
@@ -185,6 +230,8 @@ class Catalogue:
     comparison: Document
     champion: Document
     details: Mapping[str, Document]
+    scorecards: Mapping[str, Document]
+    """By the name of each model that has one."""
     rules: Document
     card: Document | None
     pictures: Mapping[str, Document]
@@ -257,6 +304,11 @@ def build_catalogue(bundle: Bundle) -> Catalogue:
             )
             for name, model in manifest.models.items()
         },
+        scorecards={
+            name: Document.of(_scorecard(model.scorecard, name, bundle))
+            for name, model in bundle.models.items()
+            if model.scorecard is not None
+        },
         rules=Document.of(
             ValidationRules(
                 fields=tuple(map(FieldRule.of, FIELDS_BY_USE)),
@@ -273,5 +325,22 @@ def build_catalogue(bundle: Bundle) -> Catalogue:
         pictures={
             name: Document.holding(content, media_type=PNG)
             for name, content in bundle.pictures.items()
+        },
+    )
+
+
+def _scorecard(scorecard: Table | Linear, name: str, bundle: Bundle) -> ModelScorecard:
+    manifest = bundle.manifest
+    return ModelScorecard(
+        model=name,
+        version=manifest.version,
+        base=scorecard.base,
+        passing_score=log(manifest.threshold / (1 - manifest.threshold)),
+        characteristics=[
+            Characteristic(**each) for each in characteristics(scorecard, bundle.row_of)
+        ],
+        references={
+            reference_id: ScorecardReference(**reference.model_dump(exclude={"points"}))
+            for reference_id, reference in scorecard.references.items()
         },
     )

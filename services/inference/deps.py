@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from anyio import CapacityLimiter
 from redis.asyncio import Redis
 from starlette.types import Scope
 
@@ -43,6 +44,8 @@ class Resources:
     idempotency: Idempotency
     redis: Redis
     metrics: Metrics
+    explaining: CapacityLimiter
+    """Explanations that take long wait for one another here, and nothing else does."""
 
 
 def resources_of(scope: Scope) -> Resources:

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager, suppress
 
 import httpx
+from anyio import CapacityLimiter
 from fastapi import FastAPI, Request
 from redis.asyncio import Redis
 
@@ -68,7 +69,7 @@ def create_app(
         raise SystemExit(1) from None
 
     tracing = tracing or start_tracing("inference")
-    rate_limits = RateLimits(KEY_BUCKET, "predict", "benchmark", "other")
+    rate_limits = RateLimits(KEY_BUCKET, "predict", "benchmark", "explain", "other")
     metrics = Metrics()
     decision_metrics = DecisionMetrics()
     served = serve(bundle, decision_metrics)
@@ -108,6 +109,7 @@ def create_app(
                 idempotency=idempotency,
                 redis=redis,
                 metrics=metrics,
+                explaining=CapacityLimiter(1),
             )
             metrics.read_from(
                 publisher.samples, idempotency.samples, lambda: _bundle_info(resources)
@@ -117,7 +119,7 @@ def create_app(
             await tracing.close()
 
     app = documented_app(title=TITLE, description=DESCRIPTION, lifespan=lifespan)
-    routers = (routes.decisions, routes.models, routes.about)
+    routers = (routes.decisions, routes.explanations, routes.models, routes.about)
     for router in routers:
         app.include_router(router)
     app.include_router(health_router(service="inference", version=VERSION, checks=_checks))
@@ -125,6 +127,7 @@ def create_app(
     app.add_middleware(DirectMiddleware, routers=routers)
     without_key = anonymous("predict") if settings.allow_anonymous else anonymous()
     predict = RateLimitBucket("predict", settings.rate_limit_predict)
+    explain = RateLimitBucket("explain", settings.rate_limit_explain)
     app.add_middleware(
         AccessMiddleware,
         routes=app.routes,
@@ -134,6 +137,8 @@ def create_app(
         buckets={
             "/predict": predict,
             "/predict/{model}": predict,
+            "/explain": explain,
+            "/explain/{model}": explain,
             "/models/benchmark": RateLimitBucket("benchmark", settings.rate_limit_benchmark),
         },
         other=RateLimitBucket("other", settings.rate_limit_other),

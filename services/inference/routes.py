@@ -3,7 +3,7 @@
 from time import perf_counter
 from typing import Annotated, Any, Final
 
-from fastapi import APIRouter, Depends, Path, Request, Response
+from fastapi import APIRouter, Depends, Path, Query, Request, Response
 from pydantic import BaseModel, ValidationError
 from pydantic_core import to_json
 
@@ -14,14 +14,16 @@ from services.inference.catalogue import (
     ModelComparison,
     ModelDetail,
     ModelList,
+    ModelScorecard,
     ValidationRules,
 )
 from services.inference.deps import resources_of
 from services.inference.idempotency import HEADER_DOC, idempotency_key, named_request
-from services.inference.schemas import Benchmark, ValidationReport
+from services.inference.schemas import Benchmark, ExplainQuery, Explanation, ValidationReport
 from services.scoring.decisions import Served, Submission, record, record_once
 from services.scoring.engine import benchmark
-from services.scoring.registry import ServedModel
+from services.scoring.explain import explain
+from services.scoring.registry import Bundle, ServedModel
 from services.scoring.replay import Replay, replay
 from services.scoring.rules import warnings_for
 from shared.access.middleware import caller_of, needs
@@ -31,13 +33,16 @@ from shared.contract.events import Decision
 from shared.contract.parsing import LoanApplication, parse_application
 from shared.web.conventions import invalid_input, note_decision, problem_docs, request_id_of
 from shared.web.direct import PATH_PARAMETER, DirectRoute, describe, read_body
-from shared.web.parameters import refuse_parameters
+from shared.web.parameters import refuse_parameters, refuse_repeated_parameters
 from shared.web.performance import Performance, performance_of
 from shared.web.tracing import trace_of
 
 JSON: Final = "application/json"
 _EXAMPLE_BODY: Final = to_json(EXAMPLE)
 _MODEL_DOC: Final = {"model": "Name of a served model."}
+ModelInPath = Annotated[
+    str, Path(description=_MODEL_DOC["model"], json_schema_extra={**PATH_PARAMETER})
+]
 _EMPTY_OBJECT: Final = {"type": "object", "maxProperties": 0}
 _REPLAYED: Final = {"idempotency-replayed": "true"}
 _REPLAYED_DOC: Final = {
@@ -50,6 +55,7 @@ _DECIDED: Final[dict[int | str, dict[str, Any]]] = {
     200: {"headers": _REPLAYED_DOC},
     **problem_docs(400, 408, 409, 410, 413, 415, 422, 503),
 }
+_EXPLAINED: Final = problem_docs(400, 408, 413, 415)
 _DOCUMENT: Final[dict[int | str, dict[str, Any]]] = {
     304: {"description": "The copy that If-None-Match names is still right."},
     **problem_docs(400),
@@ -57,6 +63,7 @@ _DOCUMENT: Final[dict[int | str, dict[str, Any]]] = {
 _NO_PARAMETERS: Final = [Depends(refuse_parameters)]
 
 decisions = APIRouter(tags=["decisions"], route_class=DirectRoute)
+explanations = APIRouter(tags=["decisions"], dependencies=[Depends(refuse_repeated_parameters)])
 models = APIRouter(tags=["models"], dependencies=_NO_PARAMETERS)
 about = APIRouter(tags=["about"], dependencies=_NO_PARAMETERS)
 
@@ -116,6 +123,44 @@ async def _decide(request: Request, served: Served, model: ServedModel) -> Respo
     note_decision(scope, decided.prediction_id)
     headers = _REPLAYED if decided.replayed else None
     return Response(decided.body, media_type=JSON, headers=headers)
+
+
+@explanations.post(
+    "/explain",
+    response_model=Explanation,
+    responses=_EXPLAINED,
+    openapi_extra=describe(body=LoanApplication) | needs("predict"),
+)
+async def explain_champion(request: Request, query: Annotated[ExplainQuery, Query()]) -> Response:
+    """Explain how the champion scores an application; nothing is recorded."""
+    bundle = resources_of(request.scope).served.bundle
+    return await _explain(request, bundle, bundle.champion, query)
+
+
+@explanations.post(
+    "/explain/{model}",
+    response_model=Explanation,
+    responses=_EXPLAINED | problem_docs(404),
+    openapi_extra=describe(body=LoanApplication) | needs("predict"),
+)
+async def explain_with(
+    request: Request, model: ModelInPath, query: Annotated[ExplainQuery, Query()]
+) -> Response:
+    """Explain how the model named in the path scores an application; nothing is recorded."""
+    bundle = resources_of(request.scope).served.bundle
+    return await _explain(request, bundle, bundle.model(model), query)
+
+
+async def _explain(
+    request: Request, bundle: Bundle, model: ServedModel, query: ExplainQuery
+) -> Response:
+    caller_of(request.scope).require("predict")
+    application = parse_application(await read_body(request))
+    limiter = resources_of(request.scope).explaining
+    answer = await explain(
+        application, model=model, bundle=bundle, reference=query.reference, limiter=limiter
+    )
+    return Response(to_json(answer), media_type=JSON)
 
 
 @decisions.post(
@@ -246,13 +291,28 @@ async def picture(
 @models.get("/models/{model}", response_model=ModelDetail, responses=_DOCUMENT | problem_docs(404))
 async def describe_model(
     request: Request,
-    model: Annotated[
-        str, Path(description=_MODEL_DOC["model"], json_schema_extra={**PATH_PARAMETER})
-    ],
+    model: ModelInPath,
 ) -> Response:
     """Everything measured of one model."""
     served = resources_of(request.scope).served
     return served.catalogue.details[served.bundle.model(model).name].respond(request)
+
+
+@models.get(
+    "/models/{model}/scorecard",
+    response_model=ModelScorecard,
+    responses=_DOCUMENT | problem_docs(404),
+)
+async def scorecard(
+    request: Request,
+    model: ModelInPath,
+) -> Response:
+    """The points of an additive model: its score is the base and the points of each attribute."""
+    served = resources_of(request.scope).served
+    name = served.bundle.model(model).name
+    if name not in served.catalogue.scorecards:
+        raise NotFound(f"The model {name} has no scorecard; POST /explain/{name} explains it.")
+    return served.catalogue.scorecards[name].respond(request)
 
 
 @models.get("/model-info", response_model=ChampionInfo, responses=_DOCUMENT)
@@ -282,8 +342,10 @@ async def index(request: Request) -> Index:
         routes={
             "decide": "POST /predict",
             "decide with one model": "POST /predict/{model}",
+            "explain a decision": "POST /explain, /explain/{model}",
             "ask all models": "POST /models/benchmark",
-            "models": "GET /models, /models/{model}, /models/compare, /model-info",
+            "models": "GET /models, /models/{model}, /models/{model}/scorecard, /models/compare,"
+            " /model-info",
             "model card": "GET /models/card, /models/pictures/{name}",
             "check an application": "POST /validate-loan, GET /validation-rules",
             "health": "GET /health, /livez, /readyz",

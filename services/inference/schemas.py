@@ -6,7 +6,9 @@ from pydantic import BaseModel, Field
 
 from shared.contract.application import Application
 from shared.contract.errors import Fault
-from shared.contract.events import Prediction, Probability
+from shared.contract.events import ModelInfo, Prediction, Probability
+from shared.contract.reasons import DEFAULT_REFERENCE, Reason, ReferenceId
+from shared.web.parameters import Parameters
 
 
 class ValidationReport(BaseModel):
@@ -44,3 +46,66 @@ class Benchmark(BaseModel):
     results: dict[str, BenchmarkResult]
     consensus: Consensus
     warnings: list[str]
+
+
+class ExplainQuery(Parameters):
+    """What to compare an application with."""
+
+    reference: ReferenceId = Field(
+        default=DEFAULT_REFERENCE,
+        description="The training rows whose mean an application is compared with. A model without"
+        " a scorecard is compared with typical_applicant instead.",
+    )
+
+
+class ReferenceMean(BaseModel):
+    """What an application is compared with."""
+
+    id: str = Field(
+        description="approved_near_threshold and all_applicants are means over training rows;"
+        " typical_applicant is one profile, for models without a scorecard."
+    )
+    mean: float = Field(description="Its score, in log-odds.")
+
+
+class Contribution(BaseModel):
+    """How far some inputs move the score away from the reference's mean."""
+
+    code: str
+    inputs: list[str]
+    contribution: float = Field(description="In log-odds; below 0 it speaks against approval.")
+
+
+class Difference(BaseModel):
+    """One input, changed."""
+
+    from_: float | None = Field(alias="from", description="null: not given.")
+    to: float
+
+
+class NearestChange(BaseModel):
+    """Changes with which the application would be approved."""
+
+    changes: dict[str, Difference] = Field(description="By input.")
+    probability: Probability
+
+
+class Explanation(BaseModel):
+    """Why a model scores an application as it does; it is not recorded."""
+
+    model_info: ModelInfo
+    prediction: Prediction
+    probability: Probability
+    score: float = Field(description="Log-odds of approval.")
+    reference: ReferenceMean
+    codes_version: int = Field(description="Version of the list of codes.")
+    contributions: list[Contribution] = Field(
+        description="The most negative first; they add up to the score less the reference's mean."
+    )
+    reasons: list[Reason] | None = Field(
+        description="Of a refusal, the main reason first, at most four; null in an approval."
+    )
+    nearest_changes: list[NearestChange] | None = Field(
+        description="Of a refusal by a table of points: the smallest changes that are approved, of"
+        " amount, time to repay and incomes; empty if there are none. Otherwise null."
+    )

@@ -56,6 +56,9 @@ class InferenceSettings(CommonSettings):
     rate_limit_predict: RateLimit = Field(
         default=parse_limits("100/hour"), description="Per address, for anonymous callers."
     )
+    rate_limit_explain: RateLimit = Field(
+        default=parse_limits("100/hour"), description="Per address, for anonymous callers."
+    )
     rate_limit_benchmark: RateLimit = Field(
         default=parse_limits("10/hour"), description="Per address, for anonymous callers."
     )

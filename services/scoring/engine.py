@@ -7,6 +7,7 @@ from typing import Any, Final, NamedTuple
 
 from pydantic_core import from_json, to_json
 
+from services.scoring.reasons import BASIS, refusal_reasons
 from services.scoring.registry import Bundle, ServedModel
 from services.scoring.rules import warnings_for
 from shared.contract.application import SCORED
@@ -64,11 +65,15 @@ def decide(
     """
     decided_at = datetime.now(UTC)
     prediction_id = prediction_id or uuid7(int(decided_at.timestamp() * _MS_PER_S))
-    outcome = _outcome(bundle.row_of(application), model)
+    features = bundle.row_of(application)
+    outcome = outcome_of(features, model)
     imputed = [field for field in SCORED if application[field] is None]
     warnings = warnings_for(application, bundle.training_ranges)
     name, version = model.name, bundle.manifest.version
     prediction, probability = outcome["prediction"], outcome["probability"]
+    reasons = None
+    if prediction == "Rejected" and model.scorecard is not None:
+        reasons = refusal_reasons(model.scorecard, features, frozenset(imputed))
     body = to_json(
         {
             "success": True,
@@ -82,6 +87,8 @@ def decide(
             "imputed": imputed,
             "warnings": warnings,
             "timestamp": decided_at,
+            "reasons": reasons,
+            "reasons_basis": BASIS if reasons else None,
         }
     )
     return Decided(
@@ -122,7 +129,8 @@ def benchmark(application: Mapping[str, Any], bundle: Bundle) -> dict[str, Any]:
     }
 
 
-def _outcome(features: tuple[float, ...], model: ServedModel) -> dict[str, Any]:
+def outcome_of(features: tuple[float, ...], model: ServedModel) -> dict[str, Any]:
+    """What ``model`` predicts, with its confidence and both probabilities."""
     approved = model.approval_probability(features)
     prediction: Prediction = "Approved" if approved >= model.threshold else "Rejected"
     # In whole millionths: to round floats to six digits takes three times as long.
@@ -137,7 +145,7 @@ def _outcome(features: tuple[float, ...], model: ServedModel) -> dict[str, Any]:
 
 def _timed_outcome(features: tuple[float, ...], model: ServedModel) -> dict[str, Any]:
     started_ns = perf_counter_ns()
-    outcome = _outcome(features, model)
+    outcome = outcome_of(features, model)
     # Whole tenths of a microsecond, for the same reason.
     outcome["prediction_time_ms"] = (perf_counter_ns() - started_ns) // 100 / _TENTHS_US_PER_MS
     return outcome

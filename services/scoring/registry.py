@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
+import numpy.typing as npt
 import onnxruntime as ort
 
 from services.scoring import features_v1
-from services.scoring.features import FEATURES, feature_row
+from services.scoring.features import FEATURES, Matrix, feature_row
 from services.scoring.manifest import (
     MODEL_CARD_FILE,
     PICTURE_FOLDER,
@@ -63,7 +64,7 @@ class FeatureVector:
 
 
 class ServedModel:
-    """One model. Not safe for several threads: the runtime's input and output are reused."""
+    """One model. Its row at a time is for one thread: the runtime's arrays are reused."""
 
     def __init__(
         self,
@@ -100,6 +101,12 @@ class ServedModel:
         self._vector.hold(features)
         self._session.run_with_iobinding(self._binding)
         return float(self._output[0, 1])
+
+    def exported_probabilities(self, features: Matrix) -> npt.NDArray[np.float32]:
+        """The ONNX model's probability of approval for each row; safe in any thread."""
+        probabilities: npt.NDArray[np.float32]
+        [probabilities] = self._session.run(["probabilities"], {"features": features})
+        return probabilities[:, 1]
 
 
 @dataclass(frozen=True)

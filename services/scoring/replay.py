@@ -133,7 +133,7 @@ def _members(decision: Mapping[str, Any], path: str = "") -> Iterator[tuple[str,
 
 
 def _cause(member: str, recorded: object, replayed: object, *, same_probability: bool) -> Cause:
-    if member in ("imputed", "warnings"):
+    if member in ("imputed", "warnings") or (member == "reasons" and same_probability):
         return "features"
     if isinstance(recorded, float) and isinstance(replayed, float):
         return "rounding" if abs(recorded - replayed) <= ROUNDING else "model"

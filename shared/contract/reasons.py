@@ -29,32 +29,31 @@ class ReasonCode(NamedTuple):
     """The inputs that it is about."""
     text: str
     """For the applicant, in the manner of form C-1 of Regulation B (12 CFR 1002, appendix C)."""
+    stated: bool = True
+    """Whether it is about the inputs' values; otherwise it is about their absence."""
 
 
-_INCOMES: Final = ("ApplicantIncome", "CoapplicantIncome")
+INCOMES: Final = ("ApplicantIncome", "CoapplicantIncome")
+"""The inputs that count as one: what matters is their sum."""
 
 REASON_CODES: Final[Mapping[str, ReasonCode]] = {
     "A1": ReasonCode(("LoanAmount",), "Amount of credit requested is too high"),
-    "A2": ReasonCode(("LoanAmount",), "Amount of credit requested was not stated"),
     "B1": ReasonCode(
-        (*_INCOMES, "LoanAmount"), "Income is insufficient for the amount of credit requested"
+        (*INCOMES, "LoanAmount"), "Income is insufficient for the amount of credit requested"
     ),
     "C1": ReasonCode(("Credit_History",), "Credit history does not meet the guidelines"),
-    "C2": ReasonCode(("Credit_History",), "Credit history was not stated"),
+    "C2": ReasonCode(("Credit_History",), "Credit history was not stated", stated=False),
     "D1": ReasonCode(("Dependents",), "Number of dependents"),
-    "D2": ReasonCode(("Dependents",), "Number of dependents was not stated"),
+    "D2": ReasonCode(("Dependents",), "Number of dependents was not stated", stated=False),
     "E1": ReasonCode(("Education",), "Level of education"),
-    "E2": ReasonCode(("Education",), "Level of education was not stated"),
-    "F1": ReasonCode(
-        (*_INCOMES, "Dependents"), "Income is insufficient for the number of dependents"
-    ),
-    "I1": ReasonCode(_INCOMES, "Income is insufficient"),
+    "E2": ReasonCode(("Education",), "Level of education was not stated", stated=False),
+    "I1": ReasonCode(INCOMES, "Income is insufficient"),
     "P1": ReasonCode(("Property_Area",), "Location of the property"),
-    "P2": ReasonCode(("Property_Area",), "Location of the property was not stated"),
+    "P2": ReasonCode(("Property_Area",), "Location of the property was not stated", stated=False),
     "S1": ReasonCode(("Self_Employed",), "Type of employment"),
-    "S2": ReasonCode(("Self_Employed",), "Type of employment was not stated"),
-    "T1": ReasonCode(("Loan_Amount_Term",), "Length of the time to repay"),
-    "T2": ReasonCode(("Loan_Amount_Term",), "Length of the time to repay was not stated"),
+    "S2": ReasonCode(("Self_Employed",), "Type of employment was not stated", stated=False),
+    "T1": ReasonCode(("Loan_Amount_Term",), "Time to repay"),
+    "T2": ReasonCode(("Loan_Amount_Term",), "Time to repay was not stated", stated=False),
 }
 
 

@@ -2,9 +2,17 @@
 
 from collections import Counter
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Any, Final, Self
 
 from fastapi import Request
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    ModelWrapValidatorHandler,
+    ValidationError,
+    model_validator,
+)
+from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from shared.contract.errors import MAX_FAULTS, MAX_NAME_LENGTH, Fault, InvalidInput
 from shared.contract.nearest import nearest
@@ -35,6 +43,39 @@ def unknown_parameter(name: str, known: list[str]) -> str:
     near = nearest(name, known)
     others = f"the nearest one is {near}" if near else f"it takes {', '.join(known)}"
     return f"is not a parameter of this route; {others}"
+
+
+class Parameters(BaseModel):
+    """Query parameters; an unknown one is an error, since a misspelt filter would not filter."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _name_the_nearest(cls, data: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:
+        try:
+            return handler(data)
+        except ValidationError as error:
+            known = list(cls.model_fields)
+            raise ValidationError.from_exception_data(
+                cls.__name__,
+                [
+                    InitErrorDetails(
+                        type=PydanticCustomError(
+                            "unknown_parameter",
+                            "{message}",
+                            {"message": unknown_parameter(str(fault["loc"][0]), known)},
+                        )
+                        if fault["type"] == "extra_forbidden"
+                        else PydanticCustomError(
+                            "value_error", "{message}", {"message": message_of(fault)}
+                        ),
+                        loc=fault["loc"],
+                        input=fault["input"],
+                    )
+                    for fault in error.errors()[:MAX_FAULTS]
+                ],
+            ) from None
 
 
 async def refuse_parameters(request: Request) -> None:

@@ -85,6 +85,9 @@ def test_services_describe_themselves(client: LoanPredictorClient) -> None:
     assert client.validation_rules().fields[0].name == "ApplicantIncome"
     report = client.validate({"ApplicantIncome": -1})
     assert [fault.field for fault in report.validation_errors] == ["ApplicantIncome"]
+    assert client.scorecard(listed.champion).model == listed.champion
+    explained = client.explain(EXAMPLE, model=listed.champion, reference="all_applicants")
+    assert explained.reference.id == "all_applicants"
     benchmark = client.benchmark(EXAMPLE)
     assert benchmark.consensus.total_models == len(benchmark.results) == len(listed.models)
     assert client.health("inference").status == "ok"
@@ -137,6 +140,8 @@ async def test_asynchronous_client_does_the_same(system: System) -> None:
         champion = (await client.models()).champion
         assert (await client.compare()).champion == champion
         assert (await client.model(champion)).name == champion
+        assert (await client.scorecard(champion)).model == champion
+        assert (await client.explain(EXAMPLE)).model_info.name == champion
         assert (await client.model_info()).name == champion
         assert (await client.model_card()).startswith("# Model card")
         assert (await client.picture("roc.png")).startswith(b"\x89PNG")

@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import pytest
 from pydantic_core import to_json
 
 from services.history.recorder import decode
@@ -14,7 +15,10 @@ from shared.contract.application import EXAMPLE
 from shared.contract.parsing import parse_application
 
 _SUBMISSION = Submission("broker", "order-66")
-_SAMPLE = Path(__file__).with_name("prediction_recorded_v1.json")
+_SAMPLES = (
+    Path(__file__).with_name("prediction_recorded_v1.json"),
+    Path(__file__).with_name("prediction_recorded_v1_reasons.json"),
+)
 
 
 def _shape(value: object, frozen: object) -> object:
@@ -24,10 +28,11 @@ def _shape(value: object, frozen: object) -> object:
     return type(value).__name__
 
 
-def test_written_event_has_the_frozen_shape() -> None:
+@pytest.mark.parametrize("path", _SAMPLES, ids=lambda path: path.stem)
+def test_written_event_has_the_frozen_shape(path: Path) -> None:
     """It has every member of version 1, by name, type and order; newer ones may be among them."""
     bundle = load_bundle(BUNDLE_ROOT, None)
-    sample = json.loads(_SAMPLE.read_bytes())
+    sample = json.loads(path.read_bytes())
     application = parse_application(to_json(sample["decision"]["input_data"]))
     decision = decide(application, model=bundle.champion, bundle=bundle)
     event = json.loads(recorded_event(decision.body, _SUBMISSION))

@@ -70,7 +70,8 @@ async def test_wrong_key_is_refused_everywhere(client: httpx.AsyncClient, path: 
 
 
 @pytest.mark.parametrize(
-    "path", ["/predict", "/predict/random_forest", "/models/benchmark", "/validate-loan"]
+    "path",
+    ["/predict", "/predict/random_forest", "/explain", "/models/benchmark", "/validate-loan"],
 )
 async def test_anonymous_callers_can_be_shut_out(
     settings: InferenceSettings, redis: Redis, path: str

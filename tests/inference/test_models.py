@@ -17,6 +17,7 @@ _DOCUMENTS = (
     "/models",
     "/models/compare",
     "/models/random_forest",
+    "/models/logistic_regression/scorecard",
     "/model-info",
     "/validation-rules",
     "/models/card",

@@ -13,7 +13,7 @@ from tests.raw import connected
 from tests.robustness.hostile import GOOD, hostile_bodies, too_large_bodies
 
 _RECORDED_WITHIN_S = 20
-_DECIDING = ("/predict", "/predict/random_forest", "/models/benchmark")
+_DECIDING = ("/predict", "/predict/random_forest", "/explain", "/models/benchmark")
 _JSON = {"content-type": "application/json"}
 _QUERIES = (
     *("loan_id=%00", "loan_id=a%00b", "loan_id=%ED%A0%80", "loan_id=%FF", "loan_id=%E2%80%AE"),

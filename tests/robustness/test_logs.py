@@ -70,7 +70,13 @@ def _protect(redis: Server) -> None:
         client.config_set("requirepass", _PASSWORD)
 
 
-_DECIDING: Final = ("/predict", "/predict/random_forest", "/models/benchmark", "/validate-loan")
+_DECIDING: Final = (
+    "/predict",
+    "/predict/random_forest",
+    "/explain",
+    "/models/benchmark",
+    "/validate-loan",
+)
 _READING: Final = (
     f"/history?loan_id={_LOAN_ID}",
     f"/history?loan_id={_LOAN_ID}%00",

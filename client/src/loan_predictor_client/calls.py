@@ -18,10 +18,12 @@ from loan_predictor_client.models import (
     Benchmark,
     ChampionInfo,
     Decision,
+    Explanation,
     Health,
     ModelComparison,
     ModelDetail,
     ModelList,
+    ModelScorecard,
     Page,
     Performance,
     Record,
@@ -33,6 +35,8 @@ from loan_predictor_client.models import (
 
 Service = Literal["inference", "history"]
 ExportFormat = Literal["csv", "ndjson"]
+Reference = Literal["approved_near_threshold", "all_applicants"]
+"""The training rows whose mean an application is compared with."""
 Applied = Application | Mapping[str, object]
 """An application: the data set's own names with their values; None, or no entry, is missing."""
 
@@ -110,6 +114,20 @@ def benchmark(application: Applied) -> Call[Benchmark]:
     )
 
 
+def explain(
+    application: Applied, *, model: str | None, reference: Reference | None
+) -> Call[Explanation]:
+    """Explain how a model scores an application; nothing is recorded."""
+    return Call(
+        "inference",
+        "/explain" if model is None else f"/explain/{quote(model, safe='')}",
+        _json(Explanation),
+        method="POST",
+        body=_body(application),
+        parameters={} if reference is None else {"reference": reference},
+    )
+
+
 def validate(application: Applied) -> Call[ValidationReport]:
     """Check an application without deciding it."""
     return Call(
@@ -150,6 +168,11 @@ def compare() -> Call[ModelComparison]:
 def model(name: str) -> Call[ModelDetail]:
     """Everything measured of one model."""
     return Call("inference", f"/models/{quote(name, safe='')}", _json(ModelDetail))
+
+
+def scorecard(name: str) -> Call[ModelScorecard]:
+    """The points of an additive model."""
+    return Call("inference", f"/models/{quote(name, safe='')}/scorecard", _json(ModelScorecard))
 
 
 def model_info() -> Call[ChampionInfo]:

@@ -58,6 +58,28 @@ class Application(BaseModel):
     Property_Area: Annotated[str | None, Field(description="Where the property is.")] = None
 
 
+class Attribute(BaseModel):
+    """One row of a table of points: a value of a category, or a range of a quantity."""
+
+    value: str | None = None
+    above: float | None = None
+    up_to: float | None = None
+    points: float
+
+
+class Characteristic(BaseModel):
+    """What an applicant gets points for."""
+
+    name: str
+    inputs: list[str]
+    unit: str | None
+    attributes: list[Attribute]
+    coefficient: Annotated[
+        float | None,
+        Field(description="Points per unit, where a quantity has no attributes."),
+    ] = None
+
+
 class CheckResult(BaseModel):
     """What one check found."""
 
@@ -84,29 +106,22 @@ class Consensus(BaseModel):
     total_models: int
 
 
+class Contribution(BaseModel):
+    """How far some inputs move the score away from the reference's mean."""
+
+    code: str
+    inputs: list[str]
+    contribution: Annotated[
+        float, Field(description="In log-odds; below 0 it speaks against approval.")
+    ]
+
+
 class Data(BaseModel):
     """The labelled applications the models were trained on."""
 
     sha256: str
     rows: int
     approved_share: float
-
-
-class Difference(BaseModel):
-    """One member of the decision that came out otherwise."""
-
-    member: Annotated[
-        str,
-        Field(description="Its path in the decision, such as probability.approved."),
-    ]
-    recorded: Any
-    replayed: Any
-    cause: Annotated[
-        Literal["rounding", "threshold", "features", "model"],
-        Field(
-            description="What explains it: the last digit of a number, another threshold for the same probability, inputs read otherwise, or the model."
-        ),
-    ]
 
 
 class Evaluation(BaseModel):
@@ -258,19 +273,16 @@ class ReasonsBasis(BaseModel):
     codes_version: Annotated[int, Field(description="Version of the list of codes.")]
 
 
-class Replay(BaseModel):
-    """Whether a recorded decision comes out the same today, and where it does not."""
+class ReferenceMean(BaseModel):
+    """What an application is compared with."""
 
-    equal: bool
-    prediction_id: str
-    bundle_version: str
-    fault: Annotated[
-        str | None,
+    id: Annotated[
+        str,
         Field(
-            description="Why nothing could be compared: the bundle is missing, altered, or made for another version of the service. Null if it was decided again."
+            description="approved_near_threshold and all_applicants are means over training rows; typical_applicant is one profile, for models without a scorecard."
         ),
     ]
-    differences: list[Difference]
+    mean: Annotated[float, Field(description="Its score, in log-odds.")]
 
 
 class RoutePerformance(BaseModel):
@@ -310,6 +322,15 @@ class RuleComparison(BaseModel):
     log_loss: Interval
 
 
+class ScorecardReference(BaseModel):
+    """Training rows that an applicant is compared with."""
+
+    id: Annotated[str, Field(description="Its name and a checksum of its rows.")]
+    description: str
+    rows: int
+    mean_score: float
+
+
 class Timing(BaseModel):
     """Wall-clock times of one model, the only numbers that differ between runs."""
 
@@ -331,6 +352,30 @@ class WarningRule(BaseModel):
 
     code: str
     message: str
+
+
+class ServicesInferenceSchemasDifference(BaseModel):
+    """One input, changed."""
+
+    from_: Annotated[float | None, Field(alias="from", description="null: not given.")]
+    to: float
+
+
+class ServicesScoringReplayDifference(BaseModel):
+    """One member of the decision that came out otherwise."""
+
+    member: Annotated[
+        str,
+        Field(description="Its path in the decision, such as probability.approved."),
+    ]
+    recorded: Any
+    replayed: Any
+    cause: Annotated[
+        Literal["rounding", "threshold", "features", "model"],
+        Field(
+            description="What explains it: the last digit of a number, another threshold for the same probability, inputs read otherwise, or the model."
+        ),
+    ]
 
 
 class Problem(BaseModel):
@@ -503,6 +548,28 @@ class ModelList(BaseModel):
     models: list[ModelSummary]
 
 
+class ModelScorecard(BaseModel):
+    """A model as a scorecard; points and scores are log-odds of approval."""
+
+    model: str
+    version: str
+    base: Annotated[float, Field(description="The score before any points.")]
+    passing_score: Annotated[
+        float, Field(description="An application is approved from this score on.")
+    ]
+    characteristics: list[Characteristic]
+    references: dict[str, ScorecardReference]
+
+
+class NearestChange(BaseModel):
+    """Changes with which the application would be approved."""
+
+    changes: Annotated[
+        dict[str, ServicesInferenceSchemasDifference], Field(description="By input.")
+    ]
+    probability: Probability
+
+
 class Performance(BaseModel):
     """All requests since this replica of the service was started."""
 
@@ -513,6 +580,21 @@ class Performance(BaseModel):
             description="Share of the answers that could come from the cache and did, 0 to 1; null before the first, and where there is no cache."
         ),
     ]
+
+
+class Replay(BaseModel):
+    """Whether a recorded decision comes out the same today, and where it does not."""
+
+    equal: bool
+    prediction_id: str
+    bundle_version: str
+    fault: Annotated[
+        str | None,
+        Field(
+            description="Why nothing could be compared: the bundle is missing, altered, or made for another version of the service. Null if it was decided again."
+        ),
+    ]
+    differences: list[ServicesScoringReplayDifference]
 
 
 class TrainedModel(BaseModel):
@@ -599,6 +681,35 @@ class ComparedModel(BaseModel):
     holdout: Holdout
     log_loss_above_champion: Interval | None
     verdict: list[str]
+
+
+class Explanation(BaseModel):
+    """Why a model scores an application as it does; it is not recorded."""
+
+    model_info: ModelInfo
+    prediction: Literal["Approved", "Rejected"]
+    probability: Probability
+    score: Annotated[float, Field(description="Log-odds of approval.")]
+    reference: ReferenceMean
+    codes_version: Annotated[int, Field(description="Version of the list of codes.")]
+    contributions: Annotated[
+        list[Contribution],
+        Field(
+            description="The most negative first; they add up to the score less the reference's mean."
+        ),
+    ]
+    reasons: Annotated[
+        list[Reason] | None,
+        Field(
+            description="Of a refusal, the main reason first, at most four; null in an approval."
+        ),
+    ]
+    nearest_changes: Annotated[
+        list[NearestChange] | None,
+        Field(
+            description="Of a refusal by a table of points: the smallest changes that are approved, of amount, time to repay and incomes; empty if there are none. Otherwise null."
+        ),
+    ]
 
 
 class ModelComparison(BaseModel):

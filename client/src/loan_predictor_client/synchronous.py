@@ -11,17 +11,26 @@ import httpx
 
 from loan_predictor_client import calls
 from loan_predictor_client.attempts import Outcome, RetryPolicy, Wait, attempts, unbroken
-from loan_predictor_client.calls import Applied, Call, ExportFormat, Service, Services
+from loan_predictor_client.calls import (
+    Applied,
+    Call,
+    ExportFormat,
+    Reference,
+    Service,
+    Services,
+)
 from loan_predictor_client.filters import Filters
 from loan_predictor_client.models import (
     Analytics,
     Benchmark,
     ChampionInfo,
     Decision,
+    Explanation,
     Health,
     ModelComparison,
     ModelDetail,
     ModelList,
+    ModelScorecard,
     Page,
     Performance,
     Record,
@@ -100,6 +109,16 @@ class LoanPredictorClient:
         """The decision of each model; nothing is recorded."""
         return self._call(calls.benchmark(application))
 
+    def explain(
+        self,
+        application: Applied,
+        *,
+        model: str | None = None,
+        reference: Reference | None = None,
+    ) -> Explanation:
+        """Why the champion, or the named model, scores an application as it does; not recorded."""
+        return self._call(calls.explain(application, model=model, reference=reference))
+
     def validate(self, application: Applied) -> ValidationReport:
         """The errors and warnings of an application, without a decision."""
         return self._call(calls.validate(application))
@@ -119,6 +138,10 @@ class LoanPredictorClient:
     def model(self, name: str) -> ModelDetail:
         """Everything measured of one model."""
         return self._call(calls.model(name))
+
+    def scorecard(self, name: str) -> ModelScorecard:
+        """The points of an additive model; any other has none (404)."""
+        return self._call(calls.scorecard(name))
 
     def model_info(self) -> ChampionInfo:
         """The deciding model, and the bundle it came in."""
