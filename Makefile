@@ -131,7 +131,7 @@ migration: $(INSTALLED) ## Write the migration to the tables as defined: make mi
 bench: $(INSTALLED) ## Measure every promise about speed; needs wrk: make bench ARGS="--quick"
 	@$(PY) -m tests.load.bench $(ARGS)
 
-flame: $(INSTALLED) ## Draw where the time of a decision goes, as a flame graph; needs wrk
+flame: $(INSTALLED) ## Draw where a process spends its time, as a flame graph; needs wrk: make flame ARGS="--process consumer"
 	@$(PY) -m tests.load.flame $(ARGS)
 
 load: $(INSTALLED) ## Load the running system: make load RATE=200 SECONDS=10 PROVE=1
