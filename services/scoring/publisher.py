@@ -1,7 +1,8 @@
 """The hand-over: a decision is answered once its event is durable, or it is not answered."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from time import monotonic
 from typing import Final
 
@@ -28,6 +29,9 @@ MAX_GROUP: Final = 64
 REDIS_REST_S: Final = 1.0
 """After a failure of Redis, events go by HTTP for this long before it is tried again."""
 
+AWAKE_S: Final = 0.0002
+"""How long an idle service waits for Redis without falling asleep."""
+
 _log = get_logger(__name__)
 
 
@@ -46,6 +50,18 @@ def redis_sink(redis: Redis, *, deadline_s: float) -> Sink:
     Raises ``REDIS_ERRORS``.
     """
     connection: AbstractConnection | None = None
+    took_s = 0.0
+
+    async def exchange(connection: AbstractConnection, events: Sequence[bytes]) -> None:
+        """Add them over this connection, opened anew if it is closed."""
+        nonlocal took_s
+        began_s = monotonic()
+        event = b"\n".join(events)
+        await connection.send_command("XADD", STREAM, "*", EVENT_FIELD, event, check_health=False)
+        # A busy service has other requests to go on with, and a distant server takes longer.
+        with awake(AWAKE_S if len(events) == 1 and took_s < AWAKE_S else 0):
+            await connection.read_response()
+        took_s = monotonic() - began_s
 
     async def send(events: Sequence[bytes]) -> None:
         nonlocal connection
@@ -53,20 +69,36 @@ def redis_sink(redis: Redis, *, deadline_s: float) -> Sink:
             if connection is None:
                 connection = await redis.connection_pool.get_connection()  # type: ignore[no-untyped-call]  # untyped library
                 connection.socket_timeout = None
-            command = ("XADD", STREAM, "*", EVENT_FIELD, b"\n".join(events))
             try:
-                await _exchange(connection, command)
+                await exchange(connection, events)
             except ConnectionLost:
                 # The server may have closed it long ago. Added twice, an event is stored once.
-                await _exchange(connection, command)
+                await exchange(connection, events)
 
     return send
 
 
-async def _exchange(connection: AbstractConnection, command: Sequence[str | bytes]) -> None:
-    """Send a command and await its reply, over a new connection if this one is closed."""
-    await connection.send_command(*command, check_health=False)
-    await connection.read_response()
+@contextmanager
+def awake(longest_s: float) -> Iterator[None]:
+    """Keep the event loop turning while the block waits, for ``longest_s`` at most.
+
+    What comes in meanwhile is served. Falling asleep and waking up again costs a process more
+    time, and more processor time, than Redis on the same machine takes to answer.
+    """
+    loop = asyncio.get_running_loop()
+    ends_s = monotonic() + longest_s
+    handle: asyncio.Handle
+
+    def turn() -> None:
+        nonlocal handle
+        if monotonic() < ends_s:
+            handle = loop.call_soon(turn)
+
+    handle = loop.call_soon(turn)
+    try:
+        yield
+    finally:
+        handle.cancel()
 
 
 def http_sink(

@@ -3,7 +3,7 @@
 import asyncio
 import json
 from collections.abc import Sequence
-from time import monotonic
+from time import monotonic, process_time
 
 import httpx
 import pytest
@@ -14,7 +14,7 @@ from redis.asyncio import Redis
 from services.inference.main import create_app
 from services.inference.settings import InferenceSettings
 from services.local.servers import Server
-from services.scoring.publisher import MAX_GROUP, Publisher, Sink, redis_sink
+from services.scoring.publisher import MAX_GROUP, Publisher, Sink, awake, redis_sink
 from shared.access.api_keys import parse_keys
 from shared.contract.application import EXAMPLE
 from shared.contract.errors import NotRecorded
@@ -85,6 +85,28 @@ async def test_events_reach_the_stream_in_the_order_they_came(redis: Redis, redi
         await asyncio.gather(*(publisher.publish(event) for event in events))
     assert await recorded_events(redis) == events
     assert publisher.groups.value.size < len(events)
+
+
+async def test_connection_that_redis_has_closed_is_replaced(redis: Redis, redis_url: str) -> None:
+    """As after a restart of Redis: nothing goes by the other sink."""
+    async with Redis.from_url(redis_url) as client:
+        publisher = Publisher(stream=redis_sink(client, deadline_s=5), fallback=_failing(OSError()))
+        await publisher.publish(b"before")
+        await redis.client_kill_filter(_type="normal", skipme=True)
+        await publisher.publish(b"after")
+    assert await recorded_events(redis) == [b"before", b"after"]
+
+
+async def test_loop_is_kept_awake_while_the_block_waits_and_not_after() -> None:
+    """An idle service must use no processor time."""
+    for longest_s, least_s, most_s in ((60, 0.05, 1), (0, 0, 0.03)):
+        began_s = process_time()
+        with awake(longest_s):
+            await asyncio.sleep(0.1)
+        assert least_s <= process_time() - began_s < most_s
+    began_s = process_time()
+    await asyncio.sleep(0.1)
+    assert process_time() - began_s < 0.03
 
 
 async def test_group_goes_by_the_fallback_when_the_stream_fails() -> None:
