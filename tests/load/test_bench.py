@@ -21,6 +21,7 @@ from services.history.settings import HistorySettings
 from services.history.tables import predictions
 from services.inference.main import create_app as create_inference_app
 from services.local.servers import Server
+from services.scoring.reasons import refusal_reasons
 from shared.contract.application import EXAMPLE
 from shared.contract.events import STREAM, Decision
 from tests.history.storage import assert_rollups_equal_a_recount
@@ -300,3 +301,22 @@ def test_json_keeps_measurements_and_conditions(tmp_path: Path) -> None:
         ("reported", None),
     ]
     assert kept["conditions"]["cores"] > 0
+
+
+async def test_service_without_reasons_decides_all_the_same(
+    redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same answer but for the reasons: only then is the difference their cost."""
+    monkeypatch.setenv("REDIS_URL", redis_url)
+    monkeypatch.setenv("ALLOW_ANONYMOUS", "true")
+    # So that the end of the test puts it back.
+    monkeypatch.setattr("services.scoring.engine.refusal_reasons", refusal_reasons)
+    refused = EXAMPLE | {"Credit_History": 0}
+    answers = []
+    for create_app in (create_inference_app, observation_benchmarks.create_app_without_reasons):
+        async with served(create_app()) as client:
+            answers.append((await client.post("/predict", json=refused)).json())
+    shipped, without = answers
+    assert shipped["prediction"] == without["prediction"] == "Rejected"
+    assert shipped["reasons"]
+    assert without["reasons"] is None
