@@ -21,5 +21,9 @@ def sign(path: Path, *, bundle: str) -> None:
 
 def signed_bundle(path: Path) -> str | None:
     """The bundle that the PNG at ``path`` shows; None if it does not say."""
-    found = re.search(rb"tEXt" + _KEYWORD + rb"\0([\w-]+)", path.read_bytes())
-    return found[1].decode() if found else None
+    content = path.read_bytes()
+    found = re.search(rb"(.{4})tEXt" + _KEYWORD + rb"\0", content, re.DOTALL)
+    if found is None:
+        return None
+    [size] = struct.unpack(">I", found[1])
+    return content[found.end() : found.end() + size - len(_KEYWORD) - 1].decode()

@@ -9,6 +9,11 @@ from loan_predictor_client.models import Bucket, Fault
 
 NOT_GIVEN: Final = "not given"
 NONE: Final = "\u2013"
+_REFERENCES: Final = {
+    "approved_near_threshold": "applicants who were approved at or just above the passing score",
+    "all_applicants": "the average of all applicants",
+    "typical_applicant": "a typical applicant",
+}
 _NARROW_SPACE: Final = "\u202f"
 _MOST_LISTED: Final = 10
 
@@ -29,6 +34,16 @@ def amount(value: float | None, unit: str = "") -> str:
         return NOT_GIVEN
     text = f"{value:,.2f}".rstrip("0").rstrip(".")
     return f"{text} {unit}".rstrip()
+
+
+def points(log_odds: float) -> str:
+    """Points of a score, with their sign."""
+    return f"{log_odds:+.2f}".replace("-", "\u2212")
+
+
+def reference_text(reference: str) -> str:
+    """Whose average an application is compared with, in words; an unknown name stays."""
+    return _REFERENCES.get(reference, reference)
 
 
 def moment(time: datetime) -> str:

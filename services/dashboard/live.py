@@ -93,7 +93,7 @@ class Loader:
         self._fetch = fetch
         self._every_s = every_s
         self._notice = Region(f"{name}-notice", spoken=True)
-        self._region = Region(name, loading())
+        self.region = Region(name, loading())
         self._loaded = False
         ui.timer(0, self.load, once=True)
 
@@ -103,17 +103,17 @@ class Loader:
         try:
             content = await self._fetch()
         except SignedOut:
-            self._region.show(signed_out())
+            self.region.show(signed_out())
             return
         except CallFailed as error:
             self._notice.show(explain(error, stale=self._loaded))
             if not self._loaded:
-                self._region.show(NOTHING)
+                self.region.show(NOTHING)
             if may_recover(error):
                 again_s = RETRY_S
         else:
             self._notice.show(NOTHING)
-            self._region.show(content)
+            self.region.show(content)
             self._loaded = True
         if again_s is not None:
             ui.timer(again_s, self.load, once=True)

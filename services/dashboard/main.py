@@ -16,7 +16,16 @@ from services.dashboard import theme
 from services.dashboard.gate import Gate, page_headers
 from services.dashboard.jobs import Jobs
 from services.dashboard.login import Authenticator, login_router
-from services.dashboard.pages import batch, decide, history, models, not_found, record, statistics
+from services.dashboard.pages import (
+    batch,
+    decide,
+    history,
+    models,
+    not_found,
+    papers,
+    record,
+    statistics,
+)
 from services.dashboard.sessions import Session, Sessions
 from services.dashboard.settings import DashboardSettings
 from services.dashboard.watch import Watch
@@ -68,6 +77,7 @@ def create_app(settings: DashboardSettings | None = None) -> FastAPI:
         login_router(Authenticator(settings, sessions=sessions, client=client)),
         history.export_router(),
         models.pictures_router(),
+        papers.papers_router(),
         batch.files_router(jobs),
     )
     for router in routers:

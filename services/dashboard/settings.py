@@ -24,7 +24,8 @@ class DashboardSettings(LogSettings):
         description="None where one gateway at INFERENCE_URL stands before both services.",
     )
     dashboard_api_key: SecretKey | None = Field(
-        default=None, description="Key with the scopes predict and history:read; never shown."
+        default=None,
+        description="Key with the scopes predict, history:read and replay; never shown.",
     )
     dashboard_password: Annotated[str, AfterValidator(check_entry)] | None = Field(
         default=None,

@@ -11,7 +11,7 @@ from typing import Final, cast
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from services.dashboard import formatting, inputs
+from services.dashboard import formatting, inputs, waterfall
 from services.dashboard.theme import asset
 from shared.contract.application import FIELDS
 
@@ -27,7 +27,7 @@ _ENVIRONMENT: Final = Environment(
 )
 _ENVIRONMENT.filters |= {
     name: function
-    for module in (formatting, inputs)
+    for module in (formatting, inputs, waterfall)
     for name, function in vars(module).items()
     if isfunction(function) and not name.startswith("_")
 }

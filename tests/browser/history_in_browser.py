@@ -87,7 +87,7 @@ def test_filters_narrow_table_and_download_alike(page: Page, shown: Shown, tmp_p
 def test_unusable_filter_is_named_at_its_field(page: Page) -> None:
     """In the API's words."""
     page.goto("/history?min_confidence=120")
-    expect(page.locator("#min_confidence-fault")).to_contain_text("less than or equal to 1")
+    expect(page.locator("#min_confidence-fault")).to_contain_text("must be at most 1")
     page.goto("/history?since=yesterday&loan_id=nothing-like-it")
     expect(page.locator("#since-fault")).to_have_text("cannot be read")
     page.goto("/history?loan_id=nothing-like-it")

@@ -40,7 +40,7 @@ def number(where: Page | Locator, name: str) -> str:
 
 def shown_id(page: Page) -> str:
     """The decision whose record the page links to."""
-    link = page.locator('[data-region="result"] a[href*="/history/"]').get_attribute("href")
+    link = page.get_by_role("link", name="See the record").get_attribute("href")
     found = re.search(r"[0-9a-f-]{36}", link or "")
     assert found
     return found[0]

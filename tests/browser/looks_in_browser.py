@@ -7,6 +7,7 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import BrowserContext, Page, expect
 
+from loan_predictor_client import Filters
 from tests.browser.look import Shown, fill_in, overflows
 from tests.pictures import sign, signed_bundle
 
@@ -56,13 +57,15 @@ def test_axe_finds_nothing(
 def test_axe_finds_nothing_in_what_decide_answers(
     open_context: Callable[..., BrowserContext], shown: Shown, dark: bool
 ) -> None:
-    """A decision with warnings, all models, faults, and one record in full."""
+    """A refusal with warnings, all models, faults, one record in full, and its papers."""
     page = open_context(base_url=shown.url, width=360, dark=dark).new_page()
     _open(page, "/")
     fill_in(page)
     page.locator("#ApplicantIncome").fill("700")
     page.locator("#LoanAmount").fill("")
+    page.locator("#Credit_History").select_option("0")
     _decide(page)
+    expect(page.locator('[data-value="contributions"]')).to_be_visible()
     _assert_accessible(page)
     assert not overflows(page)
     _decide(page, "Ask all models")
@@ -71,11 +74,18 @@ def test_axe_finds_nothing_in_what_decide_answers(
     page.get_by_role("button", name="Decide", exact=True).click()
     expect(page.locator("[aria-invalid=true]")).to_be_visible()
     _assert_accessible(page)
-    newest = shown.api.history(limit=1).items[0]
+    newest = shown.api.history(Filters(prediction="Rejected"), limit=1).items[0]
     page.goto(f"/history/{newest.prediction_id}")
     expect(page.locator('[data-value="prediction"]')).to_be_visible()
     _assert_accessible(page)
     assert not overflows(page)
+    for paper in ("Dossier", "Letter to the applicant"):
+        page.get_by_role("link", name=paper).click()
+        expect(page.get_by_role("heading", level=1)).to_be_visible()
+        _assert_accessible(page)
+        assert not overflows(page)
+        page.get_by_role("link", name="Back to the record").click()
+        expect(page.locator('[data-value="prediction"]')).to_be_visible()
 
 
 @pytest.mark.parametrize(
@@ -87,6 +97,8 @@ def test_axe_finds_nothing_in_what_decide_answers(
         ("statistics", "/statistics", 1440, True),
         ("statistics-phone", "/statistics", 360, True),
         ("models", "/models", 1440, False),
+        ("record", "/history?prediction=Rejected&model=gradient_boosting", 1440, False),
+        ("dossier", "/history?prediction=Rejected&model=gradient_boosting", 1440, False),
     ],
 )
 def test_screenshot_is_taken(
@@ -104,9 +116,16 @@ def test_screenshot_is_taken(
     _open(page, path)
     if path == "/":
         fill_in(page)
-        page.locator("#LoanAmount").fill("")
+        page.locator("#ApplicantIncome").fill("3,000")
+        page.locator("#LoanAmount").fill("400")
         page.locator("#Credit_History").select_option("not known")
         _decide(page)
+    if name in ("record", "dossier"):
+        page.locator("tbody a").first.click()
+        expect(page.locator('[data-value="replay"]')).to_be_visible()
+    if name == "dossier":
+        page.get_by_role("link", name="Dossier").click()
+        expect(page.get_by_role("heading", name="Checksums")).to_be_visible()
     page.wait_for_function("document.fonts.status === 'loaded'")
     if width > 360:
         page.evaluate("scrollTo(0, 0)")

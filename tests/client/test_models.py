@@ -26,6 +26,7 @@ _CALLS: list[tuple[Callable[..., Call[Any]], dict[str, object]]] = [
     (calls.model_info, {}),
     (calls.history, {"filters": Filters(), "limit": 1, "cursor": None}),
     (calls.record, {"prediction_id": "any"}),
+    (calls.erase, {"prediction_id": "any"}),
     (calls.statistics, {}),
     (calls.analytics, {}),
     (calls.health, {"service": "inference"}),

@@ -37,7 +37,7 @@ def client(system: System) -> Iterator[LoanPredictorClient]:
 
 
 def test_what_was_decided_can_be_read_back_in_every_way(client: LoanPredictorClient) -> None:
-    """One record, pages, all pages, both exports, statistics and analytics agree."""
+    """One record, pages, all pages, both exports, statistics and analytics agree; till erased."""
     made = [client.predict(EXAMPLE | {"Loan_ID": f"LP{n}"}) for n in range(_DECISIONS - 1)]
     made.append(client.predict(made[0].input_data, model="random_forest"))
     newest_first = [decision.prediction_id for decision in reversed(made)]
@@ -71,6 +71,10 @@ def test_what_was_decided_can_be_read_back_in_every_way(client: LoanPredictorCli
     assert analytics.overall.total_predictions == _DECISIONS
     assert sum(bucket.predictions for bucket in analytics.confidence_histogram) == _DECISIONS
     assert client.statistics().by_model["random_forest"].total_predictions == 1
+
+    assert client.erase(record.prediction_id).erased == 1
+    with pytest.raises(MissingResource, match="erased"):
+        client.record(record.prediction_id)
 
 
 def test_services_describe_themselves(client: LoanPredictorClient) -> None:

@@ -15,7 +15,7 @@ from nicegui.testing import User
 
 from loan_predictor_client import Filters, LoanPredictorClient
 from services.dashboard import live
-from services.dashboard.formatting import count, model_title, percent
+from services.dashboard.formatting import count, model_title, percent, points
 from services.dashboard.pages import batch
 from shared.contract.application import EXAMPLE
 from tests.harness import System
@@ -163,6 +163,53 @@ async def test_history_shows_pages_filters_and_records(
     rows = list(csv.DictReader(io.StringIO(export.text)))
     everything = api.records(Filters(prediction="Rejected"))
     assert [row["id"] for row in rows] == [str(record.prediction_id) for record in everything]
+
+
+async def test_refusal_shows_its_reasons_and_what_would_change_it(
+    user: User, api: LoanPredictorClient
+) -> None:
+    """At once where the answer has reasons; what counted for any other model when asked."""
+    refused = EXAMPLE | {"ApplicantIncome": 2000, "LoanAmount": 200, "Credit_History": 0}
+    values = {name: str(value) for name, value in refused.items()}
+    await user.open("/")
+    user.find(marker="application").trigger("submit", values | {"ask": "one"})
+    await _shows(user, "why", "What counted")
+    shown = _region(user, "result")
+    explanation = api.explain(refused)
+    assert explanation.reasons
+    assert all(reason.text in shown for reason in explanation.reasons)
+    assert "What would change it" in shown
+    assert (
+        f"{percent(found.probability.approved)}" in shown
+        if (found := next(iter(explanation.nearest_changes or ()), None))
+        else "would be enough" in shown
+    )
+    assert f'data-value="score">{points(explanation.score)}<' in _region(user, "why")
+    user.find(marker="application").trigger("submit", values | {"ask": "all"})
+    await _shows(user, "result", "models agree")
+    assert _region(user, "why") == ""
+    user.find(marker="result").trigger("click", "support_vector_machine")
+    await _shows(user, "why", "a typical applicant")
+
+
+async def test_record_says_what_counted_and_is_erased_by_a_key_that_may(
+    user: User, api: LoanPredictorClient
+) -> None:
+    """A record without reasons explains itself when asked; an erased one is reported as such."""
+    decision = api.predict(EXAMPLE | {"Loan_ID": "LP-ERASED"})
+    by_loan = Filters(loan_id="LP-ERASED")
+    await eventually(lambda: len(api.history(by_loan).items) == 1)
+    await user.open(f"/history/{decision.prediction_id}")
+    await _shows(user, "record", "gives the same answer to the recorded application")
+    assert 'data-value="contributions"' not in _region(user, "record")
+    user.find(marker="record").trigger("click", decision.model_info.name)
+    await _shows(user, "record", 'data-value="contributions"')
+    assert "LP-ERASED" in _region(user, "record")
+    user.find(marker="record").trigger("click", "erase")
+    await _shows(user, "record", "The values are erased")
+    assert api.history(by_loan).items == []
+    await user.open(f"/history/{decision.prediction_id}")
+    await _shows(user, "record-notice", "were erased")
 
 
 async def test_history_names_what_is_wrong_with_its_address(user: User) -> None:

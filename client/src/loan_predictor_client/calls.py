@@ -18,6 +18,7 @@ from loan_predictor_client.models import (
     Benchmark,
     ChampionInfo,
     Decision,
+    Erasure,
     Explanation,
     Health,
     ModelComparison,
@@ -55,7 +56,7 @@ class Call(Generic[T]):
     service: Service
     path: str
     read: Callable[[httpx.Response], T]
-    method: Literal["GET", "POST"] = "GET"
+    method: Literal["GET", "POST", "DELETE"] = "GET"
     body: Mapping[str, object] | None = None
     parameters: Mapping[str, str] = field(default_factory=dict)
     headers: Mapping[str, str] = field(default_factory=dict)
@@ -201,6 +202,12 @@ def history(filters: Filters, *, limit: int, cursor: str | None) -> Call[Page]:
 def record(prediction_id: UUID | str) -> Call[Record]:
     """One decision as it was answered."""
     return Call("history", f"/history/{quote(str(prediction_id), safe='')}", _json(Record))
+
+
+def erase(prediction_id: UUID | str) -> Call[Erasure]:
+    """Erase the applicant's values from one decision."""
+    path = f"/history/{quote(str(prediction_id), safe='')}"
+    return Call("history", path, _json(Erasure), method="DELETE")
 
 
 def export(filters: Filters, *, format_: ExportFormat) -> Call[httpx.Response]:

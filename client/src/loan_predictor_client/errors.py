@@ -72,7 +72,7 @@ class AccessDenied(ApiError):
 
 
 class MissingResource(ApiError):
-    """The model, record or picture does not exist."""
+    """The model, record or picture does not exist, or has been erased."""
 
 
 class RateLimited(ApiError):
@@ -89,6 +89,7 @@ _BY_STATUS: Final[dict[int, type[ApiError]]] = {
     403: AccessDenied,
     404: MissingResource,
     409: Unavailable,
+    410: MissingResource,
     413: InvalidRequest,
     422: InvalidRequest,
     429: RateLimited,

@@ -25,6 +25,7 @@ from loan_predictor_client.models import (
     Benchmark,
     ChampionInfo,
     Decision,
+    Erasure,
     Explanation,
     Health,
     ModelComparison,
@@ -174,6 +175,10 @@ class LoanPredictorClient:
     def record(self, prediction_id: UUID | str) -> Record:
         """One decision as it was answered."""
         return self._call(calls.record(prediction_id))
+
+    def erase(self, prediction_id: UUID | str) -> Erasure:
+        """Erase the applicant's values from one decision; needs a key with history:erase."""
+        return self._call(calls.erase(prediction_id))
 
     def replay(self, prediction_id: UUID | str) -> Replay:
         """Whether a recorded decision comes out the same again; needs a key with replay."""

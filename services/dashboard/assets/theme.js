@@ -2,6 +2,11 @@
 const chosen = localStorage.getItem("theme");
 if (chosen) document.documentElement.dataset.theme = chosen;
 document.addEventListener("click", (event) => {
+  if (event.target.closest("[data-print]")) print();
+  const copied = event.target.closest("[data-copy]");
+  // A browser offers its clipboard to secure pages only.
+  if (copied) navigator.clipboard?.writeText(copied.dataset.copy)
+    .then(() => { copied.textContent = "Copied"; });
   if (!event.target.closest("[data-toggle-theme]")) return;
   const dark = document.documentElement.dataset.theme
     ? document.documentElement.dataset.theme === "dark"

@@ -1,14 +1,16 @@
 """Decide: one application, decided by the champion or shown to all models."""
 
 from collections.abc import Sequence
-from typing import Final
+from datetime import UTC, datetime
+from typing import Final, NamedTuple
 
 from fastapi import Request
 from markupsafe import Markup
 from nicegui import ui
 
 from loan_predictor_client import CallFailed, Filters, InvalidRequest
-from loan_predictor_client.models import Fault
+from loan_predictor_client.models import Application, Explanation, Fault
+from services.dashboard.evidence import Attempt, attempted, explained
 from services.dashboard.forms import FormField
 from services.dashboard.frame import frame
 from services.dashboard.gate import root_of, session_of
@@ -54,25 +56,55 @@ async def decided_before(session: Session, loan_id: str, root: str) -> Markup:
     """A warning if ``loan_id`` has a decision already; nothing where the history cannot say."""
     if not loan_id.strip():
         return NOTHING
+    # Until now, because the form may be sent while this is looked up.
+    earlier = Filters(loan_id=loan_id.strip(), until=datetime.now(UTC))
     try:
-        found = await session.api.history(Filters(loan_id=loan_id.strip()), limit=1)
+        found = await session.api.history(earlier, limit=1)
     except (CallFailed, SignedOut):
         return NOTHING
     return part("decide", "decided_before", records=found.items, root=root)
 
 
-async def _answer(session: Session, values: Values, root: str) -> tuple[Markup, list[Fault]]:
-    """What the form is answered with, and the faults that keep it from being sent."""
+class _Answer(NamedTuple):
+    """What the form is answered with."""
+
+    shown: Markup
+    faults: Sequence[Fault] = ()
+    application: Application | None = None
+    """As the service read it."""
+    explanation: Attempt[Explanation] = Attempt(None)
+
+
+async def _answer(session: Session, values: Values, root: str) -> _Answer:
     application = application_of(values)
     faults = unchosen(values)
     if faults:
         report = await session.api.validate(application)
-        return part("decide", "nothing_yet"), faults + report.validation_errors
+        return _Answer(part("decide", "nothing_yet"), faults + report.validation_errors)
     if values.get("ask") == "all":
-        return part("decide", "comparison", benchmark=await session.api.benchmark(application)), []
-    return part(
-        "decide", "decision", decision=await session.api.predict(application), root=root
-    ), []
+        benchmark = await session.api.benchmark(application)
+        shown = part("decide", "comparison", benchmark=benchmark)
+        return _Answer(shown, application=benchmark.input_data)
+    decision = await session.api.predict(application)
+    explanation = await explained(session.api, decision, asked=False)
+    shown = part("decide", "decision", decision=decision, explanation=explanation, root=root)
+    return _Answer(shown, application=decision.input_data, explanation=explanation)
+
+
+async def _safe_answer(session: Session, values: Values, root: str) -> _Answer:
+    """The answer, or in its place what went wrong."""
+    try:
+        return await _answer(session, values, root)
+    except InvalidRequest as error:
+        return _Answer(part("decide", "nothing_yet"), error.validation_errors)
+    except SignedOut:
+        return _Answer(signed_out())
+    except CallFailed as error:
+        return _Answer(explain(error))
+
+
+def _why(explanation: Attempt[Explanation], application: Application, model: str = "") -> Markup:
+    return part("decide", "why", explanation=explanation, application=application, model=model)
 
 
 def register(watch: Watch) -> None:
@@ -81,39 +113,49 @@ def register(watch: Watch) -> None:
     @ui.page("/")
     def page(request: Request) -> None:
         session, root = session_of(request.scope), root_of(request.scope)
-        with (
-            frame(request, "decide", watch=watch),
-            ui.element("div").classes("lp-grid lp-decide"),
-        ):
-            with ui.element("div").classes("lp-stack"):
-                before = Region("decided-before", spoken=True)
-                application = Region("application", form({}))
-            result = Region("result", part("decide", "nothing_yet"), spoken=True)
+        answered = _Answer(part("decide", "nothing_yet"))
+        with frame(request, "decide", watch=watch):
+            with ui.element("div").classes("lp-grid lp-decide"):
+                with ui.element("div").classes("lp-stack"):
+                    before = Region("decided-before", spoken=True)
+                    form_region = Region("application", form({}))
+                result = Region("result", answered.shown, spoken=True)
+            why = Region("why", spoken=True)
 
         async def changed(name: str, value: str) -> None:
             if name == _LOAN_ID:
                 before.show(await decided_before(session, value, root))
 
         async def ask(values: Values) -> None:
+            nonlocal answered
             result.show(loading())
-            faults: Sequence[Fault] = ()
-            try:
-                shown, faults = await _answer(session, values, root)
-            except InvalidRequest as error:
-                shown, faults = part("decide", "nothing_yet"), error.validation_errors
-            except SignedOut:
-                shown = signed_out()
-            except CallFailed as error:
-                shown = explain(error)
-            result.show(shown)
-            application.show(form(values, faults))
-            ui.run_javascript(_FOCUS_FAULT if faults else _SHOW_RESULT)
+            why.show(NOTHING)
+            answered = await _safe_answer(session, values, root)
+            result.show(answered.shown)
+            if answered.application and answered.explanation.value:
+                why.show(_why(answered.explanation, answered.application))
+            form_region.show(form(values, answered.faults))
+            ui.run_javascript(_FOCUS_FAULT if answered.faults else _SHOW_RESULT)
 
-        application.on_change(changed)
-        application.on_submit(ask)
+        async def pressed(model: str) -> None:
+            application = answered.application
+            if application is None:
+                return
+            try:
+                asked = session.api.explain(application, model=model)
+            except SignedOut:
+                why.show(signed_out())
+            else:
+                why.show(_why(await attempted(asked), application, model))
+                ui.run_javascript(_SHOW_WHY)
+
+        form_region.on_change(changed)
+        form_region.on_submit(ask)
+        result.on_press(pressed)
 
 
 _FOCUS_FAULT: Final = "document.querySelector('[aria-invalid=true]')?.focus()"
 # On a wide page both are visible side by side.
 _SHOW_RESULT: Final = """if (innerWidth < 900)
   document.querySelector('[data-region=result]').scrollIntoView({block: 'start'});"""
+_SHOW_WHY: Final = "document.querySelector('[data-region=why]').scrollIntoView({block: 'nearest'});"

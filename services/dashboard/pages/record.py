@@ -4,11 +4,16 @@ from fastapi import Request
 from markupsafe import Markup
 from nicegui import ui
 
+from loan_predictor_client import CallFailed
+from services.dashboard.evidence import evidence_of
 from services.dashboard.frame import frame
 from services.dashboard.gate import root_of, session_of
-from services.dashboard.live import Loader
+from services.dashboard.live import Loader, Region, explain, signed_out
+from services.dashboard.sessions import SignedOut
 from services.dashboard.templating import part
 from services.dashboard.watch import Watch
+
+_ERASE = "erase"
 
 
 def register(watch: Watch) -> None:
@@ -18,9 +23,23 @@ def register(watch: Watch) -> None:
     def page(request: Request, prediction_id: str) -> None:
         session, root = session_of(request.scope), root_of(request.scope)
 
-        async def fetch() -> Markup:
-            record = await session.api.record(prediction_id)
-            return part("record", "record", record=record, root=root)
+        async def fetch(*, asked: bool = False) -> Markup:
+            evidence = await evidence_of(session.api, prediction_id, asked=asked)
+            return part("record", "record", evidence=evidence, root=root)
+
+        async def pressed(what: str) -> None:
+            try:
+                if what == _ERASE:
+                    erasure = await session.api.erase(prediction_id)
+                    loader.region.show(part("record", "erased", erasure=erasure, root=root))
+                else:
+                    loader.region.show(await fetch(asked=True))
+            except SignedOut:
+                notice.show(signed_out())
+            except CallFailed as error:
+                notice.show(explain(error))
 
         with frame(request, "record", watch=watch):
-            Loader("record", fetch)
+            loader = Loader("record", fetch)
+            notice = Region("notice", spoken=True)
+            loader.region.on_press(pressed)
