@@ -32,8 +32,7 @@ def written_bytes(root: int) -> int:
 def own_bytes(root: int) -> int:
     """Return the resident memory of a process and its descendants, without what they share."""
     return _BYTES_PER_KIB * sum(
-        _number(pid, "status", "VmRSS") - _number(pid, "status", "RssShmem")
-        for pid in _with_descendants(root)
+        _number(pid, "status", "RssAnon") for pid in _with_descendants(root)
     )
 
 

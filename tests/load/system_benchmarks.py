@@ -400,17 +400,20 @@ def _processor_times(loaded: Mapping[str, Sequence[Loaded]]) -> list[Measurement
 
 
 def growth(seen: Sequence[tuple[float, Mapping[str, int]]]) -> dict[str, float]:
-    """Return each process's growth in percent, from the second minute to the last."""
+    """Return each process's growth in percent, from the second minute to the last.
+
+    A minute counts with its least: PostgreSQL's helpers come and go.
+    """
     last_s = seen[-1][0]
     second = [sizes for at_s, sizes in seen if _MINUTE_S <= at_s < 2 * _MINUTE_S]
     last = [sizes for at_s, sizes in seen if at_s > last_s - _MINUTE_S]
     if not second:
         raise NotMeasured("memory is observed for at least two minutes")
-    return {
-        name: 100
-        * (median(sizes[name] for sizes in last) / median(sizes[name] for sizes in second) - 1)
-        for name in seen[0][1]
-    }
+
+    def least(minute: Sequence[Mapping[str, int]], name: str) -> int:
+        return min(sizes[name] for sizes in minute)
+
+    return {name: 100 * (least(last, name) / least(second, name) - 1) for name in seen[0][1]}
 
 
 def _ms(found: Sequence[Loaded], percentile_name: str) -> str:
