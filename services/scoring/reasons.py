@@ -54,10 +54,11 @@ def contributions(
     points_by_feature: Mapping[str, float], reference: Reference, missing: frozenset[str]
 ) -> dict[str, float]:
     """What each code contributes to the score of a row with these points."""
+    codes, means = _codes(missing), reference.points
     found: dict[str, float] = {}
     for feature, value in points_by_feature.items():
-        code = code_of(_INPUTS[feature], missing)
-        found[code] = found.get(code, 0.0) + (value - reference.points[feature])
+        code = codes[feature]
+        found[code] = found.get(code, 0.0) + (value - means[feature])
     return found
 
 
@@ -74,7 +75,6 @@ def main_reasons(contributions_by_code: Mapping[str, float]) -> list[dict[str, A
     ]
 
 
-@cache
 def code_of(inputs: frozenset[str], missing: frozenset[str]) -> str:
     """The code of what is computed from ``inputs``, of which some may be ``missing``.
 
@@ -87,6 +87,12 @@ def code_of(inputs: frozenset[str], missing: frozenset[str]) -> str:
         if stated
         else _narrowest(inputs, stated=False) or _narrowest(inputs, stated=True)
     )
+
+
+@cache
+def _codes(missing: frozenset[str]) -> dict[str, str]:
+    """The code of each feature."""
+    return {feature: code_of(inputs, missing) for feature, inputs in _INPUTS.items()}
 
 
 def _narrowest(inputs: frozenset[str], *, stated: bool) -> str:
