@@ -48,7 +48,7 @@ async def _shows(user: User, name: str, text: str) -> None:
 
 
 def _number(content: str, name: str) -> str:
-    found = re.search(rf'data-value="{name}"[^>]*>([^<]*)<', content)
+    found = re.search(rf'data-value="{name}"[^>]*>(?:<[^>]*>)?([^<]*)<', content)
     assert found, f"there is no number {name}"
     return found[1]
 
