@@ -26,6 +26,13 @@ class Evidence(NamedTuple):
     """The champion of the bundle served now, which need not be the record's."""
     explanation: Attempt[Explanation]
 
+    @property
+    def own_explanation(self) -> Explanation | None:
+        """The explanation if it is by the record's own bundle: another one says nothing of it."""
+        found = self.explanation.value
+        same = found and found.model_info.version == self.record.model_info.version
+        return found if same else None
+
 
 async def attempted(call: Awaitable[T]) -> Attempt[T]:
     """The result of ``call`` or its failure; a page that can do without it goes on."""

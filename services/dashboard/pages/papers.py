@@ -56,12 +56,8 @@ def papers_router() -> APIRouter:
 
 def _reasons(evidence: Evidence) -> list[Reason]:
     """The recorded reasons, or else those of the same bundle, computed now."""
-    record, explanation = evidence.record, evidence.explanation.value
-    if record.reasons:
-        return record.reasons
-    if explanation is None or explanation.model_info.version != record.model_info.version:
-        return []
-    return explanation.reasons or []
+    own = evidence.own_explanation
+    return evidence.record.reasons or (own.reasons if own else None) or []
 
 
 def _failed(title: str, error: CallFailed, root: str) -> Response:
