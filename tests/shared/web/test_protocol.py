@@ -314,7 +314,10 @@ async def test_websocket_with_a_control_character_in_its_path_is_refused(
 
 async def test_query_may_hold_a_control_character(client: httpx.AsyncClient) -> None:
     """A value is for the route to judge."""
-    assert (await client.post("/length?loan_id=a%0ab", content=b"abc")).text == "3"
+    problem = (await client.post("/length?loan_id=a%0ab", content=b"abc")).json()
+    assert problem["code"] == "InvalidInput"
+    [fault] = problem["validation_errors"]
+    assert (fault["field"], fault["value"]) == ("loan_id", "a\nb")
 
 
 async def test_chunked_body_is_limited_like_any_other(client: httpx.AsyncClient) -> None:
