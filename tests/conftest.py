@@ -23,7 +23,7 @@ from services.local.servers import Server
 from services.scoring.manifest import BUNDLE_ROOT
 from services.scoring.registry import Bundle, load_bundle
 from tests.applications import random_application
-from tests.harness import System, empty, running_system
+from tests.harness import System, empty, running_system, to_be_made
 
 _REAL_APPLICATIONS = "loans_unlabelled.csv"
 _GENERATED = 367
@@ -38,6 +38,9 @@ _SYSTEMS = {
 }
 _LONGEST_FIRST = ("system", "server", "unit")
 _running = SimpleNamespace(tier="")
+
+# Hundreds of processes import the same modules: only the first has to compile them.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 
 @pytest.hookimpl(tryfirst=True)  # before tests are selected by their tier
@@ -116,6 +119,13 @@ def bundle() -> Bundle:
 
 
 @pytest.fixture(scope="session")
+def common_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder that all processes of the test run have in common."""
+    folder = tmp_path_factory.getbasetemp()
+    return folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder
+
+
+@pytest.fixture(scope="session")
 def server_folder() -> Iterator[Path]:
     """A folder for servers, which their unprivileged user can pass through."""
     folder = Path(mkdtemp(prefix="loan-tests-"))
@@ -125,16 +135,20 @@ def server_folder() -> Iterator[Path]:
 
 
 @pytest.fixture(scope="session")
-def migrated_cluster(server_folder: Path) -> Path:
+def migrated_cluster(server_folder: Path, common_folder: Path) -> Path:
     """The data of a stopped PostgreSQL, to copy; its own database and a template are migrated."""
-    data = server_folder / "cluster" / "postgres"
-    with closing(servers.postgres(data, logs=data.parent, durable=False)) as server:
-        server.process.start()
-        components.migrate(os.environ | {"DATABASE_URL": server.url})
-        servers.run_sql(
-            _url_of(server, "template1"), f"CREATE DATABASE {_MIGRATED} TEMPLATE postgres"
-        )
-    return data
+    made = common_folder / "postgres"
+    with to_be_made(made) as missing:
+        if missing:
+            data = server_folder / "cluster" / made.name
+            with closing(servers.postgres(data, logs=data.parent, durable=False)) as server:
+                server.process.start()
+                components.migrate(os.environ | {"DATABASE_URL": server.url})
+                servers.run_sql(
+                    _url_of(server, "template1"), f"CREATE DATABASE {_MIGRATED} TEMPLATE postgres"
+                )
+            _copy(data, common_folder)
+    return made
 
 
 @pytest.fixture(scope="session")
@@ -263,5 +277,9 @@ def _url_of(server: Server, database: str) -> str:
 
 def _postgres(cluster: Path, folder: Path) -> Server:
     """A PostgreSQL in ``folder`` whose data is a copy of ``cluster``; not started."""
-    run_to_end(["cp", "-a", cluster, folder], env=os.environ)
+    _copy(cluster, folder)
     return servers.postgres(folder / cluster.name, logs=folder, durable=False)
+
+
+def _copy(data: Path, folder: Path) -> None:
+    run_to_end(["cp", "-a", data, folder], env=os.environ)

@@ -6,6 +6,7 @@ import socket
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from fcntl import LOCK_EX, flock
 from itertools import cycle, islice
 from pathlib import Path
 from typing import Any
@@ -129,7 +130,7 @@ def _is_drained(redis: Redis) -> bool:
 def running_dashboard(system: System, *, logs: Path, **settings: str) -> Iterator[str]:
     """The address of the dashboard of ``system``, ready; a failing test shows the log's end."""
     port = free_port()
-    env = os.environ | {
+    env = unmeasured(os.environ) | {
         "INFERENCE_URL": system.inference_url,
         "HISTORY_URL": system.history_url,
         "DASHBOARD_API_KEY": system.api_key,
@@ -142,6 +143,14 @@ def running_dashboard(system: System, *, logs: Path, **settings: str) -> Iterato
     finally:
         process.stop()
         print(process.log_tail())
+
+
+@contextmanager
+def to_be_made(path: Path) -> Iterator[bool]:
+    """Whether ``path``, which all processes of the test run use, is missing; one makes it."""
+    with path.with_name(f"{path.name}.lock").open("w") as lock:
+        flock(lock, LOCK_EX)
+        yield not path.exists()
 
 
 def events_in(process: Process) -> list[dict[str, Any]]:

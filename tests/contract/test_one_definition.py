@@ -43,7 +43,6 @@ def test_field_is_added_in_one_module_and_one_migration(
         "DATABASE_URL": empty_database_url,
         "REDIS_URL": redis_url,
         "PYTHONPATH": os.pathsep.join(map(str, (tmp_path, tmp_path / "client/src"))),
-        "PYTHONDONTWRITEBYTECODE": "1",
     }
     for command in (
         ("services.history.revise", "Record the age"),

@@ -106,7 +106,7 @@ def _run_in(folder: Path, *, measured: bool = False, **extra: str) -> Run:
 
 
 def test_decision_by_the_printed_command_is_kept_for_the_next_run(run: Run) -> None:
-    """Start, paste, find it in the history, Ctrl-C, start again: it is still there."""
+    """After Ctrl-C, and after a kill, whose leftovers would keep the data to themselves."""
     run.start()
     decision = _paste_curl(run.said)
     assert decision["prediction"] in ("Approved", "Rejected")
@@ -120,6 +120,14 @@ def test_decision_by_the_printed_command_is_kept_for_the_next_run(run: Run) -> N
     assert _verify_audit(run)[0] == 1
 
     run.start()
+    assert "which a former run had left behind" not in run.said
+    assert _history(run) == [decision["prediction_id"]]
+
+    run.process.kill()
+    assert httpx.get(f"{run.history_url}/readyz").status_code == 200
+    run.start()
+    for name in ("dashboard", "inference", "consumer", "history", "redis", "postgres"):
+        assert f"stopped {name}, which a former run had left behind" in run.said
     assert _history(run) == [decision["prediction_id"]]
 
 
@@ -209,19 +217,6 @@ def test_setting_without_sense_is_named(run: Run) -> None:
     """No traceback for a slip of the keyboard."""
     run.env["HISTORY_PORT"] = "eight"
     assert run.refuse().startswith("HISTORY_PORT: Input should be a valid integer")
-
-
-def test_run_after_a_killed_one_stops_what_that_left_behind(run: Run) -> None:
-    """Also its servers, which would otherwise keep the data to themselves."""
-    run.start()
-    decision = _paste_curl(run.said)
-    _until(lambda: _history(run) == [decision["prediction_id"]])
-    run.process.kill()
-    assert httpx.get(f"{run.history_url}/readyz").status_code == 200
-    run.start()
-    for name in ("dashboard", "inference", "consumer", "history", "redis", "postgres"):
-        assert f"stopped {name}, which a former run had left behind" in run.said
-    assert _history(run) == [decision["prediction_id"]]
 
 
 def test_consumer_that_keeps_ending_is_started_again_and_stops_nothing_else(started: Run) -> None:

@@ -1,6 +1,7 @@
 """One small training run for every test that looks at a bundle."""
 
 import os
+import pickle
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from services.training.main import Published, train
 from services.training.models import MODEL_NAMES
 from shared.files.applications import OUTCOME
 from tests.applications import write_labelled_csv
+from tests.harness import to_be_made
 
 # The library counts the processor's cores by a process, once: before unit tests, which start none.
 cpu_count(only_physical_cores=True)
@@ -56,12 +58,11 @@ def labelled(labelled_csv: Path) -> LabelledApplications:
 
 
 @pytest.fixture(scope="session")
-def bundle_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where ``trained`` is published; tests must not change it."""
-    return tmp_path_factory.mktemp("bundles")
-
-
-@pytest.fixture(scope="session")
-def trained(labelled_csv: Path, bundle_root: Path) -> Published:
-    """A bundle of a small training run."""
-    return train_small(labelled_csv, bundle_root)
+def trained(labelled_csv: Path, common_folder: Path) -> Published:
+    """A bundle of a small training run, made once for all processes; tests must not change it."""
+    made = common_folder / "published"
+    with to_be_made(made) as missing:
+        if missing:
+            made.write_bytes(pickle.dumps(train_small(labelled_csv, common_folder / "bundles")))
+    published: Published = pickle.loads(made.read_bytes())  # noqa: S301 - written above
+    return published

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from shutil import copytree
 
@@ -20,6 +21,7 @@ from services.training import export, main
 from services.training.applications import LabelledApplications
 from services.training.main import Published
 from services.training.models import MODEL_NAMES
+from tests.harness import unmeasured
 from tests.training.conftest import train_small
 
 pytestmark = pytest.mark.system
@@ -32,6 +34,11 @@ def contents(root: Path) -> dict[str, tuple[bytes, int]]:
         for path in root.rglob("*")
         if path.is_file()
     }
+
+
+def _one_model(data: Path, output: Path) -> list[str]:
+    """Arguments for what does not depend on which models are trained."""
+    return [str(data), "--models", "logistic_regression", "--output", str(output)]
 
 
 def test_bundle_has_everything_its_manifest_names(
@@ -63,7 +70,8 @@ def test_another_process_makes_the_same_bundle_bit_by_bit(
     )
     subprocess.run(
         [sys.executable, "-c", script, labelled_csv, tmp_path],
-        env=os.environ | {"PYTHONHASHSEED": "12345", "PYTHONPATH": os.pathsep.join(sys.path)},
+        env=unmeasured(os.environ)
+        | {"PYTHONHASHSEED": "12345", "PYTHONPATH": os.pathsep.join(sys.path)},
         check=True,
         capture_output=True,
         timeout=100,
@@ -86,7 +94,7 @@ def test_command_line_publishes_a_candidate_that_nothing_serves(
     """It exits with 0 and creates the folder; what is served stays as it is."""
     monkeypatch.setattr(main, "train", train_small)
     output, serving = tmp_path / "new" / "bundles", tmp_path / "serving"
-    arguments = [str(labelled_csv), "--output", str(output), "--serving", str(serving)]
+    arguments = [*_one_model(labelled_csv, output), "--serving", str(serving)]
     assert main.main(arguments) == 0
     [folder] = output.iterdir()
     said = capsys.readouterr().out
@@ -107,7 +115,12 @@ def test_promoted_candidate_is_compared_and_then_served(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Only when it is asked for; a candidate that is served already is said to be."""
-    monkeypatch.setattr(main, "train", lambda *_, **__: trained)
+
+    def all_trained(*_: object, models: Sequence[str], **__: object) -> Published:
+        assert tuple(models) == MODEL_NAMES
+        return trained
+
+    monkeypatch.setattr(main, "train", all_trained)
     serving = tmp_path / "serving"
     copytree(BUNDLE_ROOT, serving)
     shipped = read_current_version(serving)
@@ -146,19 +159,21 @@ def test_model_that_is_none_is_named(
     assert "perceptron is none of random_forest, logistic_regression," in capsys.readouterr().err
 
 
-@pytest.mark.usefixtures("trained")
 def test_second_run_leaves_the_published_files_untouched(
     labelled_csv: Path,
-    bundle_root: Path,
+    tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """The same bundle is recognised and verified; no file is written again."""
     monkeypatch.setattr(main, "train", train_small)
-    before = contents(bundle_root)
-    assert main.main([str(labelled_csv), "--output", str(bundle_root)]) == 0
+    arguments = _one_model(labelled_csv, tmp_path)
+    assert main.main(arguments) == 0
+    assert "was already published" not in capsys.readouterr().out
+    before = contents(tmp_path)
+    assert main.main(arguments) == 0
     assert "was already published and is identical" in capsys.readouterr().out
-    assert contents(bundle_root) == before
+    assert contents(tmp_path) == before
 
 
 def test_faulty_csv_stops_the_program_and_nothing_is_written(tmp_path: Path) -> None:
@@ -188,7 +203,7 @@ def test_export_outside_the_gate_is_not_published(
     monkeypatch.setattr(main, "train", train_small)
     monkeypatch.setattr(export, "MAX_PROBABILITY_DIFFERENCE", 0.0)
     output = tmp_path / "bundles"
-    assert main.main([str(labelled_csv), "--output", str(output)]) == 1
+    assert main.main(_one_model(labelled_csv, output)) == 1
     assert "nothing was published" in capsys.readouterr().err
     assert list(output.iterdir()) == []
 
