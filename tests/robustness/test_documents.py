@@ -33,12 +33,14 @@ def test_service_keeps_what_its_document_says(
         *(str(Path(sys.executable).with_name("schemathesis")), "--config-file", str(_CONFIG)),
         *("run", f"{url}/openapi.json"),
         *("--checks", "all", "--mode", "all", "--continue-on-failure"),
-        *("--max-examples", _EXAMPLES, "--seed", _SEED),
+        *("--max-examples", _EXAMPLES, "--seed", _SEED, "--generation-database", ":memory:"),
         *("--header", f"X-API-Key: {system.api_key}", "--request-timeout", "10", "--no-color"),
     ]
     env = unmeasured(os.environ) | {
         "SCHEMATHESIS_HOOKS": "tests.robustness.hooks",
         "PYTHONPATH": str(_ROOT),
+        # Which characters there are takes seconds to find out, so it is kept for the next run.
+        "HYPOTHESIS_STORAGE_DIRECTORY": str(_ROOT / ".hypothesis"),
     }
     done = subprocess.run(command, env=env, cwd=tmp_path, check=False)
     said = capfd.readouterr().out
