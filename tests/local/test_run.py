@@ -18,7 +18,7 @@ import pytest
 
 from services.local.processes import Process
 from services.local.servers import Server
-from services.scoring.manifest import BUNDLE_ROOT
+from services.scoring.manifest import BUNDLE_ROOT, read_current_version
 from tests.harness import HOST, free_port, unmeasured
 from tests.waiting import until
 
@@ -247,7 +247,7 @@ def _until_recorded(run: Run, decision: dict[str, object]) -> None:
 def test_service_that_cannot_start_ends_the_run_with_its_reason(run: Run, tmp_path: Path) -> None:
     """Everything that had been started is stopped again."""
     root = Path(copytree(BUNDLE_ROOT, tmp_path / "bundle"))
-    [model, *_] = root.glob("*/*.onnx")
+    [model, *_] = root.glob(f"{read_current_version(root)}/*.onnx")
     model.write_bytes(b"altered")
     run.env["BUNDLE_ROOT"] = str(root)
     complaint = run.refuse()
