@@ -33,8 +33,6 @@ _START_TIMEOUT_S: Final = 30.0
 # Well before the services close an idle connection, since a request sent at that moment would fail.
 _LIMITS: Final = httpx.Limits(keepalive_expiry=4.0)
 _START_DELAY_S: Final = 0.5
-_OPEN_CLIENT_S: Final = 0.001
-"""Four times what a process needs to open one of its clients."""
 
 _CEILING_RATE: Final = 20_000.0
 _CEILING_S: Final = 1.5
@@ -83,7 +81,7 @@ def run(
     try:
         for _ in senders:
             found.get(timeout=_START_TIMEOUT_S)
-        starts_at_s = time.monotonic() + _START_DELAY_S + plan.in_flight * _OPEN_CLIENT_S
+        starts_at_s = time.monotonic() + _START_DELAY_S
         schedule = Schedule(starts_at_s, rate, duration_s)
         for _ in senders:
             schedules.put(schedule)
@@ -111,9 +109,15 @@ def ceiling(plan: Plan) -> float:
 
 
 async def send(
-    plan: Plan, schedule: Schedule, *, process: int, report: Callable[[Results], None]
+    plan: Plan,
+    wait_for_schedule: Callable[[], Schedule],
+    *,
+    process: int,
+    report: Callable[[Results], None],
 ) -> None:
-    """Send one process's share and report results every half second.
+    """Open the clients, report that, wait for the schedule and send one process's share of it.
+
+    Results are reported every half second.
 
     A request that finds ``in_flight`` others open waits; its time counts from when it was due.
     Requests still waiting when the overrun ends are not sent.
@@ -121,6 +125,8 @@ async def send(
     rng = random.Random(f"{plan.seed}-{process}")  # noqa: S311 - test data, not a secret
     results = Results()
     async with _open_clients(plan) as idle, asyncio.TaskGroup() as tasks:
+        report(results.take())
+        schedule = await asyncio.to_thread(wait_for_schedule)
         reporting = tasks.create_task(_report_regularly(results, report))
         async with asyncio.TaskGroup() as requests:
             for number, due_s in schedule.share(process, of=plan.processes):
@@ -195,10 +201,8 @@ async def _report_regularly(results: Results, report: Callable[[Results], None])
 def _send_share(
     plan: Plan, number: int, schedules: "Queue[Schedule]", found: "Queue[Results]"
 ) -> None:
-    """Run one process: announce itself, wait for the schedule, follow it."""
     with suppress(KeyboardInterrupt):
-        found.put(Results())
-        asyncio.run(send(plan, schedules.get(), process=number, report=found.put))
+        asyncio.run(send(plan, schedules.get, process=number, report=found.put))
 
 
 def _gather(

@@ -195,6 +195,8 @@ async def _send(plan: Plan, *, requests: int) -> Results:
     """Send ``requests`` within half a second from this process."""
     found = Results()
 
-    schedule = Schedule(time.monotonic(), rate=requests / 0.5, duration_s=0.5)
+    def schedule() -> Schedule:
+        return Schedule(time.monotonic(), rate=requests / 0.5, duration_s=0.5)
+
     await sender.send(plan, schedule, process=0, report=found.add)
     return found
