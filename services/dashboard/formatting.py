@@ -10,7 +10,7 @@ from loan_predictor_client.models import Bucket, Fault
 NOT_GIVEN: Final = "not given"
 NONE: Final = "\u2013"
 _REFERENCES: Final = {
-    "approved_near_threshold": "applicants who were approved at or just above the passing score",
+    "approved_near_threshold": "the approved applicants nearest to the passing score",
     "all_applicants": "the average of all applicants",
     "typical_applicant": "a typical applicant",
 }

@@ -55,7 +55,7 @@ async def test_dossier_holds_the_whole_record_and_what_can_be_found_of_it(
         "LP&lt;1&gt;",
         "filled in by the model",
         "Did not meet its guidelines",
-        "approved at or just above the passing score",
+        "the approved applicants nearest to the passing score",
         record.request_id,
         record.model_info.version,
         sha256(record.model_dump_json().encode()).hexdigest(),
