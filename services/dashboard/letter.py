@@ -9,7 +9,6 @@ from typing import Final
 
 from loan_predictor_client.models import Reason, Record
 from services.dashboard.formatting import day
-from services.dashboard.inputs import field_text
 
 _BLANK: Final = "_" * 32
 _WIDTH: Final = 76
@@ -59,4 +58,4 @@ def _text(block: Block) -> str:
 
 
 def _amount(thousands: float) -> str:
-    return field_text(thousands, "LoanAmount")
+    return f"{thousands * 1000:,.0f}"

@@ -162,7 +162,9 @@ class _Search:
 def _values(name: str, present: float | None, low: float, high: float) -> Sequence[int]:
     """The values that an input may change to, the nearest first; none if it is missing."""
     if name in INCOMES:
-        return range(floor(present or 0) + 1, floor(high) + 1)
+        if present is None:
+            return ()  # There is no co-applicant.
+        return range(floor(present) + 1, floor(high) + 1)
     if present is None:
         return ()
     if name == _TERM:

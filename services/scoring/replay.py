@@ -21,7 +21,7 @@ ROUNDING: Final = 1.5e-6
 _NOT_COMPARED: Final = ("success", "prediction_id", "timestamp", "input_data")
 """The same by construction: they are taken over from the record."""
 
-Cause = Literal["rounding", "threshold", "features", "model"]
+Cause = Literal["rounding", "threshold", "rules", "model"]
 
 
 class Difference(BaseModel):
@@ -32,14 +32,18 @@ class Difference(BaseModel):
     replayed: Any
     cause: Cause = Field(
         description="What explains it: the last digit of a number, another threshold for the same"
-        " probability, inputs read otherwise, or the model."
+        " probability, the service's rules for warnings, which a later version may word otherwise,"
+        " or the model."
     )
 
 
 class Replay(BaseModel):
     """Whether a recorded decision comes out the same today, and where it does not."""
 
-    equal: bool
+    equal: bool = Field(
+        description="Whether the decision comes out the same. Warnings that only a later version of"
+        " the service words otherwise are listed and make no other decision."
+    )
     prediction_id: str
     bundle_version: str
     fault: str | None = Field(
@@ -93,16 +97,21 @@ async def replay(recorded: Decision, bundles: Bundles, served: Bundle) -> Replay
     if name not in bundle.models:
         report.fault = f"The bundle {report.bundle_version} holds no model {name}."
         return report
-    decided = decide(
-        recorded.input_data.model_dump(),
-        model=bundle.models[name],
-        bundle=bundle,
-        prediction_id=report.prediction_id,
-    )
+    try:
+        decided = decide(
+            recorded.input_data.model_dump(),
+            model=bundle.models[name],
+            bundle=bundle,
+            prediction_id=report.prediction_id,
+        )
+    except (ArithmeticError, LookupError, TypeError, ValueError):
+        # The contract of a record is wider than what any one version decides on.
+        report.fault = f"The bundle {report.bundle_version} cannot decide on such an input."
+        return report
     report.differences = list(
         differences(recorded.model_dump(mode="json"), from_json(decided.body))
     )
-    report.equal = not report.differences
+    report.equal = all(each.cause == "rules" for each in report.differences)
     return report
 
 
@@ -110,16 +119,11 @@ def differences(recorded: Mapping[str, Any], replayed: Mapping[str, Any]) -> Ite
     """Yield each member of both decisions whose values differ, with the cause."""
     was, now = dict(_members(recorded)), dict(_members(replayed))
     probability = "probability.approved"
-    same_probability = was[probability] == now[probability]
+    gap = abs(was[probability] - now[probability])
     for member, value in was.items():
-        # A member without a value is one that the recording service did not know yet.
-        if value is not None and now.get(member) != value:
-            yield Difference(
-                member=member,
-                recorded=value,
-                replayed=now.get(member),
-                cause=_cause(member, value, now.get(member), same_probability=same_probability),
-            )
+        if now.get(member) != value:
+            cause = _cause(member, value, now.get(member), gap=gap)
+            yield Difference(member=member, recorded=value, replayed=now.get(member), cause=cause)
 
 
 def _members(decision: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, Any]]:
@@ -132,9 +136,12 @@ def _members(decision: Mapping[str, Any], path: str = "") -> Iterator[tuple[str,
             yield f"{path}{name}", value
 
 
-def _cause(member: str, recorded: object, replayed: object, *, same_probability: bool) -> Cause:
-    if member in ("imputed", "warnings") or (member == "reasons" and same_probability):
-        return "features"
+def _cause(member: str, recorded: object, replayed: object, *, gap: float) -> Cause:
+    # ``gap`` is between the probabilities of approval.
+    if member in ("imputed", "warnings"):
+        return "rules"
     if isinstance(recorded, float) and isinstance(replayed, float):
         return "rounding" if abs(recorded - replayed) <= ROUNDING else "model"
-    return "threshold" if same_probability else "model"
+    if gap > ROUNDING or member.startswith("reasons"):
+        return "model"
+    return "rounding" if gap else "threshold"

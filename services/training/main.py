@@ -303,8 +303,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
             options.data, options.output, target=options.target, models=options.models
         )
         compared = _compared(published, options.serving)
-        if options.promote:
-            publishing.promote(published.folder, options.serving)
     except (DataError, ParityError, HidingPays, AgainstDirection, BundleError) as error:
         print(error, file=sys.stderr)
         return 1
@@ -319,6 +317,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"{published.folder} was already published and is identical; nothing was written.")
     version = published.manifest.version
     if options.promote:
+        try:
+            publishing.promote(published.folder, options.serving)
+        except (BundleError, OSError) as error:
+            print(f"{options.serving} serves what it served before: {error}", file=sys.stderr)
+            return 1
         print(f"{options.serving} now serves {version}.")
     else:
         print(

@@ -36,7 +36,7 @@ def learn_imputation(applications: Sequence[Mapping[str, object]]) -> Imputation
         # A fold may lack an input that is known in few rows.
         known = [
             value for application in applications if (value := application[field.name]) is not None
-        ] or [*field.allowed, 0.0]
+        ] or [field.example]
         if field.value_type is str:
             imputation[field.name] = str(Counter(known).most_common(1)[0][0])
         else:

@@ -99,7 +99,7 @@ async def test_letter_names_the_recorded_reasons_to_the_applicant(
         assert reason.text in page.text
         assert f"- {reason.text}" in text.text
         assert str(reason.contribution) not in page.text
-    for said in ("300 thousand", "Equal Credit Opportunity Act", "(creditor: name"):
+    for said in ("300,000", "Equal Credit Opportunity Act", "(creditor: name"):
         assert said in text.text
     assert max(map(len, text.text.splitlines())) <= 76
 

@@ -46,7 +46,7 @@ async def test_answered_decision_comes_out_equal(
     ("member", "value", "cause"),
     [
         ("probability.approved", 0.25, "model"),
-        ("warnings", ["Something else"], "features"),
+        ("prediction_code", 0, "threshold"),
         ("prediction", "Rejected", "threshold"),
     ],
 )
@@ -107,6 +107,25 @@ async def test_unknown_model_is_named(client: httpx.AsyncClient) -> None:
     assert report["fault"] == (
         f"The bundle {decision['model_info']['version']} holds no model neural_network."
     )
+
+
+async def test_input_that_cannot_be_decided_on_is_named(client: httpx.AsyncClient) -> None:
+    """A record may hold what this version refuses; that is said, and nothing fails."""
+    for field, value in (("LoanAmount", -1), ("Dependents", "4"), ("ApplicantIncome", 0)):
+        decision = await _decision(client)
+        decision["input_data"] |= {"CoapplicantIncome": None, field: value}
+        assert "cannot decide on such an input" in (await _replay(client, decision))["fault"]
+
+
+async def test_warnings_of_an_earlier_version_make_no_other_decision(
+    client: httpx.AsyncClient,
+) -> None:
+    """They are the service's, not the model's: named as the rules', beside an equal decision."""
+    decision = await _decision(client)
+    decision["warnings"] = ["In other words"]
+    report = await _replay(client, decision)
+    assert report["equal"]
+    assert [each["cause"] for each in report["differences"]] == ["rules"]
 
 
 async def test_replaying_needs_its_scope_and_a_whole_decision(client: httpx.AsyncClient) -> None:

@@ -371,9 +371,9 @@ class ServicesScoringReplayDifference(BaseModel):
     recorded: Any
     replayed: Any
     cause: Annotated[
-        Literal["rounding", "threshold", "features", "model"],
+        Literal["rounding", "threshold", "rules", "model"],
         Field(
-            description="What explains it: the last digit of a number, another threshold for the same probability, inputs read otherwise, or the model."
+            description="What explains it: the last digit of a number, another threshold for the same probability, the service's rules for warnings, which a later version may word otherwise, or the model."
         ),
     ]
 
@@ -585,7 +585,12 @@ class Performance(BaseModel):
 class Replay(BaseModel):
     """Whether a recorded decision comes out the same today, and where it does not."""
 
-    equal: bool
+    equal: Annotated[
+        bool,
+        Field(
+            description="Whether the decision comes out the same. Warnings that only a later version of the service words otherwise are listed and make no other decision."
+        ),
+    ]
     prediction_id: str
     bundle_version: str
     fault: Annotated[

@@ -137,8 +137,8 @@ def register(watch: Watch) -> None:
             form_region.show(form(values, answered.faults))
             ui.run_javascript(_FOCUS_FAULT if answered.faults else _SHOW_RESULT)
 
-        async def pressed(model: str) -> None:
-            application = answered.application
+        async def pressed(what: str) -> None:
+            application, model = answered.application, what.removeprefix("why:")
             if application is None:
                 return
             try:
