@@ -18,7 +18,7 @@ from shared.contract.reasons import REASON_CODES, REASON_CODES_VERSION, Referenc
 TYPICAL_APPLICANT: Final = "typical_applicant"
 """The reference of models without a scorecard: one profile, not the mean of many."""
 
-_SIGNS: Final = {field.name: {"up": 1, "down": -1, None: 0}[field.direction] for field in FIELDS}
+_SIGNS: Final = {field.name: field.sign for field in FIELDS}
 
 
 class _Compared(NamedTuple):

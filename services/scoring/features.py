@@ -43,8 +43,7 @@ FEATURES: Final = tuple(FEATURE_INPUTS)
 
 
 def _direction(inputs: Mapping[str, int]) -> int:
-    signs = {"up": 1, "down": -1, None: 0}
-    of_input = {field.name: signs[field.direction] for field in FIELDS}
+    of_input = {field.name: field.sign for field in FIELDS}
     [direction] = {of_input[name] * moves for name, moves in inputs.items()}
     return direction
 

@@ -13,8 +13,7 @@ from services.training.models import FREE, SEED, Probabilities, free_name
 from services.training.unknowns import TOLERANCE
 from shared.contract.application import FIELDS
 
-_SIGNS: Final = {"up": 1, "down": -1}
-DIRECTED: Final = {field.name: _SIGNS[field.direction] for field in FIELDS if field.direction}
+DIRECTED: Final = {field.name: field.sign for field in FIELDS if field.sign}
 """By input: 1 if a higher value is better, -1 if it is worse."""
 
 

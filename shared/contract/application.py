@@ -78,7 +78,13 @@ class Field(Input):
             return "category"
         return _KINDS[self.value_type]
 
+    @property
+    def sign(self) -> int:
+        """1 if a higher value is better for approval, -1 if it is worse, 0 without direction."""
+        return _SIGNS[self.direction]
 
+
+_SIGNS: Final = {"up": 1, "down": -1, None: 0}
 _KINDS: Final[dict[type, Kind]] = {float: "number", int: "integer", str: "text"}
 
 
