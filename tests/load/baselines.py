@@ -13,19 +13,17 @@ from uuid import UUID
 import asyncpg
 from fastapi import BackgroundTasks, FastAPI
 
-from services.scoring.features import FEATURES, feature_row
-from services.scoring.manifest import (
-    BUNDLE_ROOT,
-    MANIFEST_FILE,
-    read_current_version,
-    read_manifest,
-)
+from services.scoring import features_v1
+from services.scoring.features import feature_row
+from services.scoring.manifest import BUNDLE_ROOT
 from services.scoring.registry import load_bundle
 from shared.contract.application import EXAMPLE, Application
 from shared.contract.events import Decision, ModelInfo, Probability
 from shared.contract.ids import uuid7
 from shared.contract.parsing import LoanApplication
 
+_TUTORIAL_BUNDLE: Final = "b-35e62725"
+"""The first bundle: its forest has 200 trees, and a baseline must not change with our models."""
 _TABLE: Final = """
 CREATE TABLE IF NOT EXISTS decisions (
     id uuid PRIMARY KEY,
@@ -80,15 +78,13 @@ def create_tutorial_app() -> FastAPI:
     import pandas as pd  # noqa: PLC0415
 
     app = FastAPI()
-    bundle = BUNDLE_ROOT / read_current_version(BUNDLE_ROOT)
-    model = joblib.load(bundle / "random_forest.joblib")
-    imputation = read_manifest(bundle / MANIFEST_FILE).imputation
+    model = joblib.load(BUNDLE_ROOT / _TUTORIAL_BUNDLE / "random_forest.joblib")
 
     @app.post("/predict")
     async def predict(application: LoanApplication) -> Decision:
         """Decide with the forest."""
         row = application.model_dump()
-        frame = pd.DataFrame([feature_row(row, imputation)], columns=list(FEATURES))
+        frame = pd.DataFrame([features_v1.feature_row(row)], columns=list(features_v1.FEATURES))
         approved = float(model.predict_proba(frame.to_numpy())[0, 1])
         return _decision(approved, Application.model_validate(row))
 
