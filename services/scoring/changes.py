@@ -1,12 +1,16 @@
 """The smallest changes with which a table of points would approve a refused application.
 
 Only what an applicant can change is varied, in whole units, and no further than training has seen:
-the amount goes down, an income goes up, the time to repay is one of the usual ones. Between two
-cuts of the table nothing changes, so only the first value of each cell is tried.
+the amount goes down, an income goes up, the time to repay is one of the usual ones.
+
+Of one input, every nearer value is refused. Of several, every time to repay is tried. The amount
+and the incomes count by their ratio alone, so what is approved ends at a straight line, on which
+the sum of relative changes is smallest where one of them is at an end of its range: what is found
+is the smallest, but for less than one unit of the input that completes it.
 """
 
 from bisect import bisect_left
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import combinations, product
 from math import ceil, floor
 from typing import Any, Final
@@ -14,7 +18,6 @@ from typing import Any, Final
 from services.scoring.engine import outcome_of
 from services.scoring.registry import Bundle, ServedModel
 from services.scoring.rules import USUAL_TERMS
-from services.scoring.scorecard import Table, points
 from shared.contract.reasons import INCOMES
 
 _TERM: Final = "Loan_Amount_Term"
@@ -27,14 +30,14 @@ Changes = dict[str, float]
 
 
 def nearest_changes(
-    application: Mapping[str, Any], *, table: Table, model: ServedModel, bundle: Bundle
+    application: Mapping[str, Any], *, model: ServedModel, bundle: Bundle
 ) -> list[dict[str, Any]]:
     """Approving changes of as few inputs as possible, the smallest first; each is verified.
 
-    ``application`` was refused by ``model``, which has this ``table``. An income's change is
+    ``application`` was refused by ``model``, which has a table of points. An income's change is
     measured against both incomes, any other change against the present value.
     """
-    search = _Search(application, table, model, bundle)
+    search = _Search(application, model, bundle)
     for count in range(1, len(CHANGEABLE)):
         found = [
             changes
@@ -53,11 +56,8 @@ def nearest_changes(
 class _Search:
     """One application's search."""
 
-    def __init__(
-        self, application: Mapping[str, Any], table: Table, model: ServedModel, bundle: Bundle
-    ) -> None:
+    def __init__(self, application: Mapping[str, Any], model: ServedModel, bundle: Bundle) -> None:
         self._application = dict(application)
-        self._table = table
         self._model = model
         self._row_of = bundle.row_of
         self._values = {
@@ -95,11 +95,11 @@ class _Search:
             [name] = inputs
             value = self._first(name, lambda value: self._is_approved({**changes, name: value}))
             return None if value is None else {**changes, name: value}
-        # In a smallest change all inputs but one are at the edge of a cell of their own.
+        # All inputs but one are at an end of their ranges.
         found = [
             completed
             for name in inputs
-            for value in self._cells(changes, name)
+            for value in self._ends(name)
             if (
                 completed := self.smallest(
                     {**changes, name: value}, [other for other in inputs if other != name]
@@ -128,29 +128,12 @@ class _Search:
         position = bisect_left(values, True, key=condition)
         return values[position] if position < len(values) else None
 
-    def _cells(self, changes: Changes, name: str) -> Iterable[float]:
-        """The first value of each cell that ``name`` reaches."""
+    def _ends(self, name: str) -> Sequence[float]:
         values = self._values[name]
-        return values if name == _TERM else self._edges(changes, name, values)
-
-    def _edges(self, changes: Changes, name: str, values: Sequence[float]) -> Iterator[float]:
-        position = 0
-        while position < len(values):
-            value = values[position]
-            yield value
-            here = self._points({**changes, name: value})
-            position = bisect_left(
-                values,
-                True,
-                lo=position + 1,
-                key=lambda other: self._points({**changes, name: other}) != here,
-            )
+        return values if name == _TERM else (values[0], values[-1])
 
     def _row(self, changes: Changes) -> tuple[float, ...]:
         return self._row_of({**self._application, **changes})
-
-    def _points(self, changes: Changes) -> dict[str, float]:
-        return points(self._table, self._row(changes))
 
     def _outcome(self, changes: Changes) -> dict[str, Any]:
         return outcome_of(self._row(changes), self._model)

@@ -7,7 +7,6 @@ from collections.abc import Callable
 from math import exp
 from typing import Any, Final
 
-from services.scoring.features import FEATURE_INPUTS
 from services.scoring.registry import RowOf
 from services.scoring.scorecard import Linear, LinearFeature, Table, TableFeature, points
 from shared.contract.application import FIELDS, Field
@@ -25,23 +24,22 @@ def characteristics(scorecard: Table | Linear, row_of: RowOf) -> list[dict[str, 
     """Every characteristic that changes the score, with the points of each of its attributes."""
     shown: dict[str, dict[str, Any]] = {}
     for each in scorecard.features:
-        inputs = tuple(FEATURE_INPUTS[each.feature])
-        field = _FIELDS[inputs[0]]
+        field = _FIELDS[each.inputs[0]]
         characteristic = (
             _category(field, scorecard, row_of) if field.allowed else _quantity(each, field)
         )
-        shown[characteristic["name"]] = {"inputs": inputs, **characteristic}
+        shown[characteristic["name"]] = {"inputs": each.inputs, **characteristic}
     return list(shown.values())
 
 
 def _category(field: Field, scorecard: Table | Linear, row_of: RowOf) -> dict[str, Any]:
-    own = [name for name, inputs in FEATURE_INPUTS.items() if tuple(inputs) == (field.name,)]
+    own = [each.feature for each in scorecard.features if each.inputs == (field.name,)]
     attributes = []
     for value in (*field.allowed, None):
         row = row_of({"ApplicantIncome": 1, field.name: value})
         found = points(scorecard, row)
         shown = _MISSING if value is None else str(value)
-        attributes.append({"value": shown, "points": sum(found.get(name, 0.0) for name in own)})
+        attributes.append({"value": shown, "points": sum(found[name] for name in own)})
     return {"name": field.title, "unit": None, "attributes": attributes}
 
 

@@ -55,9 +55,7 @@ async def explain(
     if model.scorecard is not None:
         compared = _by_scorecard(model.scorecard, row, reference, missing)
         if refused and isinstance(model.scorecard, Table):
-            search = partial(
-                nearest_changes, application, table=model.scorecard, model=model, bundle=bundle
-            )
+            search = partial(nearest_changes, application, model=model, bundle=bundle)
             changes = await to_thread.run_sync(search, limiter=limiter)
     else:
         by_shapley = partial(_by_shapley, application, missing, model=model, bundle=bundle)
@@ -99,7 +97,7 @@ def _by_scorecard(
         score=scorecard.base + sum(points_by_feature.values()),
         reference=reference,
         mean=against.mean_score,
-        contributions=contributions(points_by_feature, against, missing),
+        contributions=contributions(scorecard, points_by_feature, against, missing),
     )
 
 

@@ -11,7 +11,6 @@ from collections.abc import Mapping
 from functools import cache
 from typing import Any, Final
 
-from services.scoring.features import FEATURE_INPUTS
 from services.scoring.scorecard import Linear, Reference, Row, Table, points
 from shared.contract.reasons import (
     DEFAULT_REFERENCE,
@@ -39,26 +38,27 @@ _WORDED: Final = {
     code: Reason.of(code, 0.0).model_dump(exclude={"contribution"}) for code in REASON_CODES
 }
 
-_INPUTS: Final = {feature: frozenset(inputs) for feature, inputs in FEATURE_INPUTS.items()}
-
 
 def refusal_reasons(
     scorecard: Table | Linear, row: Row, missing: frozenset[str]
 ) -> list[dict[str, Any]]:
     """The reasons of a refusal against ``BASIS``; ``missing`` are the inputs without a value."""
     reference = scorecard.references[DEFAULT_REFERENCE]
-    return main_reasons(contributions(points(scorecard, row), reference, missing))
+    return main_reasons(contributions(scorecard, points(scorecard, row), reference, missing))
 
 
 def contributions(
-    points_by_feature: Mapping[str, float], reference: Reference, missing: frozenset[str]
+    scorecard: Table | Linear,
+    points_by_feature: Mapping[str, float],
+    reference: Reference,
+    missing: frozenset[str],
 ) -> dict[str, float]:
     """What each code contributes to the score of a row with these points."""
-    codes, means = _codes(missing), reference.points
+    means = reference.points
     found: dict[str, float] = {}
-    for feature, value in points_by_feature.items():
-        code = codes[feature]
-        found[code] = found.get(code, 0.0) + (value - means[feature])
+    for each in scorecard.features:
+        name, code = each.feature, _code_of_feature(each.inputs, missing)
+        found[code] = found.get(code, 0.0) + (points_by_feature[name] - means[name])
     return found
 
 
@@ -90,9 +90,8 @@ def code_of(inputs: frozenset[str], missing: frozenset[str]) -> str:
 
 
 @cache
-def _codes(missing: frozenset[str]) -> dict[str, str]:
-    """The code of each feature."""
-    return {feature: code_of(inputs, missing) for feature, inputs in _INPUTS.items()}
+def _code_of_feature(inputs: tuple[str, ...], missing: frozenset[str]) -> str:
+    return code_of(frozenset(inputs), missing)
 
 
 def _narrowest(inputs: frozenset[str], *, stated: bool) -> str:

@@ -15,7 +15,7 @@ import numpy.typing as npt
 import onnxruntime as ort
 
 from services.scoring import features_v1
-from services.scoring.features import FEATURES, Matrix, feature_row
+from services.scoring.features import FEATURE_INPUTS, FEATURES, Matrix, feature_row
 from services.scoring.manifest import (
     MODEL_CARD_FILE,
     PICTURE_FOLDER,
@@ -147,15 +147,18 @@ def load_bundle(root: Path, version: str | None) -> Bundle:
     check_files(folder, manifest)
     if manifest.features == features_v1.FEATURES:
         row_of: RowOf = features_v1.feature_row
+        # No scorecard is of these features, so nothing asks for their inputs.
+        inputs: dict[str, tuple[str, ...]] = {}
     elif manifest.features == FEATURES:
         row_of = partial(feature_row, imputation=manifest.imputation)
+        inputs = {name: tuple(inputs) for name, inputs in FEATURE_INPUTS.items()}
     else:
         raise BundleError(
             f"The bundle {folder} was trained on other features than this service computes;"
             " train it again."
         )
     scorecards = (
-        read_scorecards(read_file(folder, manifest, SCORECARD_FILE))
+        read_scorecards(read_file(folder, manifest, SCORECARD_FILE), inputs)
         if SCORECARD_FILE in manifest.files
         else Scorecards(models={}, golden_rows=())
     )

@@ -11,27 +11,32 @@ log-odds: a score is the base plus the points of each feature, and the probabili
   to float32.
 - ``kind`` "linear": a feature's points are its ``coefficient`` times its value.
 
-Features that change nothing are left out. ``references`` are means over training rows, which
-reasons compare an applicant with. ``golden_rows`` are features of a few training rows.
+The file names features; where each stands in a row, and which inputs it is computed from, is the
+bundle's. Features that change nothing are left out. ``references`` are means over training rows,
+which reasons compare an applicant with. ``golden_rows`` are features of a few training rows.
 """
 
 from bisect import bisect_left
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from math import exp
-from typing import Annotated, Final, Literal, Self
+from typing import Annotated, Any, Final, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    model_validator,
+)
 
-from services.scoring.features import FEATURES
 from services.scoring.manifest import BundleError
 
 SCORECARD_FILE: Final = "scorecard.json"
 
 ReferenceName = Literal["approved_near_threshold", "all_applicants"]
 Row = Sequence[float]
-"""The features of one application, in the order of ``FEATURES``."""
-
-_POSITION: Final = {feature: position for position, feature in enumerate(FEATURES)}
+"""The features of one application, in the order of the bundle that the scorecard is of."""
 
 
 class _Frozen(BaseModel):
@@ -49,10 +54,28 @@ class Reference(_Frozen):
     """Mean points by feature; with the base they add up to ``mean_score``."""
 
 
-class TableFeature(_Frozen):
+class _Feature(_Frozen):
+    feature: str
+    position: int = Field(exclude=True)
+    """Where it stands in a row."""
+    inputs: tuple[str, ...] = Field(exclude=True)
+    """What it is computed from."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _is_of_the_bundle(cls, content: dict[str, Any], info: ValidationInfo) -> dict[str, Any]:
+        features: Mapping[str, Sequence[str]] | None = info.context
+        if features is None:
+            return content
+        name = content["feature"]
+        if name not in features:
+            raise ValueError(f"no features: {name}")
+        return {**content, "position": list(features).index(name), "inputs": features[name]}
+
+
+class TableFeature(_Feature):
     """One feature of a table of points."""
 
-    feature: str
     cuts: tuple[float, ...]
     points: tuple[float, ...]
 
@@ -65,10 +88,9 @@ class TableFeature(_Frozen):
         return self
 
 
-class LinearFeature(_Frozen):
+class LinearFeature(_Feature):
     """One feature of a linear model."""
 
-    feature: str
     coefficient: float
 
 
@@ -102,35 +124,31 @@ class Scorecards(_Frozen):
     golden_rows: tuple[tuple[float, ...], ...]
     """Features of training rows on which serving compares each scorecard with its ONNX model."""
 
-    @model_validator(mode="after")
-    def _names_features(self) -> Self:
-        named = {each.feature for model in self.models.values() for each in model.features}
-        if unknown := named - set(FEATURES):
-            raise ValueError(f"no features: {', '.join(sorted(unknown))}")
-        if any(len(row) != len(FEATURES) for row in self.golden_rows):
-            raise ValueError("a golden row has as many values as there are features")
-        return self
 
+def read_scorecards(content: bytes, features: Mapping[str, Sequence[str]]) -> Scorecards:
+    """Return the scorecards in a file's ``content``; raises ``BundleError`` with one sentence.
 
-def read_scorecards(content: bytes) -> Scorecards:
-    """Return the scorecards in a file's ``content``; raises ``BundleError`` with one sentence."""
+    ``features`` are the bundle's, in the order of its rows, each with its inputs.
+    """
     try:
-        return Scorecards.model_validate_json(content)
+        scorecards = Scorecards.model_validate_json(content, context=features)
     except ValidationError as error:
         fault = error.errors(include_url=False)[0]
         where = ".".join(str(part) for part in fault["loc"]) or "as a whole"
         raise BundleError(f"{SCORECARD_FILE} is not valid: {fault['msg']} ({where})") from error
+    if any(len(row) != len(features) for row in scorecards.golden_rows):
+        raise BundleError(
+            f"{SCORECARD_FILE} is not valid: a golden row has as many values as there are features"
+        )
+    return scorecards
 
 
 def points(scorecard: Table | Linear, row: Row) -> dict[str, float]:
     """Return the points of each feature of a row, in log-odds."""
     if isinstance(scorecard, Linear):
-        return {
-            each.feature: each.coefficient * row[_POSITION[each.feature]]
-            for each in scorecard.features
-        }
+        return {each.feature: each.coefficient * row[each.position] for each in scorecard.features}
     return {
-        each.feature: each.points[bisect_left(each.cuts, row[_POSITION[each.feature]])]
+        each.feature: each.points[bisect_left(each.cuts, row[each.position])]
         for each in scorecard.features
     }
 

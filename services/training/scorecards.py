@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from math import ceil
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -11,7 +11,7 @@ from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import Pipeline
 
-from services.scoring.features import FEATURES, Matrix
+from services.scoring.features import FEATURE_INPUTS, FEATURES, Matrix
 from services.scoring.scorecard import (
     Linear,
     LinearFeature,
@@ -69,7 +69,7 @@ def _linear(pipeline: Pipeline) -> Linear:
     return Linear(
         base=float(classifier.intercept_[0] - coefficients @ scaler.mean_),
         features=tuple(
-            LinearFeature(feature=feature, coefficient=coefficient)
+            LinearFeature(**_named(feature), coefficient=coefficient)
             for feature, coefficient in zip(FEATURES, coefficients.tolist(), strict=True)
             if coefficient
         ),
@@ -99,7 +99,7 @@ def _table(classifier: HistGradientBoostingClassifier) -> Table:
 def _cells(feature: str, steps: list[tuple[float, float, float]]) -> TableFeature:
     cuts = sorted({cut for cut, _, _ in steps})
     return TableFeature(
-        feature=feature,
+        **_named(feature),
         cuts=tuple(cuts),
         points=tuple(
             # Up to the cut of a step, and at it, a value goes to the left.
@@ -107,6 +107,14 @@ def _cells(feature: str, steps: list[tuple[float, float, float]]) -> TableFeatur
             for cell in range(len(cuts) + 1)
         ),
     )
+
+
+def _named(feature: str) -> dict[str, Any]:
+    return {
+        "feature": feature,
+        "position": FEATURES.index(feature),
+        "inputs": tuple(FEATURE_INPUTS[feature]),
+    }
 
 
 def _between_float32(threshold: float) -> float:

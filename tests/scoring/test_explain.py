@@ -3,7 +3,7 @@
 from copy import copy
 from functools import partial
 from itertools import product
-from math import log
+from math import ceil, log
 from typing import Any
 
 import pytest
@@ -14,6 +14,7 @@ from pydantic_core import to_json
 from services.scoring.changes import CHANGEABLE, MAX_CHANGES
 from services.scoring.engine import outcome_of
 from services.scoring.explain import TYPICAL_APPLICANT, explain
+from services.scoring.features import FEATURE_INPUTS, FEATURES
 from services.scoring.registry import Bundle, ServedModel
 from services.scoring.rules import USUAL_TERMS
 from services.scoring.scorecard import Table, TableFeature
@@ -163,8 +164,9 @@ def _values(application: Application, bundle: Bundle) -> dict[str, list[int]]:
     """The values of each input that an applicant can change, the nearest first."""
     ranges = bundle.training_ranges
     values = {
-        name: list(range(int(application[name] or 0) + 1, int(ranges[name][1]) + 1))
+        name: list(range(int(present) + 1, int(ranges[name][1]) + 1))
         for name in INCOMES
+        if (present := application[name]) is not None
     }
     if (amount := application["LoanAmount"]) is not None:
         values["LoanAmount"] = list(range(int(amount) - 1, int(ranges["LoanAmount"][0]) - 1, -1))
@@ -175,21 +177,42 @@ def _values(application: Application, bundle: Bundle) -> dict[str, list[int]]:
     return values
 
 
-async def test_two_inputs_change_where_one_is_not_enough(bundle: Bundle) -> None:
-    """The smallest of all pairs, by a table that asks for a short term and a low ratio."""
-    table = Table(
-        base=-1.5,
+def _table(bundle: Bundle, base: float, *features: tuple[str, list[float], list[float]]) -> Table:
+    return Table(
+        base=base,
         references=bundle.champion.scorecard.references if bundle.champion.scorecard else {},
-        features=(
-            TableFeature(feature="Loan_Amount_Term", cuts=(200, 300), points=(1, 0.7, 0)),
-            TableFeature(feature="Log_Loan_to_Income", cuts=(log(20), log(25)), points=(1, 0.6, 0)),
+        features=tuple(
+            TableFeature(
+                feature=name,
+                position=FEATURES.index(name),
+                inputs=tuple(FEATURE_INPUTS[name]),
+                cuts=tuple(cuts),
+                points=tuple(points),
+            )
+            for name, cuts, points in features
         ),
     )
+
+
+_SHORT_OF_INCOME: Application = {
+    **EXAMPLE,
+    "ApplicantIncome": 4000,
+    "CoapplicantIncome": 0,
+    "LoanAmount": 120,
+    "Loan_Amount_Term": 360,
+}
+
+
+async def test_two_inputs_change_where_one_is_not_enough(bundle: Bundle) -> None:
+    """The smallest of all pairs, by a table that asks for a short term and a low ratio."""
     strict = copy(bundle.champion)
-    strict.scorecard = table
-    application = parse_application(
-        to_json({**EXAMPLE, "ApplicantIncome": 4000, "CoapplicantIncome": 0, "LoanAmount": 120})
+    strict.scorecard = _table(
+        bundle,
+        -1.5,
+        ("Loan_Amount_Term", [200, 300], [1, 0.7, 0]),
+        ("Log_Loan_to_Income", [log(20), log(25)], [1, 0.6, 0]),
     )
+    application = parse_application(to_json(_SHORT_OF_INCOME))
     explained = await _explain(application, bundle, strict)
     [first, *_] = explained["nearest_changes"]
     sizes = {
@@ -208,3 +231,26 @@ async def test_two_inputs_change_where_one_is_not_enough(bundle: Bundle) -> None
         "LoanAmount": amount,
     }
     assert all(len(change["changes"]) == 2 for change in explained["nearest_changes"])
+
+
+@pytest.mark.parametrize("ratio", [0.5, 1.03, 1.4])
+async def test_amount_and_income_change_together_by_the_least(bundle: Bundle, ratio: float) -> None:
+    """Of all pairs that are approved none is smaller by a unit of the income or more."""
+    strict = copy(bundle.champion)
+    strict.scorecard = _table(bundle, -1, ("Log_Loan_to_Income", [log(ratio)], [2, 0]))
+    explained = await _explain(parse_application(to_json(_SHORT_OF_INCOME)), bundle, strict)
+    shown = [
+        {name: each["to"] for name, each in change["changes"].items()}
+        for change in explained["nearest_changes"]
+    ]
+    highest = {name: bundle.training_ranges[name][1] for name in INCOMES}
+    for income in INCOMES:
+        before = _SHORT_OF_INCOME[income]
+        [found] = [changes for changes in shown if changes.keys() == {"LoanAmount", income}]
+        smallest = min(
+            (120 - amount) / 120 + (needed - before) / 4000
+            for amount in range(9, 120)
+            if (needed := ceil(amount * 1000 / ratio - 4000) + before) <= highest[income]
+        )
+        size = (120 - found["LoanAmount"]) / 120 + (found[income] - before) / 4000
+        assert smallest <= size + 1e-9 < smallest + 1 / 4000

@@ -70,6 +70,7 @@ def _contributions(
 ) -> dict[str, float]:
     row = bundle.row_of(application)
     return contributions(
+        scorecard,
         points(scorecard, row),
         reference or scorecard.references[DEFAULT_REFERENCE],
         _missing(application),

@@ -9,13 +9,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from services.scoring.features import FEATURES, feature_row
+from services.scoring.features import FEATURE_INPUTS, FEATURES, feature_row
 from services.scoring.manifest import (
     BUNDLE_ROOT,
     MANIFEST_FILE,
     BundleError,
     read_current_version,
 )
+from services.scoring.reasons import refusal_reasons
 from services.scoring.registry import Bundle, load_bundle
 from services.scoring.scorecard import (
     SCORECARD_FILE,
@@ -28,6 +29,8 @@ from services.scoring.scorecard import (
 )
 from services.training.export import random_applications
 from services.training.publishing import checksum
+
+_INPUTS = {name: tuple(inputs) for name, inputs in FEATURE_INPUTS.items()}
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +48,7 @@ def content() -> bytes:
 @pytest.fixture(scope="module")
 def cards(content: bytes) -> Scorecards:
     """Its scorecards."""
-    return read_scorecards(content)
+    return read_scorecards(content, _INPUTS)
 
 
 @pytest.fixture(scope="module")
@@ -100,6 +103,26 @@ def test_score_is_the_base_and_the_points_of_each_feature(
         }
         assert points(table, row) == by_hand
         assert score(table, row) == pytest.approx(table.base + sum(by_hand.values()))
+
+
+def test_scorecard_is_read_with_the_features_of_its_bundle(
+    content: bytes, cards: Scorecards, rows: list[tuple[float, ...]]
+) -> None:
+    """A bundle of fewer features, in another order, gives each application the same reasons."""
+    table = cards.models["gradient_boosting"]
+    kept = [each.feature for each in table.features][::-1]
+    assert len(kept) < len(FEATURES)
+    document = json.loads(content)
+    del document["models"]["logistic_regression"]
+    document["golden_rows"] = []
+    other = read_scorecards(
+        json.dumps(document).encode(), {name: _INPUTS[name] for name in kept}
+    ).models["gradient_boosting"]
+    for row in rows[:100]:
+        turned = [row[FEATURES.index(name)] for name in kept]
+        assert points(other, turned) == points(table, row)
+        for missing in (frozenset[str](), frozenset({"LoanAmount", "Credit_History"})):
+            assert refusal_reasons(other, turned, missing) == refusal_reasons(table, row, missing)
 
 
 def test_points_keep_the_directions(cards: Scorecards) -> None:
@@ -161,7 +184,7 @@ def test_scorecard_that_cannot_be_used_is_refused(
 ) -> None:
     """In one sentence that says what is wrong."""
     with pytest.raises(BundleError, match=rf"^scorecard\.json is not valid: .*{fault}"):
-        read_scorecards(_altered(content, path, value))
+        read_scorecards(_altered(content, path, value), _INPUTS)
 
 
 def test_scorecard_that_differs_from_its_model_is_not_served(
