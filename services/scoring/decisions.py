@@ -5,17 +5,22 @@ On record means handed over durably: to the stream, or to the history service, w
 A decision is returned only once it is durable, so that whatever is answered is on record.
 """
 
-from collections.abc import Mapping
+import asyncio
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from time import perf_counter
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
-from services.scoring.engine import Decided, decide
+from services.scoring.engine import Decided, decide, decide_many
 from services.scoring.idempotency import Idempotency, NamedRequest
 from services.scoring.metrics import DecisionMetrics
 from services.scoring.publisher import Publisher
 from services.scoring.registry import Bundle, ServedModel
 from shared.observability.tracing import NO_TRACE, Trace
+
+SLICE: Final = 64
+"""Applications that are decided in one turn of the event loop, and handed over together: whatever
+else waits for either does so for a millisecond or two."""
 
 
 @dataclass(frozen=True)
@@ -84,6 +89,69 @@ async def record_once(
         decided = Decided.read(answer.body, replayed=True)
         _describe(submission.trace, decided)
     return decided
+
+
+async def record_many(
+    applications: Sequence[Mapping[str, Any]],
+    served: Served,
+    submissions: Sequence[Submission],
+    *,
+    model: ServedModel,
+    publisher: Publisher,
+    prediction_ids: Sequence[str] | None = None,
+) -> list[Decided]:
+    """Decide many parsed applications, and return once all decisions are durable, in their order.
+
+    Raises ``NotRecorded`` unless all of them are; then some may be. With ``prediction_ids``, one
+    each, a repetition records none of them twice. There is one of ``submissions`` for each.
+    """
+    decided, model_s = await _decide_many(applications, served, model, prediction_ids)
+    await _hand_over_many(decided, served, submissions, publisher, model_s)
+    return decided
+
+
+async def _decide_many(
+    applications: Sequence[Mapping[str, Any]],
+    served: Served,
+    model: ServedModel,
+    prediction_ids: Sequence[str] | None,
+) -> tuple[list[Decided], float]:
+    """The decisions, and the seconds that each took."""
+    decided: list[Decided] = []
+    model_s = 0.0
+    for part in _slices(len(applications)):
+        ids = None if prediction_ids is None else prediction_ids[part]
+        began_s = perf_counter()
+        decided += decide_many(
+            applications[part], model=model, bundle=served.bundle, prediction_ids=ids
+        )
+        model_s += perf_counter() - began_s
+        await asyncio.sleep(0)
+    return decided, model_s / max(1, len(decided))
+
+
+async def _hand_over_many(
+    decided: Sequence[Decided],
+    served: Served,
+    submissions: Sequence[Submission],
+    publisher: Publisher,
+    model_s: float,
+) -> None:
+    for part in _slices(len(decided)):
+        handed = list(zip(decided[part], submissions[part], strict=True))
+        began_s = perf_counter()
+        await publisher.publish_many(
+            [recorded_event(each.body, submission) for each, submission in handed]
+        )
+        publish_s = perf_counter() - began_s
+        for each, submission in handed:
+            served.metrics.count(
+                each, validate_s=submission.validate_s, model_s=model_s, publish_s=publish_s
+            )
+
+
+def _slices(count: int) -> list[slice]:
+    return [slice(start, start + SLICE) for start in range(0, count, SLICE)]
 
 
 def _decide(

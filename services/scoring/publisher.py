@@ -151,11 +151,18 @@ class Publisher:
 
     async def publish(self, event: bytes) -> None:
         """Return once ``event`` is durable; raises ``NotRecorded`` if no sink accepts it."""
+        await self._gather(event)
+
+    async def publish_many(self, events: Iterable[bytes]) -> None:
+        """Return once all ``events`` are durable; raises ``NotRecorded`` if any is not."""
+        await asyncio.gather(*map(self._gather, events))
+
+    def _gather(self, event: bytes) -> asyncio.Future[None]:
         recorded = asyncio.get_running_loop().create_future()
         self._gathered.append((event, recorded))
         if self._sender is None:
             self._sender = asyncio.create_task(self._send_gathered())
-        await recorded
+        return recorded
 
     async def drain(self) -> None:
         """Return once everything gathered so far has been recorded or refused."""

@@ -21,6 +21,8 @@ from collections.abc import Mapping, Sequence
 from math import exp
 from typing import Annotated, Any, Final, Literal, Self
 
+import numpy as np
+import numpy.typing as npt
 from pydantic import (
     BaseModel,
     ConfigDict,
@@ -37,6 +39,8 @@ SCORECARD_FILE: Final = "scorecard.json"
 ReferenceName = Literal["approved_near_threshold", "all_applicants"]
 Row = Sequence[float]
 """The features of one application, in the order of the bundle that the scorecard is of."""
+Rows = npt.NDArray[np.float32] | npt.NDArray[np.float64]
+"""The features of many, of shape (rows, features)."""
 
 
 class _Frozen(BaseModel):
@@ -155,7 +159,26 @@ def points(scorecard: Table | Linear, row: Row) -> dict[str, float]:
 
 def score(scorecard: Table | Linear, row: Row) -> float:
     """Return the score of a row, in log-odds."""
-    return scorecard.base + sum(points(scorecard, row).values())
+    total = 0.0
+    # Added in turn, as ``scores`` does: ``sum`` compensates for rounding from Python 3.12 on.
+    for value in points(scorecard, row).values():
+        total += value
+    return scorecard.base + total
+
+
+def scores(scorecard: Table | Linear, rows: Rows) -> npt.NDArray[np.float64]:
+    """Return the score of each row, in log-odds: the very number that ``score`` returns for it.
+
+    A table's rows may be in float32; a linear model's must be as exact as the row.
+    """
+    total = np.zeros(len(rows))
+    for each in scorecard.features:
+        column = rows[:, each.position].astype(np.float64, copy=False)
+        if isinstance(each, LinearFeature):
+            total += each.coefficient * column
+        else:
+            total += np.array(each.points)[np.searchsorted(each.cuts, column)]
+    return scorecard.base + total
 
 
 def probability(log_odds: float) -> float:
