@@ -44,6 +44,8 @@ class System:
     history: Process
     history_url: str
     consumer: Process
+    consumer_url: str
+    """Where its metrics are."""
 
     @property
     def processes(self) -> tuple[Process, ...]:
@@ -66,7 +68,7 @@ def running_system(
     ``settings`` are variables that differ from what is shipped; ``say`` receives the logs' ends.
     Coverage is measured only on request: the system that most tests share is measured.
     """
-    history_port, inference_port = free_port(), free_port()
+    history_port, inference_port, metrics_port = free_port(), free_port(), free_port()
     history_url = f"http://{HOST}:{history_port}"
     inference_url = f"http://{HOST}:{inference_port}"
     env = components.environment(
@@ -86,7 +88,8 @@ def running_system(
         inference_url=inference_url,
         history=components.history(env, host=HOST, port=history_port, logs=logs),
         history_url=history_url,
-        consumer=components.consumer(env, logs=logs),
+        consumer=components.consumer(env, host=HOST, metrics_port=metrics_port, logs=logs),
+        consumer_url=f"http://{HOST}:{metrics_port}",
     )
     try:
         for process in system.processes:

@@ -103,7 +103,7 @@ def login_router(authenticator: Authenticator) -> APIRouter:
             cookie,
             max_age=LIFETIME_S,
             path=root_of(request.scope) or "/",
-            secure=request.url.scheme == "https",
+            secure=request.scope["scheme"] == "https",
             httponly=True,
             samesite="lax",
         )

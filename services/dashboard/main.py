@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager
 from fastapi import FastAPI, Request
 from nicegui import app as pages_app
 from nicegui import ui
+from starlette.exceptions import HTTPException
 
 from loan_predictor_client import AsyncLoanPredictorClient, RetryPolicy
 from services.dashboard import theme
@@ -86,6 +87,8 @@ def create_app(settings: DashboardSettings | None = None) -> FastAPI:
     metrics = Metrics()
     metrics.read_from(build_info("dashboard"))
     install_conventions(app, log_access=log_access, metrics=metrics, headers=page_headers)
+    # NiceGUI's own app, which is mounted in this one, answers its errors alike.
+    pages_app.add_exception_handler(HTTPException, app.exception_handlers[HTTPException])
     # Last, because the pages take every path that is left.
     for page in (decide, history, record, statistics, models):
         page.register(watch)

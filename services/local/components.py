@@ -79,20 +79,13 @@ def dashboard(environment: Mapping[str, str], *, host: str, port: int, logs: Pat
 
 
 def consumer(
-    environment: Mapping[str, str],
-    *,
-    logs: Path,
-    host: str | None = None,
-    metrics_port: int | None = None,
+    environment: Mapping[str, str], *, host: str, metrics_port: int, logs: Path
 ) -> Process:
     """The stream consumer, with its metrics at ``metrics_port``; ready once it exposes them."""
-    command = [sys.executable, "-m", "services.history.consumer"]
-    if host is None or metrics_port is None:
-        return Process("consumer", command, folder=logs, env=environment)
     listens = {"METRICS_HOST": host, "METRICS_PORT": str(metrics_port)}
     return Process(
         "consumer",
-        command,
+        [sys.executable, "-m", "services.history.consumer"],
         folder=logs,
         env={**environment, **listens},
         ready=lambda _pid: _answers(reachable_host(host), metrics_port, "/metrics"),

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from math import ceil
 from time import perf_counter_ns
 from typing import Any, Final, NamedTuple
 
@@ -169,9 +170,14 @@ def outcome_of(features: tuple[float, ...], model: ServedModel) -> dict[str, Any
 
 
 def _outcome(approved: float, threshold: float) -> dict[str, Any]:
-    prediction: Prediction = "Approved" if approved >= threshold else "Rejected"
-    # In whole millionths: to round floats to six digits takes three times as long.
-    millionths = int(approved * _MILLION + 0.5)
+    # In whole millionths: to round floats to six digits takes three times as long. What is shown
+    # is on the same side of the threshold as what is decided.
+    millionths, passing = int(approved * _MILLION + 0.5), ceil(threshold * _MILLION)
+    prediction: Prediction
+    if approved >= threshold:
+        prediction, millionths = "Approved", max(millionths, passing)
+    else:
+        prediction, millionths = "Rejected", min(millionths, passing - 1)
     shown, rest = millionths / _MILLION, (_MILLION - millionths) / _MILLION
     return {
         "prediction": prediction,

@@ -39,6 +39,9 @@ Share = Annotated[float, Field(ge=0, le=1)]
 _VERSION: Final = "^b-[0-9a-f]{8}$"
 BaselineName = Literal["majority_class", "credit_history_rule"]
 
+RESERVED_NAMES: Final = frozenset({"benchmark", "card", "compare", "many", "pictures"})
+"""Names that no model may have: an address that ends in one means something else."""
+
 
 class BundleError(Exception):
     """The bundle cannot be used; the message is the one sentence that says why."""
@@ -239,6 +242,8 @@ class Manifest(_Frozen):
     def _is_complete(self) -> Self:
         if self.champion not in self.models:
             raise ValueError(f"the champion {self.champion} is not one of the models")
+        if reserved := RESERVED_NAMES & set(self.models):
+            raise ValueError(f"no model can be named {', '.join(sorted(reserved))}")
         if set(self.timings) != set(self.models):
             raise ValueError("the models and the timings name different models")
         unlisted = [

@@ -95,7 +95,7 @@ class UnknownModel(NotFound):
 
 
 class MalformedRequest(InvalidInput):
-    """What came is not HTTP, or has a path that no route can have."""
+    """What came is not HTTP, names no host, or has a path that no route can have."""
 
     title = "Malformed request"
     closes_connection = True

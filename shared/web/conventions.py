@@ -1,9 +1,10 @@
 """What every web service does alike: problem documents, request ids, access log."""
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from http import HTTPStatus
+from itertools import product
 from secrets import token_hex
 from time import perf_counter
 from typing import Any, Final
@@ -17,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from pydantic_core import to_json
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
-from starlette.routing import compile_path
+from starlette.routing import Match, Mount
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from shared.contract.errors import MAX_FAULTS, Fault, InvalidInput, ServiceError
@@ -40,6 +41,7 @@ NO_TELEMETRY: Final[TelemetryConfig] = {"tracing": False, "metrics": False, "log
 
 _CLIENT_CLOSED_REQUEST: Final = 499
 """The access log's status for a client that left; it is never sent."""
+_METHODS: Final = ("DELETE", "GET", "PATCH", "POST", "PUT")
 _SCHEMA_REFERENCE: Final = "#/components/schemas/{model}"
 _VALIDATION_ERROR: Final = "HTTPValidationError"
 _ACCEPTED_REQUEST_ID = re.compile(rb"[A-Za-z0-9._~:=+/-]{1,128}")
@@ -163,38 +165,45 @@ def invalid_input(errors: Sequence[Mapping[str, Any]], *, within: int = 0) -> In
     return InvalidInput(faults)
 
 
-async def _on_http_exception(request: Request, error: Exception) -> Response:
-    if not isinstance(error, HTTPException):
-        raise error
-    status = HTTPStatus(error.status_code)
-    headers = dict(error.headers or {})
-    if status == HTTPStatus.METHOD_NOT_ALLOWED:
-        headers["allow"] = _allowed_methods(request) or headers.get("allow", "GET, HEAD")
-        if request.method == "OPTIONS":
-            return Response(status_code=HTTPStatus.NO_CONTENT, headers=headers)
-    details = {
-        HTTPStatus.NOT_FOUND: f"There is nothing at {request.url.path}; see /docs.",
-        HTTPStatus.METHOD_NOT_ALLOWED: f"Possible here: {headers.get('allow')}; see /docs.",
-    }
-    return problem_response(
-        request.scope,
-        status=status,
-        code="".join(word.capitalize() for word in status.phrase.split()),
-        title=status.phrase,
-        detail=details.get(status, str(error.detail)),
-        headers=headers,
-    )
+def _http_exception_handler(app: FastAPI) -> Callable[[Request, Exception], Awaitable[Response]]:
+    """What answers the framework's own errors, also those of apps that are mounted in ``app``."""
+    see_docs = "; see /docs" if app.openapi_url else ""
+
+    async def on_http_exception(request: Request, error: Exception) -> Response:
+        if not isinstance(error, HTTPException):
+            raise error
+        status = HTTPStatus(error.status_code)
+        headers = {name.lower(): value for name, value in (error.headers or {}).items()}
+        if status == HTTPStatus.METHOD_NOT_ALLOWED:
+            headers["allow"] = _allowed_methods(app, request.scope, headers.get("allow", "GET"))
+            if request.method == "OPTIONS":
+                return Response(status_code=HTTPStatus.NO_CONTENT, headers=headers)
+        details = {
+            HTTPStatus.NOT_FOUND: f"There is nothing at {request.scope['path']}{see_docs}.",
+            HTTPStatus.METHOD_NOT_ALLOWED: f"Possible here: {headers.get('allow')}{see_docs}.",
+        }
+        return problem_response(
+            request.scope,
+            status=status,
+            code="".join(word.capitalize() for word in status.phrase.split()),
+            title=status.phrase,
+            detail=details.get(status, str(error.detail)),
+            headers=headers,
+        )
+
+    return on_http_exception
 
 
-def _allowed_methods(request: Request) -> str | None:
-    """Every documented method of the request's path, over all its routes; None without any."""
-    path, documented = request.scope["path"], request.app.openapi()["paths"]
-    templates = (name for name in documented if compile_path(name)[0].match(path))
-    template = path if path in documented else next(templates, None)
-    if template is None:
-        return None
-    methods = [method.upper() for method in documented[template]]
-    return ", ".join([*methods, *(["HEAD"] if "GET" in methods else []), "OPTIONS"])
+def _allowed_methods(app: FastAPI, scope: Scope, found: str) -> str:
+    """Every method of the request's path, over all routes; ``found`` are those of one of them."""
+    methods = set(found.split(", "))
+    for method, route in product(_METHODS, app.routes):
+        if not isinstance(route, Mount):
+            match, _ = route.matches({**scope, "method": method})
+            methods |= {method} if match is Match.FULL else set()
+    if "GET" in methods:
+        methods.add("HEAD")
+    return ", ".join([*sorted(methods), "OPTIONS"])
 
 
 def documented_app(
@@ -238,7 +247,7 @@ def install_conventions(
     app.openapi = openapi  # type: ignore[method-assign]  # the documented way to extend it
     app.add_exception_handler(ServiceError, _on_service_error)
     app.add_exception_handler(RequestValidationError, _on_request_validation_error)
-    app.add_exception_handler(HTTPException, _on_http_exception)
+    app.add_exception_handler(HTTPException, _http_exception_handler(app))
 
     async def exposition(_: Request) -> Response:
         return Response(await metrics.exposition(), media_type=CONTENT_TYPE_LATEST)

@@ -7,6 +7,8 @@ app cannot refuse what it has not received. ``shared.web.server`` serves with th
 import asyncio
 import re
 from collections.abc import Mapping
+from contextlib import suppress
+from ipaddress import IPv6Address
 from secrets import token_hex
 from typing import Any, ClassVar, Final
 
@@ -30,6 +32,9 @@ MAX_HALF_OPEN: Final = 1000
 LAST_REQUEST_S: Final = 0.5
 """How long an idle connection stays open during shutdown: a request may be on its way."""
 
+_HOST: Final = re.compile(
+    rb"(?:[a-z0-9._~!$&'()*+,;=%-]*|\[(?P<v6>[0-9a-f:.]+)\])(?::[0-9]{0,5})?", re.IGNORECASE
+)
 _CONTROL_CHARACTER: Final = re.compile(rb"%(?:[01][0-9A-F]|7F|C2%[89][0-9A-F])", re.IGNORECASE)
 _log = get_logger(__name__)
 
@@ -60,14 +65,21 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         super().connection_lost(exc)
 
     def on_headers_complete(self) -> None:
-        """Start a request, or refuse a path with a control character.
+        """Start a request, or refuse what a gateway may read in another way.
 
-        Such a path may match other rules at a gateway than here: ``$`` in a pattern also matches
-        before a last line break.
+        That is a path with a control character (``$`` in a pattern also matches before a last line
+        break) and any but one valid ``Host``, which RFC 9112, section 3.2, requires.
         """
         if b"%" in self.url and _CONTROL_CHARACTER.search(self.url.partition(b"?")[0]):
             self._refuse(MalformedRequest("The path has a control character.", field="path"))
             raise ValueError("control character")  # ends the parsing
+        hosts = [value for name, value in self.headers if name == b"host"]
+        if len(hosts) != 1 and (hosts or self.parser.get_http_version() != "1.0"):
+            self._refuse(MalformedRequest("Send one Host header.", field="host"))
+            raise ValueError("not one host")
+        if hosts and not _is_host(hosts[0]):
+            self._refuse(MalformedRequest("The Host header names no host.", field="host"))
+            raise ValueError("malformed host")
         super().on_headers_complete()
         cycle = self._latest_cycle()
         # An answer to HEAD ends without a second write, and 100 Continue is no head to wait with.
@@ -173,6 +185,16 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         if cycle is None or cycle.response_complete or not cycle.response_started:
             self.transport.write(_answer(error, self._latest_scope() or {}))
         self.transport.close()
+
+
+def _is_host(value: bytes) -> bool:
+    """Whether ``value`` is a host by RFC 3986, section 3.2.2, with or without a port."""
+    host = _HOST.fullmatch(value)
+    if host is None:
+        return False
+    with suppress(ValueError):
+        return host["v6"] is None or IPv6Address(host["v6"].decode()) is not None
+    return False
 
 
 class _HeadWithBody(asyncio.Transport):

@@ -9,13 +9,14 @@ from typing import Any, Final
 
 from fastapi import FastAPI
 
-import loan_predictor_client
 from services.history.main import create_app as create_history
 from services.history.settings import HistorySettings
 from services.inference.main import create_app as create_inference
 from services.inference.settings import InferenceSettings
 
-MODELS: Final = Path(loan_predictor_client.__file__).with_name("models.py")
+_ROOT: Final = Path(__file__).parents[2]
+# Not found by importing the client: it may need models that are not generated yet.
+MODELS: Final = _ROOT / "client" / "src" / "loan_predictor_client" / "models.py"
 _HEADER: Final = '"""What the services answer: generated from their OpenAPI documents."""'
 _OPTIONS: Final = [
     *("--input-file-type", "openapi", "--openapi-scopes", "schemas"),
@@ -27,7 +28,7 @@ _OPTIONS: Final = [
     *("--disable-timestamp", "--disable-future-imports", "--formatters", "builtin"),
     *("--custom-file-header", _HEADER),
 ]
-_RUFF: Final = ("--config", str(Path(__file__).parents[2] / "pyproject.toml"))
+_RUFF: Final = ("--config", str(_ROOT / "pyproject.toml"))
 _LEFT_OUT: Final = frozenset(
     {"title", "pattern", "minLength", "maxLength", "propertyNames"}
     | {"minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum"}

@@ -259,6 +259,28 @@ async def test_malformed_host_is_refused(unguarded: FastAPI) -> None:
             assert await _status(unguarded, path, [(b"host", host)]) == 400, host
 
 
+@pytest.mark.parametrize(
+    ("path", "allowed"),
+    [
+        *((path, "GET, HEAD, OPTIONS") for path in ("/", "/history", "/history/x", "/none")),
+        *((path, "GET, HEAD, OPTIONS") for path in ("/livez", "/metrics", "/history-export.csv")),
+        *((path, "GET, HEAD, POST, OPTIONS") for path in ("/login", "/batch/upload")),
+    ],
+)
+async def test_refused_method_is_a_problem_that_names_the_possible_ones(
+    unguarded: FastAPI, path: str, allowed: str
+) -> None:
+    """Of a page as of any other route."""
+    async with client_of(unguarded) as client:
+        for method in ("DELETE", "PUT", "PATCH"):
+            refused = await client.request(method, path)
+            assert (refused.status_code, refused.headers["allow"]) == (405, allowed)
+            assert refused.headers["content-type"] == "application/problem+json"
+            assert refused.json()["detail"] == f"Possible here: {allowed}."
+        options = await client.options(path)
+        assert (options.status_code, options.headers["allow"]) == (204, allowed)
+
+
 async def test_secret_of_odd_characters_is_a_wrong_one(guarded: FastAPI) -> None:
     """No service is called for it."""
     headers = [*_LOCAL, (b"content-type", b"application/x-www-form-urlencoded")]

@@ -3,7 +3,7 @@
 import asyncio
 import os
 import signal
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -49,6 +49,10 @@ def _environment(
         )
         | settings
     )
+
+
+def _consumer(env: Mapping[str, str], folder: Path) -> Process:
+    return components.consumer(env, host=HOST, metrics_port=free_port(), logs=folder)
 
 
 @contextmanager
@@ -208,7 +212,7 @@ async def test_consumer_starts_without_its_servers_and_stores_once_they_are_ther
     port, history_port = free_port(), free_port()
     env = _environment(database_url=own_postgres.url, redis_url=own_redis.url)
     with (
-        _spawned(components.consumer(env, logs=tmp_path)) as consumer,
+        _spawned(_consumer(env, tmp_path)) as consumer,
         _spawned(components.inference(env, host=HOST, port=port, logs=tmp_path)) as inference,
         _spawned(components.history(env, host=HOST, port=history_port, logs=tmp_path)) as history,
     ):
@@ -240,7 +244,7 @@ async def test_consumer_stops_with_neither_server_there(tmp_path: Path) -> None:
         database_url=f"postgresql://nobody@{HOST}:{free_port()}/absent",
         redis_url=f"redis://{HOST}:{free_port()}/0",
     )
-    with _spawned(components.consumer(env, logs=tmp_path)) as consumer:
+    with _spawned(_consumer(env, tmp_path)) as consumer:
         await eventually(lambda: '"server":"redis"' in consumer.log.read_text())
         consumer.send(signal.SIGTERM)
         assert await _ended(consumer) == 0

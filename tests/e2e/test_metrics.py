@@ -11,7 +11,7 @@ from redis import Redis
 from shared.contract.application import EXAMPLE
 from shared.observability.metrics.names import EXPORTED, PROCESS
 from shared.version import VERSION
-from tests.harness import HOST, System, free_port, running_dashboard, running_system
+from tests.harness import System, running_dashboard, running_system
 from tests.prometheus import Exposition
 from tests.waiting import until
 
@@ -21,18 +21,9 @@ _LIMIT = 2
 
 
 @pytest.fixture
-def consumer_port() -> int:
-    """Where the consumer is to listen."""
-    return free_port()
-
-
-@pytest.fixture
-def system(
-    database_url: str, redis_url: str, tmp_path: Path, consumer_port: int
-) -> Iterator[System]:
+def system(database_url: str, redis_url: str, tmp_path: Path) -> Iterator[System]:
     """The shipped processes, with every figure on that a setting can put on."""
     settings = {
-        "METRICS_PORT": str(consumer_port),
         "DATABASE_BUDGET_BYTES": "1000000000",
         "RATE_LIMIT_OTHER": f"{_LIMIT}/hour",
     }
@@ -46,21 +37,11 @@ def system(
         ) as running,
     ):
         redis.config_set("maxmemory", "384mb")
-        until(lambda: _answers(consumer_port))
         yield running
         redis.config_set("maxmemory", "0")
 
 
-def _answers(port: int) -> bool:
-    try:
-        return httpx.get(f"http://{HOST}:{port}/metrics").is_success
-    except httpx.TransportError:
-        return False
-
-
-def test_every_process_exports_exactly_what_is_documented(
-    system: System, consumer_port: int, tmp_path: Path
-) -> None:
+def test_every_process_exports_exactly_what_is_documented(system: System, tmp_path: Path) -> None:
     """Every name of ``metrics.names``, and none besides; each says who it is."""
     for url in (system.inference_url, system.history_url):
         statuses = [httpx.get(url).status_code for _ in range(_LIMIT + 1)]
@@ -70,7 +51,7 @@ def test_every_process_exports_exactly_what_is_documented(
         urls = {
             "inference": system.inference_url,
             "history": system.history_url,
-            "consumer": f"http://{HOST}:{consumer_port}",
+            "consumer": system.consumer_url,
             "dashboard": dashboard_url,
         }
         assert urls.keys() == EXPORTED.keys()
@@ -84,7 +65,7 @@ def test_every_process_exports_exactly_what_is_documented(
             assert told.sum_of("build_info", service=service, version=VERSION) == 1
 
 
-def test_a_decision_is_seen_on_its_way_by_each_process(system: System, consumer_port: int) -> None:
+def test_a_decision_is_seen_on_its_way_by_each_process(system: System) -> None:
     """Decided and handed over once, stored once, and nothing left on the stream."""
     headers = {"x-api-key": system.api_key}
     for _ in range(3):
@@ -96,7 +77,7 @@ def test_a_decision_is_seen_on_its_way_by_each_process(system: System, consumer_
     inference = told(system.inference_url)
     assert inference.sum_of("decisions_total", outcome="approved") == 3
     assert inference.sum_of("publish_decisions_total") == 3
-    until(lambda: told(f"http://{HOST}:{consumer_port}").sum_of("consumer_rows_total") == 3)
+    until(lambda: told(system.consumer_url).sum_of("consumer_rows_total") == 3)
     until(lambda: told(system.history_url).sum_of("stream_entries") == 0)
     history = told(system.history_url)
     assert history.sum_of("stream_up") == history.sum_of("database_up") == 1

@@ -8,6 +8,9 @@ import httpx
 import pytest
 
 from services.inference.catalogue import build_catalogue
+from services.inference.main import create_app
+from services.inference.settings import InferenceSettings
+from services.scoring.manifest import RESERVED_NAMES
 from services.scoring.registry import Bundle
 from shared.contract.application import EXAMPLE
 from shared.contract.parsing import LoanApplication
@@ -23,6 +26,20 @@ _DOCUMENTS = (
     "/models/card",
     "/models/pictures/roc.png",
 )
+
+
+def test_no_model_can_have_the_name_of_another_address(settings: InferenceSettings) -> None:
+    """Where a path names a model, a fixed word in its place hides the model of that name."""
+    templates = [path.split("/") for path in create_app(settings).openapi()["paths"]]
+    for template in templates:
+        if "{model}" in template:
+            place = template.index("{model}")
+            words = {
+                other[place]
+                for other in templates
+                if other[:place] == template[:place] and len(other) > place
+            }
+            assert words - {"{model}"} <= RESERVED_NAMES
 
 
 @pytest.mark.parametrize("path", _DOCUMENTS)

@@ -217,7 +217,9 @@ def consumers(bench: Bench, *, database: str, count: int) -> Iterator[None]:
     with ExitStack() as stack:
         for number in range(count):
             env = bench.environment(database=database) | {"CONSUMER_NAME": f"bench-{number}"}
-            process = components.consumer(env, logs=bench.folder / f"consumer-{number}")
+            process = components.consumer(
+                env, host=HOST, metrics_port=free_port(), logs=bench.folder / f"consumer-{number}"
+            )
             process.spawn()
             stack.callback(process.stop)
         yield

@@ -13,6 +13,7 @@ from services.scoring.manifest import (
     BUNDLE_ROOT,
     CURRENT_FILE,
     MANIFEST_FILE,
+    RESERVED_NAMES,
     SCHEMA_VERSION,
     BundleError,
     Manifest,
@@ -119,6 +120,15 @@ def test_model_whose_name_is_no_path_segment_is_refused(
 ) -> None:
     content["models"][name] = content["models"]["random_forest"]
     assert "String should match pattern" in refusal(tmp_path, json.dumps(content))
+
+
+@pytest.mark.parametrize("name", sorted(RESERVED_NAMES))
+def test_model_whose_name_is_reserved_for_an_address_is_refused(
+    tmp_path: Path, content: dict[str, Any], name: str
+) -> None:
+    """When it is loaded, and when training makes its manifest."""
+    content["models"][name] = content["models"]["random_forest"]
+    assert f"no model can be named {name}" in refusal(tmp_path, json.dumps(content))
 
 
 def test_model_without_checksum_is_refused(tmp_path: Path, content: dict[str, Any]) -> None:

@@ -242,7 +242,7 @@ async def test_head_is_get_without_the_body(client: httpx.AsyncClient) -> None:
     [
         ("/livez", "GET, HEAD, OPTIONS"),
         ("/things/7", "GET, DELETE, HEAD, OPTIONS"),
-        ("/metrics", "GET, HEAD"),
+        ("/metrics", "GET, HEAD, OPTIONS"),
     ],
 )
 async def test_options_and_405_name_every_method(

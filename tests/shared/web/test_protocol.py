@@ -312,6 +312,54 @@ async def test_websocket_with_a_control_character_in_its_path_is_refused(
     assert answer.closed
 
 
+@pytest.mark.parametrize(
+    ("version", "hosts"),
+    [
+        (b"1.1", []),
+        (b"1.1", [b"x", b"x"]),
+        (b"1.1", [b"x", b"y"]),
+        (b"1.0", [b"x", b"y"]),
+        *((b"1.1", [host]) for host in (b"[", b"[::1", b"[x]", b"[:::]", b"a b", b"a@b", b"x:y")),
+        *(
+            (b"1.1", [host])
+            for host in (b"/", b"x/y", b"x?y", b"x#y", b"\xff", b"http://x", b"x:1:2")
+        ),
+    ],
+)
+async def test_request_names_one_host(
+    client: httpx.AsyncClient, version: bytes, hosts: list[bytes]
+) -> None:
+    """A gateway may take another one than this service, or one that is no host at all."""
+    lines = b"".join(b"host: %b\r\n" % host for host in hosts)
+    for path in (b"/length", b"/none"):
+        answer = await _ask(
+            client, b"POST %b HTTP/%b\r\n%bcontent-length: 3\r\n\r\nabc" % (path, version, lines)
+        )
+        assert answer.status == 400
+        [fault] = answer.problem()["validation_errors"]
+        assert (fault["field"], answer.closed) == ("host", True)
+    await _assert_serves(client)
+
+
+@pytest.mark.parametrize(
+    ("version", "host"),
+    [
+        (b"1.0", None),
+        *((b"1.1", host) for host in (b"", b"x", b"LOANS.example:80", b"a_b", b"127.0.0.1:8000")),
+        *((b"1.1", host) for host in (b"[::1]", b"[::1]:8000", b"xn--bcher-kva.example.")),
+    ],
+)
+async def test_host_is_any_that_the_standard_allows(
+    client: httpx.AsyncClient, version: bytes, host: bytes | None
+) -> None:
+    """HTTP/1.0 has none; an empty one stands for no host."""
+    line = b"" if host is None else b"host: %b\r\n" % host
+    answer = await _ask(
+        client, b"POST /length HTTP/%b\r\n%bcontent-length: 3\r\n\r\nabc" % (version, line)
+    )
+    assert (answer.status, answer.body) == (200, b"3")
+
+
 async def test_query_may_hold_a_control_character(client: httpx.AsyncClient) -> None:
     """A value is for the route to judge."""
     problem = (await client.post("/length?loan_id=a%0ab", content=b"abc")).json()
