@@ -2,7 +2,7 @@
 
 import csv
 import io
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Final, Literal
 from uuid import UUID
@@ -10,7 +10,7 @@ from uuid import UUID
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from services.history.database import connection
-from services.history.queries import read_page
+from services.history.queries import read_outcomes, read_page
 from services.history.reasons import codes
 from services.history.records import record_of
 from services.history.schemas import Filters
@@ -26,6 +26,15 @@ _ROWS_AT_ONCE: Final = 1000
 _COLUMNS: Final = [
     column.name for column in predictions.columns if column.name not in ("derived_id", "erased_at")
 ]
+_OUTCOME_COLUMNS: Final = {
+    "outcome": "outcome",
+    "outcome_observed_at": "observed_at",
+    "outcome_matures_at": "matures_at",
+    "outcome_source": "source",
+}
+"""The columns of the current outcome, and what they hold of it."""
+
+_Outcomes = Mapping[UUID, Sequence[AnyRow]]
 
 
 async def export(
@@ -38,19 +47,24 @@ async def export(
     Read page by page through the key rather than through one cursor: however slowly the client
     takes them, no connection and no open transaction waits for it. Raises ``StoreUnavailable``.
     """
-    header = _csv([_COLUMNS]) if format_ == "csv" else b""
+    header = _csv([[*_COLUMNS, *_OUTCOME_COLUMNS]]) if format_ == "csv" else b""
     last: UUID | None = None
     while True:
         async with connection(engine) as opened:
             rows = await read_page(opened, filters, since=since, before=last, limit=_ROWS_AT_ONCE)
-        yield header + (_csv(map(_cells, rows)) if format_ == "csv" else _ndjson(rows))
+            outcomes = await read_outcomes(opened, [row.id for row in rows])
+        if format_ == "csv":
+            yield header + _csv(_cells(row, outcomes) for row in rows)
+        else:
+            yield _ndjson(rows, outcomes)
         if len(rows) < _ROWS_AT_ONCE:
             return
         header, last = b"", rows[-1].id
 
 
-def _ndjson(rows: Sequence[AnyRow]) -> bytes:
-    return "".join(f"{record_of(row).model_dump_json()}\n" for row in rows).encode()
+def _ndjson(rows: Sequence[AnyRow], outcomes: _Outcomes) -> bytes:
+    records = (record_of(row, outcomes.get(row.id, ())) for row in rows)
+    return "".join(f"{record.model_dump_json()}\n" for record in records).encode()
 
 
 def _csv(lines: Iterable[Iterable[object]]) -> bytes:
@@ -59,9 +73,13 @@ def _csv(lines: Iterable[Iterable[object]]) -> bytes:
     return text.getvalue().encode()
 
 
-def _cells(row: AnyRow) -> list[object]:
+def _cells(row: AnyRow, outcomes: _Outcomes) -> list[object]:
     cells = row._asdict() | {"id": row.derived_id or row.id, "reasons": codes(row.reasons or "")}
-    return [_cell(cells[name]) for name in _COLUMNS]
+    current = outcomes.get(row.id, (None,))[0]
+    return [
+        *(_cell(cells[name]) for name in _COLUMNS),
+        *(_cell(getattr(current, name, None)) for name in _OUTCOME_COLUMNS.values()),
+    ]
 
 
 def _cell(value: object) -> object:

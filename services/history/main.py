@@ -10,7 +10,7 @@ from typing import Final
 from fastapi import FastAPI, Request
 from starlette_compress import CompressMiddleware
 
-from services.history import routes, stream
+from services.history import outcome_routes, routes, stream
 from services.history.cache import Cache
 from services.history.database import open_engine, ping
 from services.history.deps import Resources, resources_of
@@ -79,7 +79,10 @@ def create_app(
             await tracing.close()
 
     app = documented_app(title=TITLE, description=DESCRIPTION, lifespan=lifespan)
-    routers = (routes.records, routes.erasure, routes.reports, routes.about, routes.internal)
+    routers = (
+        *(routes.records, routes.erasure, outcome_routes.outcomes),
+        *(routes.reports, routes.about, routes.internal),
+    )
     for router in routers:
         app.include_router(router)
     app.include_router(health_router(service="history", version=VERSION, checks=_checks))

@@ -1,11 +1,11 @@
 """The SQL of every reading route; none of it scans the predictions."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Final
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, and_, func, select
+from sqlalchemy import ColumnElement, and_, exists, func, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services.history.schemas import Filters
@@ -14,6 +14,8 @@ from services.history.tables import (
     WARNINGS,
     AnyRow,
     applicant_rollup,
+    current_outcomes,
+    outcomes,
     prediction_rollup,
     predictions,
 )
@@ -49,6 +51,26 @@ async def read_one(connection: AsyncConnection, prediction_id: UUID) -> AnyRow |
     """The row of one decision, erased or not."""
     statement = select(predictions).where(is_decision(prediction_id))
     return (await connection.execute(statement)).one_or_none()
+
+
+async def read_outcomes(
+    connection: AsyncConnection, keys: Collection[UUID]
+) -> Mapping[UUID, Sequence[AnyRow]]:
+    """The outcomes of the rows of ``predictions`` with these keys, the current one first.
+
+    The current one was observed last; of several observed at once it was recorded last.
+    """
+    found: dict[UUID, list[AnyRow]] = {}
+    if keys:
+        table = outcomes.c
+        statement = (
+            select(outcomes)
+            .where(table.decision.in_(keys))
+            .order_by(table.observed_at.desc(), table.id.desc())
+        )
+        for row in await connection.execute(statement):
+            found.setdefault(row.decision, []).append(row)
+    return found
 
 
 def is_decision(prediction_id: UUID) -> ColumnElement[bool]:
@@ -134,4 +156,16 @@ def _conditions(filters: Filters) -> list[ColumnElement[bool]]:
         conditions.append(WARNINGS > 0 if filters.had_warnings else WARNINGS == 0)
     if filters.loan_id is not None:
         conditions.append(table.loan_id == filters.loan_id)
+    return conditions + _by_outcome(filters)
+
+
+def _by_outcome(filters: Filters) -> list[ColumnElement[bool]]:
+    conditions: list[ColumnElement[bool]] = []
+    table, current = predictions.c, current_outcomes.c
+    if filters.outcome is not None:
+        of_kind = select(current.decision).where(current.outcome == filters.outcome)
+        conditions.append(table.id.in_(of_kind))
+    if filters.has_outcome is not None:
+        has_one = exists().where(current.decision == table.id)
+        conditions.append(has_one if filters.has_outcome else ~has_one)
     return conditions

@@ -4,7 +4,7 @@ Both directions stand side by side because together they keep the promise of the
 ``GET /history/{id}`` gives back is what the client was answered, member by member.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from operator import attrgetter, itemgetter
 from typing import Annotated, Any, Final, TypeAlias, TypeGuard
@@ -17,14 +17,28 @@ from services.history.tables import AnyRow
 from shared.contract.application import FIELDS, Application
 from shared.contract.events import Decision, ModelInfo, PredictionRecorded, Probability
 from shared.contract.ids import is_uuid7, uuid7_from
+from shared.contract.outcomes import OutcomeKind
+
+
+class RecordedOutcome(BaseModel):
+    """What became of the loan, as it was reported."""
+
+    outcome: OutcomeKind
+    observed_at: datetime
+    matures_at: datetime | None = Field(description="From when on it can change no more.")
+    source: str | None = Field(description="The system that reported it.")
+    recorded_at: datetime
 
 
 class Record(Decision):
-    """A stored decision: what was answered, and who asked."""
+    """A stored decision: what was answered, who asked, and what became of it."""
 
     client: str = Field(description="Who asked: a client's name, or anonymous.")
     request_id: str
     recorded_at: datetime = Field(description="When it was stored, in UTC.")
+    outcomes: list[RecordedOutcome] = Field(
+        description="What became of it: the current outcome first, then those it superseded."
+    )
 
 
 def _is_model(annotation: object) -> TypeGuard[type[BaseModel]]:
@@ -97,8 +111,11 @@ def row_of(event: Mapping[str, Any]) -> Row:
     )
 
 
-def record_of(row: AnyRow) -> Record:
-    """The decision that ``row``, with every column of ``predictions``, was made from."""
+def record_of(row: AnyRow, outcomes: Sequence[AnyRow] = ()) -> Record:
+    """The decision that ``row``, with every column of ``predictions``, was made from.
+
+    ``outcomes`` are rows of the table of that name, the current one first.
+    """
     reasons, reasons_basis = unpack(row.reasons)
     return Record(
         prediction_id=row.derived_id or row.id,
@@ -120,4 +137,7 @@ def record_of(row: AnyRow) -> Record:
         client=row.client,
         request_id=row.request_id,
         recorded_at=row.recorded_at,
+        outcomes=[
+            RecordedOutcome.model_validate(outcome, from_attributes=True) for outcome in outcomes
+        ],
     )

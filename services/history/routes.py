@@ -87,10 +87,11 @@ async def list_history(request: Request, query: Annotated[PageQuery, Query()]) -
                 before=query.cursor,
                 limit=query.limit + 1,
             )
-        shown = rows[: query.limit]
+            shown = rows[: query.limit]
+            outcomes = await queries.read_outcomes(opened, [row.id for row in shown])
         more = len(rows) > len(shown)
         page = Page(
-            items=[record_of(row) for row in shown],
+            items=[record_of(row, outcomes.get(row.id, ())) for row in shown],
             next_cursor=encode_cursor(shown[-1].id) if more else None,
         )
         return page.model_dump_json().encode()
@@ -138,7 +139,7 @@ async def export_history(
     openapi_extra=_READS,
 )
 async def get_record(request: Request, prediction_id: UUID) -> Response:
-    """Return one decision as it was answered, with its caller and the time it was stored.
+    """Return one decision as it was answered, with its caller, when it was stored and its outcomes.
 
     410 reports that its values have been erased, and when.
     """
@@ -148,11 +149,13 @@ async def get_record(request: Request, prediction_id: UUID) -> Response:
     async def compute() -> bytes:
         async with connection(resources.engine) as opened:
             row = await queries.read_one(opened, prediction_id)
+            keys = [] if row is None else [row.id]
+            outcomes = await queries.read_outcomes(opened, keys)
         if row is None:
             raise unknown(prediction_id)
         if row.erased_at is not None:
             raise Erased(prediction_id, row.erased_at)
-        return record_of(row).model_dump_json().encode()
+        return record_of(row, outcomes.get(row.id, ())).model_dump_json().encode()
 
     return await cached_response(
         request,

@@ -20,6 +20,7 @@ from pydantic_core import PydanticCustomError
 
 from services.history.records import Record
 from shared.contract.events import ModelName, Prediction
+from shared.contract.outcomes import OutcomeKind
 from shared.contract.parsing import LoanId
 from shared.web.parameters import Parameters
 
@@ -79,7 +80,7 @@ _FIRST_MOMENT = datetime.datetime.min.replace(tzinfo=datetime.UTC)
 _LAST_MOMENT = datetime.datetime.max.replace(tzinfo=datetime.UTC)
 
 
-def _in_utc(moment: datetime.datetime) -> datetime.datetime:
+def in_utc(moment: datetime.datetime) -> datetime.datetime:
     """``moment`` in UTC; the first or last one of UTC if it lies before or after all of them."""
     try:
         return moment.astimezone(datetime.UTC)
@@ -101,7 +102,7 @@ _Moment = Annotated[
         r"\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(?:\.\d+)?(?:[Zz]|[+-]\d\d:\d\d)?",
         "a datetime such as 2026-01-31T12:00:00Z",
     ),
-    AfterValidator(_in_utc),
+    AfterValidator(in_utc),
 ]
 
 
@@ -116,6 +117,8 @@ class Filters(Parameters):
     max_confidence: _Confidence | None = None
     had_warnings: _Boolean | None = None
     loan_id: LoanId | None = None
+    outcome: OutcomeKind | None = Field(default=None, description="What became of it.")
+    has_outcome: _Boolean | None = None
 
     @model_validator(mode="after")
     def _ranges_run_forwards(self) -> Self:

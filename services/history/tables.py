@@ -1,8 +1,9 @@
-"""The tables: every decision once, the counts that statistics are read from, and the audit log.
+"""The tables: decisions, outcomes, the counts that statistics are read from, and the audit log.
 
 A migration brings a database to this shape; a test holds the two against each other.
 """
 
+from collections.abc import Iterable
 from typing import Any, Final, TypeAlias
 
 from sqlalchemy import (
@@ -10,8 +11,10 @@ from sqlalchemy import (
     CheckConstraint,
     Column,
     ColumnElement,
+    Date,
     DateTime,
     Double,
+    Identity,
     Index,
     Integer,
     LargeBinary,
@@ -24,7 +27,7 @@ from sqlalchemy import (
     func,
     literal_column,
 )
-from sqlalchemy.dialects.postgresql import ARRAY
+from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 
 from shared.contract.application import FIELDS
 
@@ -187,4 +190,91 @@ audit_log = Table(
     Column("details", Text, nullable=False, comment="a JSON object, hashed as it stands here"),
     Column("previous_hash", LargeBinary, nullable=False),
     Column("hash", LargeBinary, nullable=False),
+)
+
+# What became of the loans, as it was reported. Rows are only ever added, as in the audit log.
+outcomes = Table(
+    "outcomes",
+    metadata,
+    Column("id", BigInteger, Identity(always=True), primary_key=True),
+    Column("decision", Uuid, nullable=False, comment="the key of its row in predictions"),
+    Column("observed_at", _timestamp, nullable=False),
+    Column("matures_at", _timestamp),
+    Column("recorded_at", _timestamp, nullable=False),
+    Column("outcome", Text, nullable=False),
+    Column("source", Text, comment="the system that reported it, never a person"),
+)
+
+# The same report again is found by this, and all reports of one decision.
+Index(
+    "outcomes_report_idx",
+    *(outcomes.c[name] for name in ("decision", "observed_at", "outcome", "matures_at", "source")),
+    unique=True,
+    postgresql_nulls_not_distinct=True,
+)
+
+# Of each decision the outcome that holds: the one observed last, of those the one recorded last.
+# It follows from ``outcomes``; kept so that the filters of the history find their rows.
+current_outcomes = Table(
+    "current_outcomes",
+    metadata,
+    Column("decision", Uuid, primary_key=True),
+    Column("observed_at", _timestamp, nullable=False),
+    Column("outcome", Text, nullable=False),
+)
+Index(
+    "current_outcomes_outcome_idx",
+    current_outcomes.c.outcome,
+    current_outcomes.c.decision,
+)
+
+
+def _outcome_rollup(name: str, *detail: Column[Any], sums: Iterable[str] = ()) -> Table:
+    """Counts of current outcomes per UTC month of the decision, model and ``detail``."""
+    return Table(
+        name,
+        metadata,
+        Column("month", Date, primary_key=True, comment="the first day of it"),
+        Column("model", Text, primary_key=True),
+        Column("bundle_version", Text, primary_key=True),
+        Column("prediction", Text, primary_key=True),
+        Column("outcome", Text, primary_key=True),
+        *detail,
+        Column("outcomes", BigInteger, nullable=False),
+        *(Column(name, BigInteger, nullable=False, comment="in billionths") for name in sums),
+        postgresql_with={"fillfactor": 50},
+    )
+
+
+PROBABILITY_BINS: Final = 1000
+"""Equal bins of the probability of approval over 0 to 1; the last one includes 1."""
+
+outcome_bins = _outcome_rollup(
+    "outcome_bins",
+    Column("bin", SmallInteger, primary_key=True, autoincrement=False),
+    sums=("probability_sum", "log_loss_sum"),
+)
+outcome_groups = _outcome_rollup(
+    "outcome_groups",
+    Column("attribute", Text, primary_key=True, comment="an input's column"),
+    Column("value", Text, primary_key=True),
+)
+outcome_vintages = _outcome_rollup(
+    "outcome_vintages",
+    Column(
+        "months_on_book",
+        SmallInteger,
+        primary_key=True,
+        autoincrement=False,
+        comment="calendar months from the decision to the observation",
+    ),
+)
+
+# The manifests of the bundles that were served, as the inference service registered them.
+bundles = Table(
+    "bundles",
+    metadata,
+    Column("version", Text, primary_key=True),
+    Column("registered_at", _timestamp, nullable=False, server_default=func.now()),
+    Column("manifest", JSONB, nullable=False),
 )

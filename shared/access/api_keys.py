@@ -19,10 +19,20 @@ from shared.access.rate_limit import UNLIMITED, Limits, parse_limits
 from shared.contract.errors import ServiceError
 from shared.contract.events import ANONYMOUS
 
-KeyScope = Literal["predict", "history:read", "history:erase", "replay", "admin", "internal"]
+KeyScope = Literal[
+    "predict",
+    "history:read",
+    "history:erase",
+    "outcomes:write",
+    "replay",
+    "admin",
+    "internal",
+]
 """What a key allows; ``internal`` is for the services among themselves."""
 KEY_SCOPES: Final[tuple[KeyScope, ...]] = get_args(KeyScope)
-DASHBOARD_SCOPES: Final[tuple[KeyScope, ...]] = ("predict", "history:read", "replay")
+DASHBOARD_SCOPES: Final[tuple[KeyScope, ...]] = (
+    *("predict", "history:read", "outcomes:write", "replay"),
+)
 """What people do on the dashboard."""
 
 _KEY_PREFIX: Final = "lp_"

@@ -42,6 +42,7 @@ FORM: Final = MediaType(
 NDJSON: Final = MediaType(
     "application/x-ndjson", re.compile(rb"application/x-ndjson" + _IN_UTF_8, re.IGNORECASE)
 )
+CSV: Final = MediaType("text/csv", re.compile(rb"text/csv" + _IN_UTF_8, re.IGNORECASE))
 
 
 class DirectRoute(APIRoute):

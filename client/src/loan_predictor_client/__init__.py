@@ -19,7 +19,7 @@ from loan_predictor_client.errors import (
     UnreadableAnswer,
     UnsendableCall,
 )
-from loan_predictor_client.filters import Filters, Prediction
+from loan_predictor_client.filters import Filters, OutcomeKind, Prediction
 from loan_predictor_client.models import Application, Decision, Fault, Record
 from loan_predictor_client.synchronous import LoanPredictorClient
 
@@ -35,6 +35,7 @@ __all__ = [
     "InvalidRequest",
     "LoanPredictorClient",
     "MissingResource",
+    "OutcomeKind",
     "Prediction",
     "RateLimited",
     "Record",

@@ -1,7 +1,7 @@
 """The asynchronous client."""
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from types import TracebackType
 from typing import Self, TypeVar
@@ -32,6 +32,7 @@ from loan_predictor_client.models import (
     ModelDetail,
     ModelList,
     ModelScorecard,
+    OutcomeReceipt,
     Page,
     Performance,
     Record,
@@ -182,6 +183,14 @@ class AsyncLoanPredictorClient:
     async def erase(self, prediction_id: UUID | str) -> Erasure:
         """Erase the applicant's values from one decision; needs a key with history:erase."""
         return await self._call(calls.erase(prediction_id))
+
+    async def report_outcomes(self, reports: Sequence[Mapping[str, object]]) -> OutcomeReceipt:
+        """Record what became of loans; needs a key with outcomes:write.
+
+        Each of at most 1,000 reports has ``prediction_id``, or ``loan_id`` and ``which`` (all or
+        latest), ``outcome`` and ``observed_at``, and may have ``matures_at`` and ``source``.
+        """
+        return await self._call(calls.report_outcomes(reports))
 
     async def replay(self, prediction_id: UUID | str) -> Replay:
         """Whether a recorded decision comes out the same again; needs a key with replay."""

@@ -1,8 +1,9 @@
 """Every call of both services: its request, and how its answer is parsed."""
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Final, Generic, Literal, TypeVar
 from urllib.parse import quote
 from uuid import UUID, uuid4
@@ -25,6 +26,7 @@ from loan_predictor_client.models import (
     ModelDetail,
     ModelList,
     ModelScorecard,
+    OutcomeReceipt,
     Page,
     Performance,
     Record,
@@ -57,7 +59,7 @@ class Call(Generic[T]):
     path: str
     read: Callable[[httpx.Response], T]
     method: Literal["GET", "POST", "DELETE"] = "GET"
-    body: Mapping[str, object] | None = None
+    body: Mapping[str, object] | Sequence[Mapping[str, object]] | None = None
     parameters: Mapping[str, str] = field(default_factory=dict)
     headers: Mapping[str, str] = field(default_factory=dict)
     through_gateway: str | None = None
@@ -210,6 +212,18 @@ def erase(prediction_id: UUID | str) -> Call[Erasure]:
     return Call("history", path, _json(Erasure), method="DELETE")
 
 
+def report_outcomes(reports: Sequence[Mapping[str, object]]) -> Call[OutcomeReceipt]:
+    """Record what became of loans; at most 1,000 reports. The same again changes nothing."""
+    body = [{name: _plain(value) for name, value in report.items()} for report in reports]
+    return Call("history", "/outcomes", _json(OutcomeReceipt), method="POST", body=body)
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, datetime):
+        return value.isoformat()
+    return str(value) if isinstance(value, UUID) else value
+
+
 def export(filters: Filters, *, format_: ExportFormat) -> Call[httpx.Response]:
     """All records that match; the response is not read yet."""
     parameters = filters.parameters() | {"format": format_}
@@ -269,7 +283,7 @@ class Services:
                 json=call.body,
             )
         except (TypeError, ValueError, RecursionError) as error:
-            raise UnsendableCall(f"The application cannot be written as JSON: {error}") from error
+            raise UnsendableCall(f"The body cannot be written as JSON: {error}") from error
         except httpx.InvalidURL as error:
             raise UnsendableCall(f"{_NO_ADDRESS}: {error}") from error
         if request.url.scheme not in ("http", "https") or not request.url.host:

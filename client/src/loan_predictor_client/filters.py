@@ -5,6 +5,8 @@ from datetime import datetime
 from typing import Literal
 
 Prediction = Literal["Approved", "Rejected"]
+OutcomeKind = Literal["repaid", "late_90", "default", "prepaid", "withdrawn", "fraud"]
+"""What became of a loan."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,6 +23,9 @@ class Filters:
     max_confidence: float | None = None
     had_warnings: bool | None = None
     loan_id: str | None = None
+    outcome: OutcomeKind | None = None
+    """The current outcome."""
+    has_outcome: bool | None = None
 
     def parameters(self) -> dict[str, str]:
         """The query parameters of the filters that are set."""

@@ -466,6 +466,43 @@ class Erasure(BaseModel):
     ]
 
 
+class OutcomeFault(BaseModel):
+    """Why one report was left out."""
+
+    index: Annotated[int | None, Field(description="Its place in the JSON array, from 0.")] = None
+    line: Annotated[int | None, Field(description="Its line in the file, from 1.")] = None
+    field: str
+    message: str
+
+
+class OutcomeReceipt(BaseModel):
+    """What became of the reports; the counts are of decisions."""
+
+    accepted: Annotated[int, Field(description="Outcomes recorded now.")]
+    unchanged: Annotated[
+        int,
+        Field(description="Outcomes that were recorded before, all members the same."),
+    ]
+    superseded: Annotated[
+        int, Field(description="Earlier outcomes whose place the accepted ones took.")
+    ]
+    faulty: Annotated[int, Field(description="Reports left out.")]
+    faults: Annotated[list[OutcomeFault], Field(description="The first 1,000 of them.")]
+    audit: Annotated[AuditEntry | None, Field(description="null where no report could be used.")]
+
+
+class RecordedOutcome(BaseModel):
+    """What became of the loan, as it was reported."""
+
+    outcome: Literal["repaid", "late_90", "default", "prepaid", "withdrawn", "fraud"]
+    observed_at: AwareDatetime
+    matures_at: Annotated[
+        AwareDatetime | None, Field(description="From when on it can change no more.")
+    ]
+    source: Annotated[str | None, Field(description="The system that reported it.")]
+    recorded_at: AwareDatetime
+
+
 class Summary(BaseModel):
     """How a set of decisions came out; the two averages are null when there is no decision."""
 
@@ -634,11 +671,17 @@ class Day(Summary):
 
 
 class Record(Decision):
-    """A stored decision: what was answered, and who asked."""
+    """A stored decision: what was answered, who asked, and what became of it."""
 
     client: Annotated[str, Field(description="Who asked: a client's name, or anonymous.")]
     request_id: str
     recorded_at: Annotated[AwareDatetime, Field(description="When it was stored, in UTC.")]
+    outcomes: Annotated[
+        list[RecordedOutcome],
+        Field(
+            description="What became of it: the current outcome first, then those it superseded."
+        ),
+    ]
 
 
 class Statistics(Summary):

@@ -1,0 +1,374 @@
+"""Outcomes: each report is recorded once, a later one supersedes, and both stay visible."""
+
+import csv
+import io
+import json
+import random
+from collections import Counter
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import UUID, uuid4
+
+import httpx
+import pytest
+from sqlalchemy import text
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from services.history import audit
+from services.history.main import create_app
+from services.history.outcome_rollups import Change, add_up
+from services.history.outcomes import MAX_OF_LOAN, digest_of
+from services.history.settings import HistorySettings
+from shared.access.api_keys import mint_key, parse_keys
+from shared.contract.events import PredictionRecorded
+from shared.contract.outcomes import OUTCOME_KINDS
+from tests.history.events import derived_id, path_of, random_event, random_events, with_loan_id
+from tests.history.storage import rows_of, store_all
+from tests.serving import served
+
+DECIDED = datetime(2026, 1, 20, 12, tzinfo=UTC)
+NDJSON = {"content-type": "application/x-ndjson"}
+CSV = {"content-type": "text/csv"}
+
+
+def report(event: PredictionRecorded, outcome: str = "repaid", **members: Any) -> dict[str, Any]:
+    """A report about the decision of ``event``, a month after it."""
+    observed_at = event.decision.timestamp + timedelta(days=31)
+    return {
+        "prediction_id": str(event.decision.prediction_id),
+        "outcome": outcome,
+        "observed_at": observed_at.isoformat(),
+    } | members
+
+
+async def post(client: httpx.AsyncClient, content: Any) -> dict[str, Any]:
+    """The receipt of reports sent as JSON."""
+    answer = await client.post("/outcomes", json=content)
+    assert answer.status_code == 200, answer.text
+    receipt: dict[str, Any] = answer.json()
+    return receipt
+
+
+def counts(receipt: dict[str, Any]) -> tuple[int, int, int, int]:
+    """What became of the reports."""
+    accepted, unchanged, superseded, faulty = (
+        receipt[name] for name in ("accepted", "unchanged", "superseded", "faulty")
+    )
+    return accepted, unchanged, superseded, faulty
+
+
+def decided_events(count: int, *, seed: int) -> list[PredictionRecorded]:
+    """Events of decisions in four months of the past year."""
+    rng = random.Random(seed)  # noqa: S311 - test data, not a secret
+    return [
+        random_event(rng, decided_at=DECIDED + timedelta(days=rng.uniform(0, 110)))
+        for _ in range(count)
+    ]
+
+
+async def assert_outcome_rollups_equal_a_recount(engine: AsyncEngine) -> None:
+    """Every count is what counting the current outcomes again gives; none is left over."""
+    async with engine.connect() as connection:
+        current = await connection.execute(
+            text(
+                "SELECT p.*, latest.outcome, latest.observed_at FROM predictions p JOIN"
+                " (SELECT DISTINCT ON (decision) decision, outcome, observed_at FROM outcomes"
+                "  ORDER BY decision, observed_at DESC, id DESC) latest ON latest.decision = p.id"
+            )
+        )
+        recounted = add_up(
+            Change(row, row.outcome, row.observed_at, sign=1) for row in current.all()
+        )
+    tables = ("outcome_bins", "outcome_groups", "outcome_vintages")
+    for table, expected in zip(tables, recounted, strict=True):
+        kept = {
+            tuple(values[: -len(counted)]): list(counted)
+            for values, counted in (
+                (list(row.values()), [row[n] for n in row if n == "outcomes" or "_sum" in n])
+                for row in await rows_of(engine, table)
+            )
+            if any(counted)
+        }
+        assert kept == dict(expected), table
+
+
+async def test_outcome_is_shown_with_its_decision(
+    client: httpx.AsyncClient, events: list[PredictionRecorded]
+) -> None:
+    """In the record, in lists and in both exports; also right after the record was cached."""
+    event = events[5]
+    assert (await client.get(path_of(event))).json()["outcomes"] == []
+    observed_at = datetime.now(UTC).replace(microsecond=0)
+    sent = report(
+        event,
+        "late_90",
+        observed_at=observed_at.isoformat(),
+        matures_at="2030-01-01",
+        source="loans-db",
+    )
+    receipt = await post(client, sent)
+    assert counts(receipt) == (1, 0, 0, 0)
+
+    [shown] = (await client.get(path_of(event))).json()["outcomes"]
+    assert shown.pop("recorded_at")
+    assert shown == {
+        "outcome": "late_90",
+        "observed_at": observed_at.isoformat().replace("+00:00", "Z"),
+        "matures_at": "2030-01-01T00:00:00Z",
+        "source": "loans-db",
+    }
+    listed = (await client.get("/history?limit=100")).json()["items"]
+    exported = (await client.get("/history/export")).text.splitlines()
+    for records in (listed, list(map(json.loads, exported))):
+        assert {r["prediction_id"]: len(r["outcomes"]) for r in records if r["outcomes"]} == {
+            sent["prediction_id"]: 1
+        }
+    table = csv.DictReader(io.StringIO((await client.get("/history/export?format=csv")).text))
+    rows = {row["id"]: row for row in table}
+    assert rows[sent["prediction_id"]]["outcome"] == "late_90"
+    assert rows[sent["prediction_id"]]["outcome_source"] == "loans-db"
+    assert {row["outcome"] for row in rows.values()} == {"late_90", ""}
+
+
+async def test_same_report_changes_nothing_and_a_later_one_supersedes_visibly(
+    client: httpx.AsyncClient, engine: AsyncEngine
+) -> None:
+    """The current one was observed last; of two observed at once it was recorded last."""
+    [event] = decided_events(1, seed=61)
+    await store_all(engine, [event])
+    first = report(event, "repaid", observed_at="2026-06-01")
+    at_once = first | {"outcome": "default"}
+    later = report(event, "late_90", observed_at="2026-07-01")
+    earlier = report(event, "late_90", observed_at="2026-05-31")
+    for sent, expected, current in (
+        (first, (1, 0, 0, 0), "repaid"),
+        (first, (0, 1, 0, 0), "repaid"),
+        (at_once, (1, 0, 1, 0), "default"),
+        (first, (0, 1, 0, 0), "default"),
+        (later, (1, 0, 1, 0), "late_90"),
+        (earlier, (1, 0, 0, 0), "late_90"),
+        ([first, at_once, later, earlier], (0, 4, 0, 0), "late_90"),
+    ):
+        assert counts(await post(client, sent)) == expected
+        assert (await client.get(path_of(event))).json()["outcomes"][0]["outcome"] == current
+        await assert_outcome_rollups_equal_a_recount(engine)
+    shown = (await client.get(path_of(event))).json()["outcomes"]
+    assert [each["outcome"] for each in shown] == ["late_90", "default", "repaid", "late_90"]
+
+
+async def test_rows_of_outcomes_are_only_ever_added(
+    client: httpx.AsyncClient, engine: AsyncEngine, events: list[PredictionRecorded]
+) -> None:
+    await post(client, report(events[0], observed_at=datetime.now(UTC).isoformat()))
+    for statement in ("UPDATE outcomes SET outcome = 'repaid'", "DELETE FROM outcomes"):
+        async with engine.connect() as connection:
+            with pytest.raises(DBAPIError, match="rows of outcomes are only ever added"):
+                await connection.execute(text(statement))
+
+
+async def test_outcomes_by_loan_are_of_all_its_decisions_or_of_the_latest(
+    client: httpx.AsyncClient, engine: AsyncEngine
+) -> None:
+    """Which of them has to be said; a decision with an id of its own is found, too."""
+    events = [with_loan_id(event, "A-1") for event in decided_events(3, seed=62)]
+    events += [
+        with_loan_id(event, "A-1")
+        for event in random_events(
+            1, seed=63, decided_at=DECIDED, prediction_id=derived_id("of a key")
+        )
+    ]
+    await store_all(engine, events)
+    by_loan = {"loan_id": "A-1", "outcome": "repaid", "observed_at": "2026-06-01"}
+    assert counts(await post(client, by_loan)) == (0, 0, 0, 1)
+    assert counts(await post(client, by_loan | {"which": "latest"})) == (1, 0, 0, 0)
+    latest = max(events, key=lambda event: event.decision.timestamp)
+    assert (await client.get(path_of(latest))).json()["outcomes"]
+    assert counts(await post(client, by_loan | {"which": "all"})) == (3, 1, 0, 0)
+    assert counts(await post(client, report(events[3], observed_at="2026-06-01"))) == (0, 1, 0, 0)
+    await assert_outcome_rollups_equal_a_recount(engine)
+
+
+async def test_loan_of_very_many_decisions_is_a_fault(
+    client: httpx.AsyncClient, engine: AsyncEngine
+) -> None:
+    """One short report must not become a transaction without a bound."""
+    events = random_events(MAX_OF_LOAN + 1, seed=64, timestamp=DECIDED)
+    await store_all(engine, [with_loan_id(event, "A-1") for event in events])
+    sent = {"loan_id": "A-1", "which": "all", "outcome": "repaid", "observed_at": "2026-06-01"}
+    receipt = await post(client, sent)
+    assert counts(receipt) == (0, 0, 0, 1)
+    assert "by its prediction_id" in receipt["faults"][0]["message"]
+    assert counts(await post(client, sent | {"which": "latest"})) == (1, 0, 0, 0)
+
+
+async def test_faulty_reports_are_named_and_all_others_recorded(
+    client: httpx.AsyncClient, engine: AsyncEngine
+) -> None:
+    """An unknown decision is not swallowed; each fault says where and what."""
+    events = decided_events(2, seed=65)
+    await store_all(engine, events)
+    known = str(events[0].decision.prediction_id)
+    tomorrow = (datetime.now(UTC) + timedelta(days=2)).isoformat()
+    faulty: list[tuple[Any, str, str]] = [
+        (report(events[0], prediction_id=str(uuid4())), "prediction_id", "no decision"),
+        (report(events[0], prediction_id=str(UUID(int=7 << 76 | 1 << 63))), "prediction_id", "no"),
+        (report(events[0], "repayed"), "outcome", "must be"),
+        (report(events[0], observed_at="2026-06-01T12:00:00"), "observed_at", "zone"),
+        (report(events[0], observed_at=1_780_000_000), "observed_at", "zone"),
+        (report(events[0], observed_at=tomorrow), "observed_at", "future"),
+        (report(events[0], observed_at="2025-01-01"), "observed_at", "before"),
+        (report(events[0], source="Jane Doe"), "source", "must match"),
+        (report(events[0], observed="x"), "observed", "observed_at"),
+        (report(events[0], loan_id="A-1"), "report", "either"),
+        (report(events[0], which="all"), "report", "left out without it"),
+        ({"outcome": "repaid", "observed_at": "2026-06-01"}, "report", "either"),
+        ("repaid", "report", "object"),
+        ({"prediction_id": known, "outcome": "repaid"}, "observed_at", "required"),
+    ]
+    receipt = await post(client, [report(events[1]), *(sent for sent, _, _ in faulty)])
+    assert counts(receipt) == (1, 0, 0, len(faulty))
+    found = sorted(receipt["faults"], key=lambda fault: fault["index"])
+    assert [fault["index"] for fault in found] == list(range(1, len(faulty) + 1))
+    for fault, (sent, name, message) in zip(found, faulty, strict=True):
+        assert (fault["field"], fault["line"]) == (name, None), sent
+        assert message in fault["message"], sent
+    assert len(await rows_of(engine, "outcomes")) == 1
+
+
+async def test_lines_and_tables_are_recorded_in_groups_and_faults_have_their_line(
+    client: httpx.AsyncClient, engine: AsyncEngine
+) -> None:
+    """More than a JSON array may have; the audit log has one entry per group."""
+    events = decided_events(1200, seed=66)
+    await store_all(engine, events)
+    kinds = [random.Random(1).choice(OUTCOME_KINDS) for _ in events]  # noqa: S311 - test data
+    sent = [report(event, kind) for event, kind in zip(events, kinds, strict=True)]
+    assert (await client.post("/outcomes", json=sent)).status_code == 400
+
+    lines = [json.dumps(each) for each in sent]
+    body = "\n".join([*lines[:2], "", "{", *lines[2:]])
+    receipt = (await client.post("/outcomes", content=body, headers=NDJSON)).json()
+    assert counts(receipt) == (1200, 0, 0, 1)
+    assert (receipt["faults"][0]["line"], receipt["faults"][0]["index"]) == (4, None)
+    logged = await rows_of(engine, "audit_log")
+    assert [json.loads(row["details"])["accepted"] for row in logged] == [1000, 200]
+    assert {(row["actor"], row["action"]) for row in logged} == {("tests", "record outcomes")}
+
+    table = io.StringIO()
+    writer = csv.writer(table, delimiter=";")
+    writer.writerow(["Prediction ID", "remark", "outcome", "Observed-At"])
+    writer.writerows([e["prediction_id"], "x", e["outcome"], e["observed_at"]] for e in sent)
+    writer.writerow(["unknown", "", "repaid", "2026-06-01"])
+    receipt = (await client.post("/outcomes", content=table.getvalue(), headers=CSV)).json()
+    assert counts(receipt) == (0, 1200, 0, 1)
+    assert receipt["faults"][0]["line"] == 1202
+    await assert_outcome_rollups_equal_a_recount(engine)
+    for content, headers in (("", NDJSON), ("a,b\n1,2\n", CSV), ("[]", {}), ("{", {}), ("1", {})):
+        answer = await client.post("/outcomes", content=content, headers=headers)
+        assert (answer.status_code, answer.json()["code"]) == (400, "InvalidInput"), content
+    refused = await client.post("/outcomes", content="x", headers={"content-type": "text/plain"})
+    assert refused.status_code == 415
+    assert "text/csv" in refused.json()["detail"]
+
+
+async def test_random_reports_in_any_order_leave_counts_that_equal_a_recount(
+    client: httpx.AsyncClient, engine: AsyncEngine
+) -> None:
+    """With corrections, repetitions, several reports of one decision in a group, and at once."""
+    events = decided_events(60, seed=67)
+    await store_all(engine, events)
+    rng = random.Random(68)  # noqa: S311 - test data, not a secret
+    total: Counter[str] = Counter()
+    for _ in range(6):
+        sent = [
+            report(
+                rng.choice(events),
+                rng.choice(OUTCOME_KINDS),
+                observed_at=f"2026-{rng.randint(6, 10)}".replace("-6", "-06")
+                .replace("-7", "-07")
+                .replace("-8", "-08")
+                .replace("-9", "-09")
+                + "-01",
+            )
+            for _ in range(120)
+        ]
+        total.update({k: v for k, v in (await post(client, sent)).items() if k == "accepted"})
+        await assert_outcome_rollups_equal_a_recount(engine)
+    assert len(await rows_of(engine, "outcomes")) == total["accepted"]
+
+
+async def test_audit_entry_proves_which_outcomes_were_recorded(
+    client: httpx.AsyncClient, engine: AsyncEngine
+) -> None:
+    """Its subject is the digest of the rows with its time; the chain is intact."""
+    events = decided_events(20, seed=69)
+    await store_all(engine, events)
+    receipt = await post(client, [report(event) for event in events])
+    [entry] = await rows_of(engine, "audit_log")
+    rows = await rows_of(engine, "outcomes")
+    assert {row["recorded_at"] for row in rows} == {entry["occurred_at"]}
+    assert entry["subject"] == digest_of(rows)
+    assert entry["subject"] != digest_of([*rows[:-1], rows[-1] | {"outcome": "default"}])
+    assert json.loads(entry["details"]) == {"accepted": 20, "unchanged": 0, "superseded": 0}
+    noted = audit.Head(receipt["audit"]["id"], bytes.fromhex(receipt["audit"]["hash"]))
+    assert await audit.verify(engine, noted) == noted
+
+
+async def test_erased_decision_keeps_its_outcome_and_its_counts_without_the_person(
+    client: httpx.AsyncClient, engine: AsyncEngine
+) -> None:
+    """Corrections still count; only the counts by group stay as they were before the erasure."""
+    [event] = decided_events(1, seed=70)
+    await store_all(engine, [event])
+    await post(client, report(event, "repaid", observed_at="2026-06-01"))
+    groups = await rows_of(engine, "outcome_groups")
+    assert (await client.delete(path_of(event))).status_code == 200
+    assert counts(await post(client, report(event, "default", observed_at="2026-07-01"))) == (
+        *(1, 0, 1),
+        0,
+    )
+    assert (await client.get(path_of(event))).status_code == 410
+    assert [row["outcome"] for row in await rows_of(engine, "outcomes")] == ["repaid", "default"]
+    assert [row["outcome"] for row in await rows_of(engine, "current_outcomes")] == ["default"]
+    assert await rows_of(engine, "outcome_groups") == groups
+    bins = {row["outcome"]: row["outcomes"] for row in await rows_of(engine, "outcome_bins")}
+    assert bins == {"repaid": 0, "default": 1}
+
+
+async def test_filters_by_outcome_leave_what_passes_them(
+    client: httpx.AsyncClient, engine: AsyncEngine
+) -> None:
+    """By the current outcome; with other filters, in the list and in the export."""
+    events = decided_events(40, seed=71)
+    await store_all(engine, events)
+    ids = [str(event.decision.prediction_id) for event in events]
+    await post(client, [report(event, "repaid") for event in events[:20]])
+    await post(client, [report(event, "fraud", observed_at="2026-10-01") for event in events[:5]])
+
+    async def found(**parameters: Any) -> set[str]:
+        listed = (await client.get("/history", params=parameters | {"limit": 100})).json()["items"]
+        lines = (await client.get("/history/export", params=parameters)).text.splitlines()
+        exported = {json.loads(line)["prediction_id"] for line in lines}
+        assert exported == {record["prediction_id"] for record in listed}
+        return exported
+
+    assert await found(outcome="fraud") == set(ids[:5])
+    assert await found(outcome="repaid") == set(ids[5:20])
+    assert await found(has_outcome="true") == set(ids[:20])
+    assert await found(has_outcome="false") == set(ids[20:])
+    assert await found(outcome="default") == set()
+    rejected = {str(e.decision.prediction_id) for e in events if e.decision.prediction_code == 0}
+    assert await found(outcome="repaid", prediction="Rejected") == set(ids[5:20]) & rejected
+    assert (await client.get("/history?outcome=bad")).status_code == 400
+
+
+async def test_recording_outcomes_needs_its_scope(
+    settings: HistorySettings, events: list[PredictionRecorded]
+) -> None:
+    reader, entry = mint_key("reader", ["history:read", "history:erase"])
+    app = create_app(settings.model_copy(update={"api_keys": parse_keys(entry)}))
+    async with served(app, headers={"x-api-key": reader}) as client:
+        refused = await client.post("/outcomes", json=report(events[0]))
+    assert refused.status_code == 403
+    assert "outcomes:write" in refused.json()["detail"]
