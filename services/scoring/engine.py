@@ -7,6 +7,7 @@ from time import perf_counter_ns
 from typing import Any, Final, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 from pydantic_core import from_json, to_json
 
 from services.scoring.reasons import BASIS, refusal_reasons
@@ -184,6 +185,17 @@ def _outcome(approved: float, threshold: float) -> dict[str, Any]:
         "confidence": shown if prediction == "Approved" else rest,
         "probability": {"approved": shown, "rejected": rest},
     }
+
+
+def shown_probabilities(
+    approved: npt.NDArray[np.float64], threshold: float
+) -> npt.NDArray[np.float64]:
+    """Return the probabilities of approval as decisions with them show them."""
+    millionths, passing = np.floor(approved * _MILLION + 0.5), ceil(threshold * _MILLION)
+    shown = np.where(
+        approved >= threshold, np.maximum(millionths, passing), np.minimum(millionths, passing - 1)
+    )
+    return shown / _MILLION
 
 
 def _timed_outcome(features: tuple[float, ...], model: ServedModel) -> dict[str, Any]:

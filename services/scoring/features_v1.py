@@ -8,6 +8,11 @@ from collections.abc import Mapping
 from math import log1p, nan
 from typing import Any, Final
 
+import numpy as np
+import numpy.typing as npt
+
+from services.scoring.features import Columns, applications_in
+
 FEATURES: Final = (
     "ApplicantIncome",
     "CoapplicantIncome",
@@ -89,3 +94,9 @@ def feature_row(application: Mapping[str, Any]) -> tuple[float, ...]:
         1.0 if term is None else 0.0,
         1.0 if band is None else 0.0,
     )
+
+
+def feature_columns(columns: Columns) -> npt.NDArray[np.float64]:
+    """The features of many applications, of shape (rows, len(FEATURES))."""
+    rows = [feature_row(application) for application in applications_in(columns)]
+    return np.array(rows, dtype=np.float64).reshape(len(rows), len(FEATURES))

@@ -15,7 +15,14 @@ import numpy.typing as npt
 import onnxruntime as ort
 
 from services.scoring import features_v1
-from services.scoring.features import FEATURE_INPUTS, FEATURES, Matrix, feature_row
+from services.scoring.features import (
+    FEATURE_INPUTS,
+    FEATURES,
+    Columns,
+    Matrix,
+    feature_columns,
+    feature_row,
+)
 from services.scoring.manifest import (
     MODEL_CARD_FILE,
     PICTURE_FOLDER,
@@ -44,6 +51,7 @@ from shared.contract.errors import UnknownModel
 from shared.contract.parsing import LoanApplication
 
 RowOf = Callable[[Mapping[str, Any]], tuple[float, ...]]
+MatrixOf = Callable[[Columns], npt.NDArray[np.float64]]
 
 _WARM_UP_RUNS: Final = 20
 _MAX_SCORECARD_DIFFERENCE: Final = 1e-6
@@ -131,6 +139,8 @@ class Bundle:
     models: Mapping[str, ServedModel]
     row_of: RowOf
     """Computes the features of one application as this bundle's models were trained on them."""
+    matrix_of: MatrixOf
+    """Computes those of many: the same numbers."""
     training_ranges: TrainingRanges
     card: bytes | None
     """The model card, Markdown in UTF-8; None in a bundle that was published without one."""
@@ -161,10 +171,12 @@ def load_bundle(root: Path, version: str | None) -> Bundle:
     check_files(folder, manifest)
     if manifest.features == features_v1.FEATURES:
         row_of: RowOf = features_v1.feature_row
+        matrix_of: MatrixOf = features_v1.feature_columns
         # No scorecard is of these features, so nothing asks for their inputs.
         inputs: dict[str, tuple[str, ...]] = {}
     elif manifest.features == FEATURES:
         row_of = partial(feature_row, imputation=manifest.imputation)
+        matrix_of = partial(feature_columns, imputation=manifest.imputation)
         inputs = {name: tuple(inputs) for name, inputs in FEATURE_INPUTS.items()}
     else:
         raise BundleError(
@@ -198,6 +210,7 @@ def load_bundle(root: Path, version: str | None) -> Bundle:
         manifest=manifest,
         models=models,
         row_of=row_of,
+        matrix_of=matrix_of,
         training_ranges={
             name: (reference.minimum, reference.maximum)
             for name, reference in manifest.inputs.items()

@@ -96,12 +96,10 @@ def read_applications(
     ones have to be there. ``also`` names columns besides the inputs that are read and have to be
     there. A row with other cells than the header is a faulty row. Raises ``FileError``.
     """
-    names = {folded(name): name for name in (*(field.name for field in FIELDS), *also)}
-    table = read_table(content, names)
+    table = read_table(content, column_names(also))
     lines = iter(table.lines)
-    header = [name.strip() for name in next(lines, (0, ()))[1]]
-    columns = _columns(header, names)
-    _refuse_unusable(header, columns, also)
+    header = next(lines, (0, ()))[1]
+    columns = usable_columns(header, also)
     missing: Counter[str] = Counter()
     rows: list[Row] = []
     for row in _rows(lines, len(header), columns.places, missing):
@@ -120,8 +118,24 @@ def read_applications(
     )
 
 
+def column_names(also: Sequence[str] = ()) -> dict[str, str]:
+    """The columns that are looked for, by their folded names."""
+    return {folded(name): name for name in (*(field.name for field in FIELDS), *also)}
+
+
+def usable_columns(header: Sequence[str], also: Sequence[str] = ()) -> "Columns":
+    """Where each column stands in ``header``.
+
+    Raises ``FileError`` with all that is wrong with the header, unless the rows can be read.
+    """
+    header = [title.strip() for title in header]
+    columns = _columns(header, column_names(also))
+    _refuse_unusable(header, columns, also)
+    return columns
+
+
 @dataclass(frozen=True)
-class _Columns:
+class Columns:
     """Where each known column stands, and the titles of all others."""
 
     places: dict[str, int] = field(default_factory=dict)
@@ -138,8 +152,8 @@ class _Columns:
             yield f"Left out, for it is no part of an application: {', '.join(self.ignored)}."
 
 
-def _columns(header: Sequence[str], names: Mapping[str, str]) -> _Columns:
-    columns = _Columns()
+def _columns(header: Sequence[str], names: Mapping[str, str]) -> Columns:
+    columns = Columns()
     ignorable = {folded(name) for name in (OUTCOME, *DECISION_COLUMNS)}
     for place, title in enumerate(header):
         name = names.get(folded(title))
@@ -156,8 +170,7 @@ def _columns(header: Sequence[str], names: Mapping[str, str]) -> _Columns:
     return columns
 
 
-def _refuse_unusable(header: Sequence[str], columns: _Columns, also: Sequence[str]) -> None:
-    """Raise ``FileError`` with all that is wrong with the header, unless the rows can be read."""
+def _refuse_unusable(header: Sequence[str], columns: Columns, also: Sequence[str]) -> None:
     required = dict.fromkeys((*(known.name for known in FIELDS if known.required), *also))
     lacking = [name for name in required if name not in columns.places]
     if not header:
@@ -183,17 +196,32 @@ def _rows(
     missing: Counter[str],
 ) -> Iterator[Row]:
     for line, cells in lines:
-        if len(cells) < width or any(cell.strip() for cell in cells[width:]):
-            yield Row(line, {}, f"has {len(cells)} cells, the header has {width}")
+        fault = width_fault(cells, width)
+        if fault:
+            yield Row(line, {}, fault)
             continue
-        row: dict[str, str | None] = {}
-        for name, place in places.items():
-            cell = cells[place].strip()
-            if cell.casefold() in _MISSING:
-                missing[cell] += 1
-                cell = ""
-            row[name] = _plain(name, original(cell)) or None
+        row = {name: meaning(name, cells[place]) for name, place in places.items()}
+        missing.update(
+            cells[places[name]].strip()
+            for name, cell in row.items()
+            if cell is None and cells[places[name]].strip()
+        )
         yield Row(line, row)
+
+
+def width_fault(cells: Sequence[str], width: int) -> str | None:
+    """What is wrong with the number of cells in a row, if anything; more blank ones are not."""
+    if len(cells) < width or any(cell.strip() for cell in cells[width:]):
+        return f"has {len(cells)} cells, the header has {width}"
+    return None
+
+
+def meaning(name: str, cell: str) -> str | None:
+    """What ``cell`` of a file stands for in the column of an input, None if it is missing."""
+    cell = cell.strip()
+    if cell.casefold() in _MISSING:
+        return None
+    return _plain(name, original(cell)) or None
 
 
 def _plain(name: str, cell: str) -> str:

@@ -8,7 +8,7 @@ import zipfile
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 SEPARATORS: Final = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "vertical bars"}
 MAX_UNPACKED_BYTES: Final = 200 * 1024 * 1024
@@ -51,10 +51,15 @@ def read_table(content: bytes, names: Collection[str]) -> RawTable:
         return RawTable(_parquet(content))
     if content.startswith(b"PK\x03\x04") and b"xl/" in content:
         return _excel(content)
+    refuse_other_formats(content)
+    return _text(content, names)
+
+
+def refuse_other_formats(content: bytes) -> None:
+    """Raise ``FileError`` if ``content`` begins as no table does, with what to do about it."""
     for start, sentence in _OTHER_FORMATS.items():
         if content.startswith(start):
             raise FileError(sentence)
-    return _text(content, names)
 
 
 def folded(name: str) -> str:
@@ -62,25 +67,45 @@ def folded(name: str) -> str:
     return re.sub(r"[\s_-]+", "", name).casefold()
 
 
-def _text(content: bytes, names: Collection[str]) -> RawTable:
-    text, remarks = _decoded(content)
+class Dialect(NamedTuple):
+    """How a CSV file separates its cells."""
+
+    separator: str
+    is_stated: bool
+    """Whether the first line states it, as Excel's ``sep=;`` does."""
+
+
+def dialect_of(text: str, names: Collection[str]) -> Dialect:
+    """The dialect of a CSV file that begins with ``text``."""
     # Lines are counted as csv counts them: by \r\n, \n or \r.
     first = next((line for line in io.StringIO(text, newline=None) if line.strip()), "").strip("\n")
     stated = _SEPARATOR_LINE.fullmatch(first)
-    separator = stated[1] if stated else _separator(first, names)
+    return Dialect(stated[1] if stated else _separator(first, names), stated is not None)
+
+
+def _text(content: bytes, names: Collection[str]) -> RawTable:
+    text, remarks = decoded(content)
+    dialect = dialect_of(text, names)
+    separator = dialect.separator
     if separator != ",":
         remarks.append(f"Cells are separated by {SEPARATORS.get(separator, repr(separator))}.")
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
-    return RawTable(_csv_lines(reader, has_separator_line=stated is not None), remarks)
+    return RawTable(csv_lines(text, dialect), remarks)
 
 
-def _csv_lines(reader: Any, *, has_separator_line: bool) -> Iterator[tuple[int, Sequence[str]]]:
-    before = 0
-    skip = has_separator_line
+def csv_lines(
+    text: str, dialect: Dialect, *, lines_before: int = 0
+) -> Iterator[tuple[int, Sequence[str]]]:
+    """The lines of a CSV file, or of its rest after so many lines, that are not blank.
+
+    Raises ``FileError`` while they are taken.
+    """
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=dialect.separator, strict=True)
+    before = lines_before
+    skip = dialect.is_stated and not lines_before
     try:
         for cells in reader:
             # A quoted cell may hold line breaks; a line is named by where it begins.
-            line, before = before + 1, reader.line_num
+            line, before = before + 1, lines_before + reader.line_num
             if not any(cell.strip() for cell in cells):
                 continue
             if skip:
@@ -88,7 +113,8 @@ def _csv_lines(reader: Any, *, has_separator_line: bool) -> Iterator[tuple[int, 
                 continue
             yield line, cells
     except csv.Error as error:
-        raise FileError(f"The file is no CSV: {error} (line {reader.line_num}).") from None
+        line = lines_before + reader.line_num
+        raise FileError(f"The file is no CSV: {error} (line {line}).") from None
 
 
 def _separator(first: str, names: Collection[str]) -> str:
@@ -104,8 +130,14 @@ def _separator(first: str, names: Collection[str]) -> str:
     return max(SEPARATORS, key=known)
 
 
-def _decoded(content: bytes) -> tuple[str, list[str]]:
-    encoding = _UTF_16.get(content[:2]) or _utf_16_without_mark(content)
+def utf_16(start: bytes) -> str | None:
+    """The encoding of a text that starts so, if it is UTF-16."""
+    return _UTF_16.get(start[:2]) or _utf_16_without_mark(start)
+
+
+def decoded(content: bytes) -> tuple[str, list[str]]:
+    """The text in ``content``, with sentences on its encoding; raises ``FileError``."""
+    encoding = utf_16(content)
     if encoding:
         try:
             return content.decode(encoding).removeprefix("\ufeff"), ["The text is UTF-16."]
@@ -168,7 +200,7 @@ def _excel_lines(sheet: Any) -> Iterator[tuple[int, Sequence[str]]]:
     width = None
     try:
         for line, row in enumerate(sheet.iter_rows(values_only=True, max_col=MAX_COLUMNS), start=1):
-            cells = [_cell(value) for value in row]
+            cells = [cell_text(value) for value in row]
             used = max((i for i, cell in enumerate(cells, start=1) if cell.strip()), default=0)
             if used:
                 # Unlike in a text file, a row has no end of its own.
@@ -194,17 +226,17 @@ def _parquet(content: bytes) -> Iterator[tuple[int, Sequence[str]]]:
         for batch in file.iter_batches(batch_size=1000):
             for row in zip(*(column.to_pylist() for column in batch.columns), strict=True):
                 line += 1
-                yield line, [_cell(value) for value in row]
+                yield line, [cell_text(value) for value in row]
     except (pa.ArrowException, OSError) as error:
         raise FileError(f"The Parquet file cannot be read: {error}.") from None
 
 
-def _cell(value: object) -> str:
+def cell_text(value: object) -> str:
     """A typed cell as CSV would hold it."""
     if value is None or value != value:
         return ""
     if isinstance(value, bool):
         return str(value).upper()
     if isinstance(value, float | Decimal):
-        return f"{Decimal(str(value)).normalize():f}"
+        return f"{Decimal(str(value or 0)).normalize():f}"  # of minus zero, zero
     return str(value)

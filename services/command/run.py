@@ -1,0 +1,99 @@
+"""Runs ``loan-predictor score`` on a terminal: progress, a summary, and an exit code."""
+
+import argparse
+import os
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from functools import partial
+from typing import Final
+
+from tqdm import tqdm
+
+from services.command.engines import EngineError, on_dask, on_processes
+from services.command.main import STOPPED
+from services.command.score import (
+    Engine,
+    Plan,
+    Report,
+    Summary,
+    finish,
+    plan_run,
+    score_files,
+    start,
+)
+from services.command.sources import Source
+from services.scoring.manifest import BundleError
+from shared.contract.errors import UnknownModel
+from shared.files.tables import FileError
+
+_OK: Final = 0
+_SOME_FAULTY: Final = 3
+_INTERRUPTED: Final = 130
+
+
+def run(options: argparse.Namespace) -> int:
+    """Decide on files as the command line says, and return its exit code."""
+    started = time.monotonic()
+    try:
+        engine = _engine(options)
+        plan, sources = plan_run(
+            options.source,
+            options.target,
+            model=options.model,
+            bundle=options.bundle,
+            kind=options.format,
+        )
+        finished = start(plan, resume=options.resume)
+        decided = 0
+        for report in _shown(plan, sources, finished, engine):
+            decided += report.decided
+        summary = finish(plan)
+    except (FileError, BundleError, EngineError, UnknownModel, OSError) as error:
+        print(error, file=sys.stderr)
+        return STOPPED
+    except KeyboardInterrupt:
+        print("Interrupted; --resume goes on from here.", file=sys.stderr)
+        return _INTERRUPTED
+    _print_summary(plan, summary, decided / (time.monotonic() - started))
+    return _SOME_FAULTY if summary.faulty else _OK
+
+
+def _engine(options: argparse.Namespace) -> Engine:
+    if options.engine == "dask":
+        if not options.scheduler:
+            raise EngineError("--engine dask needs --scheduler, such as tcp://host:8786.")
+        return partial(on_dask, scheduler=options.scheduler)
+    return partial(on_processes, workers=options.workers or len(os.sched_getaffinity(0)))
+
+
+def _shown(
+    plan: Plan, sources: Sequence[Source], finished: Sequence[Report], engine: Engine
+) -> Iterator[Report]:
+    """The new reports, while a bar shows how much is done."""
+    is_counted = all(source.kind == "parquet" for source in sources)
+    # Without a terminal there is no bar.
+    with tqdm(
+        total=sum(source.size for source in sources),
+        initial=sum(report.size for report in finished),
+        unit=" rows" if is_counted else "B",
+        unit_scale=True,
+        disable=None,
+    ) as bar:
+        for report in score_files(plan, sources, finished, engine=engine):
+            bar.update(report.size)
+            yield report
+
+
+def _print_summary(plan: Plan, summary: Summary, rate: float) -> None:
+    decided = summary.decided
+    share = f" ({summary.approved / decided:.1%})" if decided else ""
+    print(
+        f"{decided + summary.faulty:,} rows: {decided:,} decided, {summary.approved:,}"
+        f" approved{share},"
+        f" {summary.faulty:,} faulty; {rate:,.0f} a second, by {plan.model} of"
+        f" {plan.bundle_version}."
+    )
+    print(f"The result is in {plan.target}.")
+    if summary.faulty:
+        print(f"The faults are in {plan.faults}.")

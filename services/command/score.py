@@ -1,0 +1,348 @@
+"""``loan-predictor score``: decides on files of applications; nothing is recorded.
+
+Each chunk of the files becomes a part of the result, and then a report: where there is a report,
+its part is whole. A run that was cut off goes on with the chunks that have no report.
+"""
+
+import csv
+import io
+import json
+import shutil
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cache, partial
+from pathlib import Path
+from typing import IO, Final, NamedTuple
+
+import pyarrow as pa
+from pyarrow import csv as arrow_csv
+from pyarrow import parquet
+
+from services.command.sources import Chunk, Format, Source, open_parquet, open_source
+from services.command.storage import Location
+from services.scoring.columns import RESULT_SCHEMA, Scored, score
+from services.scoring.manifest import BUNDLE_ROOT, CURRENT_FILE, check_version, read_current_version
+from services.scoring.registry import Bundle, load_bundle
+from shared.files.applications import usable_columns
+from shared.files.tables import FileError
+from shared.version import VERSION
+
+_SUFFIXES: Final[dict[str, Format]] = {".csv": "csv", ".parquet": "parquet"}
+_PLAN_FILE: Final = "plan.json"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a run does, the same for each chunk."""
+
+    bundle_root: Path
+    bundle_version: str
+    model: str
+    kind: Format
+    """Of the result."""
+    target: Location
+    is_folder: bool
+    """Whether the result is a folder of parts, or one file that is put together at the end."""
+    inputs: dict[str, int]
+    """The position of each input among the columns."""
+    kept: tuple[int, ...]
+    """The positions of the columns that the result takes over."""
+    stamp: str
+    """Everything that the result depends on, as text."""
+
+    @property
+    def progress(self) -> Location:
+        """The folder of reports, which is there while the run is not finished."""
+        return self.target.beside(".progress")
+
+    @property
+    def faults(self) -> Location:
+        """The file that names the faulty rows."""
+        return self.target.beside(".faults.csv")
+
+    def part(self, number: int) -> Location:
+        """The part that a chunk becomes."""
+        folder = self.target if self.is_folder else self.progress
+        return folder / f"part-{number:06d}.{self.kind}"
+
+    def report(self, number: int) -> Location:
+        """The report of a chunk."""
+        return self.progress / f"report-{number:06d}.json"
+
+
+class Task(NamedTuple):
+    """A chunk, and its number in the run."""
+
+    number: int
+    chunk: Chunk
+
+
+class Report(NamedTuple):
+    """What came of a chunk."""
+
+    number: int
+    file: str
+    size: int
+    decided: int
+    approved: int
+    faults: list[tuple[int, str]]
+    """Line and sentence of each faulty row."""
+
+
+class Summary(NamedTuple):
+    """What came of all chunks: numbers of rows."""
+
+    decided: int
+    approved: int
+    faulty: int
+
+
+Work = Callable[[Task], Report]
+Engine = Callable[[Work, Iterable[Task]], Iterator[Report]]
+
+
+def plan_run(
+    name: str, target_name: str, *, model: str | None, bundle: str | None, kind: Format | None
+) -> tuple[Plan, list[Source]]:
+    """The run from the file or folder ``name`` to ``target_name``, before anything is written.
+
+    Raises ``FileError``, ``BundleError`` or ``UnknownModel``, whose message says what is wrong.
+    """
+    root, version = find_bundle(bundle)
+    served = _bundle(root, version)
+    chosen = served.model(model) if model else served.champion
+    sources = _open_sources(Location.of(name))
+    schema = sources[0].schema
+    inputs = _inputs(schema.names)
+    target = Location.of(target_name)
+    suffix = Path(target.url).suffix.lower()
+    is_folder = target_name.endswith("/") or suffix not in _SUFFIXES
+    kind = kind or _SUFFIXES.get(suffix, sources[0].kind)
+    files = [source.location.fingerprint() for source in sources]
+    plan = Plan(
+        bundle_root=root,
+        bundle_version=version,
+        model=chosen.name,
+        kind=kind,
+        target=target,
+        is_folder=is_folder,
+        inputs=inputs,
+        kept=tuple(
+            place for place, title in enumerate(schema.names) if title not in RESULT_SCHEMA.names
+        ),
+        stamp=json.dumps([VERSION, version, chosen.name, kind, target.url, files]),
+    )
+    return plan, sources
+
+
+def find_bundle(name: str | None) -> tuple[Path, str]:
+    """The folder and the version of a bundle, given as a version, its folder or one of bundles."""
+    if name is None:
+        return BUNDLE_ROOT, read_current_version(BUNDLE_ROOT)
+    path = Path(name)
+    if (path / CURRENT_FILE).exists():
+        return path.resolve(), read_current_version(path)
+    version = check_version(path.name)
+    return (path.resolve().parent if path.is_dir() else BUNDLE_ROOT), version
+
+
+def _open_sources(location: Location) -> list[Source]:
+    sources = []
+    for file in location.files():
+        try:
+            sources.append(open_source(file))
+        except FileError as error:
+            raise FileError(f"{file}: {error}") from None
+        if not sources[-1].schema.equals(sources[0].schema):
+            raise FileError(f"{file} has other columns than {sources[0].location}.")
+    if not sources:
+        raise FileError(f"{location} is not there, or a folder without files.")
+    return sources
+
+
+def _inputs(titles: Sequence[str]) -> dict[str, int]:
+    columns = usable_columns(titles)
+    for column in columns.unknown:
+        # Scored without it, every decision would be another one.
+        if column.nearest and column.nearest not in columns.places:
+            raise FileError(
+                f"There is no column {column.name!r}; perhaps it should be {column.nearest}."
+            )
+    return columns.places
+
+
+def start(plan: Plan, *, resume: bool) -> list[Report]:
+    """Begin a run, or go on with it: the reports from before it was cut off.
+
+    Raises ``FileError`` rather than write over anything.
+    """
+    progress, target = plan.progress, plan.target
+    begun = progress.exists()
+    if begun and not resume:
+        raise FileError(
+            f"A run to {target} was cut off: --resume goes on with it, or remove {progress}."
+        )
+    if not begun:
+        for existing in (target, plan.faults):
+            if existing.exists():
+                raise FileError(f"{existing} is there already; remove it, or name another result.")
+        (progress / _PLAN_FILE).write(plan.stamp.encode())
+        return []
+    if (progress / _PLAN_FILE).read().decode() != plan.stamp:
+        raise FileError(
+            f"The run to {target} that was cut off was of other files or another model; remove"
+            f" {progress}{f' and {target}' if plan.is_folder else ''}."
+        )
+    return list(_reports(plan))
+
+
+def score_files(
+    plan: Plan, sources: Sequence[Source], finished: Sequence[Report], *, engine: Engine
+) -> Iterator[Report]:
+    """Decide on all rows without a report, and yield the new reports as they come.
+
+    Raises ``FileError`` with nothing left behind if a file cannot be read to its end. After any
+    other error or a kill, what is done is kept.
+    """
+    numbers = {report.number for report in finished}
+    chunks = (chunk for source in sources for chunk in source.chunks())
+    tasks = (Task(*numbered) for numbered in enumerate(chunks) if numbered[0] not in numbers)
+    try:
+        yield from engine(partial(score_chunk, plan), tasks)
+    except FileError:
+        discard(plan)
+        raise
+
+
+def score_chunk(plan: Plan, task: Task) -> Report:
+    """Write the part and the report of a chunk; may be repeated."""
+    bundle = _bundle(plan.bundle_root, plan.bundle_version)
+    model = bundle.model(plan.model)
+    faults: list[tuple[int, str]] = []
+    decided = approved = 0
+    with plan.part(task.number).written() as file:
+        with_header = plan.is_folder or task.number == 0
+        with _writer(file, plan.kind, with_header=with_header) as write:
+            for rows in task.chunk.rows():
+                scored = score(rows.table, plan.inputs, model=model, bundle=bundle)
+                faults += rows.faults.items()
+                faults += ((rows.lines[row], fault) for row, fault in scored.faults.items())
+                decided += len(scored.decisions)
+                approved += scored.approved
+                write(_result(rows.table.select(list(plan.kept)), scored))
+    report = Report(
+        number=task.number,
+        file=str(task.chunk.location),
+        size=task.chunk.size,
+        decided=decided,
+        approved=approved,
+        faults=sorted(faults),
+    )
+    plan.report(task.number).write(json.dumps(report).encode())
+    return report
+
+
+def finish(plan: Plan) -> Summary:
+    """Put the result and the list of faulty rows together, and end the run."""
+    reports = list(_reports(plan))
+    decided = sum(report.decided for report in reports)
+    faulty = sum(len(report.faults) for report in reports)
+    if not decided + faulty:
+        discard(plan)
+        raise FileError("There is a header and no rows.")
+    if faulty:
+        with plan.faults.written() as file:
+            _write_faults(file, reports)
+    if not plan.is_folder:
+        with plan.target.written() as file:
+            _join(file, plan, [report.number for report in reports])
+    plan.progress.remove()
+    return Summary(decided, sum(report.approved for report in reports), faulty)
+
+
+def discard(plan: Plan) -> None:
+    """Leave nothing of a run that is not finished."""
+    plan.progress.remove()
+    if plan.is_folder:
+        plan.target.remove()
+
+
+def _result(kept: pa.Table, scored: Scored) -> pa.Table:
+    if scored.faults:
+        kept = kept.filter(pa.array(scored.decided))
+    return pa.Table.from_arrays(
+        [*kept.columns, *scored.decisions.columns],
+        names=[*kept.column_names, *scored.decisions.column_names],
+    )
+
+
+def _reports(plan: Plan) -> Iterator[Report]:
+    for file in plan.progress.files():
+        name = Path(file.url).name
+        if name.startswith("report-") and name.endswith(".json"):
+            yield Report(*json.loads(file.read()))
+
+
+def _write_faults(file: IO[bytes], reports: Iterable[Report]) -> None:
+    text = io.TextIOWrapper(file, encoding="utf-8", newline="")
+    lines = csv.writer(text, lineterminator="\n")
+    lines.writerow(("file", "line", "fault"))
+    lines.writerows((each.file, *fault) for each in reports for fault in each.faults)
+    text.detach()
+
+
+def _join(file: IO[bytes], plan: Plan, numbers: Sequence[int]) -> None:
+    if plan.kind == "csv":
+        for number in numbers:
+            with plan.part(number).opened() as part:
+                shutil.copyfileobj(part, file)
+        return
+    with _writer(file, plan.kind, with_header=True) as write:
+        for number in numbers:
+            with open_parquet(plan.part(number)) as part:
+                write(part.read(use_threads=False))
+
+
+@contextmanager
+def _writer(
+    file: IO[bytes], kind: Format, *, with_header: bool
+) -> Iterator[Callable[[pa.Table], None]]:
+    """Yield what appends a table to ``file``; all have the same columns."""
+    writer: parquet.ParquetWriter | None = None
+    is_first = True
+
+    def append(table: pa.Table) -> None:
+        nonlocal writer, is_first
+        if kind == "csv":
+            _append_csv(file, table, with_header=with_header and is_first)
+        else:
+            writer = writer or parquet.ParquetWriter(file, table.schema)
+            writer.write_table(table)
+        is_first = False
+
+    try:
+        yield append
+    finally:
+        if writer:
+            writer.close()
+
+
+def _append_csv(file: IO[bytes], table: pa.Table, *, with_header: bool) -> None:
+    for quoting in ("none", "needed"):
+        content = io.BytesIO()
+        options = arrow_csv.WriteOptions(
+            include_header=with_header, quoting_style=quoting, quoting_header=quoting
+        )
+        try:
+            arrow_csv.write_csv(table, content, options)
+        except pa.ArrowInvalid:
+            # A cell has a comma, a quote or a line break; quoting takes twice as long.
+            continue
+        file.write(content.getbuffer())
+        return
+
+
+@cache
+def _bundle(root: Path, version: str) -> Bundle:
+    return load_bundle(root, version)

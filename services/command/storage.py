@@ -1,0 +1,109 @@
+"""Files on this machine and, through fsspec, in other stores: ``s3://bucket/key``."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+import fsspec
+from fsspec.implementations.local import LocalFileSystem
+
+from shared.files.tables import FileError
+
+
+@dataclass(frozen=True)
+class Location:
+    """A file or folder: what is named on the command line, absolute if it is on this machine."""
+
+    url: str
+
+    @classmethod
+    def of(cls, name: str) -> "Location":
+        """The location that ``name`` stands for; raises ``FileError`` if nothing can open it."""
+        try:
+            store, path = fsspec.core.url_to_fs(name)
+        except (ImportError, ValueError) as error:
+            raise FileError(f"{name} cannot be opened: {error}") from None
+        return cls(path if isinstance(store, LocalFileSystem) else store.unstrip_protocol(path))
+
+    @property
+    def store(self) -> Any:
+        """The file system that it is in."""
+        return fsspec.core.url_to_fs(self.url)[0]
+
+    @property
+    def path(self) -> str:
+        """Its name in the store."""
+        return str(fsspec.core.url_to_fs(self.url)[1])
+
+    def __str__(self) -> str:
+        return self.url
+
+    def __truediv__(self, name: str) -> "Location":
+        return Location(f"{self.url.rstrip('/')}/{name}")
+
+    def beside(self, suffix: str) -> "Location":
+        """What is called the same, and then ``suffix``."""
+        return Location(f"{self.url.rstrip('/')}{suffix}")
+
+    def exists(self) -> bool:
+        """Whether anything is there."""
+        return bool(self.store.exists(self.path))
+
+    def files(self) -> list["Location"]:
+        """The location itself or, of a folder, its files by name; hidden ones are left out."""
+        store, path = self.store, self.path
+        if not store.isdir(path):
+            return [self] if store.exists(path) else []
+        names = sorted(
+            str(found["name"]) for found in store.ls(path, detail=True) if found["type"] == "file"
+        )
+        return [
+            self / name
+            for name in (Path(each).name for each in names)
+            if not name.startswith((".", "_"))
+        ]
+
+    def fingerprint(self) -> str:
+        """What changes when it is written again."""
+        return f"{self.url} {self.store.ukey(self.path)}"
+
+    def opened(self) -> Any:
+        """Open it for reading bytes."""
+        return self.store.open(self.path, "rb")
+
+    def read(self) -> bytes:
+        """Its content."""
+        return bytes(self.store.cat_file(self.path))
+
+    def remove(self) -> None:
+        """Remove it with all that is in it, if it is there."""
+        store, path = self.store, self.path
+        if store.exists(path):
+            store.rm(path, recursive=True)
+
+    @contextmanager
+    def written(self) -> Iterator[IO[bytes]]:
+        """Yield a file to write to; under its name it appears whole, and only without an error."""
+        store, path = self.store, self.path
+        store.makedirs(path.rpartition("/")[0], exist_ok=True)
+        if isinstance(store, LocalFileSystem):
+            unfinished = Path(f"{path}.unfinished")
+            with unfinished.open("wb") as local:
+                yield local
+            unfinished.replace(path)
+            return
+        file = store.open(path, "wb", autocommit=False)
+        try:
+            yield file
+        except BaseException:
+            file.discard()
+            raise
+        file.close()
+        file.commit()
+
+    def write(self, content: bytes) -> None:
+        """Write ``content``, which appears whole."""
+        with self.written() as file:
+            file.write(content)
