@@ -76,7 +76,7 @@ class Contribution(BaseModel):
     contribution: float = Field(description="In log-odds; below 0 it speaks against approval.")
 
 
-class Difference(BaseModel):
+class Change(BaseModel):
     """One input, changed."""
 
     from_: float | None = Field(alias="from", description="null: not given.")
@@ -86,7 +86,7 @@ class Difference(BaseModel):
 class NearestChange(BaseModel):
     """Changes with which the application would be approved."""
 
-    changes: dict[str, Difference] = Field(description="By input.")
+    changes: dict[str, Change] = Field(description="By input.")
     probability: Probability
 
 

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
+from copy import deepcopy
 from http import HTTPStatus
 from itertools import product
 from secrets import token_hex
@@ -34,6 +35,7 @@ from shared.web.tracing import TracingMiddleware
 
 PROBLEM_MEDIA_TYPE: Final = "application/problem+json"
 REQUEST_ID_HEADER: Final = b"x-request-id"
+SCHEMA_REFERENCE: Final = "#/components/schemas/{model}"
 
 # Left on, the framework looks up OpenTelemetry providers on every request, and its spans contain
 # the path and the query, which name loans.
@@ -42,7 +44,6 @@ NO_TELEMETRY: Final[TelemetryConfig] = {"tracing": False, "metrics": False, "log
 _CLIENT_CLOSED_REQUEST: Final = 499
 """The access log's status for a client that left; it is never sent."""
 _METHODS: Final = ("DELETE", "GET", "PATCH", "POST", "PUT")
-_SCHEMA_REFERENCE: Final = "#/components/schemas/{model}"
 _VALIDATION_ERROR: Final = "HTTPValidationError"
 _ACCEPTED_REQUEST_ID = re.compile(rb"[A-Za-z0-9._~:=+/-]{1,128}")
 _log = get_logger(__name__)
@@ -76,7 +77,7 @@ def problem_docs(*statuses: int) -> dict[int | str, dict[str, Any]]:
 
 def _problem_doc(status: int) -> dict[str, Any]:
     model = InvalidInputProblem if status == HTTPStatus.BAD_REQUEST else Problem
-    schema = {"$ref": _SCHEMA_REFERENCE.format(model=model.__name__)}
+    schema = {"$ref": SCHEMA_REFERENCE.format(model=model.__name__)}
     return {
         "description": HTTPStatus(status).phrase,
         "content": {PROBLEM_MEDIA_TYPE: {"schema": schema}},
@@ -262,17 +263,26 @@ def install_conventions(
 
 
 def _complete(document: dict[str, Any]) -> None:
-    """Describe errors as problem documents, and bad input as 400 instead of FastAPI's 422."""
+    """Describe errors as problem documents, and bad input as 400 instead of FastAPI's 422.
+
+    What the schema of a body refers to stands with all other schemas.
+    """
+    schemas = document.setdefault("components", {}).setdefault("schemas", {})
     for operations in document["paths"].values():
         for operation in operations.values():
+            if "requestBody" in operation:
+                # A copy, because the routes of all apps share what they were described with.
+                operation["requestBody"] = body = deepcopy(operation["requestBody"])
+                for content in body["content"].values():
+                    for name, schema in content["schema"].pop("$defs", {}).items():
+                        schemas.setdefault(name, schema)
             if _VALIDATION_ERROR in str(operation["responses"].get("422")):
                 del operation["responses"]["422"]
                 operation["responses"].setdefault("400", _problem_doc(HTTPStatus.BAD_REQUEST))
-    schemas = document.setdefault("components", {}).setdefault("schemas", {})
     for unused in (_VALIDATION_ERROR, "ValidationError"):
         schemas.pop(unused, None)
     for model in (Problem, InvalidInputProblem, Fault):
-        schema = model.model_json_schema(ref_template=_SCHEMA_REFERENCE)
+        schema = model.model_json_schema(ref_template=SCHEMA_REFERENCE)
         schema.pop("$defs", None)
         schemas[model.__name__] = schema
 

@@ -13,7 +13,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from shared.contract.errors import BodyTooLarge, ServiceError, UnsupportedMediaType
-from shared.web.conventions import service_error_response
+from shared.web.conventions import SCHEMA_REFERENCE, service_error_response
 from shared.web.parameters import refuse_parameters
 
 PATH_PARAMETER: Final = {"pattern": r"^[^\x00-\x1f\x7f-\x9f]+$"}
@@ -150,7 +150,7 @@ def describe(
     ``also`` is the schema of what else the route takes, ``{}`` for anything; ``path`` describes
     each parameter of the path; ``headers`` are parameter objects.
     """
-    schema = body.model_json_schema()
+    schema = body.model_json_schema(ref_template=SCHEMA_REFERENCE)
     content = {JSON.name: {"schema": schema if also is None else {"anyOf": [schema, also]}}}
     parameters = [
         {

@@ -1,5 +1,6 @@
 """The client's types are those of the services' own OpenAPI documents."""
 
+import json
 import re
 import subprocess
 import sys
@@ -43,6 +44,15 @@ _CALLS: list[tuple[Callable[..., Call[Any]], dict[str, object]]] = [
 def test_generating_the_models_again_gives_the_same_file() -> None:
     """Otherwise a service's answers have changed: run `make client-models`."""
     assert MODELS.read_text(encoding="utf-8") == generate()
+
+
+@pytest.mark.parametrize("service", ["inference", "history"])
+def test_document_holds_all_that_it_refers_to(service: str) -> None:
+    """Under plain names: two classes of one name would be called by their modules."""
+    document = apps()[service].openapi()
+    schemas = {f"#/components/schemas/{name}" for name in document["components"]["schemas"]}
+    assert set(re.findall(r'"\$ref": "([^"]*)"', json.dumps(document))) == schemas
+    assert not [name for name in schemas if "__" in name]
 
 
 @pytest.mark.system

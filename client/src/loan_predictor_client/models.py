@@ -67,6 +67,13 @@ class Attribute(BaseModel):
     points: float
 
 
+class Change(BaseModel):
+    """One input, changed."""
+
+    from_: Annotated[float | None, Field(alias="from", description="null: not given.")]
+    to: float
+
+
 class Characteristic(BaseModel):
     """What an applicant gets points for."""
 
@@ -122,6 +129,23 @@ class Data(BaseModel):
     sha256: str
     rows: int
     approved_share: float
+
+
+class Difference(BaseModel):
+    """One member of the decision that came out otherwise."""
+
+    member: Annotated[
+        str,
+        Field(description="Its path in the decision, such as probability.approved."),
+    ]
+    recorded: Any
+    replayed: Any
+    cause: Annotated[
+        Literal["rounding", "threshold", "rules", "model"],
+        Field(
+            description="What explains it: the last digit of a number, another threshold for the same probability, the service's rules for warnings, which a later version may word otherwise, or the model."
+        ),
+    ]
 
 
 class Evaluation(BaseModel):
@@ -285,6 +309,26 @@ class ReferenceMean(BaseModel):
     mean: Annotated[float, Field(description="Its score, in log-odds.")]
 
 
+class Replay(BaseModel):
+    """Whether a recorded decision comes out the same today, and where it does not."""
+
+    equal: Annotated[
+        bool,
+        Field(
+            description="Whether the decision comes out the same. Warnings that only a later version of the service words otherwise are listed and make no other decision."
+        ),
+    ]
+    prediction_id: str
+    bundle_version: str
+    fault: Annotated[
+        str | None,
+        Field(
+            description="Why nothing could be compared: the bundle is missing, altered, or made for another version of the service. Null if it was decided again."
+        ),
+    ]
+    differences: list[Difference]
+
+
 class RoutePerformance(BaseModel):
     """How long the answers of one route took, from a request's arrival to its answer's end."""
 
@@ -352,30 +396,6 @@ class WarningRule(BaseModel):
 
     code: str
     message: str
-
-
-class ServicesInferenceSchemasDifference(BaseModel):
-    """One input, changed."""
-
-    from_: Annotated[float | None, Field(alias="from", description="null: not given.")]
-    to: float
-
-
-class ServicesScoringReplayDifference(BaseModel):
-    """One member of the decision that came out otherwise."""
-
-    member: Annotated[
-        str,
-        Field(description="Its path in the decision, such as probability.approved."),
-    ]
-    recorded: Any
-    replayed: Any
-    cause: Annotated[
-        Literal["rounding", "threshold", "rules", "model"],
-        Field(
-            description="What explains it: the last digit of a number, another threshold for the same probability, the service's rules for warnings, which a later version may word otherwise, or the model."
-        ),
-    ]
 
 
 class Problem(BaseModel):
@@ -601,9 +621,7 @@ class ModelScorecard(BaseModel):
 class NearestChange(BaseModel):
     """Changes with which the application would be approved."""
 
-    changes: Annotated[
-        dict[str, ServicesInferenceSchemasDifference], Field(description="By input.")
-    ]
+    changes: Annotated[dict[str, Change], Field(description="By input.")]
     probability: Probability
 
 
@@ -617,26 +635,6 @@ class Performance(BaseModel):
             description="Share of the answers that could come from the cache and did, 0 to 1; null before the first, and where there is no cache."
         ),
     ]
-
-
-class Replay(BaseModel):
-    """Whether a recorded decision comes out the same today, and where it does not."""
-
-    equal: Annotated[
-        bool,
-        Field(
-            description="Whether the decision comes out the same. Warnings that only a later version of the service words otherwise are listed and make no other decision."
-        ),
-    ]
-    prediction_id: str
-    bundle_version: str
-    fault: Annotated[
-        str | None,
-        Field(
-            description="Why nothing could be compared: the bundle is missing, altered, or made for another version of the service. Null if it was decided again."
-        ),
-    ]
-    differences: list[ServicesScoringReplayDifference]
 
 
 class TrainedModel(BaseModel):
