@@ -10,7 +10,7 @@ from typing import Final
 from fastapi import FastAPI, Request
 from starlette_compress import CompressMiddleware
 
-from services.history import outcome_routes, routes, stream
+from services.history import monitoring_routes, outcome_routes, routes, stream
 from services.history.cache import Cache
 from services.history.database import open_engine, ping
 from services.history.deps import Resources, resources_of
@@ -81,7 +81,8 @@ def create_app(
     app = documented_app(title=TITLE, description=DESCRIPTION, lifespan=lifespan)
     routers = (
         *(routes.records, routes.erasure, outcome_routes.outcomes),
-        *(routes.reports, routes.about, routes.internal),
+        *(routes.reports, monitoring_routes.monitoring, routes.about),
+        *(routes.internal, monitoring_routes.internal),
     )
     for router in routers:
         app.include_router(router)

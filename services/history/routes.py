@@ -43,7 +43,7 @@ from shared.web.performance import Performance, performance_of
 
 MAX_GROUP_BYTES: Final = 4 * 1024 * 1024
 """Well above the largest group of events that inference publishes by HTTP."""
-_CACHED: Final[dict[int | str, dict[str, Any]]] = {
+CACHED: Final[dict[int | str, dict[str, Any]]] = {
     200: {
         "headers": {
             "X-Cache": {
@@ -72,7 +72,7 @@ about = APIRouter(tags=["about"], dependencies=[Depends(refuse_parameters)])
 internal = APIRouter(tags=["internal"], route_class=DirectRoute)
 
 
-@records.get("/history", response_model=Page, responses=_CACHED | _FAILURES, openapi_extra=_READS)
+@records.get("/history", response_model=Page, responses=CACHED | _FAILURES, openapi_extra=_READS)
 async def list_history(request: Request, query: Annotated[PageQuery, Query()]) -> Response:
     """List recorded decisions, the newest first, a page at a time."""
     resources = resources_of(request.scope)
@@ -135,7 +135,7 @@ async def export_history(
 @records.get(
     "/history/{prediction_id}",
     response_model=Record,
-    responses=_CACHED | _FAILURES | problem_docs(404, 410),
+    responses=CACHED | _FAILURES | problem_docs(404, 410),
     openapi_extra=_READS,
 )
 async def get_record(request: Request, prediction_id: UUID) -> Response:
@@ -207,7 +207,7 @@ async def erase_records(request: Request, query: Annotated[ErasureQuery, Query()
 @reports.get(
     "/statistics",
     response_model=Statistics,
-    responses=_CACHED | _FAILURES,
+    responses=CACHED | _FAILURES,
     openapi_extra=_READS,
 )
 async def statistics(request: Request) -> Response:
@@ -227,7 +227,7 @@ async def statistics(request: Request) -> Response:
 @reports.get(
     "/analytics",
     response_model=Analytics,
-    responses=_CACHED | _FAILURES,
+    responses=CACHED | _FAILURES,
     openapi_extra=_READS,
 )
 async def analytics(request: Request) -> Response:

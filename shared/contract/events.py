@@ -25,6 +25,9 @@ EVENT_FIELD = "event"
 INTERNAL_PREDICTIONS_PATH = "/internal/predictions"
 """Where the history service takes events as NDJSON when the stream cannot be reached."""
 
+INTERNAL_BUNDLES_PATH = "/internal/bundles"
+"""Where the history service takes the manifest of a bundle, as JSON."""
+
 ANONYMOUS = "anonymous"
 
 IDEMPOTENCY_PREFIX = f"{KEY_PREFIX}idempotency:"

@@ -10,7 +10,7 @@ from typing import Any, get_args, get_type_hints
 
 import pytest
 
-from loan_predictor_client import Filters, calls
+from loan_predictor_client import Cohorts, Filters, calls
 from loan_predictor_client.calls import Call
 from tests.client.generate_models import MODELS, apps, generate
 
@@ -31,6 +31,8 @@ _CALLS: list[tuple[Callable[..., Call[Any]], dict[str, object]]] = [
     (calls.record, {"prediction_id": "any"}),
     (calls.erase, {"prediction_id": "any"}),
     (calls.report_outcomes, {"reports": []}),
+    (calls.live_performance, {"cohorts": Cohorts(), "by": "all"}),
+    (calls.vintages, {"cohorts": Cohorts()}),
     (calls.statistics, {}),
     (calls.analytics, {}),
     (calls.health, {"service": "inference"}),

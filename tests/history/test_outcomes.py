@@ -11,6 +11,7 @@ from uuid import UUID, uuid4
 
 import httpx
 import pytest
+from sqlalchemy import event as observing
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine
@@ -19,7 +20,10 @@ from services.history import audit
 from services.history.main import create_app
 from services.history.outcome_rollups import Change, add_up
 from services.history.outcomes import MAX_OF_LOAN, digest_of
+from services.history.queries import read_page
+from services.history.schemas import Filters
 from services.history.settings import HistorySettings
+from services.history.tables import predictions
 from shared.access.api_keys import mint_key, parse_keys
 from shared.contract.events import PredictionRecorded
 from shared.contract.outcomes import OUTCOME_KINDS
@@ -372,3 +376,45 @@ async def test_recording_outcomes_needs_its_scope(
         refused = await client.post("/outcomes", json=report(events[0]))
     assert refused.status_code == 403
     assert "outcomes:write" in refused.json()["detail"]
+
+
+MANY = 20_000
+_OTHERS = ", ".join(column.name for column in predictions.columns if column.name != "id")
+_COPIES = f"""
+INSERT INTO predictions (id, {_OTHERS})
+SELECT overlay(id::text PLACING lpad(to_hex(n), 12, '0') FROM 25)::uuid, {_OTHERS}
+FROM predictions, generate_series(1, {MANY}) n
+"""  # noqa: S608 - names and a number of its own
+_CURRENT = f"""
+INSERT INTO current_outcomes
+SELECT id, decided_at, CASE WHEN number % {MANY // 10} = 7 THEN 'fraud' ELSE 'repaid' END
+FROM (SELECT id, decided_at, row_number() OVER (ORDER BY id) AS number FROM predictions) numbered
+WHERE number < {MANY - 50}
+"""  # noqa: S608 - as above
+
+
+async def test_page_filtered_by_outcome_reads_few_blocks_of_many(engine: AsyncEngine) -> None:
+    """Whether the outcome is rare, frequent or absent; the whole table has several times more."""
+    await store_all(engine, random_events(1, seed=72))
+    executed: list[tuple[str, Any]] = []
+
+    def note(_c: Any, _u: Any, statement: str, parameters: Any, *_: Any) -> None:
+        executed.append((statement, parameters))
+
+    async with engine.connect() as connection:
+        for statement in (_COPIES, _CURRENT, "ANALYZE predictions, current_outcomes"):
+            await connection.execute(text(statement))
+        observing.listen(engine.sync_engine, "before_cursor_execute", note)
+        for filters, rows in (
+            (Filters(outcome="fraud"), 10),
+            (Filters(outcome="repaid"), 20),
+            (Filters(outcome="default"), 0),
+            (Filters(has_outcome=True), 20),
+            (Filters(has_outcome=False), 20),
+        ):
+            found = await read_page(connection, filters, since=None, before=None, limit=20)
+            assert len(found) == rows, filters
+            statement, parameters = executed[-1]
+            explain = f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {statement}"
+            plan = (await connection.exec_driver_sql(explain, parameters)).scalar_one()[0]["Plan"]
+            assert plan["Shared Hit Blocks"] + plan["Shared Read Blocks"] < 300, filters

@@ -19,7 +19,7 @@ from loan_predictor_client.errors import (
     UnreadableAnswer,
     UnsendableCall,
 )
-from loan_predictor_client.filters import Filters, OutcomeKind, Prediction
+from loan_predictor_client.filters import Cohorts, Filters, OutcomeKind, Prediction
 from loan_predictor_client.models import Application, Decision, Fault, Record
 from loan_predictor_client.synchronous import LoanPredictorClient
 
@@ -29,6 +29,7 @@ __all__ = [
     "Application",
     "AsyncLoanPredictorClient",
     "CallFailed",
+    "Cohorts",
     "Decision",
     "Fault",
     "Filters",

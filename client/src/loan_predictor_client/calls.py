@@ -12,7 +12,7 @@ import httpx
 from pydantic import BaseModel
 
 from loan_predictor_client.errors import UnreadableAnswer, UnsendableCall
-from loan_predictor_client.filters import Filters
+from loan_predictor_client.filters import Cohorts, Filters
 from loan_predictor_client.models import (
     Analytics,
     Application,
@@ -22,6 +22,7 @@ from loan_predictor_client.models import (
     Erasure,
     Explanation,
     Health,
+    LivePerformance,
     ModelComparison,
     ModelDetail,
     ModelList,
@@ -34,12 +35,14 @@ from loan_predictor_client.models import (
     Statistics,
     ValidationReport,
     ValidationRules,
+    Vintages,
 )
 
 Service = Literal["inference", "history"]
 ExportFormat = Literal["csv", "ndjson"]
 Reference = Literal["approved_near_threshold", "all_applicants"]
 """The training rows whose mean an application is compared with."""
+Grouping = Literal["all", "month"]
 Applied = Application | Mapping[str, object]
 """An application: the data set's own names with their values; None, or no entry, is missing."""
 
@@ -238,6 +241,17 @@ def statistics() -> Call[Statistics]:
 def analytics() -> Call[Analytics]:
     """Decisions over time, by confidence and by applicant."""
     return Call("history", "/analytics", _json(Analytics))
+
+
+def live_performance(cohorts: Cohorts, *, by: Grouping) -> Call[LivePerformance]:
+    """How right the models were, by the outcomes that are known."""
+    parameters = cohorts.parameters() | {"by": by}
+    return Call("history", "/monitoring/performance", _json(LivePerformance), parameters=parameters)
+
+
+def vintages(cohorts: Cohorts) -> Call[Vintages]:
+    """Cumulative shares of bad outcomes by months on book."""
+    return Call("history", "/monitoring/vintages", _json(Vintages), parameters=cohorts.parameters())
 
 
 def health(service: Service) -> Call[Health]:

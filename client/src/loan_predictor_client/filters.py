@@ -33,6 +33,22 @@ class Filters:
         return {name: _text(value) for name, value in values.items() if value is not None}
 
 
+@dataclass(frozen=True, kw_only=True)
+class Cohorts:
+    """Decisions by the month (UTC) they were made in, such as ``2026-01``, and by what decided."""
+
+    since: str | None = None
+    """Decided in this month or later."""
+    until: str | None = None
+    """Decided before this month."""
+    model: str | None = None
+    bundle: str | None = None
+
+    def parameters(self) -> dict[str, str]:
+        """The query parameters of what is set."""
+        return {name: value for name, value in vars(self).items() if value is not None}
+
+
 def _text(value: object) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"

@@ -486,6 +486,33 @@ class Erasure(BaseModel):
     ]
 
 
+class Estimated(BaseModel):
+    """A figure with its 95 % interval."""
+
+    value: float
+    low: float
+    high: float
+
+
+class Figure(BaseModel):
+    """A live figure, and what cross-validation found of the bundle."""
+
+    value: float
+    low: float
+    high: float
+    cross_validated: Annotated[
+        Estimated | None,
+        Field(description="Its mean over the folds; null if the bundle has not been registered."),
+    ]
+
+
+class Labelled(BaseModel):
+    """How many decisions there are, and how many of them have a good or a bad outcome."""
+
+    decisions: int
+    outcomes: int
+
+
 class OutcomeFault(BaseModel):
     """Why one report was left out."""
 
@@ -531,6 +558,14 @@ class Summary(BaseModel):
     rejected: int
     approval_rate: float | None
     average_confidence: float | None
+
+
+class VintagePoint(BaseModel):
+    """How many of a month's approved decisions had turned out badly by then."""
+
+    months_on_book: int
+    bad: int
+    share: Estimated
 
 
 class BenchmarkResult(BaseModel):
@@ -662,10 +697,71 @@ class ValidationRules(BaseModel):
     missing: str
 
 
+class AgainstRule(BaseModel):
+    """The model against the rule that refuses where Credit_History is 0, on the same rows."""
+
+    outcomes: Annotated[
+        int,
+        Field(description="Good or bad outcomes, those of erased decisions left out."),
+    ]
+    model_accuracy: Estimated
+    rule_accuracy: Estimated
+    difference: Annotated[Estimated, Field(description="The model's accuracy minus the rule's.")]
+    better: Annotated[
+        bool | None,
+        Field(description="null where the interval of the difference has 0."),
+    ]
+
+
+class CalibrationBin(BaseModel):
+    """Decisions whose probability of approval is at least ``at_least`` and below ``below``."""
+
+    at_least: float
+    below: float
+    outcomes: int
+    predicted: Annotated[float, Field(description="The mean probability.")]
+    observed: Annotated[Estimated, Field(description="The share with a good outcome.")]
+
+
 class Day(Summary):
     """One UTC day."""
 
     date: date_aliased
+
+
+class Figures(BaseModel):
+    """What the outcomes say of a model; null is a figure that they do not suffice for."""
+
+    accuracy: Annotated[Figure, Field(description="Approved and good, or refused and bad.")]
+    balanced_accuracy: Annotated[
+        Figure | None,
+        Field(description="null unless enough refused decisions have outcomes."),
+    ]
+    auc: Figure
+    auc_error: Annotated[float, Field(description="How far binning can move the AUC.")]
+    brier: Figure
+    log_loss: Figure
+    calibration: list[CalibrationBin]
+    rule: AgainstRule | None
+
+
+class ModelPerformance(BaseModel):
+    """The live performance of one model of one bundle."""
+
+    model: str
+    bundle: str
+    month: Annotated[str | None, Field(description="Of the decisions; null over all months.")]
+    outcomes: dict[str, int]
+    good: int
+    bad: int
+    approved: Labelled
+    refused: Labelled
+    on_whom: str
+    not_enough: Annotated[
+        str | None,
+        Field(description="Why there are no figures yet; null if there are."),
+    ]
+    figures: Figures | None
 
 
 class Record(Decision):
@@ -686,6 +782,26 @@ class Statistics(Summary):
     """All decisions ever recorded, and those of each model."""
 
     by_model: dict[str, Summary]
+
+
+class Vintage(BaseModel):
+    """The approved decisions of one month."""
+
+    month: str
+    approved: int
+    outcomes: Annotated[int, Field(description="Of those, decisions with any outcome.")]
+    curve: list[VintagePoint]
+
+
+class Vintages(BaseModel):
+    """
+    Cumulative shares of bad outcomes by the months between decision and observation.
+
+    A decision without an outcome counts as not bad so far. A loan counts where its current outcome
+    was observed.
+    """
+
+    vintages: list[Vintage]
 
 
 class Baseline(BaseModel):
@@ -796,6 +912,14 @@ class Analytics(BaseModel):
     by_credit_history: Annotated[
         dict[str, Summary], Field(description="1, 0, or missing: not given.")
     ]
+
+
+class LivePerformance(BaseModel):
+    """Whether the models were right, by the outcomes that are known."""
+
+    least_outcomes: Annotated[int, Field(description="Good and bad outcomes that figures need.")]
+    least_of_each: Annotated[int, Field(description="Outcomes of either kind that figures need.")]
+    models: list[ModelPerformance]
 
 
 class Page(BaseModel):

@@ -15,11 +15,12 @@ from loan_predictor_client.calls import (
     Applied,
     Call,
     ExportFormat,
+    Grouping,
     Reference,
     Service,
     Services,
 )
-from loan_predictor_client.filters import Filters
+from loan_predictor_client.filters import Cohorts, Filters
 from loan_predictor_client.models import (
     Analytics,
     Benchmark,
@@ -28,6 +29,7 @@ from loan_predictor_client.models import (
     Erasure,
     Explanation,
     Health,
+    LivePerformance,
     ModelComparison,
     ModelDetail,
     ModelList,
@@ -40,6 +42,7 @@ from loan_predictor_client.models import (
     Statistics,
     ValidationReport,
     ValidationRules,
+    Vintages,
 )
 
 T = TypeVar("T")
@@ -216,6 +219,16 @@ class LoanPredictorClient:
     def analytics(self) -> Analytics:
         """Decisions over time, by confidence and by applicant."""
         return self._call(calls.analytics())
+
+    def live_performance(
+        self, cohorts: Cohorts | None = None, *, by: Grouping = "all"
+    ) -> LivePerformance:
+        """How right the models were, by the outcomes that are known."""
+        return self._call(calls.live_performance(cohorts or Cohorts(), by=by))
+
+    def vintages(self, cohorts: Cohorts | None = None) -> Vintages:
+        """Cumulative shares of bad outcomes by months on book, per month of decision."""
+        return self._call(calls.vintages(cohorts or Cohorts()))
 
     def health(self, service: Service) -> Health:
         """The health of ``service``."""

@@ -1,0 +1,180 @@
+"""Parameters and bodies of the routes under /monitoring."""
+
+import datetime
+from typing import Annotated, Final, Literal, Self
+
+from pydantic import AfterValidator, BaseModel, Field, WithJsonSchema, model_validator
+
+from shared.contract.events import ModelName
+from shared.contract.outcomes import OutcomeKind
+from shared.web.parameters import Parameters
+
+MOST_MONTHS: Final = 36
+"""Most months that are reported one by one."""
+
+
+def _first_day(text: str) -> str:
+    datetime.date.fromisoformat(f"{text}-01")
+    return text
+
+
+Month = Annotated[
+    str,
+    Field(pattern=r"^[0-9]{4}-(?:0[1-9]|1[0-2])$"),
+    AfterValidator(_first_day),
+    WithJsonSchema({"type": "string", "pattern": r"^[0-9]{4}-(?:0[1-9]|1[0-2])$"}),
+]
+
+
+def first_day(month: str) -> datetime.date:
+    """The first day of a ``Month``."""
+    return datetime.date.fromisoformat(f"{month}-01")
+
+
+class CohortQuery(Parameters):
+    """Which decisions, by when they were made and by what."""
+
+    since: Month | None = Field(default=None, description="Decided in this month (UTC) or later.")
+    until: Month | None = Field(default=None, description="Decided before this month.")
+    model: ModelName | None = None
+    bundle: Annotated[str, Field(pattern=r"^[\w.-]{1,64}$")] | None = None
+
+    @model_validator(mode="after")
+    def _range_runs_forwards(self) -> Self:
+        if self.since and self.until and self.since > self.until:
+            raise ValueError("since must not be later than until")
+        return self
+
+
+class PerformanceQuery(CohortQuery):
+    """How the figures are grouped."""
+
+    by: Literal["all", "month"] = Field(
+        default="all",
+        description=f"One figure over all months, or one for each of at most {MOST_MONTHS} months;"
+        " without since, of the last ones.",
+    )
+
+    @model_validator(mode="after")
+    def _months_are_few(self) -> Self:
+        if self.by == "month" and self.since is not None:
+            first = first_day(self.since)
+            end = first_day(self.until) if self.until else datetime.datetime.now(datetime.UTC)
+            if (end.year - first.year) * 12 + end.month - first.month > MOST_MONTHS:
+                raise ValueError(f"by=month takes at most {MOST_MONTHS} months; narrow the range")
+        return self
+
+
+class Estimated(BaseModel):
+    """A figure with its 95 % interval."""
+
+    value: float
+    low: float
+    high: float
+
+
+class Figure(Estimated):
+    """A live figure, and what cross-validation found of the bundle."""
+
+    cross_validated: Estimated | None = Field(
+        description="Its mean over the folds; null if the bundle has not been registered."
+    )
+
+
+class Labelled(BaseModel):
+    """How many decisions there are, and how many of them have a good or a bad outcome."""
+
+    decisions: int
+    outcomes: int
+
+
+class CalibrationBin(BaseModel):
+    """Decisions whose probability of approval is at least ``at_least`` and below ``below``."""
+
+    at_least: float
+    below: float
+    outcomes: int
+    predicted: float = Field(description="The mean probability.")
+    observed: Estimated = Field(description="The share with a good outcome.")
+
+
+class AgainstRule(BaseModel):
+    """The model against the rule that refuses where Credit_History is 0, on the same rows."""
+
+    outcomes: int = Field(description="Good or bad outcomes, those of erased decisions left out.")
+    model_accuracy: Estimated
+    rule_accuracy: Estimated
+    difference: Estimated = Field(description="The model's accuracy minus the rule's.")
+    better: bool | None = Field(description="null where the interval of the difference has 0.")
+
+
+class Figures(BaseModel):
+    """What the outcomes say of a model; null is a figure that they do not suffice for."""
+
+    accuracy: Figure = Field(description="Approved and good, or refused and bad.")
+    balanced_accuracy: Figure | None = Field(
+        description="null unless enough refused decisions have outcomes."
+    )
+    auc: Figure
+    auc_error: float = Field(description="How far binning can move the AUC.")
+    brier: Figure
+    log_loss: Figure
+    calibration: list[CalibrationBin]
+    rule: AgainstRule | None
+
+
+class ModelPerformance(BaseModel):
+    """The live performance of one model of one bundle."""
+
+    model: str
+    bundle: str
+    month: str | None = Field(description="Of the decisions; null over all months.")
+    outcomes: dict[OutcomeKind, int]
+    good: int
+    bad: int
+    approved: Labelled
+    refused: Labelled
+    on_whom: str
+    not_enough: str | None = Field(description="Why there are no figures yet; null if there are.")
+    figures: Figures | None
+
+
+class LivePerformance(BaseModel):
+    """Whether the models were right, by the outcomes that are known."""
+
+    least_outcomes: int = Field(description="Good and bad outcomes that figures need.")
+    least_of_each: int = Field(description="Outcomes of either kind that figures need.")
+    models: list[ModelPerformance]
+
+
+class VintagePoint(BaseModel):
+    """How many of a month's approved decisions had turned out badly by then."""
+
+    months_on_book: int
+    bad: int
+    share: Estimated
+
+
+class Vintage(BaseModel):
+    """The approved decisions of one month."""
+
+    month: str
+    approved: int
+    outcomes: int = Field(description="Of those, decisions with any outcome.")
+    curve: list[VintagePoint]
+
+
+class Vintages(BaseModel):
+    """Cumulative shares of bad outcomes by the months between decision and observation.
+
+    A decision without an outcome counts as not bad so far. A loan counts where its current outcome
+    was observed.
+    """
+
+    vintages: list[Vintage]
+
+
+class Registration(BaseModel):
+    """What is read of a bundle's manifest."""
+
+    version: Annotated[str, Field(pattern=r"^[\w.-]{1,64}$")]
