@@ -72,7 +72,9 @@ def test_every_make_target_exists(document: str) -> None:
 def test_readme_shows_the_commands_that_make_run_prints() -> None:
     """With the key as a variable."""
     printed = directions(
-        "http://127.0.0.1:8000", "http://127.0.0.1:8001", "http://127.0.0.1:8003", "$KEY", _ROOT
+        *(f"http://127.0.0.1:{port}" for port in (8000, 8001, 8004, 8003)),
+        api_key="$KEY",
+        folder=_ROOT,
     )
     commands = [line.strip() for line in printed.splitlines() if "curl" in line]
     assert len(commands) == 3

@@ -24,7 +24,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from services.history import stream
 from services.history.cache import Cache
-from services.history.consumer_metrics import ConsumerMetrics, metrics_server
+from services.history.consumer_metrics import ConsumerMetrics
 from services.history.database import DATABASE_ERRORS, Unstorable, open_engine
 from services.history.recorder import Undecodable, decode, store
 from services.history.records import Row
@@ -32,6 +32,8 @@ from services.history.settings import CACHE_PREFIX, HistorySettings
 from services.history.stream import Entry
 from shared.contract.events import DEAD_LETTER_STREAM
 from shared.observability.logs import configure_logging, get_logger, take_over_output
+from shared.observability.metrics import Metrics, build_info
+from shared.observability.metrics.server import metrics_server
 from shared.observability.tracing import NO_TRACING, Tracing, start_tracing
 from shared.redis import COMMAND_TIMEOUT_S, REDIS_ERRORS, connect
 from shared.settings import read_settings_or_exit, redis_faults
@@ -348,11 +350,13 @@ async def consume(settings: HistorySettings) -> None:
     consumer = Consumer(
         settings, engine=engine, reader=reader, redis=redis, cache=cache, tracing=tracing
     )
+    metrics = Metrics()
+    metrics.read_from(build_info("consumer"), consumer.metrics.samples)
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, consumer.stop)
     try:
-        with metrics_server(consumer.metrics, settings):
+        with metrics_server(metrics, host=settings.metrics_host, port=settings.metrics_port):
             await consumer.run()
     finally:
         await cache.aclose()

@@ -1,19 +1,11 @@
-"""The consumer's metrics, and the server that exposes them to Prometheus."""
+"""The consumer's metrics."""
 
 import time
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
-from socket import getaddrinfo
-from socketserver import ThreadingMixIn
-from threading import BoundedSemaphore, Thread
-from typing import Any, Final, get_args
-from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
-
-from prometheus_client import CollectorRegistry, make_wsgi_app
+from collections.abc import Iterable
+from typing import get_args
 
 from services.history.database import FailureReason, reason_of
-from services.history.settings import HistorySettings
-from shared.observability.metrics import Metrics, Sample, Tally, build_info
+from shared.observability.metrics import Sample, Tally
 from shared.observability.metrics.names import (
     CONSUMER_BATCH,
     CONSUMER_COMMIT,
@@ -23,9 +15,6 @@ from shared.observability.metrics.names import (
     CONSUMER_ROWS,
     CONSUMER_TAKEN_OVER,
 )
-
-CONNECTIONS: Final = 8
-"""Most connections to the metrics at one time, a thread each."""
 
 
 class ConsumerMetrics:
@@ -61,68 +50,3 @@ class ConsumerMetrics:
         yield Sample(CONSUMER_DEAD_LETTERS, self.dead_letters)
         yield Sample(CONSUMER_TAKEN_OVER, self.taken_over)
         yield Sample(CONSUMER_LAST_COMMIT, self._last_commit_at_s)
-
-
-class _Handler(WSGIRequestHandler):
-    timeout = 5.0
-    """Seconds of silence after which a connection is closed."""
-
-    def log_message(self, format: str, *arguments: object) -> None:  # noqa: A002 - its name there
-        """Log nothing."""
-
-
-class _Server(ThreadingMixIn, WSGIServer):
-    daemon_threads = True
-
-    def __init__(self, address: tuple[str, int], handler: type[WSGIRequestHandler]) -> None:
-        self._free = BoundedSemaphore(CONNECTIONS)
-        self.address_family = getaddrinfo(*address)[0][0]
-        super().__init__(address, handler)
-
-    def process_request(self, request: Any, client_address: Any) -> None:
-        """Answer in a thread of its own; close the connection if all of them are in use."""
-        if self._free.acquire(blocking=False):
-            super().process_request(request, client_address)
-        else:
-            self.shutdown_request(request)
-
-    def process_request_thread(self, request: Any, client_address: Any) -> None:
-        """Answer one request."""
-        try:
-            super().process_request_thread(request, client_address)
-        finally:
-            self._free.release()
-
-    def handle_error(self, request: Any, client_address: Any) -> None:
-        """Nothing: a connection that broke or was silent is no fault of the consumer."""
-
-
-@contextmanager
-def metrics_server(counts: ConsumerMetrics, settings: HistorySettings) -> Iterator[None]:
-    """Serve the metrics at METRICS_PORT, from a thread, during the block; not without that setting.
-
-    Raises ``SystemExit`` with one line if the port cannot be used.
-    """
-    host, port = settings.metrics_host, settings.metrics_port
-    if port is None:
-        yield
-        return
-    metrics = Metrics()
-    metrics.read_from(build_info("consumer"), counts.samples)
-    registry = CollectorRegistry()
-    registry.register(metrics)
-    try:
-        server = make_server(host, port, make_wsgi_app(registry), _Server, _Handler)
-    except OSError as error:
-        raise SystemExit(
-            f"Port {port} on {host} cannot be used ({error.strerror}):"
-            " choose another with METRICS_PORT, or another address with METRICS_HOST."
-        ) from None
-    thread = Thread(target=server.serve_forever, name="metrics", daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()

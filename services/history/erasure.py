@@ -7,15 +7,15 @@ provable, and an event delivered again after the erasure is still found stored.
 import asyncio
 import hashlib
 import secrets
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import timedelta
 from typing import Any, Final, NamedTuple
 from uuid import UUID
 
 from redis.asyncio import Redis
-from sqlalchemy import ColumnElement, null, select, update
+from sqlalchemy import ColumnElement, null, select, text, update
 from sqlalchemy.dialects.postgresql import ARRAY, array
-from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from sqlalchemy.sql.expression import case
 from sqlalchemy.types import Text
 
@@ -85,7 +85,7 @@ async def erase_loan(stores: Stores, loan_id: str, *, actor: str) -> Erasure:
     salt = secrets.token_hex(16)
     subject = f"sha256:{hashlib.sha256((salt + loan_id).encode()).hexdigest()}"
     reason = Reason(actor, "erase loan", subject)
-    erasure = await erase(stores, predictions.c.loan_id == loan_id, reason)
+    erasure = await erase(stores, predictions.c.loan_id == loan_id, reason, loan_id=loan_id)
     return erasure.model_copy(update={"salt": salt})
 
 
@@ -95,6 +95,7 @@ async def erase(
     reason: Reason,
     *,
     answers: Iterable[UUID] = (),
+    loan_id: str | None = None,
 ) -> Erasure:
     """Erase the decisions that meet ``condition``, all or none, and record it in the audit log.
 
@@ -121,6 +122,9 @@ async def erase(
                 for row in rows
                 if row.derived_id is not None and row.decided_at > answers_since
             }
+            await _note_for_batches(
+                opened, [row.derived_id for row in rows if row.derived_id is not None], loan_id
+            )
             # Before the commit: afterwards a loan's decisions cannot be found any more.
             await _empty_answers(stores.redis, derived_ids.union(answers))
             head = await audit.append(
@@ -134,6 +138,28 @@ async def erase(
         audit=AuditEntry(id=head.id, hash=head.hash.hex()),
         salt=None,
     )
+
+
+# What is noted is hidden by the batch service at once, and soon erased by its worker.
+_NOTE_DECISIONS: Final = text("""
+INSERT INTO batch.erasures (prediction_id)
+SELECT erased FROM unnest(CAST(:ids AS uuid[])) AS erased
+WHERE EXISTS (SELECT FROM batch.batches WHERE erased BETWEEN first_id AND last_id)
+""")
+_NOTE_LOAN: Final = text("""
+INSERT INTO batch.erasures (loan_id)
+SELECT CAST(:loan_id AS text) WHERE EXISTS (SELECT FROM batch.batches)
+""")
+
+
+async def _note_for_batches(
+    opened: AsyncConnection, derived_ids: Sequence[UUID], loan_id: str | None
+) -> None:
+    """Have the files and the results of batches lose what is erased."""
+    if derived_ids:
+        await opened.execute(_NOTE_DECISIONS, {"ids": derived_ids})
+    if loan_id is not None:
+        await opened.execute(_NOTE_LOAN, {"loan_id": loan_id})
 
 
 async def _forget(cache: Cache, otherwise: str) -> None:

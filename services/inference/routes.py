@@ -18,7 +18,7 @@ from services.inference.catalogue import (
     ValidationRules,
 )
 from services.inference.deps import resources_of
-from services.inference.idempotency import HEADER_DOC, idempotency_key, named_request
+from services.inference.idempotency import HEADER_DOC, named_request
 from services.inference.schemas import Benchmark, ExplainQuery, Explanation, ValidationReport
 from services.scoring.decisions import Served, Submission, record, record_once
 from services.scoring.engine import benchmark
@@ -33,6 +33,7 @@ from shared.contract.events import Decision
 from shared.contract.parsing import LoanApplication, parse_application
 from shared.web.conventions import invalid_input, note_decision, problem_docs, request_id_of
 from shared.web.direct import PATH_PARAMETER, DirectRoute, describe, read_body
+from shared.web.idempotency import idempotency_key
 from shared.web.parameters import refuse_parameters, refuse_repeated_parameters
 from shared.web.performance import Performance, performance_of
 from shared.web.tracing import trace_of

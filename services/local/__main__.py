@@ -52,6 +52,7 @@ def _run(settings: LocalSettings, folder: Path) -> None:
     inference_url = components.service_url(host, settings.inference_port)
     history_url = components.service_url(host, settings.history_port)
     dashboard_url = components.service_url(host, settings.dashboard_port)
+    batch_url = components.service_url(host, settings.batch_port)
     consumer_url = components.service_url(host, settings.metrics_port)
     with ExitStack() as stack:
         _report("Starting (Ctrl-C stops it)")
@@ -68,6 +69,7 @@ def _run(settings: LocalSettings, folder: Path) -> None:
             redis_url=redis_url,
             inference_url=inference_url,
             history_url=history_url,
+            batch_url=batch_url,
             api_key=api_key,
         )
         history = components.history(env, host=host, port=settings.history_port, logs=logs)
@@ -75,23 +77,37 @@ def _run(settings: LocalSettings, folder: Path) -> None:
             env, host=host, metrics_port=settings.metrics_port, logs=logs
         )
         inference = components.inference(env, host=host, port=settings.inference_port, logs=logs)
+        batch = components.batch(env, host=host, port=settings.batch_port, logs=logs)
+        worker = components.batch_worker(
+            env, host=host, metrics_port=settings.batch_metrics_port, logs=logs
+        )
         dashboard = components.dashboard(env, host=host, port=settings.dashboard_port, logs=logs)
         embedded = (*database, *redis)
-        supervisor = Supervisor((*embedded, history, consumer, inference, dashboard), _report)
+        services = (history, consumer, inference, batch, worker)
+        supervisor = Supervisor((*embedded, *services, dashboard), _report)
         # Pushed last, so that it runs first: all stop in order before a socket is removed.
         stack.callback(_stop, supervisor)
 
         supervisor.start(*embedded)
         # All load their code during the migration; history is ready only after it.
-        for service in (inference, history, dashboard):
+        for service in (inference, history, batch, dashboard):
             service.spawn()
         components.migrate(env)
-        supervisor.start(history, consumer, inference)
+        supervisor.start(*services)
         has_dashboard = supervisor.start_optional(dashboard)
         _report(f"Running after {time.monotonic() - began:.1f} s.\n")
         if has_dashboard:
             _report(f"Dashboard  {dashboard_url}")
-        _report(directions(inference_url, history_url, consumer_url, api_key, folder))
+        _report(
+            directions(
+                inference_url,
+                history_url,
+                batch_url,
+                consumer_url,
+                api_key=api_key,
+                folder=folder,
+            )
+        )
         supervisor.watch()
 
 
@@ -117,12 +133,19 @@ def _local_key(path: Path) -> str:
 
 
 def directions(
-    inference_url: str, history_url: str, consumer_url: str, api_key: str, folder: Path
+    inference_url: str,
+    history_url: str,
+    batch_url: str,
+    consumer_url: str,
+    *,
+    api_key: str,
+    folder: Path,
 ) -> str:
     """Return what ``make run`` prints once everything runs; README shows its commands."""
     return f"""\
 Inference  {inference_url}/docs
 History    {history_url}/docs
+Batches    {batch_url}/docs
 Metrics    {consumer_url}/metrics of the consumer; /metrics of each of the others
 API key    {api_key}
 

@@ -15,6 +15,8 @@ from shared.access.api_keys import DASHBOARD_SCOPES, KEY_SCOPES, key_entry, mint
 _PROBE_TIMEOUT_S: Final = 1.0
 _FINISH_REQUESTS_S: Final = 5
 """Longer than clients keep an idle connection, so that none sends into one that is closing."""
+_UPLOAD_S: Final = 300
+"""How long a file may take to come."""
 _EVERY_ADDRESS: Final = "0.0.0.0"  # noqa: S104 - compared with, not bound
 
 
@@ -26,6 +28,7 @@ def environment(
     inference_url: str,
     history_url: str,
     api_key: str,
+    batch_url: str = "http://127.0.0.1:8004",
 ) -> dict[str, str]:
     """The environment of every process: that of this one, addresses and keys.
 
@@ -50,6 +53,7 @@ def environment(
             "REDIS_URL": redis_url,
             "INFERENCE_URL": inference_url,
             "HISTORY_URL": history_url,
+            "BATCH_URL": batch_url,
             "INTERNAL_API_KEY": internal_key,
             "DASHBOARD_API_KEY": dashboard_key,
             "API_KEYS": " ".join(entries),
@@ -78,14 +82,53 @@ def dashboard(environment: Mapping[str, str], *, host: str, port: int, logs: Pat
     return _api("dashboard", environment, host=host, port=port, logs=logs)
 
 
+def batch(environment: Mapping[str, str], *, host: str, port: int, logs: Path) -> Process:
+    """The batch service's API, to which a file may take minutes to come."""
+    slow = {"REQUEST_TIMEOUT_S": str(_UPLOAD_S)}
+    return _api("batch", {**slow, **environment}, host=host, port=port, logs=logs)
+
+
 def consumer(
     environment: Mapping[str, str], *, host: str, metrics_port: int, logs: Path
 ) -> Process:
     """The stream consumer, with its metrics at ``metrics_port``; ready once it exposes them."""
+    return _background(
+        "consumer",
+        "services.history.consumer",
+        environment,
+        host=host,
+        metrics_port=metrics_port,
+        logs=logs,
+    )
+
+
+def batch_worker(
+    environment: Mapping[str, str], *, host: str, metrics_port: int, logs: Path
+) -> Process:
+    """The worker of batches, with its metrics at ``metrics_port``; ready once it exposes them."""
+    return _background(
+        "batch-worker",
+        "services.batch.worker",
+        environment,
+        host=host,
+        metrics_port=metrics_port,
+        logs=logs,
+    )
+
+
+def _background(
+    name: str,
+    module: str,
+    environment: Mapping[str, str],
+    *,
+    host: str,
+    metrics_port: int,
+    logs: Path,
+) -> Process:
     listens = {"METRICS_HOST": host, "METRICS_PORT": str(metrics_port)}
     return Process(
-        "consumer",
-        [sys.executable, "-m", "services.history.consumer"],
+        name,
+        [sys.executable, "-m", module],
         folder=logs,
         env={**environment, **listens},
         ready=lambda _pid: _answers(reachable_host(host), metrics_port, "/metrics"),

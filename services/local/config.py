@@ -15,6 +15,7 @@ from dotenv import dotenv_values
 from pydantic import SecretStr
 from pydantic_settings import BaseSettings
 
+from services.batch.settings import BatchSettings, webhook_faults
 from services.dashboard.settings import DashboardSettings
 from services.history.settings import HistorySettings
 from services.inference.settings import InferenceSettings, bundle_faults
@@ -31,6 +32,7 @@ _SERVICES: Final[Kinds] = {
     "every service": ServerSettings,
     "inference": InferenceSettings,
     "history and its consumer": HistorySettings,
+    "batch and its worker": BatchSettings,
     "dashboard": DashboardSettings,
 }
 _RUN: Final[Kinds] = {"make run": LocalSettings, **_SERVICES}
@@ -42,7 +44,9 @@ def check_settings() -> LocalSettings:
     """The settings of a local run; raises ``UnusableSettings`` with the faults of all processes."""
     _check(_RUN, tracing_faults())
     settings = LocalSettings()
-    if faults := [*run_faults(settings), *bundle_faults(InferenceSettings())]:
+    faults = run_faults(settings)
+    faults += bundle_faults(InferenceSettings()) + webhook_faults(BatchSettings())
+    if faults:
         raise UnusableSettings(faults)
     return settings
 
@@ -68,6 +72,7 @@ def _of_run() -> Iterator[str]:
         redis_url=settings.redis_url or "unix://",
         inference_url=service_url(settings.local_host, settings.inference_port),
         history_url=service_url(settings.local_host, settings.history_port),
+        batch_url=service_url(settings.local_host, settings.batch_port),
         api_key="not made yet",
     )
     yield from _lines(_SERVICES, left_out=set(LocalSettings.model_fields))

@@ -17,6 +17,8 @@ from services.local.settings import LocalSettings
 _CONNECT_TIMEOUT_S: Final = 0.5
 _STOP_ORDER: Final = {
     "dashboard": signal.SIGTERM,
+    "batch-worker": signal.SIGTERM,
+    "batch": signal.SIGTERM,
     "inference": signal.SIGTERM,
     "consumer": signal.SIGTERM,
     "history": signal.SIGTERM,

@@ -26,6 +26,10 @@ class LocalSettings(BaseSettings):
     metrics_port: int = Field(
         default=8003, ge=1, le=65535, description="Port of the consumer's metrics; it has no API."
     )
+    batch_port: int = Field(default=8004, ge=1, le=65535)
+    batch_metrics_port: int = Field(
+        default=8005, ge=1, le=65535, description="Port of the batch worker's metrics."
+    )
     local_data: Path = Field(default=Path(".local"), description="Folder of data and logs.")
 
     @property
@@ -36,6 +40,8 @@ class LocalSettings(BaseSettings):
             "HISTORY_PORT": self.history_port,
             "DASHBOARD_PORT": self.dashboard_port,
             "METRICS_PORT": self.metrics_port,
+            "BATCH_PORT": self.batch_port,
+            "BATCH_METRICS_PORT": self.batch_metrics_port,
         }
 
     @property

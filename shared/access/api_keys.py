@@ -21,6 +21,7 @@ from shared.contract.events import ANONYMOUS
 
 KeyScope = Literal[
     "predict",
+    "batch",
     "history:read",
     "history:erase",
     "outcomes:write",
@@ -31,7 +32,7 @@ KeyScope = Literal[
 """What a key allows; ``internal`` is for the services among themselves."""
 KEY_SCOPES: Final[tuple[KeyScope, ...]] = get_args(KeyScope)
 DASHBOARD_SCOPES: Final[tuple[KeyScope, ...]] = (
-    *("predict", "history:read", "outcomes:write", "replay"),
+    *("predict", "batch", "history:read", "outcomes:write", "replay"),
 )
 """What people do on the dashboard."""
 

@@ -24,6 +24,9 @@ DECISION_COLUMNS: Final = (
 )
 """The columns of the product's own exports that are no part of an application."""
 
+NO_ROWS: Final = "The file has a header and no rows."
+TOO_MANY_ROWS: Final = "The file has more than {:,} rows."
+
 _MISSING: Final = frozenset({"na", "n/a", "#n/a", "nan", "<na>", "null", "none", "-", "?"})
 _INPUTS: Final = frozenset(known.name for known in FIELDS)
 _NUMBERS: Final = frozenset(known.name for known in FIELDS if known.kind in ("number", "integer"))
@@ -87,6 +90,38 @@ class ApplicationFile:
         return {name: tuple(found) for name, found in lines.items() if len(found) > 1}
 
 
+@dataclass
+class OpenedFile:
+    """A file whose columns can be used; its rows are read as they are taken."""
+
+    columns: tuple[str, ...]
+    unknown: tuple[UnknownColumn, ...]
+    remarks: tuple[str, ...]
+    rows: Iterator[Row]
+    """Raises ``FileError`` where the file breaks off."""
+    missing: Counter[str]
+    """Counts while rows are taken."""
+
+
+def open_applications(content: bytes, *, also: Sequence[str] = ()) -> OpenedFile:
+    """The applications of a file, in bounded memory besides ``content``.
+
+    Its columns are those of ``read_applications``. Raises ``FileError``.
+    """
+    table = read_table(content, column_names(also))
+    lines = iter(table.lines)
+    header = next(lines, (0, ()))[1]
+    columns = usable_columns(header, also)
+    missing: Counter[str] = Counter()
+    return OpenedFile(
+        columns=tuple(columns.places),
+        unknown=tuple(columns.unknown),
+        remarks=(*table.remarks, *columns.remarks()),
+        rows=_rows(lines, len(header), columns.places, missing),
+        missing=missing,
+    )
+
+
 def read_applications(
     content: bytes, *, max_rows: int | None = None, also: Sequence[str] = ()
 ) -> ApplicationFile:
@@ -96,25 +131,21 @@ def read_applications(
     ones have to be there. ``also`` names columns besides the inputs that are read and have to be
     there. A row with other cells than the header is a faulty row. Raises ``FileError``.
     """
-    table = read_table(content, column_names(also))
-    lines = iter(table.lines)
-    header = next(lines, (0, ()))[1]
-    columns = usable_columns(header, also)
-    missing: Counter[str] = Counter()
+    opened = open_applications(content, also=also)
     rows: list[Row] = []
-    for row in _rows(lines, len(header), columns.places, missing):
+    for row in opened.rows:
         if len(rows) == max_rows:
-            raise FileError(f"The file has more than {max_rows:,} rows.")
+            raise FileError(TOO_MANY_ROWS.format(max_rows))
         rows.append(row)
     if not rows:
-        raise FileError("The file has a header and no rows.")
+        raise FileError(NO_ROWS)
     return ApplicationFile(
         sha256=sha256(content).hexdigest(),
-        columns=tuple(columns.places),
+        columns=opened.columns,
         rows=tuple(rows),
-        unknown=tuple(columns.unknown),
-        remarks=(*table.remarks, *columns.remarks()),
-        missing=missing,
+        unknown=opened.unknown,
+        remarks=opened.remarks,
+        missing=opened.missing,
     )
 
 

@@ -28,6 +28,13 @@ class Spelling:
     question: str
 
 
+def keys() -> tuple[str, ...]:
+    """The keys of all spellings, whether or not a file has them."""
+    values = (_value_key(field) for field in FIELDS if field.kind == "category")
+    scales = (_scale_key(field) for field in FIELDS if field.unit in _SCALES)
+    return (*_NOTATIONS, *values, *scales)
+
+
 def offered(file: ApplicationFile) -> list[Spelling]:
     """The spellings that ``file`` has."""
     cells = {field: Counter(_cells(file, field.name)) for field in FIELDS}

@@ -1,7 +1,7 @@
 """What is wrong with parameters: unknown ones, repeated ones, and values."""
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, Final, Self
 
 from fastapi import Request
@@ -94,12 +94,17 @@ async def refuse_repeated_parameters(request: Request) -> None:
 
     Only one of its values could count, and which one depends on who reads them.
     """
+    refuse_repetitions(request)
+
+
+def refuse_repetitions(request: Request, *, several: Collection[str] = ()) -> None:
+    """As ``refuse_repeated_parameters``; those in ``several`` may be given any number of times."""
     if request.scope["query_string"]:
         given = Counter(name for name, _ in request.query_params.multi_items())
         faults = [
             Fault(field=name[:MAX_NAME_LENGTH], message="is given more than once; give it once")
             for name, times in given.items()
-            if times > 1
+            if times > 1 and name not in several
         ]
         if faults:
             raise InvalidInput(faults[:MAX_FAULTS])

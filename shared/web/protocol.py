@@ -26,7 +26,7 @@ from shared.web.headers import NO_STORE, security_headers
 MAX_HEAD_BYTES: Final = 32 * 1024
 """Request line and headers together; up to twice as much can pass when it comes in one piece."""
 REQUEST_TIMEOUT_S: Final = 10.0
-"""From a request's first byte to its last, and from connecting to the first byte."""
+"""By default, from a request's first byte to its last, and from connecting to the first byte."""
 MAX_HALF_OPEN: Final = 1000
 """Connections that may wait for the rest of a request; beyond that the oldest is closed."""
 LAST_REQUEST_S: Final = 0.5
@@ -49,6 +49,8 @@ class BoundedHttpProtocol(HttpToolsProtocol):
 
     _half_open: ClassVar[dict["BoundedHttpProtocol", None]] = {}
     """The connections of this process whose request is not complete, the oldest first."""
+
+    request_timeout_s: ClassVar[float] = REQUEST_TIMEOUT_S
 
     _timer: asyncio.TimerHandle | None = None
     _head_bytes = 0
@@ -154,7 +156,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         return self.cycle
 
     def _start_timer(self) -> None:
-        self._timer = self.loop.call_later(REQUEST_TIMEOUT_S, self._on_too_slow)
+        self._timer = self.loop.call_later(self.request_timeout_s, self._on_too_slow)
         if len(self._half_open) >= MAX_HALF_OPEN:
             oldest = next(iter(self._half_open))
             oldest._stop_timer()  # noqa: SLF001 - of the same class
@@ -175,7 +177,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         ):
             self.transport.close()  # there is no request to answer
         else:
-            self._refuse(RequestTimeout(REQUEST_TIMEOUT_S))
+            self._refuse(RequestTimeout(self.request_timeout_s))
 
     def _refuse(self, error: ServiceError) -> None:
         """Answer ``error`` unless an answer has started, and close the connection."""

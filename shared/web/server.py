@@ -22,6 +22,7 @@ from uvicorn.config import STARTUP_FAILURE
 from shared.observability.logs import get_logger, take_over_output
 from shared.settings import read_settings_or_exit
 from shared.web.health import DRAINING
+from shared.web.protocol import REQUEST_TIMEOUT_S, BoundedHttpProtocol
 
 _CLOSE: Final = (b"connection", b"close")
 _KEEP_ALIVE_S: Final = 30
@@ -59,6 +60,9 @@ class ServerSettings(BaseSettings):
         ge=0,
         description="After SIGTERM, how long to go on serving while /readyz is 503, so that load"
         " balancers notice.",
+    )
+    request_timeout_s: float = Field(
+        default=REQUEST_TIMEOUT_S, gt=0, description="How long a request may take to come in."
     )
     root_path: str = Field(
         default="",
@@ -194,7 +198,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         host=options.host,
         port=options.port,
         loop="uvloop",
-        http="shared.web.protocol:BoundedHttpProtocol",
+        http=BoundedHttpProtocol,
         proxy_headers=bool(trusted),
         forwarded_allow_ips=trusted,
         root_path=settings.root_path,
@@ -204,6 +208,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         timeout_keep_alive=_KEEP_ALIVE_S,
         timeout_graceful_shutdown=settings.shutdown_grace_s,
     )
+    BoundedHttpProtocol.request_timeout_s = settings.request_timeout_s
     config.load()  # first: a service that cannot start listens on no port
     server = DrainingServer(config, drain_s=settings.drain_s)
     server.run([config.bind_socket()])

@@ -19,7 +19,6 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from services.history.consumer import CONCURRENT_BATCHES, Consumer
-from services.history.consumer_metrics import CONNECTIONS, ConsumerMetrics, metrics_server
 from services.history.database import FailureReason, reason_of
 from services.history.main import create_app
 from services.history.settings import HistorySettings
@@ -27,6 +26,7 @@ from services.history.stream import create_group, read_new
 from services.local.servers import Server
 from shared.contract.events import DEAD_LETTER_STREAM, EVENT_FIELD, STREAM
 from shared.observability.metrics import Metrics
+from shared.observability.metrics.server import CONNECTIONS, metrics_server
 from tests import keys
 from tests.harness import HOST, free_port
 from tests.history.conftest import consuming, quick_settings
@@ -382,11 +382,11 @@ def test_connections_that_send_nothing_cost_a_bounded_number_of_threads_for_a_bo
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """What is too many is closed at once, and a scrape is answered once the silent ones are."""
-    monkeypatch.setattr("services.history.consumer_metrics._Handler.timeout", 1.0)
-    settings = HistorySettings(metrics_port=free_port())
+    monkeypatch.setattr("shared.observability.metrics.server._Handler.timeout", 1.0)
+    port = free_port()
     before = threading.active_count()
-    with metrics_server(ConsumerMetrics(), settings), ExitStack() as stack:
-        address = (HOST, settings.metrics_port)
+    with metrics_server(Metrics(), host=HOST, port=port), ExitStack() as stack:
+        address = (HOST, port)
         silent = [
             stack.enter_context(socket.create_connection(address, timeout=5))
             for _ in range(3 * CONNECTIONS)
@@ -395,7 +395,7 @@ def test_connections_that_send_nothing_cost_a_bounded_number_of_threads_for_a_bo
         assert threading.active_count() <= before + 1 + CONNECTIONS
         assert [one.recv(1) for one in silent] == [b""] * len(silent)
         until(lambda: threading.active_count() == before + 1)
-        assert httpx.get(f"http://{HOST}:{settings.metrics_port}/metrics").is_success
+        assert httpx.get(f"http://{HOST}:{port}/metrics").is_success
 
 
 def test_port_in_use_is_reported_in_one_sentence(database_url: str, redis_url: str) -> None:

@@ -42,7 +42,8 @@ class Histogram(Metric):
 
 BUILD_INFO: Final = Gauge(
     "build_info",
-    "1. service: inference, history, consumer or dashboard; version: of the product.",
+    "1. service: inference, history, consumer, batch, batch-worker or dashboard; version: of the"
+    " product.",
     ("service", "version"),
 )
 # prometheus-client reads these where the system has /proc.
@@ -246,6 +247,39 @@ CONSUMER_LAST_COMMIT: Final = Gauge(
     "Time of the last commit, in seconds since the epoch; 0 before the first.",
 )
 
+# --- Batches: the worker --------------------------------------------------------------------------
+
+BATCH_ACTIVE: Final = Gauge("batch_active", "Batches that this worker has a turn for right now.")
+BATCH_DECISIONS: Final = Counter(
+    "batch_decisions_total", "Rows of batches that were decided, recorded or not."
+)
+BATCH_FAULTY_ROWS: Final = Counter(
+    "batch_faulty_rows_total", "Rows of batches that cannot be decided."
+)
+BATCH_ENDED: Final = Counter(
+    "batch_ended_total", "Batches that came to their end. state: done or failed.", ("state",)
+)
+BATCH_FAILURES: Final = Counter(
+    "batch_failed_turns_total",
+    "Turns of a batch that ended in an error; another one begins where it stopped.",
+)
+BATCH_LOST: Final = Counter(
+    "batch_lost_turns_total",
+    "Turns of a batch that ended because another worker has it, or it was cancelled.",
+)
+BATCH_WAITED: Final = Counter(
+    "batch_stream_wait_seconds_total", "Time that batches waited for room on the stream."
+)
+BATCH_WEBHOOKS: Final = Counter(
+    "batch_webhooks_total",
+    "Attempts to report the end of a batch. outcome: delivered or failed.",
+    ("outcome",),
+)
+BATCH_SEEN: Final = Gauge(
+    "batch_worker_seen_timestamp_seconds",
+    "Time at which the worker last looked for something to do, in seconds since the epoch.",
+)
+
 # --- Who exports what -----------------------------------------------------------------------------
 
 PROCESS: Final[tuple[Metric, ...]] = (
@@ -258,22 +292,25 @@ PROCESS: Final[tuple[Metric, ...]] = (
 )
 _HTTP: Final[tuple[Metric, ...]] = (BUILD_INFO, *PROCESS, HTTP_REQUEST_DURATION)
 _LIMITS: Final[tuple[Metric, ...]] = (RATE_LIMIT_REJECTIONS, RATE_LIMIT_DEGRADED)
+_DECIDES: Final[tuple[Metric, ...]] = (
+    DECISIONS,
+    APPROVAL_PROBABILITY,
+    IMPUTED_INPUTS,
+    WARNINGS,
+    DECISION_STAGE,
+    PUBLISH_DECISIONS,
+    PUBLISH_GROUP,
+    PUBLISH_FALLBACKS,
+    PUBLISH_REFUSED,
+    PUBLISH_FAILURES,
+)
 
 EXPORTED: Final[Mapping[str, tuple[Metric, ...]]] = {
     "inference": (
         *_HTTP,
         *_LIMITS,
-        DECISIONS,
-        APPROVAL_PROBABILITY,
-        IMPUTED_INPUTS,
-        WARNINGS,
-        DECISION_STAGE,
+        *_DECIDES,
         BUNDLE_INFO,
-        PUBLISH_DECISIONS,
-        PUBLISH_GROUP,
-        PUBLISH_FALLBACKS,
-        PUBLISH_REFUSED,
-        PUBLISH_FAILURES,
         IDEMPOTENCY_REPLAYS,
         IDEMPOTENCY_UNPROTECTED,
     ),
@@ -310,6 +347,21 @@ EXPORTED: Final[Mapping[str, tuple[Metric, ...]]] = {
         CONSUMER_DEAD_LETTERS,
         CONSUMER_TAKEN_OVER,
         CONSUMER_LAST_COMMIT,
+    ),
+    "batch": (*_HTTP, *_LIMITS),
+    "batch-worker": (
+        BUILD_INFO,
+        *PROCESS,
+        *_DECIDES,
+        BATCH_ACTIVE,
+        BATCH_DECISIONS,
+        BATCH_FAULTY_ROWS,
+        BATCH_ENDED,
+        BATCH_FAILURES,
+        BATCH_LOST,
+        BATCH_WAITED,
+        BATCH_WEBHOOKS,
+        BATCH_SEEN,
     ),
     "dashboard": _HTTP,
 }

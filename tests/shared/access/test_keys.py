@@ -42,7 +42,9 @@ def test_env_template_is_filled_with_keys_that_fit_each_other() -> None:
         _digest(values["INTERNAL_API_KEY"]),
         _digest(values["DASHBOARD_API_KEY"]),
     ]
-    assert clients["dashboard"].scopes == {"predict", "history:read", "outcomes:write", "replay"}
+    assert clients["dashboard"].scopes == {
+        *("predict", "batch", "history:read", "outcomes:write", "replay"),
+    }
     assert is_password(values["DASHBOARD_LOGIN"], values["DASHBOARD_PASSWORD"])
 
 

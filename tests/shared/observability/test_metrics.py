@@ -39,7 +39,9 @@ def test_each_metric_is_declared_once_and_exported_by_some_process() -> None:
     """A duplicate or unused name would mislead the author of a panel."""
     assert Count(metric.name for metric in _DECLARED).most_common(1)[0][1] == 1
     assert {metric.name for metric in _DECLARED} == BY_NAME.keys()
-    assert set(EXPORTED) == {"inference", "history", "consumer", "dashboard"}
+    assert set(EXPORTED) == {
+        *("inference", "history", "consumer", "batch", "batch-worker", "dashboard"),
+    }
 
 
 def test_tally_counts_as_the_prometheus_client_does() -> None:

@@ -50,7 +50,7 @@ async def client() -> AsyncIterator[httpx.AsyncClient]:
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """A service that waits for a moment only."""
-    monkeypatch.setattr(protocol, "REQUEST_TIMEOUT_S", _SHORT_S)
+    monkeypatch.setattr(protocol.BoundedHttpProtocol, "request_timeout_s", _SHORT_S)
 
 
 async def _ask(client: httpx.AsyncClient, *pieces: bytes, pause_s: float = 0.0) -> Answer:

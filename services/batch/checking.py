@@ -1,0 +1,197 @@
+"""From the bytes of a file to checked chunks of applications. It connects to nothing."""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import Any, Final, NamedTuple
+from zlib import compress, decompress
+
+from pydantic_core import from_json, to_json
+
+from services.batch.jobs import Kind
+from shared.contract.errors import Fault, InvalidInput
+from shared.contract.parsing import parse_application, read_application
+from shared.files.applications import (
+    NO_ROWS,
+    TOO_MANY_ROWS,
+    ApplicationFile,
+    Row,
+    UnknownColumn,
+    open_applications,
+)
+from shared.files.spellings import applied
+from shared.files.tables import FileError
+
+CHUNK_ROWS: Final = 500
+MAX_LINE_BYTES: Final = 64 * 1024
+"""Of an application in NDJSON, as in the body of a single request."""
+
+_MAGIC: Final[Mapping[Kind, bytes]] = {"parquet": b"PAR1", "xlsx": b"PK\x03\x04"}
+_FAST: Final = 1
+"""Level of compression: a chunk becomes a tenth as large in 2 ms."""
+
+
+class Checked(NamedTuple):
+    """An application that can be decided."""
+
+    line: int
+    application: dict[str, Any]
+
+
+class Faulty(NamedTuple):
+    """A row that cannot be decided, and all that is wrong with it."""
+
+    line: int
+    loan_id: str | None
+    faults: list[Fault]
+
+
+@dataclass(frozen=True)
+class CheckedChunk:
+    """Consecutive rows of a file."""
+
+    checked: list[Checked]
+    faulty: list[Faulty]
+
+    @property
+    def rows(self) -> int:
+        """How many rows of the file it holds."""
+        return len(self.checked) + len(self.faulty)
+
+    @property
+    def lines(self) -> tuple[int, int]:
+        """Its first and its last line."""
+        lines = [row.line for row in self.checked] + [row.line for row in self.faulty]
+        return min(lines), max(lines)
+
+
+@dataclass
+class CheckedFile:
+    """A file whose rows are checked as its chunks are taken."""
+
+    chunks: Iterator[CheckedChunk]
+    """Raises ``FileError`` where the file cannot be read any further, or has too many rows."""
+    remarks: list[str] = field(default_factory=list)
+    """Sentences on what was left out and how the file was read."""
+
+
+def check(
+    content: bytes, kind: Kind, *, max_rows: int, spellings: Sequence[str] = ()
+) -> CheckedFile:
+    """Begin to check a file; raises ``FileError`` if its header or its form cannot be used.
+
+    An application is read as in the body of a single request. Memory is bounded besides
+    ``content``.
+    """
+    found: Kind | None = next((each for each, m in _MAGIC.items() if content.startswith(m)), None)
+    if found != (kind if kind in _MAGIC else None):
+        raise FileError("The file is not of the kind that its Content-Type says.")
+    if kind == "ndjson":
+        rows: Iterator[Checked | Faulty] = _json_lines(content)
+        remarks: list[str] = []
+    else:
+        opened = open_applications(content)
+        rows = _table_rows(opened.rows, opened.columns, spellings)
+        remarks = [*opened.remarks, *map(_left_out, opened.unknown)]
+    first = next(rows, None)
+    if first is None:
+        raise FileError(NO_ROWS)
+    return CheckedFile(_chunks(first, rows, max_rows), remarks)
+
+
+def _left_out(column: UnknownColumn) -> str:
+    hint = f"; perhaps it should be {column.nearest}" if column.nearest else ""
+    return f"Left out, for it is no known column: {column.name!r}{hint}."
+
+
+def _chunks(
+    first: Checked | Faulty, rows: Iterator[Checked | Faulty], max_rows: int
+) -> Iterator[CheckedChunk]:
+    total = 0
+    chunk = [first, *islice(rows, CHUNK_ROWS - 1)]
+    while chunk:
+        total += len(chunk)
+        if total > max_rows:
+            raise FileError(TOO_MANY_ROWS.format(max_rows))
+        yield CheckedChunk(
+            [row for row in chunk if isinstance(row, Checked)],
+            [row for row in chunk if isinstance(row, Faulty)],
+        )
+        chunk = list(islice(rows, CHUNK_ROWS))
+
+
+def _table_rows(
+    rows: Iterator[Row], columns: tuple[str, ...], spellings: Sequence[str]
+) -> Iterator[Checked | Faulty]:
+    while some := tuple(islice(rows, CHUNK_ROWS)):
+        if spellings:
+            some = applied(ApplicationFile("", columns, some), spellings).rows
+        for row in some:
+            if row.fault is not None:
+                yield Faulty(row.line, None, [Fault(field="row", message=row.fault)])
+                continue
+            try:
+                yield Checked(row.line, read_application(row.application))
+            except InvalidInput as error:
+                yield Faulty(row.line, row.cells.get("Loan_ID"), error.faults)
+
+
+def _json_lines(content: bytes) -> Iterator[Checked | Faulty]:
+    line, start = 0, 3 if content.startswith(b"\xef\xbb\xbf") else 0
+    while start < len(content):
+        end = content.find(b"\n", start)
+        end = len(content) if end < 0 else end
+        line += 1
+        # Bounded before it is copied: a file may be one line.
+        text = content[start : min(end, start + MAX_LINE_BYTES + 1)].strip()
+        start = end + 1
+        if text:
+            yield _json_line(line, text)
+
+
+def _json_line(line: int, text: bytes) -> Checked | Faulty:
+    if len(text) > MAX_LINE_BYTES:
+        message = f"has more than {MAX_LINE_BYTES} bytes"
+        return Faulty(line, None, [Fault(field="row", message=message)])
+    try:
+        return Checked(line, parse_application(text))
+    except InvalidInput as error:
+        return Faulty(line, _loan_id(text), error.faults)
+
+
+def _loan_id(text: bytes) -> str | None:
+    try:
+        found = from_json(text)
+    except ValueError:
+        return None
+    loan_id = found.get("Loan_ID") if isinstance(found, dict) else None
+    return loan_id if isinstance(loan_id, str) else None
+
+
+# --- How rows are kept ----------------------------------------------------------------------------
+
+
+def packed(lines: Iterable[bytes]) -> bytes:
+    """JSON documents, one a line, compressed."""
+    return compress(b"\n".join(lines), _FAST)
+
+
+def unpacked(content: bytes) -> list[bytes]:
+    """What ``packed`` was given."""
+    text = decompress(content)
+    return text.split(b"\n") if text else []
+
+
+def packed_rows(rows: Sequence[Checked] | Sequence[Faulty]) -> bytes:
+    """Checked or faulty rows."""
+    return packed(map(to_json, rows))
+
+
+def checked_rows(content: bytes) -> list[Checked]:
+    """What ``packed_rows`` made of checked rows."""
+    return [Checked(*from_json(line)) for line in unpacked(content)]
+
+
+def faulty_rows(content: bytes) -> list[Faulty]:
+    """What ``packed_rows`` made of faulty rows; each fault is a dictionary."""
+    return [Faulty(*from_json(line)) for line in unpacked(content)]

@@ -1,0 +1,217 @@
+"""One turn of a batch: its file is checked, then its rows are decided, a chunk at a time.
+
+Whatever ends a turn, the next one goes on with the first chunk that is not done. A chunk's
+decisions are kept before they are published, and each has an id that its line gives it: so a chunk
+that is worked on again, by whomever, publishes the same bytes again, and each is stored once.
+"""
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
+from time import monotonic, perf_counter
+from typing import Final
+
+from anyio.to_thread import run_sync
+from redis.asyncio import Redis
+
+from services.batch import jobs
+from services.batch.checking import CheckedChunk, check, checked_rows, packed_rows
+from services.batch.database import Pool
+from services.batch.jobs import Chunk, Job, decision_id
+from services.batch.metrics import WorkerMetrics
+from services.batch.results import Line, decisions_of, packed_decisions
+from services.batch.settings import BatchSettings
+from services.scoring.decisions import Submission, recorded_event
+from services.scoring.engine import Decided, decide_many
+from services.scoring.manifest import BundleError
+from services.scoring.metrics import DecisionMetrics
+from services.scoring.publisher import Publisher
+from services.scoring.registry import Bundle, ServedModel
+from services.scoring.replay import Bundles
+from shared.contract.events import STREAM
+from shared.files.tables import FileError
+from shared.observability.logs import get_logger
+from shared.redis import REDIS_ERRORS
+
+_BACK_PRESSURE_S: Final = 0.05
+"""Pause before the length of the stream is looked at again."""
+_log = get_logger(__name__)
+
+
+@dataclass(frozen=True)
+class Tools:
+    """What a worker works with."""
+
+    settings: BatchSettings
+    pool: Pool
+    redis: Redis
+    publisher: Publisher
+    bundles: Bundles
+    served: Bundle
+    decisions: DecisionMetrics
+    metrics: WorkerMetrics
+    stopping: asyncio.Event
+    """Set when the worker ends: then a turn is over."""
+
+
+async def work_on(job: Job, tools: Tools) -> None:
+    """Work on the batch until it has ended or its turn has; raises ``Lost``.
+
+    Also raises ``DATABASE_ERRORS`` and ``NotRecorded``: then it is to be tried again.
+    """
+    if job.attempts > jobs.MAX_ATTEMPTS:
+        problem = f"It was given up after {jobs.MAX_ATTEMPTS} attempts without progress."
+        await _end(job, tools, "failed", problem)
+        return
+    try:
+        if job.state == "checking" and not await _check(job, tools):
+            return
+        await _decide(job, tools)
+    except FileError as error:
+        await _end(job, tools, "failed", str(error))
+    except BundleError as error:
+        await _end(job, tools, "failed", f"Its bundle of models cannot be used. {error}")
+
+
+async def _end(job: Job, tools: Tools, state: jobs.State, problem: str | None = None) -> None:
+    await jobs.end(tools.pool, job, state, problem)
+    tools.metrics.ended(state)
+    _log.info("batch ended", batch=str(job.id), state=state)
+
+
+async def _check(job: Job, tools: Tools) -> bool:
+    """Whether all rows are checked and to be decided; raises ``FileError``.
+
+    A check that is cut off begins anew.
+    """
+    await jobs.forget_check(tools.pool, job)
+    content = await jobs.read_upload(tools.pool, job)
+    file = await run_sync(
+        lambda: check(
+            content,
+            job.kind,
+            max_rows=tools.settings.batch_max_rows,
+            spellings=job.spellings,
+        )
+    )
+
+    def next_packed() -> tuple[CheckedChunk, bytes, bytes] | None:
+        chunk = next(file.chunks, None)
+        if chunk is None:
+            return None
+        return (chunk, packed_rows(chunk.checked), packed_rows(chunk.faulty))
+
+    number = faulty = 0
+    while taken := await run_sync(next_packed):
+        if tools.stopping.is_set():
+            return False
+        chunk, checked, faults = taken
+        await jobs.add_chunk(
+            tools.pool,
+            job,
+            number,
+            lines=chunk.lines,
+            content=checked,
+            faults=faults,
+            rows=chunk.rows,
+            faulty=len(chunk.faulty),
+        )
+        number += 1
+        faulty += len(chunk.faulty)
+        tools.metrics.faulty += len(chunk.faulty)
+    await jobs.end_check(tools.pool, job, file.remarks)
+    if faulty and job.faulty_rows == "stop":
+        rows = "1 row is" if faulty == 1 else f"{faulty:,} rows are"
+        await _end(job, tools, "failed", f"{rows} faulty, so nothing was decided.")
+        return False
+    return True
+
+
+async def _decide(job: Job, tools: Tools) -> None:
+    """Decide chunks until the turn is over; raises ``BundleError``."""
+    bundle = await tools.bundles.find(job.bundle_version, tools.served)
+    if job.model not in bundle.models:
+        raise BundleError(f"It holds no model {job.model}.")
+    tools.decisions.expect(bundle)
+    ends_s = monotonic() + tools.settings.batch_turn_s
+    while monotonic() < ends_s and not tools.stopping.is_set():
+        chunk = await jobs.next_chunk(tools.pool, job)
+        if chunk is None:
+            await _end(job, tools, "done")
+            return
+        await _advance(job, chunk, bundle, tools)
+
+
+async def _advance(job: Job, chunk: Chunk, bundle: Bundle, tools: Tools) -> None:
+    """Bring one chunk to its end, unless a row was erased from it meanwhile."""
+    began_s = perf_counter()
+    if chunk.state == "checked":
+        lines, decided = _decided(job, chunk, bundle.models[job.model], bundle)
+        kept = await jobs.keep_decisions(tools.pool, job, chunk, packed_decisions(lines))
+        if not kept:
+            return
+    else:
+        lines = decisions_of(chunk.content)
+        decided = [Decided.read(line.body) for line in lines]
+    model_s = perf_counter() - began_s
+    publish_s = await _publish(job, lines, tools) if job.record else 0.0
+    await jobs.end_chunk(
+        tools.pool,
+        job,
+        chunk,
+        decided=len(decided),
+        approved=sum(each.prediction == "Approved" for each in decided),
+        with_warnings=sum(each.warnings > 0 for each in decided),
+    )
+    tools.metrics.decided += len(decided)
+    if job.record:
+        for each in decided:
+            tools.decisions.count(
+                each, validate_s=0.0, model_s=model_s / len(decided), publish_s=publish_s
+            )
+
+
+def _decided(
+    job: Job, chunk: Chunk, model: ServedModel, bundle: Bundle
+) -> tuple[list[Line], list[Decided]]:
+    rows = checked_rows(chunk.content)
+    decided = decide_many(
+        [row.application for row in rows],
+        model=model,
+        bundle=bundle,
+        prediction_ids=[str(decision_id(job.id, row.line)) for row in rows],
+    )
+    lines = [Line(row.line, each.body) for row, each in zip(rows, decided, strict=True)]
+    return lines, decided
+
+
+async def _publish(job: Job, lines: Sequence[Line], tools: Tools) -> float:
+    """Publish the decisions once the stream has room, and return how long that took.
+
+    Raises ``NotRecorded``.
+    """
+    await _room(tools)
+    began_s = perf_counter()
+    await tools.publisher.publish_many(
+        [
+            recorded_event(body, Submission(job.client, f"batch/{job.id}/{line}"))
+            for line, body in lines
+        ]
+    )
+    return perf_counter() - began_s
+
+
+async def _room(tools: Tools) -> None:
+    """Wait until few enough entries of the stream are not stored yet.
+
+    Without Redis there is no stream to fill: decisions go to the history service, which stores
+    them before it answers.
+    """
+    began_s = monotonic()
+    try:
+        while await tools.redis.xlen(STREAM) > tools.settings.batch_stream_entries:  # noqa: ASYNC110 - Redis reports no change
+            await asyncio.sleep(_BACK_PRESSURE_S)
+    except REDIS_ERRORS:
+        pass
+    finally:
+        tools.metrics.waited_s += monotonic() - began_s

@@ -1,0 +1,1 @@
+"""Batches: their API, their worker, and what they survive."""

@@ -1,0 +1,177 @@
+"""A file becomes decisions, and whatever cannot be used is named."""
+
+import csv
+import io
+
+import asyncpg
+import httpx
+import pyarrow as pa
+import pytest
+from openpyxl import Workbook
+from pyarrow import parquet
+
+from services.batch.main import create_app
+from services.batch.settings import BatchSettings
+from shared.files.applications import read_applications
+from tests import keys
+from tests.batch.conftest import working
+from tests.batch.files import (
+    CSV,
+    NDJSON,
+    applications,
+    as_csv,
+    as_ndjson,
+    begin,
+    ended,
+    lines,
+    post,
+)
+from tests.serving import served
+
+_PARQUET = "application/vnd.apache.parquet"
+_XLSX = "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet"
+
+
+def _parquet(rows: list[dict[str, object]]) -> bytes:
+    file = io.BytesIO()
+    parquet.write_table(pa.Table.from_pylist(rows), file)
+    return file.getvalue()
+
+
+def _xlsx(rows: list[dict[str, object]]) -> bytes:
+    book = Workbook()
+    sheet = book.active
+    assert sheet is not None
+    for row in ([*rows[0]], *([*row.values()] for row in rows)):
+        sheet.append(row)
+    file = io.BytesIO()
+    book.save(file)
+    return file.getvalue()
+
+
+async def test_every_kind_of_file_is_decided_alike_in_its_order(
+    client: httpx.AsyncClient, settings: BatchSettings
+) -> None:
+    """CSV, NDJSON, Parquet and Excel; results as CSV, NDJSON and Parquet."""
+    rows = applications(1100)
+    kinds = {CSV: as_csv, NDJSON: as_ndjson, _PARQUET: _parquet, _XLSX: _xlsx}
+    paths = [
+        await begin(client, write(rows), kind, record="false") for kind, write in kinds.items()
+    ]
+    async with working(settings):
+        done = [await ended(client, path) for path in paths]
+    assert {(each["state"], each["rows"], each["decided"]) for each in done} == {
+        ("done", 1100, 1100)
+    }
+    assert {each["faulty"] for each in done} == {0}
+    assert len({(each["approved"], each["with_warnings"]) for each in done}) == 1
+    decided = [await lines(client, f"{path}/results", format="ndjson") for path in paths]
+    assert [[line["line"] for line in each] for each in decided] == [
+        [*range(first, first + 1100)] for first in (2, 1, 1, 2)
+    ]
+    varying = ("line", "timestamp", "prediction_id")
+    assert {line["prediction_id"] for each in decided for line in each} == {None}
+    compared = [
+        [{k: v for k, v in line.items() if k not in varying} for line in each] for each in decided
+    ]
+    assert compared[0] == compared[1] == compared[2] == compared[3]
+    assert [line["input_data"]["Loan_ID"] for line in decided[0]] == [r["Loan_ID"] for r in rows]
+    assert done[0]["approved"] == sum(line["prediction"] == "Approved" for line in decided[0])
+    assert done[0]["with_warnings"] == sum(bool(line["warnings"]) for line in decided[0])
+
+    table = (await client.get(f"{paths[0]}/results")).content
+    assert len(read_applications(table).rows) == 1100
+    csv_rows = list(csv.DictReader(io.StringIO(table.decode())))
+    file = (await client.get(f"{paths[0]}/results", params={"format": "parquet"})).content
+    arrow = parquet.read_table(io.BytesIO(file))
+    assert arrow.column_names == list(csv_rows[0])
+    assert arrow["line"].to_pylist() == [*range(2, 1102)]
+    for name in ("prediction", "model", "Loan_ID"):
+        assert arrow[name].to_pylist() == [row[name] for row in csv_rows]
+    probabilities = arrow["probability_approved"].to_pylist()
+    assert probabilities == [line["probability"]["approved"] for line in decided[0]]
+    assert [float(row["probability_approved"]) for row in csv_rows] == probabilities
+
+
+async def test_faulty_rows_are_named_by_line_with_all_their_faults(
+    client: httpx.AsyncClient, settings: BatchSettings
+) -> None:
+    """As a single request would have been answered; the others are decided all the same."""
+    rows = applications(20)
+    rows[3] |= {"ApplicantIncome": "-5", "Education": "Phd"}
+    text = as_csv(rows) + b"LP9,Male\n"
+    good = [line for line in range(2, 22) if line != 5]
+    path = await begin(client, text)
+    stopped = await begin(client, text, faulty="stop")
+    mixed = await begin(client, as_ndjson(rows[:2]) + b"\n\n[1]\n{\n", NDJSON)
+    async with working(settings):
+        done = await ended(client, path)
+        assert (done["state"], done["rows"], done["faulty"]) == ("done", 21, 2)
+        assert [
+            each["line"] for each in await lines(client, f"{path}/results", format="ndjson")
+        ] == (good)
+        first, second = await lines(client, f"{path}/faults")
+        assert first["line"] == 5
+        assert [fault["field"] for fault in first["faults"]] == ["Education", "ApplicantIncome"]
+        assert first["faults"][0]["value"] == "Phd"
+        assert second == {
+            "line": 22,
+            "faults": [
+                {"field": "row", "message": "has 2 cells, the header has 12", "value": None}
+            ],
+        }
+        done = await ended(client, stopped)
+        assert (done["state"], done["decided"]) == ("failed", 0)
+        assert done["problem"] == "2 rows are faulty, so nothing was decided."
+        assert len(await lines(client, f"{stopped}/faults")) == 2
+        done = await ended(client, mixed)
+        assert (done["decided"], done["faulty"]) == (2, 2)
+        assert [each["line"] for each in await lines(client, f"{mixed}/faults")] == [4, 5]
+
+
+async def test_spellings_are_read_as_they_are_meant_only_when_chosen(
+    client: httpx.AsyncClient, settings: BatchSettings
+) -> None:
+    text = b"ApplicantIncome,Credit_History\n'4,583',yes\n".replace(b"'", b'"')
+    plain = await begin(client, text)
+    chosen = await begin(client, text, spelling=["groups", "Credit_History values"], record="false")
+    async with working(settings):
+        assert (await ended(client, plain))["faulty"] == 1
+        assert (await ended(client, chosen))["decided"] == 1
+        [decision] = await lines(client, f"{chosen}/results", format="ndjson")
+    assert decision["input_data"]["ApplicantIncome"] == 4583
+
+
+_UNUSABLE: list[tuple[bytes, str, dict[str, str], int, str]] = [
+    (b"", CSV, {}, 400, "The file is empty."),
+    (b"Income,Loan\n1,2\n", CSV, {}, 400, "does not name ApplicantIncome"),
+    (b"ApplicantIncome\n", CSV, {}, 400, "has a header and no rows"),
+    (b"ApplicantIncome\n1\n", _PARQUET, {}, 400, "not of the kind"),
+    (b"PAR1", _PARQUET, {}, 400, "Parquet file cannot be read"),
+    (b"PK\x03\x04", _XLSX, {}, 400, "This is an archive"),
+    (b"ApplicantIncome\n1\n", "text/plain", {}, 415, "Send the body as text/csv or"),
+    (b"ApplicantIncome\n1\n", CSV, {"model": "none"}, 404, "There is no model 'none'"),
+    (b"ApplicantIncome\n1\n", CSV, {"spelling": "odd"}, 400, "spelling"),
+    (b"ApplicantIncome\n1\n", CSV, {"webhook": "http://other/"}, 400, "webhook"),
+    (b"ApplicantIncome\n" + b"1" * 3000, CSV, {}, 413, "at most 2000 bytes"),
+]
+
+
+@pytest.mark.parametrize(("content", "kind", "params", "status", "detail"), _UNUSABLE)
+async def test_unusable_file_is_refused_at_once_and_nothing_of_it_is_kept(
+    settings: BatchSettings,
+    database: asyncpg.Connection,
+    content: bytes,
+    kind: str,
+    params: dict[str, str],
+    status: int,
+    detail: str,
+) -> None:
+    small = settings.model_copy(update={"batch_max_bytes": 2000})
+    async with served(create_app(small), headers=keys.HEADERS) as client:
+        answer = await post(client, content, kind, params=params)
+    assert answer.status_code == status
+    assert answer.headers["content-type"] == "application/problem+json"
+    assert detail in answer.json()["detail"]
+    for table in ("batches", "uploads"):
+        assert await database.fetchval(f"SELECT count(*) FROM batch.{table}") == 0  # noqa: S608
