@@ -10,7 +10,7 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from services.history.database import transaction
-from services.history.monitoring_schemas import Estimated, Registration
+from services.history.monitoring_schemas import CrossValidated, Estimated, Registration
 from services.history.tables import bundles
 from shared.contract.errors import Fault, InvalidInput
 
@@ -20,15 +20,23 @@ class _FoldMean(BaseModel):
     low: float
     high: float
 
+    def estimated(self) -> Estimated:
+        return Estimated(value=self.mean, low=self.low, high=self.high)
+
+
+class _Folds(BaseModel):
+    accuracy: _FoldMean
+    balanced_accuracy: _FoldMean
+    auc: _FoldMean
+    brier: _FoldMean
+    log_loss: _FoldMean
+
 
 class _Trained(BaseModel):
-    cross_validation: dict[str, _FoldMean]
+    cross_validation: _Folds
 
 
 _MODELS: Final = TypeAdapter(dict[str, _Trained])
-
-CrossValidated = Mapping[tuple[str, str], Mapping[str, Estimated]]
-"""By bundle and model: each metric's mean over the folds, with its interval."""
 
 
 async def register(engine: AsyncEngine, body: bytes) -> None:
@@ -52,15 +60,14 @@ async def register(engine: AsyncEngine, body: bytes) -> None:
 
 async def read_cross_validated(
     connection: AsyncConnection, versions: Collection[str]
-) -> CrossValidated:
-    """What cross-validation found of the models of those bundles that are registered."""
+) -> Mapping[tuple[str, str], CrossValidated]:
+    """By bundle and model what cross-validation found, of those bundles that are registered."""
     models = bundles.c.manifest["models"]
     statement = select(bundles.c.version, models).where(bundles.c.version.in_(versions))
     return {
-        (version, name): {
-            metric: Estimated(value=found.mean, low=found.low, high=found.high)
-            for metric, found in model.cross_validation.items()
-        }
+        (version, name): CrossValidated(
+            **{metric: found.estimated() for metric, found in model.cross_validation}
+        )
         for version, content in await connection.execute(statement)
         for name, model in _MODELS.validate_python(content).items()
     }

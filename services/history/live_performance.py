@@ -15,7 +15,7 @@ from fastapi.concurrency import run_in_threadpool
 from sqlalchemy import ColumnElement, Date, Table, cast, func, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from services.history.bundles import CrossValidated, read_cross_validated
+from services.history.bundles import read_cross_validated
 from services.history.estimates import (
     Estimate,
     Pairs,
@@ -32,8 +32,8 @@ from services.history.monitoring_schemas import (
     AgainstRule,
     CalibrationBin,
     CohortQuery,
+    CrossValidated,
     Estimated,
-    Figure,
     Figures,
     Labelled,
     LivePerformance,
@@ -111,8 +111,10 @@ async def read_performance(connection: AsyncConnection, query: PerformanceQuery)
         outcome_groups.c.attribute == RULE_INPUT,
     )
     decisions = await _read_decisions(connection, query, monthly)
-    expected = await read_cross_validated(connection, {row.bundle_version for row in decisions})
-    models = await run_in_threadpool(_models, bins, groups, decisions, expected)
+    cross_validated = await read_cross_validated(
+        connection, {row.bundle_version for row in decisions}
+    )
+    models = await run_in_threadpool(_models, bins, groups, decisions, cross_validated)
     return LivePerformance(
         least_outcomes=LEAST_OUTCOMES, least_of_each=LEAST_OF_EACH, models=models
     )
@@ -232,7 +234,7 @@ def _models(
     bins: Iterable[AnyRow],
     groups: Iterable[AnyRow],
     decisions: Iterable[AnyRow],
-    expected: CrossValidated,
+    cross_validated: Mapping[tuple[str, str], CrossValidated],
 ) -> list[ModelPerformance]:
     known: defaultdict[_Cohort, _Known] = defaultdict(_Known)
     for row in decisions:
@@ -246,7 +248,7 @@ def _models(
             known[_cohort(row)].by_rule[key] += int(row.outcomes)
     order = sorted(known, key=lambda each: (each.month or date.min, each.bundle, each.model))
     return [
-        _performance(cohort, known[cohort], expected.get((cohort.bundle, cohort.model), {}))
+        _performance(cohort, known[cohort], cross_validated.get((cohort.bundle, cohort.model)))
         for cohort in order
     ]
 
@@ -271,7 +273,7 @@ def _add_bin(known: _Known, row: AnyRow) -> None:
 
 
 def _performance(
-    cohort: _Cohort, known: _Known, expected: Mapping[str, Estimated]
+    cohort: _Cohort, known: _Known, cross_validated: CrossValidated | None
 ) -> ModelPerformance:
     good, bad = (
         sum(known.right[approved, of] for approved in (True, False)) for of in (True, False)
@@ -295,7 +297,8 @@ def _performance(
         refused=labelled[False],
         on_whom=_on_whom(labelled[True], labelled[False]),
         not_enough=not_enough,
-        figures=None if not_enough else _figures(known, good=good, bad=bad, expected=expected),
+        figures=None if not_enough else _figures(known, good=good, bad=bad),
+        cross_validated=cross_validated,
     )
 
 
@@ -320,25 +323,21 @@ def _on_whom(approved: Labelled, refused: Labelled) -> str:
     return f"{known} The refused whose outcome is known need not be like the others."
 
 
-def _figures(known: _Known, *, good: int, bad: int, expected: Mapping[str, Estimated]) -> Figures:
-    def figure(name: str, estimate: Estimate) -> Figure:
-        return Figure(**estimate._asdict(), cross_validated=expected.get(name))
-
+def _figures(known: _Known, *, good: int, bad: int) -> Figures:
     right, outcomes = known.right, good + bad
     refused = right[False, True] + right[False, False]
     sensitivity = proportion(right[True, True], good)
     specificity = proportion(right[False, False], bad)
     counts = RankedCounts(*(_counts(known, of) for of in (True, False)))
     return Figures(
-        accuracy=figure("accuracy", proportion(right[True, True] + right[False, False], outcomes)),
-        balanced_accuracy=figure("balanced_accuracy", mean_of_two(sensitivity, specificity))
+        accuracy=_estimated(proportion(right[True, True] + right[False, False], outcomes)),
+        balanced_accuracy=_estimated(mean_of_two(sensitivity, specificity))
         if refused >= LEAST_OF_EACH
         else None,
-        auc=figure("auc", auc(counts)),
+        auc=_estimated(auc(counts)),
         auc_error=auc_error(counts),
-        brier=figure("brier", _mean(_squared_error(*each) for each in known.bins.items())),
-        log_loss=figure(
-            "log_loss",
+        brier=_estimated(_mean(_squared_error(*each) for each in known.bins.items())),
+        log_loss=_estimated(
             _mean((bin_.outcomes, bin_.log_loss / BILLION) for bin_ in known.bins.values()),
         ),
         calibration=list(_calibration(known)),

@@ -73,12 +73,14 @@ class Estimated(BaseModel):
     high: float
 
 
-class Figure(Estimated):
-    """A live figure, and what cross-validation found of the bundle."""
+class CrossValidated(BaseModel):
+    """What cross-validation found of a model: means over the folds."""
 
-    cross_validated: Estimated | None = Field(
-        description="Its mean over the folds; null if the bundle has not been registered."
-    )
+    accuracy: Estimated
+    balanced_accuracy: Estimated
+    auc: Estimated
+    brier: Estimated
+    log_loss: Estimated
 
 
 class Labelled(BaseModel):
@@ -111,14 +113,14 @@ class AgainstRule(BaseModel):
 class Figures(BaseModel):
     """What the outcomes say of a model; null is a figure that they do not suffice for."""
 
-    accuracy: Figure = Field(description="Approved and good, or refused and bad.")
-    balanced_accuracy: Figure | None = Field(
+    accuracy: Estimated = Field(description="Approved and good, or refused and bad.")
+    balanced_accuracy: Estimated | None = Field(
         description="null unless enough refused decisions have outcomes."
     )
-    auc: Figure
+    auc: Estimated
     auc_error: float = Field(description="How far binning can move the AUC.")
-    brier: Figure
-    log_loss: Figure
+    brier: Estimated
+    log_loss: Estimated
     calibration: list[CalibrationBin]
     rule: AgainstRule | None
 
@@ -137,6 +139,10 @@ class ModelPerformance(BaseModel):
     on_whom: str
     not_enough: str | None = Field(description="Why there are no figures yet; null if there are.")
     figures: Figures | None
+    cross_validated: CrossValidated | None = Field(
+        description="On the training data, whose labels are past decisions; null if the bundle has"
+        " not been registered."
+    )
 
 
 class LivePerformance(BaseModel):

@@ -13,6 +13,7 @@ from redis.asyncio import Redis
 
 from services.inference import routes
 from services.inference.deps import Resources, resources_of, serve
+from services.inference.registration import registering
 from services.inference.settings import InferenceSettings
 from services.scoring.idempotency import Idempotency
 from services.scoring.manifest import BundleError
@@ -91,6 +92,12 @@ def create_app(
                 max_connections=_IDEMPOTENCY_CONNECTIONS,
             ) as answers,
             rate_limits.shared_through(redis),
+            registering(
+                history,
+                settings.bundle_root,
+                history_url=settings.history_url,
+                api_key=_internal_key(settings),
+            ),
         ):
             with suppress(*REDIS_ERRORS):
                 # Dialled now, so that the first decision does not wait for it within its deadline.
@@ -157,16 +164,20 @@ def create_app(
 def _build_publisher(
     settings: InferenceSettings, stream: Redis, history: httpx.AsyncClient
 ) -> Publisher:
-    key = settings.internal_api_key
     return Publisher(
         stream=redis_sink(stream, deadline_s=settings.publish_redis_deadline_s),
         fallback=http_sink(
             history,
             history_url=settings.history_url,
-            api_key=key.get_secret_value() if key else None,
+            api_key=_internal_key(settings),
             deadline_s=settings.publish_http_deadline_s,
         ),
     )
+
+
+def _internal_key(settings: InferenceSettings) -> str | None:
+    key = settings.internal_api_key
+    return key.get_secret_value() if key else None
 
 
 def _pending_s(settings: InferenceSettings) -> float:

@@ -10,6 +10,7 @@ import pytest
 from loan_predictor_client import (
     AccessDenied,
     AsyncLoanPredictorClient,
+    Cohorts,
     Filters,
     InvalidRequest,
     LoanPredictorClient,
@@ -71,6 +72,18 @@ def test_what_was_decided_can_be_read_back_in_every_way(client: LoanPredictorCli
     assert analytics.overall.total_predictions == _DECISIONS
     assert sum(bucket.predictions for bucket in analytics.confidence_histogram) == _DECISIONS
     assert client.statistics().by_model["random_forest"].total_predictions == 1
+
+    report = {"prediction_id": record.prediction_id, "observed_at": record.timestamp}
+    assert client.report_outcomes([report | {"outcome": "repaid"}]).accepted == 1
+    [outcome] = client.record(record.prediction_id).outcomes
+    assert (outcome.outcome, outcome.observed_at) == ("repaid", record.timestamp)
+    assert [r.prediction_id for r in client.records(Filters(outcome="repaid"))] == [
+        record.prediction_id
+    ]
+    until(lambda: all(model.cross_validated for model in client.live_performance().models))
+    live = {model.model: model for model in client.live_performance().models}
+    assert live[record.model_info.name].outcomes == {"repaid": 1}
+    assert client.vintages(Cohorts(model="random_forest")).vintages[0].outcomes == 0
 
     assert client.erase(record.prediction_id).erased == 1
     with pytest.raises(MissingResource, match="erased"):

@@ -494,18 +494,6 @@ class Estimated(BaseModel):
     high: float
 
 
-class Figure(BaseModel):
-    """A live figure, and what cross-validation found of the bundle."""
-
-    value: float
-    low: float
-    high: float
-    cross_validated: Annotated[
-        Estimated | None,
-        Field(description="Its mean over the folds; null if the bundle has not been registered."),
-    ]
-
-
 class Labelled(BaseModel):
     """How many decisions there are, and how many of them have a good or a bad outcome."""
 
@@ -723,6 +711,16 @@ class CalibrationBin(BaseModel):
     observed: Annotated[Estimated, Field(description="The share with a good outcome.")]
 
 
+class CrossValidated(BaseModel):
+    """What cross-validation found of a model: means over the folds."""
+
+    accuracy: Estimated
+    balanced_accuracy: Estimated
+    auc: Estimated
+    brier: Estimated
+    log_loss: Estimated
+
+
 class Day(Summary):
     """One UTC day."""
 
@@ -732,15 +730,15 @@ class Day(Summary):
 class Figures(BaseModel):
     """What the outcomes say of a model; null is a figure that they do not suffice for."""
 
-    accuracy: Annotated[Figure, Field(description="Approved and good, or refused and bad.")]
+    accuracy: Annotated[Estimated, Field(description="Approved and good, or refused and bad.")]
     balanced_accuracy: Annotated[
-        Figure | None,
+        Estimated | None,
         Field(description="null unless enough refused decisions have outcomes."),
     ]
-    auc: Figure
+    auc: Estimated
     auc_error: Annotated[float, Field(description="How far binning can move the AUC.")]
-    brier: Figure
-    log_loss: Figure
+    brier: Estimated
+    log_loss: Estimated
     calibration: list[CalibrationBin]
     rule: AgainstRule | None
 
@@ -762,6 +760,12 @@ class ModelPerformance(BaseModel):
         Field(description="Why there are no figures yet; null if there are."),
     ]
     figures: Figures | None
+    cross_validated: Annotated[
+        CrossValidated | None,
+        Field(
+            description="On the training data, whose labels are past decisions; null if the bundle has not been registered."
+        ),
+    ]
 
 
 class Record(Decision):
