@@ -19,4 +19,7 @@ def named_request(scope: Scope, *, key: bytes, body: bytes) -> NamedRequest:
     """The request as its key names it. An anonymous caller is its address."""
     caller = caller_of(scope)
     name = ("client", caller.name) if caller.authenticated else ("at", address_of(scope))
-    return NamedRequest(name, scope["path"], key, sha256(body).digest())
+    operation: str = scope["path"]
+    if query := scope["query_string"]:
+        operation += "?" + query.decode("latin-1")
+    return NamedRequest(name, operation, key, sha256(body).digest())

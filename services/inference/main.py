@@ -126,7 +126,10 @@ def create_app(
             await tracing.close()
 
     app = documented_app(title=TITLE, description=DESCRIPTION, lifespan=lifespan)
-    routers = (routes.decisions, routes.explanations, routes.models, routes.about)
+    routers = (
+        *(routes.together, routes.decisions, routes.explanations),
+        *(routes.models, routes.about),
+    )
     for router in routers:
         app.include_router(router)
     app.include_router(health_router(service="inference", version=VERSION, checks=_checks))
@@ -144,6 +147,7 @@ def create_app(
         buckets={
             "/predict": predict,
             "/predict/{model}": predict,
+            "/predict/many": predict,
             "/explain": explain,
             "/explain/{model}": explain,
             "/models/benchmark": RateLimitBucket("benchmark", settings.rate_limit_benchmark),

@@ -19,14 +19,29 @@ from services.inference.catalogue import (
 )
 from services.inference.deps import resources_of
 from services.inference.idempotency import HEADER_DOC, named_request
-from services.inference.schemas import Benchmark, ExplainQuery, Explanation, ValidationReport
-from services.scoring.decisions import Served, Submission, record, record_once
+from services.inference.many import MANY_DOC, answer_of, parse_many, read_many
+from services.inference.schemas import (
+    Benchmark,
+    ExplainQuery,
+    Explanation,
+    ManyDecisions,
+    ManyQuery,
+    ValidationReport,
+)
+from services.scoring.decisions import (
+    Served,
+    Submission,
+    record,
+    record_many,
+    record_many_once,
+    record_once,
+)
 from services.scoring.engine import benchmark
 from services.scoring.explain import explain
 from services.scoring.registry import Bundle, ServedModel
 from services.scoring.replay import Replay, replay
 from services.scoring.rules import warnings_for
-from shared.access.middleware import caller_of, needs
+from shared.access.middleware import caller_of, count_as, needs
 from shared.contract.application import EXAMPLE
 from shared.contract.errors import InvalidInput, NotFound
 from shared.contract.events import Decision
@@ -64,6 +79,8 @@ _DOCUMENT: Final[dict[int | str, dict[str, Any]]] = {
 _NO_PARAMETERS: Final = [Depends(refuse_parameters)]
 
 decisions = APIRouter(tags=["decisions"], route_class=DirectRoute)
+# Its path is also one of the next router's, which therefore comes after it.
+together = APIRouter(tags=["decisions"], dependencies=[Depends(refuse_repeated_parameters)])
 explanations = APIRouter(tags=["decisions"], dependencies=[Depends(refuse_repeated_parameters)])
 models = APIRouter(tags=["models"], dependencies=_NO_PARAMETERS)
 about = APIRouter(tags=["about"], dependencies=_NO_PARAMETERS)
@@ -124,6 +141,56 @@ async def _decide(request: Request, served: Served, model: ServedModel) -> Respo
     note_decision(scope, decided.prediction_id)
     headers = _REPLAYED if decided.replayed else None
     return Response(decided.body, media_type=JSON, headers=headers)
+
+
+@together.post(
+    "/predict/many",
+    response_model=ManyDecisions,
+    responses=_DECIDED | problem_docs(404),
+    openapi_extra=MANY_DOC | {"parameters": [HEADER_DOC]} | needs("predict"),
+)
+async def predict_many(request: Request, query: Annotated[ManyQuery, Query()]) -> Response:
+    """Decide up to 1,000 applications, each as /predict would; all are recorded first.
+
+    The body is a JSON array or has one application on each line (NDJSON). A faulty application is
+    answered with its faults and stops no other. An Idempotency-Key names the whole request.
+    """
+    scope = request.scope
+    caller = caller_of(scope)
+    caller.require("predict")
+    key = idempotency_key(scope)
+    body, lines = await read_many(request)
+    resources = resources_of(scope)
+    served = resources.served
+    model = served.bundle.champion if query.model is None else served.bundle.model(query.model)
+    trace = trace_of(scope)
+    trace.step("validate")
+    began_s = perf_counter()
+    applications = await parse_many(body, lines=lines)
+    good = list(applications.good.values())
+    count_as(scope, len(good) + len(applications.faulty))
+    validate_s = (perf_counter() - began_s) / max(1, len(good))
+    trace.step("record")
+    submissions = [Submission(caller.name, request_id_of(scope), validate_s, trace)] * len(good)
+    if key is None or not good:
+        decided = await record_many(
+            good, served, submissions, model=model, publisher=resources.publisher
+        )
+    else:
+        decided = await record_many_once(
+            good,
+            served,
+            submissions,
+            model=model,
+            publisher=resources.publisher,
+            idempotency=resources.idempotency,
+            request=named_request(scope, key=key, body=body),
+            indexes=applications.good,
+        )
+    trace.end_step()
+    answer = await answer_of(applications, decided)
+    headers = _REPLAYED if decided and decided[0].replayed else None
+    return Response(answer, media_type=JSON, headers=headers)
 
 
 @explanations.post(
@@ -343,6 +410,7 @@ async def index(request: Request) -> Index:
         routes={
             "decide": "POST /predict",
             "decide with one model": "POST /predict/{model}",
+            "decide up to 1,000 at once": "POST /predict/many",
             "explain a decision": "POST /explain, /explain/{model}",
             "ask all models": "POST /models/benchmark",
             "models": "GET /models, /models/{model}, /models/{model}/scorecard, /models/compare,"

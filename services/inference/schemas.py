@@ -6,7 +6,7 @@ from pydantic import BaseModel, Field
 
 from shared.contract.application import Application
 from shared.contract.errors import Fault
-from shared.contract.events import ModelInfo, Prediction, Probability
+from shared.contract.events import Decision, ModelInfo, Prediction, Probability
 from shared.contract.reasons import DEFAULT_REFERENCE, Reason, ReferenceId
 from shared.web.parameters import Parameters
 
@@ -18,6 +18,30 @@ class ValidationReport(BaseModel):
     validation_errors: list[Fault]
     warnings: list[str]
     input_data: Application | None = Field(description="As parsed; null if not valid.")
+
+
+class ManyQuery(Parameters):
+    """What decides on the applications."""
+
+    model: str | None = Field(
+        default=None, description="Name of a served model; the champion if it is left out."
+    )
+
+
+class ManyResult(BaseModel):
+    """What came of one application: a decision or faults, and null for the other."""
+
+    index: int = Field(ge=0, description="Where the application stood, from 0.")
+    decision: Decision | None = None
+    faults: list[Fault] | None = None
+
+
+class ManyDecisions(BaseModel):
+    """What came of each application, in their order; every decision is recorded."""
+
+    results: list[ManyResult]
+    decided: int = Field(ge=0)
+    faulty: int = Field(ge=0)
 
 
 class BenchmarkResult(BaseModel):

@@ -5,9 +5,10 @@ On record means handed over durably: to the stream, or to the history service, w
 A decision is returned only once it is durable, so that whatever is answered is on record.
 """
 
-import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
+from itertools import chain
 from time import perf_counter
 from typing import Any, Final, NamedTuple
 
@@ -16,6 +17,7 @@ from services.scoring.idempotency import Idempotency, NamedRequest
 from services.scoring.metrics import DecisionMetrics
 from services.scoring.publisher import Publisher
 from services.scoring.registry import Bundle, ServedModel
+from services.scoring.turns import in_turns
 from shared.observability.tracing import NO_TRACE, Trace
 
 SLICE: Final = 64
@@ -110,6 +112,43 @@ async def record_many(
     return decided
 
 
+async def record_many_once(
+    applications: Sequence[Mapping[str, Any]],
+    served: Served,
+    submissions: Sequence[Submission],
+    *,
+    model: ServedModel,
+    publisher: Publisher,
+    idempotency: Idempotency,
+    request: NamedRequest,
+    indexes: Iterable[int],
+) -> list[Decided]:
+    """The decisions answered to this request before, or else those of ``record_many``.
+
+    ``indexes`` say where the applications, of which there is one at least, stand in the request.
+    As ``record_once`` of a single one, for all together: what is replayed is replayed as a whole,
+    and if one decision was erased ``AnswerErased`` is raised.
+    """
+    ids = request.prediction_ids(indexes)
+    decided, model_s = await _decide_many(applications, served, model, ids)
+
+    async def hand_over(bodies: Sequence[bytes]) -> None:
+        nonlocal decided
+        decided = await in_turns(_as_kept, zip(decided, bodies, strict=True))
+        await _hand_over_many(decided, served, submissions, publisher, model_s)
+
+    answers = {each.prediction_id: each.body for each in decided}
+    bodies, replayed = await idempotency.once_many(request, answers, hand_over)
+    if replayed:
+        decided = await in_turns(partial(Decided.read, replayed=True), bodies)
+    return decided
+
+
+def _as_kept(pair: tuple[Decided, bytes]) -> Decided:
+    decided, body = pair
+    return decided if body is decided.body else Decided.read(body)
+
+
 async def _decide_many(
     applications: Sequence[Mapping[str, Any]],
     served: Served,
@@ -117,17 +156,22 @@ async def _decide_many(
     prediction_ids: Sequence[str] | None,
 ) -> tuple[list[Decided], float]:
     """The decisions, and the seconds that each took."""
-    decided: list[Decided] = []
     model_s = 0.0
-    for part in _slices(len(applications)):
-        ids = None if prediction_ids is None else prediction_ids[part]
+
+    def decide_slice(part: slice) -> list[Decided]:
+        nonlocal model_s
         began_s = perf_counter()
-        decided += decide_many(
-            applications[part], model=model, bundle=served.bundle, prediction_ids=ids
+        decided = decide_many(
+            applications[part],
+            model=model,
+            bundle=served.bundle,
+            prediction_ids=prediction_ids and prediction_ids[part],
         )
         model_s += perf_counter() - began_s
-        await asyncio.sleep(0)
-    return decided, model_s / max(1, len(decided))
+        return decided
+
+    slices = await in_turns(decide_slice, _slices(len(applications)))
+    return list(chain.from_iterable(slices)), model_s / max(1, len(applications))
 
 
 async def _hand_over_many(

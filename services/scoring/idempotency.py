@@ -11,7 +11,7 @@ stores the first decision and no second.
 import asyncio
 import secrets
 import zlib
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from hashlib import sha256
@@ -21,6 +21,7 @@ from typing import Any, Final, NamedTuple
 from redis.asyncio import Redis
 from redis.exceptions import OutOfMemoryError
 
+from services.scoring.turns import in_turns
 from shared.contract.errors import AnswerErased, IdempotencyKeyReused, StillInProgress
 from shared.contract.events import (
     IDEMPOTENCY_KEEP_S,
@@ -53,18 +54,33 @@ _DICTIONARY: Final = (
 )
 
 # The state that stands is returned, and nothing changed; or the request is marked as in progress
-# and its answer kept, unless an earlier attempt has left one.
+# and its answers kept, unless an earlier attempt has left them.
 _RESERVE: Final = """
-local mark, answer = redis.call('GET', KEYS[1]), redis.call('GET', KEYS[2])
-if mark or answer == '' then return {'standing', mark, answer} end
-if not answer then
-    local used = redis.call('INCR', KEYS[3])
-    if used == 1 then redis.call('EXPIRE', KEYS[3], ARGV[4]) end
-    if used > tonumber(ARGV[5]) then return {'spent', tostring(used), false} end
-    redis.call('SET', KEYS[2], ARGV[3], 'EX', ARGV[4])
+local mark, answers = redis.call('GET', KEYS[1]), redis.call('MGET', unpack(KEYS, 3))
+local missing = 0
+for _, answer in ipairs(answers) do
+    if answer == '' then return {'standing', mark, answers} end
+    if not answer then missing = missing + 1 end
+end
+if mark then return {'standing', mark, answers} end
+if missing > 0 then
+    local used = redis.call('INCRBY', KEYS[2], missing)
+    if used == missing then redis.call('EXPIRE', KEYS[2], ARGV[3]) end
+    if used > tonumber(ARGV[4]) then return {'spent', tostring(used), {}} end
+    for number, answer in ipairs(answers) do
+        if not answer then
+            redis.call('SET', KEYS[2 + number], ARGV[4 + number], 'EX', ARGV[3])
+        end
+    end
 end
 redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
-return {'reserved', ARGV[1], answer}
+return {'reserved', ARGV[1], answers}
+"""
+# An erasure may have emptied an answer meanwhile: no value is written again.
+_FINISH: Final = """
+redis.call('SET', KEYS[1], ARGV[1], 'EX', ARGV[2])
+for number = 2, #KEYS do redis.call('EXPIRE', KEYS[number], ARGV[2]) end
+return 1
 """
 # A mark is removed only by the request that set it: it may have expired and be another's by now.
 _REMOVE_IF_OURS: Final = """
@@ -92,6 +108,11 @@ class NamedRequest:
     def prediction_id(self) -> str:
         """The id of the decision on this request: always the same, whichever process decides."""
         return str(uuid8(_digest(*self._name, self.body_digest)))
+
+    def prediction_ids(self, indexes: Iterable[int]) -> list[str]:
+        """The ids of the decisions on the applications of this request that stand there."""
+        name = (*self._name, self.body_digest)
+        return [str(uuid8(_digest(*name, b"%d" % index))) for index in indexes]
 
     @cached_property
     def mark_key(self) -> str:
@@ -126,6 +147,13 @@ class Answer(NamedTuple):
     replayed: bool
 
 
+class Answers(NamedTuple):
+    """The bytes of all answers to a request, and whether an earlier request was given them."""
+
+    bodies: Sequence[bytes]
+    replayed: bool
+
+
 class Idempotency:
     """Answers each named request once, as far as Redis remembers.
 
@@ -142,6 +170,7 @@ class Idempotency:
         self._pending_ms = round(pending_s * 1000)
         self._budget = budget
         self._reserve_script = redis.register_script(_RESERVE)
+        self._finish_script = redis.register_script(_FINISH)
         self._remove_if_ours = redis.register_script(_REMOVE_IF_OURS)
         self._rest_until_s = 0.0
         self.replayed = 0
@@ -164,65 +193,79 @@ class Idempotency:
         durable and whose errors are raised. Raises ``StillInProgress``, ``IdempotencyKeyReused``
         and ``AnswerErased`` besides.
         """
+
+        async def hand_over_one(answers: Sequence[bytes]) -> None:
+            await hand_over(answers[0])
+
+        answers = {request.prediction_id: answer}
+        [body], replayed = await self.once_many(request, answers, hand_over_one)
+        return Answer(body, replayed)
+
+    async def once_many(
+        self,
+        request: NamedRequest,
+        answers: Mapping[str, bytes],
+        hand_over: Callable[[Sequence[bytes]], Awaitable[None]],
+    ) -> Answers:
+        """As ``once``, for a request with at least one answer, each by the id of its decision."""
         ours = b" ".join((_PENDING, request.body_mark, secrets.token_hex(8).encode()))
-        state, mark, kept = await self._reserve(request, ours, answer)
+        bodies: Sequence[bytes] = list(answers.values())
+        state, mark, kept = await self._reserve(request, ours, answers)
         if state == b"standing":
-            return self._replay(request, mark, kept)
+            return await self._replay(request, mark, kept)
         if state != b"reserved":
-            self.unprotected += 1
-            await hand_over(answer)
-            return Answer(answer, replayed=False)
-        if kept is not None:
-            answer = _unpack(kept)
+            self.unprotected += len(bodies)
+            await hand_over(bodies)
+            return Answers(bodies, replayed=False)
+        bodies = [
+            body if packed is None else _unpack(packed)
+            for body, packed in zip(bodies, kept, strict=True)
+        ]
         try:
-            await hand_over(answer)
+            await hand_over(bodies)
         except Exception:
             await self._try(lambda: self._remove_if_ours(keys=[request.mark_key], args=[ours]))
             raise
-        if await self._try(lambda: self._finish(request)) is None:
-            self.unprotected += 1
-        return Answer(answer, replayed=False)
+        if await self._try(lambda: self._finish(request, answers)) is None:
+            self.unprotected += len(bodies)
+        return Answers(bodies, replayed=False)
 
-    def _replay(self, request: NamedRequest, mark: bytes | None, kept: bytes | None) -> Answer:
+    async def _replay(
+        self, request: NamedRequest, mark: bytes | None, kept: Sequence[bytes | None]
+    ) -> Answers:
         state, body_mark, *_ = (mark or b" ".join((_DONE, request.body_mark))).split(b" ")
         if body_mark != request.body_mark:
             raise IdempotencyKeyReused
         if state == _PENDING:
             raise StillInProgress
-        if not kept:
+        packed = [each for each in kept if each]
+        if len(packed) < len(kept):
             raise AnswerErased
         self.replayed += 1
-        return Answer(_unpack(kept), replayed=True)
+        return Answers(await in_turns(_unpack, packed), replayed=True)
 
     async def _reserve(
-        self, request: NamedRequest, ours: bytes, answer: bytes
-    ) -> tuple[bytes, bytes | None, bytes | None]:
-        """The state, mark and answer that stand now; no state without an answer of Redis."""
-        keys = [request.mark_key, answer_key(request.prediction_id), request.budget_key]
-        args: list[bytes | int] = [
-            ours,
-            self._pending_ms,
-            _pack(answer),
-            IDEMPOTENCY_KEEP_S,
-            self._budget,
-        ]
+        self, request: NamedRequest, ours: bytes, answers: Mapping[str, bytes]
+    ) -> tuple[bytes, bytes | None, Sequence[bytes | None]]:
+        """The state, mark and answers that stand now; no state without an answer of Redis."""
         if monotonic() < self._rest_until_s:
-            return b"", None, None
+            return b"", None, ()
+        packed = await in_turns(_pack, answers.values())
+        keys = [request.mark_key, request.budget_key, *map(answer_key, answers)]
+        limits = (self._pending_ms, IDEMPOTENCY_KEEP_S, self._budget)
+        args: list[bytes | int] = [ours, *limits, *packed]
         found = await self._try(lambda: self._reserve_script(keys=keys, args=args))
         if found is None:
-            return b"", None, None
+            return b"", None, ()
         state, mark, kept = found
-        if state == b"spent" and int(mark) == self._budget + 1:
+        if state == b"spent" and int(mark) - len(answers) <= self._budget:
             _log.warning("idempotency budget spent", caller=request.budget_key)
         return state, mark, kept
 
-    async def _finish(self, request: NamedRequest) -> Any:
+    async def _finish(self, request: NamedRequest, prediction_ids: Iterable[str]) -> Any:
         done = b" ".join((_DONE, request.body_mark))
-        pipeline = self._redis.pipeline(transaction=True)
-        pipeline.set(request.mark_key, done, ex=IDEMPOTENCY_KEEP_S)
-        # An erasure may have emptied it meanwhile: its value is not written again.
-        pipeline.expire(answer_key(request.prediction_id), IDEMPOTENCY_KEEP_S)
-        return await pipeline.execute()
+        keys = [request.mark_key, *map(answer_key, prediction_ids)]
+        return await self._finish_script(keys=keys, args=[done, IDEMPOTENCY_KEEP_S])
 
     async def _try(self, exchange: Callable[[], Awaitable[Any]]) -> Any:
         """The reply of Redis; None if it gave none within the deadline."""

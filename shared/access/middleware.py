@@ -91,7 +91,8 @@ class AccessMiddleware:
             caller = identify(scope, self._keys, self._anonymous)
             scope["state"]["caller"] = caller
             bucket = self._buckets.get(template, self._other)
-            scope["state"]["headers"] += self._count(scope, caller, bucket)
+            scope["state"]["counted"] = self, bucket
+            scope["state"]["headers"] += self.count(scope, caller, bucket)
         except ServiceError as error:
             if isinstance(error, RateLimitExceeded):
                 scope["state"]["headers"] += error.headers
@@ -116,19 +117,40 @@ class AccessMiddleware:
                 partial = partial or route.path or ""
         return partial
 
-    def _count(
-        self, scope: Scope, caller: Caller, bucket: RateLimitBucket
+    def count(
+        self, scope: Scope, caller: Caller, bucket: RateLimitBucket, *, cost: int = 1
     ) -> list[tuple[bytes, bytes]]:
+        """Count a request as ``cost``; returns headers, or raises ``RateLimitExceeded``."""
+        hit = self._rate_limits.hit
         if caller.limits is not None:
-            return self._rate_limits.hit(caller.limits, bucket=KEY_BUCKET, caller=caller.name)
+            return hit(caller.limits, bucket=KEY_BUCKET, caller=caller.name, cost=cost)
         address = subscriber(address_of(scope))
-        return self._rate_limits.hit(bucket.limits, bucket=bucket.name, caller=address)
+        return hit(bucket.limits, bucket=bucket.name, caller=address, cost=cost)
 
 
 def caller_of(scope: Scope) -> Caller:
     """The caller that ``AccessMiddleware`` admitted."""
     caller: Caller = scope["state"]["caller"]
     return caller
+
+
+def count_as(scope: Scope, requests: int) -> None:
+    """Count this request as so many; raises ``RateLimitExceeded`` if the limit has not that left.
+
+    For what stands for several requests, once it is known how many.
+    """
+    if requests <= 1:
+        return
+    middleware: AccessMiddleware
+    state = scope["state"]
+    middleware, bucket = state["counted"]
+    kept = [header for header in state["headers"] if not header[0].startswith(b"x-ratelimit-")]
+    try:
+        headers = middleware.count(scope, caller_of(scope), bucket, cost=requests - 1)
+    except RateLimitExceeded as error:
+        state["headers"] = kept + error.headers
+        raise
+    state["headers"] = kept + headers
 
 
 def address_of(scope: Scope) -> str:

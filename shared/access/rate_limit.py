@@ -237,16 +237,18 @@ class RateLimits:
         for bucket, rejections in list(self.rejections.items()):
             yield Sample(RATE_LIMIT_REJECTIONS, rejections, (bucket,))
 
-    def hit(self, limits: Limits, *, bucket: str, caller: str) -> list[tuple[bytes, bytes]]:
-        """Count a request of ``caller`` to ``bucket``; returns headers for the answer.
+    def hit(
+        self, limits: Limits, *, bucket: str, caller: str, cost: int = 1
+    ) -> list[tuple[bytes, bytes]]:
+        """Count a request of ``caller`` to ``bucket`` as ``cost``; returns headers for the answer.
 
         They report the limit that is nearest to being used up. Raises ``RateLimitExceeded``; a
-        refused request counts too.
+        refused request counts too, unless it costs more than one.
         """
         nearest: tuple[int, RateLimitItem, str] | None = None
         for limit in limits:
             key = limit.key_for(bucket, caller)
-            left = limit.amount - self.storage.incr(key, limit.get_expiry())
+            left = limit.amount - self.storage.incr(key, limit.get_expiry(), cost)
             if nearest is None or left < nearest[0]:
                 nearest = (left, limit, key)
         if nearest is None:
@@ -254,6 +256,10 @@ class RateLimits:
         left, limit, key = nearest
         reset_after_s = max(1, ceil(self.storage.get_expiry(key) - time()))
         if left < 0:
+            if cost > 1:
+                for each in limits:
+                    key = each.key_for(bucket, caller)
+                    self.storage.incr(key, each.get_expiry(), -cost)
             self.rejections[bucket] += 1
             raise RateLimitExceeded(limit, reset_after_s=reset_after_s)
         return _headers(limit, left=left, reset_after_s=reset_after_s)

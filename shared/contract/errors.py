@@ -9,6 +9,7 @@ ServiceError              500
 ├── StillInProgress       409  (try again after 1 s)
 ├── AnswerErased          410
 ├── BodyTooLarge          413
+│   └── TooManyApplications
 ├── UnsupportedMediaType  415
 ├── IdempotencyKeyReused  422
 ├── HeadTooLarge          431
@@ -149,6 +150,19 @@ class BodyTooLarge(ServiceError):
 
     def __init__(self, limit_bytes: int) -> None:
         super().__init__(f"The body may have at most {limit_bytes} bytes.")
+
+
+class TooManyApplications(BodyTooLarge):
+    """One request holds more applications than are decided while the caller waits."""
+
+    title = "Too many applications"
+
+    def __init__(self, limit: int, limit_bytes: int) -> None:
+        super().__init__(limit_bytes)
+        self.detail = (
+            f"At most {limit} applications, in {limit_bytes} bytes, are decided in one request;"
+            " send as many as you like as a file to POST /batches."
+        )
 
 
 class UnsupportedMediaType(ServiceError):

@@ -17,6 +17,7 @@ from tests.client.generate_models import MODELS, apps, generate
 _CALLS: list[tuple[Callable[..., Call[Any]], dict[str, object]]] = [
     (calls.predict, {"application": {}, "model": None, "key": None}),
     (calls.predict, {"application": {}, "model": "any", "key": None}),
+    (calls.predict_many, {"applications": [{}], "model": "any", "key": None}),
     (calls.benchmark, {"application": {}}),
     (calls.explain, {"application": {}, "model": None, "reference": None}),
     (calls.explain, {"application": {}, "model": "any", "reference": "all_applicants"}),

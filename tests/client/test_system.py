@@ -90,6 +90,25 @@ def test_what_was_decided_can_be_read_back_in_every_way(client: LoanPredictorCli
         client.record(record.prediction_id)
 
 
+def test_many_decided_together_are_each_recorded_once(client: LoanPredictorClient) -> None:
+    """However often the call is repeated under its key; what is faulty is named by its place."""
+    applications = [EXAMPLE | {"Loan_ID": f"LP{number}"} for number in range(300)]
+    applications[100] = {"ApplicantIncome": -1}
+    made, again = (client.predict_many(applications, idempotency_key="order") for _ in range(2))
+    assert made == again
+    assert (made.decided, made.faulty) == (299, 1)
+    [faulty] = [result for result in made.results if result.decision is None]
+    assert faulty.index == 100
+    assert [fault.field for fault in faulty.faults or ()] == ["ApplicantIncome"]
+    until(lambda: client.statistics().total_predictions >= made.decided)
+    stored = {record.prediction_id: record.input_data for record in client.records()}
+    assert stored == {
+        result.decision.prediction_id: result.decision.input_data
+        for result in made.results
+        if result.decision is not None
+    }
+
+
 def test_services_describe_themselves(client: LoanPredictorClient) -> None:
     """Models, their measurements, card and pictures, rules, checks, health and performance."""
     listed = client.models()
@@ -140,7 +159,10 @@ async def test_asynchronous_client_does_the_same(system: System) -> None:
     async with AsyncLoanPredictorClient(
         system.inference_url, system.history_url, api_key=system.api_key
     ) as client:
-        made = [await client.predict(EXAMPLE) for _ in range(3)]
+        made = [await client.predict(EXAMPLE) for _ in range(2)]
+        [together] = (await client.predict_many([EXAMPLE], model="random_forest")).results
+        assert together.decision is not None
+        made.append(together.decision)
         while (await client.statistics()).total_predictions < len(made):  # noqa: ASYNC110
             await asyncio.sleep(0.05)
         assert (await client.record(made[0].prediction_id)).confidence == made[0].confidence

@@ -30,7 +30,7 @@ _TEMPLATES: dict[str, str] = {"{model}": "random_forest", "{name}": "roc.png"}
 async def test_query_parameter_is_refused_by_its_name_on_every_route(
     client: httpx.AsyncClient, redis: Redis
 ) -> None:
-    """No route takes this one: ``/predict?model=x`` must not be decided by another model."""
+    """``/predict?model=x`` must not be decided by another model than the caller means."""
     paths = (await client.get("/openapi.json")).json()["paths"]
     asked = [
         (method, template)
@@ -45,11 +45,14 @@ async def test_query_parameter_is_refused_by_its_name_on_every_route(
             path = path.replace(name, value)
         body = EXAMPLE if method == "post" else None
         takes = "reference" if template.startswith("/explain") else "none"
-        answer = await client.request(method, f"{path}?model=x", json=body)
+        name = "model"
+        if template == "/predict/many":
+            name, takes = "threshold", "model"
+        answer = await client.request(method, f"{path}?{name}=x", json=body)
         assert answer.status_code == 400, template
         assert answer.json()["validation_errors"] == [
             {
-                "field": "model",
+                "field": name,
                 "message": f"is not a parameter of this route; it takes {takes}",
                 "value": "x",
             }

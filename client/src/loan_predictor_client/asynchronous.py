@@ -1,7 +1,7 @@
 """The asynchronous client."""
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from types import TracebackType
 from typing import Self, TypeVar
@@ -30,6 +30,7 @@ from loan_predictor_client.models import (
     Explanation,
     Health,
     LivePerformance,
+    ManyDecisions,
     ModelComparison,
     ModelDetail,
     ModelList,
@@ -109,6 +110,16 @@ class AsyncLoanPredictorClient:
         process, pass its key.
         """
         return await self._call(calls.predict(application, model=model, key=idempotency_key))
+
+    async def predict_many(
+        self,
+        applications: Iterable[Applied],
+        *,
+        model: str | None = None,
+        idempotency_key: str | None = None,
+    ) -> ManyDecisions:
+        """What came of each of up to 1,000 applications: a recorded decision, or its faults."""
+        return await self._call(calls.predict_many(applications, model=model, key=idempotency_key))
 
     async def benchmark(self, application: Applied) -> Benchmark:
         """The decision of each model; nothing is recorded."""

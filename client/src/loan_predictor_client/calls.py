@@ -1,7 +1,7 @@
 """Every call of both services: its request, and how its answer is parsed."""
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Final, Generic, Literal, TypeVar
@@ -23,6 +23,7 @@ from loan_predictor_client.models import (
     Explanation,
     Health,
     LivePerformance,
+    ManyDecisions,
     ModelComparison,
     ModelDetail,
     ModelList,
@@ -105,6 +106,21 @@ def predict(application: Applied, *, model: str | None, key: str | None) -> Call
         _json(Decision),
         method="POST",
         body=_body(application),
+        headers={"idempotency-key": key or str(uuid4())},
+    )
+
+
+def predict_many(
+    applications: Iterable[Applied], *, model: str | None, key: str | None
+) -> Call[ManyDecisions]:
+    """Decide up to 1,000 applications, and record; the key is the same for all attempts."""
+    return Call(
+        "inference",
+        "/predict/many",
+        _json(ManyDecisions),
+        method="POST",
+        body=[_body(application) for application in applications],
+        parameters={} if model is None else {"model": model},
         headers={"idempotency-key": key or str(uuid4())},
     )
 

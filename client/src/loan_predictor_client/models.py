@@ -619,6 +619,14 @@ class Directions(BaseModel):
     auc: Interval | None
 
 
+class ManyResult(BaseModel):
+    """What came of one application: a decision or faults, and null for the other."""
+
+    index: Annotated[int, Field(description="Where the application stood, from 0.")]
+    decision: Decision | None = None
+    faults: list[Fault] | None = None
+
+
 class ModelList(BaseModel):
     """The served models."""
 
@@ -876,6 +884,14 @@ class Explanation(BaseModel):
             description="Of a refusal by a table of points: the smallest changes that are approved, of amount, time to repay and incomes; empty if there are none. Otherwise null."
         ),
     ]
+
+
+class ManyDecisions(BaseModel):
+    """What came of each application, in their order; every decision is recorded."""
+
+    results: list[ManyResult]
+    decided: int
+    faulty: int
 
 
 class ModelComparison(BaseModel):
