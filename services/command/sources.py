@@ -23,6 +23,7 @@ from shared.files.tables import (
     csv_lines,
     decoded,
     dialect_of,
+    reading,
     refuse_other_formats,
     utf_16,
 )
@@ -258,7 +259,5 @@ def _end_of_records(content: bytes, dialect: Dialect, lines_before: int) -> int:
 
 def open_parquet(location: Location) -> Any:
     """The Parquet file at ``location``; raises ``FileError``."""
-    try:
+    with reading("Parquet"):
         return parquet.ParquetFile(location.path, filesystem=location.store, pre_buffer=True)
-    except (pa.ArrowException, OSError) as error:
-        raise FileError(f"The Parquet file cannot be read: {error}.") from None

@@ -6,6 +6,7 @@ import re
 import warnings
 import zipfile
 from collections.abc import Collection, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any, Final, NamedTuple
@@ -15,7 +16,7 @@ MAX_UNPACKED_BYTES: Final = 200 * 1024 * 1024
 """What a packed file may unpack to."""
 MAX_COLUMNS: Final = 256
 
-_SEPARATOR_LINE: Final = re.compile(r'"?sep=(.)"?', re.IGNORECASE)
+_SEPARATOR_LINE: Final = re.compile(r'"?sep=([^"])"?', re.IGNORECASE)
 _UTF_16: Final = {b"\xff\xfe": "utf-16-le", b"\xfe\xff": "utf-16-be"}
 _TYPOGRAPHY: Final = frozenset("\u2018\u2019\u201c\u201d\u2013\u2014\u2026\u20ac\u00a3\u00b0\u00a0")
 _OTHER_FORMATS: Final = {
@@ -177,17 +178,13 @@ def _excel(content: bytes) -> RawTable:
         raise FileError(_NEEDS_EXTRA.format(format="Excel")) from None
     # What a file has besides its cells is not looked at.
     warnings.filterwarnings("ignore", module="openpyxl")
-    try:
+    with reading("Excel"):
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
             unpacked_bytes = sum(member.file_size for member in archive.infolist())
         if unpacked_bytes > MAX_UNPACKED_BYTES:
             raise FileError("The Excel file unpacks to more than 200 MB.")
         book = openpyxl.load_workbook(io.BytesIO(content), read_only=True, data_only=True)
         sheet = book.worksheets[0]
-    except FileError:
-        raise
-    except Exception as error:  # noqa: BLE001 - the library raises whatever a broken file causes
-        raise FileError(f"The Excel file cannot be read: {error}.") from None
     remarks = []
     if len(book.worksheets) > 1:
         remarks = [f"Of {len(book.worksheets)} sheets the first is read: {sheet.title}."]
@@ -198,7 +195,7 @@ def _excel_lines(sheet: Any) -> Iterator[tuple[int, Sequence[str]]]:
     # What the sheet says of its own size is not relied on, and may be far too large.
     sheet.reset_dimensions()
     width = None
-    try:
+    with reading("Excel"):
         for line, row in enumerate(sheet.iter_rows(values_only=True, max_col=MAX_COLUMNS), start=1):
             cells = [cell_text(value) for value in row]
             used = max((i for i, cell in enumerate(cells, start=1) if cell.strip()), default=0)
@@ -206,8 +203,6 @@ def _excel_lines(sheet: Any) -> Iterator[tuple[int, Sequence[str]]]:
                 # Unlike in a text file, a row has no end of its own.
                 width = width or used
                 yield line, cells[: max(used, width)]
-    except Exception as error:  # noqa: BLE001 - the library raises whatever a broken file causes
-        raise FileError(f"The Excel file cannot be read: {error}.") from None
 
 
 def _parquet(content: bytes) -> Iterator[tuple[int, Sequence[str]]]:
@@ -216,7 +211,7 @@ def _parquet(content: bytes) -> Iterator[tuple[int, Sequence[str]]]:
         from pyarrow import parquet  # noqa: PLC0415
     except ImportError:
         raise FileError(_NEEDS_EXTRA.format(format="Parquet")) from None
-    try:
+    with reading("Parquet"):
         file = parquet.ParquetFile(pa.BufferReader(content))
         groups = (file.metadata.row_group(i) for i in range(file.metadata.num_row_groups))
         if sum(group.total_byte_size for group in groups) > MAX_UNPACKED_BYTES:
@@ -227,8 +222,18 @@ def _parquet(content: bytes) -> Iterator[tuple[int, Sequence[str]]]:
             for row in zip(*(column.to_pylist() for column in batch.columns), strict=True):
                 line += 1
                 yield line, [cell_text(value) for value in row]
-    except (pa.ArrowException, OSError) as error:
-        raise FileError(f"The Parquet file cannot be read: {error}.") from None
+
+
+@contextmanager
+def reading(format_: str) -> Iterator[None]:
+    """Turn whatever a library raises because of a damaged file into ``FileError``."""
+    try:
+        yield
+    except FileError:
+        raise
+    except Exception as error:  # noqa: BLE001 - there is no list of them
+        reason = " ".join(str(error).split()).removesuffix(".")
+        raise FileError(f"The {format_} file cannot be read: {reason}.") from None
 
 
 def cell_text(value: object) -> str:

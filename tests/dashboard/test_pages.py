@@ -369,6 +369,24 @@ async def test_unusable_file_is_reported(user: User) -> None:
     assert (await user.http_client.post("/batch/upload", files=large)).status_code == 413
 
 
+async def test_upload_is_kept_in_memory(user: User, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is about people, and a full disk stops nobody."""
+    monkeypatch.setattr("tempfile.tempdir", "/nonexistent")
+    large = {"file": ("x.csv", b"ApplicantIncome\n" + b"5000\n" * 500_000, "text/csv")}
+    assert (await user.http_client.post("/batch/upload", files=large)).status_code == 303
+
+
+@pytest.mark.parametrize(
+    "parameters", ["", "boundary=", "boundary=y", "boundary=x; charset=undefined"]
+)
+async def test_form_that_cannot_be_read_is_refused(user: User, parameters: str) -> None:
+    """Whatever it says of itself."""
+    part = b'--x\r\ncontent-disposition: form-data; name="file"; filename="x.csv"\r\n\r\n1\r\n--x--'
+    headers = {"content-type": f"multipart/form-data; {parameters}"}
+    answer = await user.http_client.post("/batch/upload", content=part, headers=headers)
+    assert answer.status_code == 400
+
+
 async def test_address_without_a_page_is_a_friendly_404(user: User) -> None:
     """With the way back."""
     answer = await user.http_client.get("/nowhere/at-all")

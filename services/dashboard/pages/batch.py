@@ -7,6 +7,7 @@ from fastapi.responses import PlainTextResponse, RedirectResponse
 from markupsafe import Markup
 from nicegui import ui
 from starlette.datastructures import UploadFile
+from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.types import Message, Receive
 
 from services.dashboard import sheet
@@ -105,13 +106,10 @@ def files_router(jobs: Jobs) -> APIRouter:
     @router.post("/batch/upload")
     async def upload(request: Request) -> Response:
         """Start a job for a file, and lead to its page."""
-        limit = MAX_BYTES + _MULTIPART_BYTES
-        bounded = Request(request.scope, _bounded(request.receive, limit))
-        async with bounded.form(max_files=1, max_fields=1) as form:
-            file = form.get("file")
-            if not isinstance(file, UploadFile):
-                return PlainTextResponse("The form has no file.", 400)
-            content, name = await file.read(), file.filename or "file"
+        try:
+            name, content = await _file_of(request)
+        except (MultiPartException, LookupError, UnicodeError):
+            return PlainTextResponse("There is no form with a file in this request.", 400)
         job = jobs.begin(name, content, session_of(request.scope))
         target = f"{root_of(request.scope)}/batch?job={job.identifier}"
         return RedirectResponse(target, status_code=303)
@@ -129,6 +127,30 @@ def files_router(jobs: Jobs) -> APIRouter:
         )
 
     return router
+
+
+async def _file_of(request: Request) -> tuple[str, bytes]:
+    """The name and the content of the form's file.
+
+    Raises ``BodyTooLarge``; if there is none, or the form is malformed, ``MultiPartException``,
+    ``LookupError`` or ``UnicodeError``.
+    """
+    bounded = Request(request.scope, _bounded(request.receive, MAX_BYTES + _MULTIPART_BYTES))
+    parser = _InMemory(request.headers, bounded.stream(), max_files=1, max_fields=1)
+    form = await parser.parse()
+    try:
+        file = form["file"]
+        if not isinstance(file, UploadFile):
+            raise MultiPartException("The file is a text.")
+        return file.filename or "file", await file.read()
+    finally:
+        await form.close()
+
+
+class _InMemory(MultiPartParser):
+    """Keeps an upload in memory: it is about people, and the disk may be full."""
+
+    spool_max_size = MAX_BYTES + _MULTIPART_BYTES
 
 
 def _bounded(receive: Receive, limit_bytes: int) -> Receive:

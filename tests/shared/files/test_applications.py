@@ -2,6 +2,8 @@
 
 import io
 import os
+import random
+from contextlib import suppress
 from pathlib import Path
 
 import openpyxl
@@ -234,6 +236,7 @@ def test_parquet_is_read_like_csv() -> None:
         (b"\n \n", "is empty"),
         (b"Loan_ID\n1", "does not name ApplicantIncome. It begins with: Loan_ID"),
         (b"ApplicantIncom\n1", "'ApplicantIncom'; perhaps it should be ApplicantIncome"),
+        (b'sep="\nApplicantIncome\n1', "does not name ApplicantIncome"),
         (b"5000,128\n6000,100", "does not name ApplicantIncome. It begins with: 5000, 128"),
         (b"ApplicantIncome,applicant income\n1,2", "are both ApplicantIncome"),
         (b"ApplicantIncome\n", "no rows"),
@@ -254,6 +257,28 @@ def test_file_that_cannot_be_used_is_one_sentence(content: bytes, reason: str) -
     """Which says what was found and what to do."""
     with pytest.raises(FileError, match=reason):
         read_applications(content, max_rows=2)
+
+
+def test_damaged_file_is_read_or_one_sentence() -> None:
+    """Whatever the libraries make of it: an error of any kind is the file's."""
+    packed = io.BytesIO()
+    parquet.write_table(pa.table({"Loan_ID": ["A", "B"], "ApplicantIncome": [5000, 6000]}), packed)
+    impossible = io.BytesIO()
+    parquet.write_table(pa.table({"ApplicantIncome": pa.array([2**30], pa.date32())}), impossible)
+    with pytest.raises(FileError, match="Parquet file cannot be read"):
+        read_applications(impossible.getvalue())
+    rng = random.Random(14)  # noqa: S311 - test data, not a secret
+    for whole in (
+        packed.getvalue(),
+        _xlsx(["ApplicantIncome"], [5000]),
+        b"ApplicantIncome\n5000\n",
+    ):
+        for _ in range(200):
+            damaged = bytearray(whole)
+            for _ in range(rng.choice((1, 2, 30))):
+                damaged[rng.randrange(len(damaged))] = rng.randrange(256)
+            with suppress(FileError):
+                read_applications(bytes(damaged))
 
 
 def test_file_that_unpacks_to_too_much_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
