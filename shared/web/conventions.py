@@ -19,7 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from pydantic_core import to_json
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
-from starlette.routing import Match, Mount
+from starlette.routing import Match, Mount, compile_path
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from shared.contract.errors import MAX_FAULTS, Fault, InvalidInput, ServiceError
@@ -196,12 +196,21 @@ def _http_exception_handler(app: FastAPI) -> Callable[[Request, Exception], Awai
 
 
 def _allowed_methods(app: FastAPI, scope: Scope, found: str) -> str:
-    """Every method of the request's path, over all routes; ``found`` are those of one of them."""
-    methods = set(found.split(", "))
-    for method, route in product(_METHODS, app.routes):
-        if not isinstance(route, Mount):
-            match, _ = route.matches({**scope, "method": method})
-            methods |= {method} if match is Match.FULL else set()
+    """Every method of the request's path; ``found`` are those of one of its routes.
+
+    They are the documented ones, or those of all routes if the path is not documented.
+    """
+    path, documented = scope["path"], app.openapi()["paths"]
+    templates = (name for name in documented if compile_path(name)[0].match(path))
+    template = path if path in documented else next(templates, None)
+    if template is not None:
+        methods = {method.upper() for method in documented[template]}
+    else:
+        methods = set(found.split(", "))
+        for method, route in product(_METHODS, app.routes):
+            if not isinstance(route, Mount):
+                match, _ = route.matches({**scope, "method": method})
+                methods |= {method} if match is Match.FULL else set()
     if "GET" in methods:
         methods.add("HEAD")
     return ", ".join([*sorted(methods), "OPTIONS"])

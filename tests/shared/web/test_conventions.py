@@ -46,6 +46,11 @@ async def _thing(number: int) -> int:
     return number
 
 
+@_things.post("/things/all")
+async def _all() -> None:
+    """A fixed word where another route has a parameter."""
+
+
 @_things.delete("/things/{number}")
 async def _remove(number: int) -> int:
     return number
@@ -242,6 +247,7 @@ async def test_head_is_get_without_the_body(client: httpx.AsyncClient) -> None:
     [
         ("/livez", "GET, HEAD, OPTIONS"),
         ("/things/7", "GET, DELETE, HEAD, OPTIONS"),
+        ("/things/all", "POST, OPTIONS"),
         ("/metrics", "GET, HEAD, OPTIONS"),
     ],
 )
