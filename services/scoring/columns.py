@@ -109,10 +109,11 @@ def _decisions(
 
 
 def _imputed(scored: Mapping[str, _Values]) -> pa.Array:
-    missing = sum(np.isnan(scored[name]).astype(np.intp) << i for i, name in enumerate(SCORED))
-    sets, places = np.unique(missing, return_inverse=True)
+    # A bit for each input, so that each set of missing ones is named once.
+    missing = sum(np.isnan(scored[name]).astype(np.int32) << i for i, name in enumerate(SCORED))
+    sets = np.flatnonzero(np.bincount(missing, minlength=1))
     named = ["; ".join(name for i, name in enumerate(SCORED) if held >> i & 1) for held in sets]
-    return _spread(named, places)
+    return _spread(named, np.searchsorted(sets, missing))
 
 
 def _spread(words: Sequence[str], places: npt.NDArray[Any]) -> pa.Array:
@@ -134,14 +135,16 @@ def _flat(column: pa.ChunkedArray) -> pa.Array:
 def _read_column(field: Field, column: pa.Array) -> _Values:
     """The values of an input, by ``code``: NaN where missing, infinity where a cell is faulty."""
     values, plain = _plain_cells(field, column)
-    if not field.required:
-        plain |= column.is_null().to_numpy(zero_copy_only=False)
     if plain.all():
         return values
-    cells = column.filter(pa.array(~plain)).dictionary_encode()
+    none_plain = not plain.any()
+    cells = (column if none_plain else column.filter(pa.array(~plain))).dictionary_encode()
     distinct = [*cells.dictionary.to_pylist(), None]
     read = np.array([_read_cell(field, cell) for cell in distinct])
-    values[~plain] = read[cells.indices.fill_null(len(distinct) - 1).to_numpy()]
+    found = read[cells.indices.fill_null(len(distinct) - 1).to_numpy()]
+    if none_plain:
+        return found
+    values[~plain] = found
     return values
 
 
