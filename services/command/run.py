@@ -4,7 +4,7 @@ import argparse
 import os
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from typing import Final
 
@@ -68,14 +68,14 @@ def _engine(options: argparse.Namespace) -> Engine:
 
 
 def _shown(
-    plan: Plan, sources: Sequence[Source], finished: Sequence[Report], engine: Engine
+    plan: Plan, sources: Sequence[Source], finished: Mapping[int, int], engine: Engine
 ) -> Iterator[Report]:
     """The new reports, while a bar shows how much is done."""
     is_counted = all(source.kind == "parquet" for source in sources)
     # Without a terminal there is no bar.
     with tqdm(
         total=sum(source.size for source in sources),
-        initial=sum(report.size for report in finished),
+        initial=sum(finished.values()),
         unit=" rows" if is_counted else "B",
         unit_scale=True,
         disable=None,

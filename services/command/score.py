@@ -8,8 +8,8 @@ import csv
 import io
 import json
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
@@ -19,7 +19,7 @@ import pyarrow as pa
 from pyarrow import csv as arrow_csv
 from pyarrow import parquet
 
-from services.command.sources import Chunk, Format, Source, open_parquet, open_source
+from services.command.sources import BATCH_ROWS, Chunk, Format, Source, open_parquet, open_source
 from services.command.storage import Location
 from services.scoring.columns import RESULT_SCHEMA, Scored, score
 from services.scoring.manifest import BUNDLE_ROOT, CURRENT_FILE, check_version, read_current_version
@@ -172,8 +172,8 @@ def _inputs(titles: Sequence[str]) -> dict[str, int]:
     return columns.places
 
 
-def start(plan: Plan, *, resume: bool) -> list[Report]:
-    """Begin a run, or go on with it: the reports from before it was cut off.
+def start(plan: Plan, *, resume: bool) -> dict[int, int]:
+    """Begin a run, or go on with it: the size of each chunk that was done before it was cut off.
 
     Raises ``FileError`` rather than write over anything.
     """
@@ -187,27 +187,26 @@ def start(plan: Plan, *, resume: bool) -> list[Report]:
         for existing in (target, plan.faults):
             if existing.exists():
                 raise FileError(f"{existing} is there already; remove it, or name another result.")
-        (progress / _PLAN_FILE).write(plan.stamp.encode())
-        return []
+        _write(plan, progress / _PLAN_FILE, plan.stamp)
+        return {}
     if (progress / _PLAN_FILE).read().decode() != plan.stamp:
         raise FileError(
             f"The run to {target} that was cut off was of other files or another model; remove"
             f" {progress}{f' and {target}' if plan.is_folder else ''}."
         )
-    return list(_reports(plan))
+    return {report.number: report.size for report in _reports(plan)}
 
 
 def score_files(
-    plan: Plan, sources: Sequence[Source], finished: Sequence[Report], *, engine: Engine
+    plan: Plan, sources: Sequence[Source], finished: Container[int], *, engine: Engine
 ) -> Iterator[Report]:
-    """Decide on all rows without a report, and yield the new reports as they come.
+    """Decide on all chunks that are not ``finished``, and yield their reports as they come.
 
     Raises ``FileError`` with nothing left behind if a file cannot be read to its end. After any
     other error or a kill, what is done is kept.
     """
-    numbers = {report.number for report in finished}
     chunks = (chunk for source in sources for chunk in source.chunks())
-    tasks = (Task(*numbered) for numbered in enumerate(chunks) if numbered[0] not in numbers)
+    tasks = (Task(*numbered) for numbered in enumerate(chunks) if numbered[0] not in finished)
     try:
         yield from engine(partial(score_chunk, plan), tasks)
     except FileError:
@@ -221,7 +220,7 @@ def score_chunk(plan: Plan, task: Task) -> Report:
     model = bundle.model(plan.model)
     faults: list[tuple[int, str]] = []
     decided = approved = 0
-    with plan.part(task.number).written() as file:
+    with _written(plan, plan.part(task.number)) as file:
         with_header = plan.is_folder or task.number == 0
         with _writer(file, plan.kind, with_header=with_header) as write:
             for rows in task.chunk.rows():
@@ -239,26 +238,30 @@ def score_chunk(plan: Plan, task: Task) -> Report:
         approved=approved,
         faults=sorted(faults),
     )
-    plan.report(task.number).write(json.dumps(report).encode())
+    _write(plan, plan.report(task.number), json.dumps(report))
     return report
 
 
 def finish(plan: Plan) -> Summary:
     """Put the result and the list of faulty rows together, and end the run."""
-    reports = list(_reports(plan))
-    decided = sum(report.decided for report in reports)
-    faulty = sum(len(report.faults) for report in reports)
+    numbers = []
+    decided = approved = faulty = 0
+    for report in _reports(plan):
+        numbers.append(report.number)
+        decided += report.decided
+        approved += report.approved
+        faulty += len(report.faults)
     if not decided + faulty:
         discard(plan)
         raise FileError("There is a header and no rows.")
     if faulty:
-        with plan.faults.written() as file:
-            _write_faults(file, reports)
+        with _written(plan, plan.faults) as file:
+            _write_faults(file, _reports(plan))
     if not plan.is_folder:
-        with plan.target.written() as file:
-            _join(file, plan, [report.number for report in reports])
+        with _written(plan, plan.target) as file:
+            _join(file, plan, numbers)
     plan.progress.remove()
-    return Summary(decided, sum(report.approved for report in reports), faulty)
+    return Summary(decided, approved, faulty)
 
 
 def discard(plan: Plan) -> None:
@@ -266,6 +269,15 @@ def discard(plan: Plan) -> None:
     plan.progress.remove()
     if plan.is_folder:
         plan.target.remove()
+
+
+def _written(plan: Plan, location: Location) -> AbstractContextManager[IO[bytes]]:
+    return location.written(unfinished_in=plan.progress)
+
+
+def _write(plan: Plan, location: Location, content: str) -> None:
+    with _written(plan, location) as file:
+        file.write(content.encode())
 
 
 def _result(kept: pa.Table, scored: Scored) -> pa.Table:
@@ -301,7 +313,8 @@ def _join(file: IO[bytes], plan: Plan, numbers: Sequence[int]) -> None:
     with _writer(file, plan.kind, with_header=True) as write:
         for number in numbers:
             with open_parquet(plan.part(number)) as part:
-                write(part.read(use_threads=False))
+                for batch in part.iter_batches(BATCH_ROWS, use_threads=False):
+                    write(pa.Table.from_batches([batch]))
 
 
 @contextmanager

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Final, Literal
 
 import pyarrow as pa
+import pyarrow.compute as pc
 from pyarrow import csv as arrow_csv
 from pyarrow import parquet
 
@@ -30,11 +31,13 @@ from shared.files.tables import (
 
 Format = Literal["csv", "parquet"]
 
+_START_BYTES: Final = 16
 _BLOCK_BYTES: Final = 4 * 2**20
 _MAX_LINE_BYTES: Final = 64 * 2**20
 _CHUNK_ROWS: Final = 100_000
 """Row groups are put together until they have so many rows; one that has more is a chunk."""
-_BATCH_ROWS: Final = 65_536
+BATCH_ROWS: Final = 65_536
+"""How many rows of a Parquet file are held at a time."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +65,7 @@ class ParquetChunk:
         before = self.rows_before
         with open_parquet(self.location) as file:
             for batch in file.iter_batches(
-                _BATCH_ROWS, row_groups=list(self.row_groups), use_threads=False
+                BATCH_ROWS, row_groups=list(self.row_groups), use_threads=False
             ):
                 table = pa.Table.from_batches([batch]).replace_schema_metadata()
                 yield Rows(table, range(before + 1, before + 1 + len(table)), {})
@@ -107,7 +110,8 @@ class CsvChunk:
         except pa.ArrowInvalid:
             return None
         first = self.lines_before + 1
-        if len(table) != line_breaks(self.content) + (self.content[-1:] not in b"\r\n"):
+        lines = line_breaks(self.content) + (self.content[-1:] not in b"\r\n")
+        if len(table) != lines or _has_blank_row(table):
             return None
         return Rows(table.rename_columns(self.header), range(first, first + len(table)), {})
 
@@ -169,23 +173,9 @@ class Source:
     def _lines(self, dialect: Dialect) -> Iterator[CsvChunk]:
         header = tuple(self.schema.names)
         before = 0
-        for content in _whole_records(self._blocks(), dialect):
+        for content in _whole_records(_blocks(self.location), dialect):
             yield CsvChunk(self.location, header, dialect, content, before)
             before += line_breaks(content)
-
-    def _blocks(self) -> Iterator[bytes]:
-        with self.location.store.open(self.location.path, "rb") as file:
-            blocks = iter(lambda: file.read(_BLOCK_BYTES), b"")
-            start = next(blocks, b"")
-            encoding = utf_16(start)
-            if encoding is None:
-                yield start
-                yield from blocks
-                return
-            decoder = codecs.getincrementaldecoder(encoding)()
-            yield decoder.decode(start).removeprefix("\ufeff").encode()
-            for block in blocks:
-                yield decoder.decode(block).encode()
 
 
 def open_source(location: Location) -> Source:
@@ -193,26 +183,51 @@ def open_source(location: Location) -> Source:
 
     Raises ``FileError`` if it is no table or lacks a column, with all that is wrong with it.
     """
-    store, path = location.store, location.path
-    with store.open(path, "rb") as file:
-        start = file.read(_BLOCK_BYTES)
+    with location.opened() as file:
+        start = file.read(_START_BYTES)
     if start.startswith(b"PAR1"):
         with open_parquet(location) as parquet_file:
             schema = parquet_file.schema_arrow.remove_metadata()
             size = parquet_file.metadata.num_rows
         return Source(location, schema, size, None)
     refuse_other_formats(start)
-    # Cut where a character may be cut, too.
-    text, _ = decoded(start if len(start) < _BLOCK_BYTES else start[: start.rfind(b"\n") + 1])
+    start = next(_blocks(location), b"")
+    # A character may be cut at the end.
+    text, _ = decoded(start[: start.rfind(b"\n") + 1] or start)
     dialect = dialect_of(text, column_names())
     _, header = next(csv_lines(text, dialect), (0, ()))
     schema = pa.schema([(title, pa.string()) for title in header])
-    return Source(location, schema, int(store.size(path)), dialect)
+    return Source(location, schema, location.size(), dialect)
+
+
+def _blocks(location: Location) -> Iterator[bytes]:
+    """The text of a file in blocks, UTF-16 as UTF-8."""
+    with location.opened() as file:
+        blocks = iter(lambda: file.read(_BLOCK_BYTES), b"")
+        start = next(blocks, b"")
+        encoding = utf_16(start)
+        if encoding is None:
+            yield start
+            yield from blocks
+            return
+        decoder = codecs.getincrementaldecoder(encoding)()
+        yield decoder.decode(start).removeprefix("\ufeff").encode()
+        for block in blocks:
+            yield decoder.decode(block).encode()
 
 
 def line_breaks(content: bytes) -> int:
     """How many lines end in ``content``, as csv counts them."""
     return content.count(b"\n") + content.count(b"\r") - content.count(b"\r\n")
+
+
+def _has_blank_row(table: pa.Table) -> bool:
+    blank: Any = True
+    for column in table.columns:
+        blank = pc.and_(blank, pc.equal(pc.utf8_trim_whitespace(column), ""))
+        if not pc.any(blank).as_py():
+            return False
+    return True
 
 
 def _whole_records(blocks: Iterable[bytes], dialect: Dialect) -> Iterator[bytes]:
@@ -259,5 +274,7 @@ def _end_of_records(content: bytes, dialect: Dialect, lines_before: int) -> int:
 
 def open_parquet(location: Location) -> Any:
     """The Parquet file at ``location``; raises ``FileError``."""
+    # Buffered are all columns of a row group, which spares a distant store many requests.
+    buffered = not location.is_local
     with reading("Parquet"):
-        return parquet.ParquetFile(location.path, filesystem=location.store, pre_buffer=True)
+        return parquet.ParquetFile(location.path, filesystem=location.store, pre_buffer=buffered)

@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
+from uuid import uuid4
 
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
@@ -30,12 +31,22 @@ class Location:
     @property
     def store(self) -> Any:
         """The file system that it is in."""
-        return fsspec.core.url_to_fs(self.url)[0]
+        return self._opened[0]
 
     @property
     def path(self) -> str:
         """Its name in the store."""
-        return str(fsspec.core.url_to_fs(self.url)[1])
+        return str(self._opened[1])
+
+    @property
+    def is_local(self) -> bool:
+        """Whether it is on this machine."""
+        return isinstance(self.store, LocalFileSystem)
+
+    @property
+    def _opened(self) -> Any:
+        # Others write there too, so a list from before is not to be trusted.
+        return fsspec.core.url_to_fs(self.url, use_listings_cache=False)
 
     def __str__(self) -> str:
         return self.url
@@ -73,6 +84,10 @@ class Location:
         """Open it for reading bytes."""
         return self.store.open(self.path, "rb")
 
+    def size(self) -> int:
+        """How many bytes it has."""
+        return int(self.store.size(self.path))
+
     def read(self) -> bytes:
         """Its content."""
         return bytes(self.store.cat_file(self.path))
@@ -84,12 +99,17 @@ class Location:
             store.rm(path, recursive=True)
 
     @contextmanager
-    def written(self) -> Iterator[IO[bytes]]:
-        """Yield a file to write to; under its name it appears whole, and only without an error."""
+    def written(self, *, unfinished_in: "Location") -> Iterator[IO[bytes]]:
+        """Yield a file to write to; under its name it appears whole, and only without an error.
+
+        A kill leaves a file in the folder ``unfinished_in`` of the same store, or nothing.
+        """
         store, path = self.store, self.path
         store.makedirs(path.rpartition("/")[0], exist_ok=True)
-        if isinstance(store, LocalFileSystem):
-            unfinished = Path(f"{path}.unfinished")
+        if self.is_local:
+            folder = Path(unfinished_in.path)
+            folder.mkdir(parents=True, exist_ok=True)
+            unfinished = folder / f"{uuid4().hex}.unfinished"
             with unfinished.open("wb") as local:
                 yield local
             unfinished.replace(path)
@@ -102,8 +122,3 @@ class Location:
             raise
         file.close()
         file.commit()
-
-    def write(self, content: bytes) -> None:
-        """Write ``content``, which appears whole."""
-        with self.written() as file:
-            file.write(content)

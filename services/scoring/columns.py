@@ -141,7 +141,7 @@ def _read_column(field: Field, column: pa.Array) -> _Values:
     cells = (column if none_plain else column.filter(pa.array(~plain))).dictionary_encode()
     distinct = [*cells.dictionary.to_pylist(), None]
     read = np.array([_read_cell(field, cell) for cell in distinct])
-    found = read[cells.indices.fill_null(len(distinct) - 1).to_numpy()]
+    found: _Values = read[cells.indices.fill_null(len(distinct) - 1).to_numpy()]
     if none_plain:
         return found
     values[~plain] = found
