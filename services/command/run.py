@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from typing import Final
 
+from pyarrow import ArrowException
 from tqdm import tqdm
 
 from services.command.engines import EngineError, on_dask, on_processes
@@ -49,8 +50,8 @@ def run(options: argparse.Namespace) -> int:
         for report in _shown(plan, sources, finished, engine):
             decided += report.decided
         summary = finish(plan)
-    except (FileError, BundleError, EngineError, UnknownModel, OSError) as error:
-        print(error, file=sys.stderr)
+    except (FileError, BundleError, EngineError, UnknownModel, OSError, ArrowException) as error:
+        print(" ".join(str(error).split()), file=sys.stderr)
         return STOPPED
     except KeyboardInterrupt:
         print("Interrupted; --resume goes on from here.", file=sys.stderr)

@@ -186,7 +186,7 @@ def open_source(location: Location) -> Source:
     with location.opened() as file:
         start = file.read(_START_BYTES)
     if start.startswith(b"PAR1"):
-        with open_parquet(location) as parquet_file:
+        with reading("Parquet"), open_parquet(location) as parquet_file:
             schema = parquet_file.schema_arrow.remove_metadata()
             size = parquet_file.metadata.num_rows
         return Source(location, schema, size, None)
@@ -273,8 +273,7 @@ def _end_of_records(content: bytes, dialect: Dialect, lines_before: int) -> int:
 
 
 def open_parquet(location: Location) -> Any:
-    """The Parquet file at ``location``; raises ``FileError``."""
+    """The Parquet file at ``location``; the library raises what it likes if it is damaged."""
     # Buffered are all columns of a row group, which spares a distant store many requests.
     buffered = not location.is_local
-    with reading("Parquet"):
-        return parquet.ParquetFile(location.path, filesystem=location.store, pre_buffer=buffered)
+    return parquet.ParquetFile(location.path, filesystem=location.store, pre_buffer=buffered)
