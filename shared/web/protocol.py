@@ -180,10 +180,18 @@ class BoundedHttpProtocol(HttpToolsProtocol):
             self._refuse(RequestTimeout(self.request_timeout_s))
 
     def _refuse(self, error: ServiceError) -> None:
-        """Answer ``error`` unless an answer has started, and close the connection."""
+        """Answer ``error`` unless an answer has started, and close the connection.
+
+        If the request before is whole and not answered yet, only its answer is sent: ``error``
+        would be taken for it.
+        """
         if self.transport.is_closing():
             return
         cycle = self._latest_cycle()
+        if cycle is not None and not cycle.response_complete and not cycle.more_body:
+            cycle.keep_alive = False
+            self.flow.pause_reading()
+            return
         if cycle is None or cycle.response_complete or not cycle.response_started:
             self.transport.write(_answer(error, self._latest_scope() or {}))
         self.transport.close()

@@ -360,6 +360,29 @@ async def test_host_is_any_that_the_standard_allows(
     assert (answer.status, answer.body) == (200, b"3")
 
 
+@pytest.mark.parametrize(
+    "malformed",
+    [
+        b"\x16\x03\x01",
+        b"NONSENSE\r\n\r\n",
+        b"GET /length%0a HTTP/1.1\r\nhost: x\r\n\r\n",
+        b"GET /length HTTP/1.1\r\n\r\n",
+        b"GET / HTTP/1.1\r\nhost: x\r\nx-padding: " + b"a" * 2 * MAX_HEAD_BYTES,
+    ],
+)
+async def test_malformed_request_takes_no_answer_from_the_one_before(
+    client: httpx.AsyncClient, malformed: bytes
+) -> None:
+    """A decision that is on record is answered, whatever its client sends behind it."""
+    request = b"POST /length HTTP/1.1\r\nhost: x\r\ncontent-length: 3\r\n\r\nabc"
+    async with connected(str(client.base_url)) as connection:
+        await connection.send(request * 3 + malformed)
+        answers = [await connection.answer() for _ in range(3)]
+        assert [(answer.status, answer.body) for answer in answers] == [(200, b"3")] * 3
+        assert await connection.is_closed()
+    await _assert_serves(client)
+
+
 async def test_query_may_hold_a_control_character(client: httpx.AsyncClient) -> None:
     """A value is for the route to judge."""
     problem = (await client.post("/length?loan_id=a%0ab", content=b"abc")).json()
