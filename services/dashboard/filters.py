@@ -11,6 +11,7 @@ from loan_predictor_client.models import Fault
 from services.dashboard.formatting import model_title
 from services.dashboard.forms import FormField, Option
 from services.dashboard.inputs import field_title
+from services.dashboard.outcomes import OUTCOME_OPTIONS
 
 _ANY: Final = Option("", "Any")
 _MODEL: Final = "model"
@@ -31,6 +32,12 @@ _FIELDS: Final = (
         options=(_ANY, Option("true", "With warnings"), Option("false", "Without")),
     ),
     FormField("loan_id", field_title("Loan_ID")),
+    FormField("outcome", "What became of it", options=(_ANY, *OUTCOME_OPTIONS)),
+    FormField(
+        "has_outcome",
+        "Known what became of it",
+        options=(_ANY, Option("true", "Known"), Option("false", "Not known")),
+    ),
 )
 _FILTERS: Final = TypeAdapter(Filters)
 

@@ -17,12 +17,14 @@ from services.dashboard import theme
 from services.dashboard.gate import Gate, page_headers
 from services.dashboard.jobs import Jobs
 from services.dashboard.login import Authenticator, login_router
+from services.dashboard.outcomes import Uploads
 from services.dashboard.pages import (
     batch,
     decide,
     history,
     models,
     not_found,
+    outcomes,
     papers,
     record,
     statistics,
@@ -54,6 +56,7 @@ def create_app(settings: DashboardSettings | None = None) -> FastAPI:
     )
     sessions = Sessions()
     jobs = Jobs()
+    uploads = Uploads()
     watch = Watch(client)
     local = Session("this machine", client) if settings.dashboard_password is None else None
 
@@ -62,6 +65,7 @@ def create_app(settings: DashboardSettings | None = None) -> FastAPI:
         async with client, watch.watching():
             yield
             await jobs.stop()
+            await uploads.stop()
 
     app = FastAPI(
         title="Loan predictor: dashboard",
@@ -80,6 +84,7 @@ def create_app(settings: DashboardSettings | None = None) -> FastAPI:
         models.pictures_router(),
         papers.papers_router(),
         batch.files_router(jobs),
+        outcomes.files_router(uploads),
     )
     for router in routers:
         app.include_router(router)
@@ -93,6 +98,7 @@ def create_app(settings: DashboardSettings | None = None) -> FastAPI:
     for page in (decide, history, record, statistics, models):
         page.register(watch)
     batch.register(watch, jobs)
+    outcomes.register(watch, uploads)
     not_found.register(watch)
     # Quasar's loading bar has no accessible name and says nothing that the pages do not.
     pages_app.config.quasar_config["loadingBar"] = {"skipHijack": True}

@@ -11,7 +11,7 @@ from typing import Final, cast
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from services.dashboard import formatting, inputs, waterfall
+from services.dashboard import formatting, inputs, outcomes, waterfall
 from services.dashboard.theme import asset
 from shared.contract.application import FIELDS
 
@@ -27,11 +27,16 @@ _ENVIRONMENT: Final = Environment(
 )
 _ENVIRONMENT.filters |= {
     name: function
-    for module in (formatting, inputs, waterfall)
+    for module in (formatting, inputs, outcomes, waterfall)
     for name, function in vars(module).items()
     if isfunction(function) and not name.startswith("_")
 }
-_ENVIRONMENT.globals |= {"asset": asset, "INPUTS": FIELDS, "NONE": formatting.NONE}
+_ENVIRONMENT.globals |= {
+    "asset": asset,
+    "INPUTS": FIELDS,
+    "NONE": formatting.NONE,
+    "OUTCOMES": tuple(outcomes.OUTCOME_TITLES),
+}
 
 
 def part(page: str, name: str, /, **values: object) -> Markup:

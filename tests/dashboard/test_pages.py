@@ -16,7 +16,7 @@ from nicegui.testing import User
 from loan_predictor_client import Filters, LoanPredictorClient
 from services.dashboard import live
 from services.dashboard.formatting import count, model_title, percent, points
-from services.dashboard.pages import batch
+from services.dashboard.uploading import MAX_BYTES
 from shared.contract.application import EXAMPLE
 from tests.harness import System
 from tests.waiting import eventually, until
@@ -212,6 +212,51 @@ async def test_record_says_what_counted_and_is_erased_by_a_key_that_may(
     await _shows(user, "record-notice", "were erased")
 
 
+async def test_outcome_is_reported_on_the_record_and_shown_there(
+    user: User, api: LoanPredictorClient
+) -> None:
+    """A fault stands at its field, what was typed stays; a later outcome supersedes visibly."""
+    [record] = api.history(limit=1).items
+    await user.open(f"/history/{record.prediction_id}")
+    await _shows(user, "record", "not known yet")
+    today = f"{record.timestamp:%Y-%m-%d}"
+    values = {"outcome": "", "observed_at": today, "matures_at": ""}
+    user.find(marker="record").trigger("submit", values)
+    await _shows(user, "notice", "is not recorded")
+    assert 'id="outcome-fault"' in _region(user, "record")
+    assert f'value="{today}"' in _region(user, "record")
+    for outcome, shown in (("late_90", "90 days late"), ("repaid", "Repaid")):
+        user.find(marker="record").trigger("submit", values | {"outcome": outcome})
+        await _shows(user, "notice", "The outcome is recorded")
+        await _shows(user, "record", f'<th scope="row">{shown}</th>')
+    assert '<th scope="row">90 days late, superseded</th>' in _region(user, "record")
+    await user.open(f"/history?outcome=repaid&loan_id={record.input_data.Loan_ID}")
+    await _shows(user, "decisions", str(record.prediction_id))
+
+
+async def test_file_of_outcomes_is_recorded_and_its_faults_are_named(
+    user: User, api: LoanPredictorClient
+) -> None:
+    """By their line in the file; the same file again changes nothing."""
+    records = api.history(limit=3).items[1:]
+    lines = [f"{record.prediction_id};default;{record.timestamp:%Y-%m-%d}" for record in records]
+    content = "\n".join(["Prediction ID;Outcome;Observed at", *lines, "x;repaid;2026-01-01"])
+    for key, recorded in (("accepted", "2"), ("unchanged", "2")):
+        files = {"file": ("outcomes.csv", content.encode(), "text/csv")}
+        answer = await user.http_client.post("/outcomes/upload", files=files)
+        assert answer.status_code == 303
+        await user.open(answer.headers["location"])
+        await _shows(user, "outcomes", "Another file")
+        assert _number(_region(user, "outcomes"), key) == recorded
+        assert _number(_region(user, "outcomes"), "faulty") == "1"
+    assert '<th scope="row">4</th>' in _region(user, "outcomes")
+    assert api.record(records[0].prediction_id).outcomes[0].outcome == "default"
+    files = {"file": ("x.csv", b"a,b\n1,2\n", "text/csv")}
+    answer = await user.http_client.post("/outcomes/upload", files=files)
+    await user.open(answer.headers["location"])
+    await _shows(user, "outcomes", "has to name the columns")
+
+
 async def test_history_names_what_is_wrong_with_its_address(user: User) -> None:
     """At the field if the API names one, else above; an empty result is not an error."""
     await user.open("/history?since=2026-02-01T00:00&until=2026-01-01T00:00")
@@ -365,7 +410,7 @@ async def test_unusable_file_is_reported(user: User) -> None:
     await _shows(user, "batch", "choose it again")
     assert (await user.http_client.get("/batch/unknown/decisions.csv")).status_code == 404
     assert (await user.http_client.post("/batch/upload", data={"file": "x"})).status_code == 400
-    large = {"file": ("x.csv", b"x" * (batch.MAX_BYTES + 5000), "text/csv")}
+    large = {"file": ("x.csv", b"x" * (MAX_BYTES + 5000), "text/csv")}
     assert (await user.http_client.post("/batch/upload", files=large)).status_code == 413
 
 

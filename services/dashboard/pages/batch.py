@@ -6,9 +6,6 @@ from fastapi import APIRouter, Request, Response
 from fastapi.responses import PlainTextResponse, RedirectResponse
 from markupsafe import Markup
 from nicegui import ui
-from starlette.datastructures import UploadFile
-from starlette.formparsers import MultiPartException, MultiPartParser
-from starlette.types import Message, Receive
 
 from services.dashboard import sheet
 from services.dashboard.frame import frame
@@ -16,15 +13,12 @@ from services.dashboard.gate import root_of, session_of
 from services.dashboard.jobs import MAX_ROWS, Job, Jobs, progress
 from services.dashboard.live import Region, Values
 from services.dashboard.templating import part
+from services.dashboard.uploading import MAX_BYTES, NO_FILE, uploaded
 from services.dashboard.watch import Watch
-from shared.contract.errors import BodyTooLarge
 
 REFRESH_S: Final = 0.4
-MAX_BYTES: Final = 5 * 1024 * 1024
 MAX_SHOWN: Final = 100
 """How many faults and decisions the page lists; the download has all."""
-_MULTIPART_BYTES: Final = 4096
-"""The most that a form adds to the file."""
 
 
 def upload_form(root: str, problem: str = "") -> Markup:
@@ -106,11 +100,10 @@ def files_router(jobs: Jobs) -> APIRouter:
     @router.post("/batch/upload")
     async def upload(request: Request) -> Response:
         """Start a job for a file, and lead to its page."""
-        try:
-            name, content = await _file_of(request)
-        except (MultiPartException, LookupError, UnicodeError):
-            return PlainTextResponse("There is no form with a file in this request.", 400)
-        job = jobs.begin(name, content, session_of(request.scope))
+        file = await uploaded(request)
+        if file is None:
+            return PlainTextResponse(NO_FILE, 400)
+        job = jobs.begin(file.name, file.content, session_of(request.scope))
         target = f"{root_of(request.scope)}/batch?job={job.identifier}"
         return RedirectResponse(target, status_code=303)
 
@@ -127,42 +120,3 @@ def files_router(jobs: Jobs) -> APIRouter:
         )
 
     return router
-
-
-async def _file_of(request: Request) -> tuple[str, bytes]:
-    """The name and the content of the form's file.
-
-    Raises ``BodyTooLarge``; if there is none, or the form is malformed, ``MultiPartException``,
-    ``LookupError`` or ``UnicodeError``.
-    """
-    bounded = Request(request.scope, _bounded(request.receive, MAX_BYTES + _MULTIPART_BYTES))
-    parser = _InMemory(request.headers, bounded.stream(), max_files=1, max_fields=1)
-    form = await parser.parse()
-    try:
-        file = form["file"]
-        if not isinstance(file, UploadFile):
-            raise MultiPartException("The file is a text.")
-        return file.filename or "file", await file.read()
-    finally:
-        await form.close()
-
-
-class _InMemory(MultiPartParser):
-    """Keeps an upload in memory: it is about people, and the disk may be full."""
-
-    spool_max_size = MAX_BYTES + _MULTIPART_BYTES
-
-
-def _bounded(receive: Receive, limit_bytes: int) -> Receive:
-    """``receive``, but it raises ``BodyTooLarge`` beyond ``limit_bytes``."""
-    taken = 0
-
-    async def bounded() -> Message:
-        nonlocal taken
-        message = await receive()
-        taken += len(message.get("body", b""))
-        if taken > limit_bytes:
-            raise BodyTooLarge(MAX_BYTES)
-        return message
-
-    return bounded
