@@ -17,6 +17,7 @@ _READY = {
     "/statistics": 'dd[data-value="total"]',
     "/models": '[data-value="reason"]',
     "/batch": "input[type=file]",
+    "/outcomes": "input[type=file]",
     "/login": "input[type=password]",
 }
 _PAINTED = "performance.getEntriesByName('first-contentful-paint')"
