@@ -65,7 +65,7 @@ def _engine(options: argparse.Namespace) -> Engine:
         if not options.scheduler:
             raise EngineError("--engine dask needs --scheduler, such as tcp://host:8786.")
         return partial(on_dask, scheduler=options.scheduler)
-    return partial(on_processes, workers=options.workers or len(os.sched_getaffinity(0)))
+    return partial(on_processes, workers=options.workers or os.cpu_count() or 1)
 
 
 def _shown(

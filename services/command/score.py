@@ -21,7 +21,7 @@ from pyarrow import parquet
 
 from services.command.sources import BATCH_ROWS, Chunk, Format, Source, open_parquet, open_source
 from services.command.storage import Location
-from services.scoring.columns import RESULT_SCHEMA, Scored, score
+from services.scoring.columns import RESULT_SCHEMA, score
 from services.scoring.manifest import BUNDLE_ROOT, CURRENT_FILE, check_version, read_current_version
 from services.scoring.registry import Bundle, load_bundle
 from shared.files.applications import usable_columns
@@ -229,7 +229,7 @@ def score_chunk(plan: Plan, task: Task) -> Report:
                 faults += ((rows.lines[row], fault) for row, fault in scored.faults.items())
                 decided += len(scored.decisions)
                 approved += scored.approved
-                write(_result(rows.table.select(list(plan.kept)), scored))
+                write(scored.joined(rows.table.select(list(plan.kept))))
     report = Report(
         number=task.number,
         file=str(task.chunk.location),
@@ -278,15 +278,6 @@ def _written(plan: Plan, location: Location) -> AbstractContextManager[IO[bytes]
 def _write(plan: Plan, location: Location, content: str) -> None:
     with _written(plan, location) as file:
         file.write(content.encode())
-
-
-def _result(kept: pa.Table, scored: Scored) -> pa.Table:
-    if scored.faults:
-        kept = kept.filter(pa.array(scored.decided))
-    return pa.Table.from_arrays(
-        [*kept.columns, *scored.decisions.columns],
-        names=[*kept.column_names, *scored.decisions.column_names],
-    )
 
 
 def _reports(plan: Plan) -> Iterator[Report]:

@@ -56,6 +56,15 @@ class Scored:
     """What is wrong with each faulty row, by its position from 0."""
     approved: int
 
+    def joined(self, table: pa.Table) -> pa.Table:
+        """The decided rows of ``table``, which are as many as were scored, with their decisions."""
+        if self.faults:
+            table = table.filter(pa.array(self.decided))
+        return pa.Table.from_arrays(
+            [*table.columns, *self.decisions.columns],
+            names=[*table.column_names, *self.decisions.column_names],
+        )
+
 
 def score(
     table: pa.Table, inputs: Mapping[str, str | int], *, model: ServedModel, bundle: Bundle

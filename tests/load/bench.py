@@ -13,6 +13,7 @@ from tests.load import (
     history_benchmarks,
     observation_benchmarks,
     report,
+    scoring_benchmarks,
     system_benchmarks,
     wrk,
 )
@@ -26,6 +27,7 @@ BENCHMARKS: Final[dict[str, Callable[[Bench], list[Measurement]]]] = {
     "tutorial": decision_benchmarks.against_tutorial,
     "batch": decision_benchmarks.beside_batch,
     "benchmark": decision_benchmarks.benchmark_route,
+    "scoring": scoring_benchmarks.scoring,
     "observation": observation_benchmarks.observation,
     "consumer": consumer_benchmarks.drain,
     "history": history_benchmarks.uncached_reads,
