@@ -25,8 +25,9 @@ def test_class_for_ray_takes_and_returns_batches_of_arrays() -> None:
     names: dict[str, Any] = {}
     exec(code, names)  # noqa: S102 - it is the documentation's own
     rng = random.Random(1)  # noqa: S311 - test data, not a secret
-    rows = [*(random_application(rng) for _ in range(50)), {**EXAMPLE, "LoanAmount": -1}]
-    batch = {name: np.array([row[name] for row in rows], dtype=object) for name in EXAMPLE}
+    rows: list[dict[str, Any]] = [random_application(rng) for _ in range(50)]
+    rows.append({**EXAMPLE, "LoanAmount": -1})
+    batch = {name: np.array([row[name] for row in rows], dtype="O") for name in EXAMPLE}
     result: dict[str, Any] = names["Score"]()(batch)
     assert all(isinstance(column, np.ndarray) for column in result.values())
     assert result["Loan_ID"].tolist() == [row["Loan_ID"] for row in rows[:-1]]
