@@ -14,7 +14,7 @@ from uuid import UUID
 
 from redis.asyncio import Redis
 from sqlalchemy import ColumnElement, null, select, text, update
-from sqlalchemy.dialects.postgresql import ARRAY, array
+from sqlalchemy.dialects.postgresql import array
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from sqlalchemy.sql.expression import case
 from sqlalchemy.types import Text
@@ -35,10 +35,8 @@ _NOTHING_ERASED: Final = "nothing was erased; try again shortly."
 # missing, so both are erased. The roll-ups count only whether there was a warning.
 _BLANK: Final[dict[str, Any]] = {
     **dict.fromkeys(PERSONAL, null()),
-    "imputed": array([], type_=Text),
-    "warnings": case(
-        (WARNINGS > 0, array(["erased"], type_=Text)), else_=array([], type_=Text)
-    ).cast(ARRAY(Text)),
+    "imputed": null(),
+    "warnings": case((WARNINGS > 0, array(["erased"], type_=Text))),
 }
 
 

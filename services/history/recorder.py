@@ -22,10 +22,9 @@ _ID: Final = COLUMNS.index("id")
 _DERIVED_ID: Final = COLUMNS.index("derived_id")
 _REQUEST_ID: Final = COLUMNS.index("request_id")
 
-# The adapter's own method costs more than it adds. The cache of strings pays: categories and the
-# names of models repeat.
+# The adapter's own method costs more than it adds, and a cache of values that do not repeat, too.
 _read_event: Final = SchemaValidator(
-    EVENT.core_schema, CoreConfig(cache_strings="all")
+    EVENT.core_schema, CoreConfig(cache_strings="keys")
 ).validate_json
 
 

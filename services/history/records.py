@@ -104,8 +104,8 @@ def row_of(event: Mapping[str, Any]) -> Row:
         model["accuracy"],
         event["client"],
         event["request_id"],
-        decision["imputed"],
-        decision["warnings"],
+        decision["imputed"] or None,
+        decision["warnings"] or None,
         pack(decision["reasons"], decision["reasons_basis"]),
         *_members_of(decision["input_data"]),
     )
@@ -129,8 +129,8 @@ def record_of(row: AnyRow, outcomes: Sequence[AnyRow] = ()) -> Record:
             name=row.model, version=row.bundle_version, accuracy=row.model_accuracy
         ),
         input_data=Application(**dict(zip(_NAMES, _inputs_of(row), strict=True))),
-        imputed=row.imputed,
-        warnings=row.warnings,
+        imputed=row.imputed or [],
+        warnings=row.warnings or [],
         timestamp=row.decided_at,
         reasons=reasons,
         reasons_basis=reasons_basis,

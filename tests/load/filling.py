@@ -8,7 +8,7 @@ from tqdm import tqdm
 
 from services.history.recorder import decode
 from services.history.records import COLUMNS
-from services.history.tables import HISTOGRAM_BUCKETS, MISSING, predictions
+from services.history.tables import HISTOGRAM_BUCKETS, MISSING, WARNINGS, predictions
 from tests.load.consumer_benchmarks import real_events
 
 _SAMPLE: Final = 2_000
@@ -39,7 +39,7 @@ _COUNT_BY_MODEL: Final = f"""
 INSERT INTO prediction_rollup
 SELECT CASE WHEN grouping(hour) = 0 THEN 'hour' WHEN grouping(day) = 0 THEN 'day' ELSE 'all' END,
     coalesce(hour, day, 'epoch'), model, bundle_version, prediction,
-    count(*), count(*) FILTER (WHERE cardinality(warnings) > 0), sum(confidence),
+    count(*), count(*) FILTER (WHERE {WARNINGS} > 0), sum(confidence),
     ARRAY[{_HISTOGRAM}]
 FROM (
     SELECT *, date_trunc('hour', decided_at, 'UTC') AS hour,
