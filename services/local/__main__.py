@@ -18,7 +18,6 @@ from services.local.processes import CannotStart, Process
 from services.local.servers import Server
 from services.local.settings import LocalSettings
 from services.local.supervisor import Supervisor
-from shared.access.api_keys import KEY_SCOPES, mint_key
 from shared.contract.application import EXAMPLE
 from shared.settings import UnusableSettings
 
@@ -62,7 +61,7 @@ def _run(settings: LocalSettings, folder: Path) -> None:
         redis_url, redis = _server(
             settings.redis_url, lambda: servers.redis(folder / "redis", logs=logs), stack
         )
-        api_key = _local_key(settings.key_file)
+        api_key = preflight.local_key(settings.key_file)
         env = components.environment(
             host=host,
             database_url=database_url,
@@ -120,16 +119,6 @@ def _server(
     server = embedded()
     stack.callback(server.close)
     return server.url, [server.process]
-
-
-def _local_key(path: Path) -> str:
-    """The API key of this machine: made by the first run, readable by its owner only."""
-    path.touch(mode=0o600)
-    if secret := path.read_text(encoding="ascii").strip():
-        return secret
-    secret, _ = mint_key("local", KEY_SCOPES)
-    path.write_text(secret + "\n", encoding="ascii")
-    return secret
 
 
 def directions(

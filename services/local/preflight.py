@@ -2,6 +2,7 @@
 
 import fcntl
 import os
+import re
 import signal
 import socket
 from collections.abc import Iterator
@@ -13,7 +14,10 @@ from services.local.components import reachable_host
 from services.local.processes import CannotStart, stop_leftover
 from services.local.servers import POSTGRES_STOP
 from services.local.settings import LocalSettings
+from shared.access.api_keys import KEY_SCOPES, mint_key
 
+_KEY: Final = re.compile(rb"[!-~]+")
+"""What a header can hold."""
 _CONNECT_TIMEOUT_S: Final = 0.5
 _STOP_ORDER: Final = {
     "dashboard": signal.SIGTERM,
@@ -52,6 +56,24 @@ def only_run_in(folder: Path) -> Iterator[None]:
         yield
     finally:
         os.close(descriptor)
+
+
+def local_key(path: Path) -> str:
+    """The API key of this machine: made by the first run, readable by its owner only.
+
+    Raises ``CannotStart`` if ``path`` cannot be used or holds no key.
+    """
+    try:
+        path.touch(mode=0o600)
+        if found := path.read_bytes().strip():
+            if _KEY.fullmatch(found):
+                return found.decode()
+            raise CannotStart(f"{path} holds no API key; delete it, and a run makes another one.")
+        secret, _ = mint_key("local", KEY_SCOPES)
+        path.write_text(secret + "\n", encoding="ascii")
+    except OSError as error:
+        raise CannotStart(f"The API key in {path} cannot be used: {error}") from error
+    return secret
 
 
 def clear_leftovers(logs: Path) -> list[str]:

@@ -5,12 +5,12 @@ from pathlib import Path
 
 import pytest
 
-from services.local.preflight import check_ports, clear_leftovers, only_run_in
+from services.local.preflight import check_ports, clear_leftovers, local_key, only_run_in
 from services.local.processes import CannotStart, Process
 from services.local.settings import LocalSettings, run_faults
 from tests.harness import HOST, free_port
 
-_PORTS = ("INFERENCE_PORT", "HISTORY_PORT", "DASHBOARD_PORT", "METRICS_PORT")
+_PORTS = tuple(LocalSettings().ports)
 
 
 def test_second_run_in_the_same_folder_is_refused_until_the_first_ends(tmp_path: Path) -> None:
@@ -70,12 +70,7 @@ def test_same_port_twice_is_an_unusable_setting() -> None:
 
 def test_free_ports_pass() -> None:
     """And stay free: checking leaves nothing behind."""
-    settings = LocalSettings(
-        inference_port=free_port(),
-        history_port=free_port(),
-        dashboard_port=free_port(),
-        metrics_port=free_port(),
-    )
+    settings = LocalSettings.model_validate({name.lower(): free_port() for name in _PORTS})
     check_ports(settings)
     check_ports(settings)
 
@@ -96,3 +91,21 @@ def test_leftovers_are_stopped_and_named_and_former_logs_kept(tmp_path: Path) ->
     assert not log.exists()
     assert (tmp_path / "consumer.log.1").read_text() == "former\n"
     assert clear_leftovers(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    "content", [b"\xff\xfe", b"two\nlines", b"two words", "lp_\u00e9".encode()]
+)
+def test_damaged_key_file_is_one_sentence(tmp_path: Path, content: bytes) -> None:
+    """Which says what to do; a run would be useless with it."""
+    file = tmp_path / "api-key"
+    file.write_bytes(content)
+    with pytest.raises(CannotStart, match="holds no API key; delete it") as caught:
+        local_key(file)
+    assert "lp_" not in str(caught.value).removeprefix(str(file))
+    file.unlink()
+    secret = local_key(file)
+    assert local_key(file) == secret
+    assert file.stat().st_mode & 0o777 == 0o600
+    with pytest.raises(CannotStart, match="cannot be used"):
+        local_key(tmp_path)
