@@ -11,7 +11,7 @@ from anyio import CapacityLimiter
 from fastapi import FastAPI, Request
 from redis.asyncio import Redis
 
-from services.inference import routes
+from services.inference import open_inference, routes
 from services.inference.deps import Resources, resources_of, serve
 from services.inference.registration import registering
 from services.inference.settings import InferenceSettings
@@ -128,7 +128,7 @@ def create_app(
     app = documented_app(title=TITLE, description=DESCRIPTION, lifespan=lifespan)
     routers = (
         *(routes.together, routes.decisions, routes.explanations),
-        *(routes.models, routes.about),
+        *(routes.models, routes.about, open_inference.router),
     )
     for router in routers:
         app.include_router(router)
@@ -148,6 +148,7 @@ def create_app(
             "/predict": predict,
             "/predict/{model}": predict,
             "/predict/many": predict,
+            "/v2/models/{model}/infer": predict,
             "/explain": explain,
             "/explain/{model}": explain,
             "/models/benchmark": RateLimitBucket("benchmark", settings.rate_limit_benchmark),

@@ -12,7 +12,7 @@ from services.scoring.engine import Decided
 from services.scoring.turns import in_turns
 from shared.contract.errors import BodyTooLarge, Fault, InvalidInput, TooManyApplications
 from shared.contract.parsing import LoanApplication, parse_application
-from shared.web.direct import JSON, MAX_BODY_BYTES, NDJSON, MediaType, read_body
+from shared.web.direct import JSON, MAX_BODY_BYTES, NDJSON, either, read_body
 
 MAX_APPLICATIONS: Final = 1000
 MAX_BYTES: Final = 1024 * 1024
@@ -33,10 +33,7 @@ MANY_DOC: Final[dict[str, Any]] = {
     }
 }
 
-_BOTH: Final = MediaType(
-    f"{JSON.name} or {NDJSON.name}",
-    re.compile(b"|".join(kind.spellings.pattern for kind in (JSON, NDJSON)), re.IGNORECASE),
-)
+_BOTH: Final = either(JSON, NDJSON)
 _EMPTY, _OPENING, _COMMA, _CLOSING = (
     re.compile(mark.replace(" ", r"[ \t\n\r]*")) for mark in (r" \[ \] ", r" \[ ", r" , ", r" \] ")
 )

@@ -413,6 +413,7 @@ async def index(request: Request) -> Index:
             "decide up to 1,000 at once": "POST /predict/many",
             "explain a decision": "POST /explain, /explain/{model}",
             "ask all models": "POST /models/benchmark",
+            "score by the Open Inference Protocol": "GET /v2, POST /v2/models/{model}/infer",
             "models": "GET /models, /models/{model}, /models/{model}/scorecard, /models/compare,"
             " /model-info",
             "model card": "GET /models/card, /models/pictures/{name}",

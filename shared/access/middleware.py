@@ -25,6 +25,7 @@ KEY_BUCKET: Final = "key"
 UNLIMITED_ROUTES: Final = frozenset(
     {
         *("/livez", "/readyz", "/health", METRICS_PATH),
+        *("/v2/health/live", "/v2/health/ready"),
         *("/docs", "/docs/oauth2-redirect", "/openapi.json", "/static-offline-docs"),
     }
 )

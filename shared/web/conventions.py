@@ -123,11 +123,11 @@ def service_error_response(scope: Scope, error: ServiceError) -> Response:
         title=error.title,
         detail=error.detail,
         members=error.members(),
-        headers=_headers_of(error),
+        headers=headers_of(error),
     )
 
 
-def _headers_of(error: ServiceError) -> dict[str, str]:
+def headers_of(error: ServiceError) -> dict[str, str]:
     """The headers that the attributes of ``error`` require."""
     headers = {}
     if error.status == HTTPStatus.UNAUTHORIZED:

@@ -44,6 +44,16 @@ NDJSON: Final = MediaType(
 )
 CSV: Final = MediaType("text/csv", re.compile(rb"text/csv" + _IN_UTF_8, re.IGNORECASE))
 
+OCTETS: Final = MediaType(
+    "application/octet-stream", re.compile(rb"application/octet-stream", re.IGNORECASE)
+)
+
+
+def either(*kinds: MediaType) -> MediaType:
+    """A media type that is any of ``kinds``."""
+    spellings = b"|".join(b"(?:%b)" % kind.spellings.pattern for kind in kinds)
+    return MediaType(" or ".join(kind.name for kind in kinds), re.compile(spellings, re.IGNORECASE))
+
 
 class DirectRoute(APIRoute):
     """A route whose endpoint takes the request and returns the response, with nothing between.

@@ -50,13 +50,12 @@ async def test_query_parameter_is_refused_by_its_name_on_every_route(
             name, takes = "threshold", "model"
         answer = await client.request(method, f"{path}?{name}=x", json=body)
         assert answer.status_code == 400, template
-        assert answer.json()["validation_errors"] == [
-            {
-                "field": name,
-                "message": f"is not a parameter of this route; it takes {takes}",
-                "value": "x",
-            }
-        ]
+        message = f"is not a parameter of this route; it takes {takes}"
+        if template.startswith("/v2"):
+            assert answer.json() == {"error": f"model {message}"}
+        else:
+            faults = [{"field": name, "message": message, "value": "x"}]
+            assert answer.json()["validation_errors"] == faults, template
     assert await recorded_events(redis) == []
 
 

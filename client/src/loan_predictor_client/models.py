@@ -250,6 +250,19 @@ class ModelInfo(BaseModel):
     accuracy: Annotated[float, Field(description="Mean accuracy in repeated cross-validation.")]
 
 
+class ModelNames(BaseModel):
+    """The served models."""
+
+    models: list[str]
+
+
+class ModelReady(BaseModel):
+    """The model is loaded."""
+
+    ready: bool = True
+    name: str
+
+
 class ModelSummary(BaseModel):
     """One served model in brief."""
 
@@ -259,6 +272,16 @@ class ModelSummary(BaseModel):
     accuracy: Interval
     auc: Interval
     log_loss: Interval
+
+
+class OutputTensor(BaseModel):
+    """What came out for all applications."""
+
+    name: str
+    datatype: Literal["FP64", "FP32", "INT64", "INT32", "BYTES"]
+    shape: list[int]
+    parameters: dict[str, Any] | None = None
+    data: list[Any] | None = None
 
 
 class Parity(BaseModel):
@@ -274,6 +297,12 @@ class Probability(BaseModel):
 
     approved: float
     rejected: float
+
+
+class ProtocolError(BaseModel):
+    """Why a request of the protocol cannot be answered."""
+
+    error: str
 
 
 class Reason(BaseModel):
@@ -375,6 +404,34 @@ class ScorecardReference(BaseModel):
     mean_score: float
 
 
+class ServerLive(BaseModel):
+    """The process answers."""
+
+    live: bool = True
+
+
+class ServerMetadata(BaseModel):
+    """What this server is."""
+
+    name: str
+    version: str
+    extensions: list[str]
+
+
+class ServerReady(BaseModel):
+    """The models are loaded."""
+
+    ready: bool = True
+
+
+class TensorMetadata(BaseModel):
+    """What one tensor is; -1 in its shape is any number."""
+
+    name: str
+    datatype: Literal["FP64", "FP32", "INT64", "INT32", "BYTES"]
+    shape: list[int]
+
+
 class Timing(BaseModel):
     """Wall-clock times of one model, the only numbers that differ between runs."""
 
@@ -396,6 +453,23 @@ class WarningRule(BaseModel):
 
     code: str
     message: str
+
+
+class InputTensor(BaseModel):
+    """One input of all applications."""
+
+    name: str
+    datatype: Literal["FP64", "FP32", "INT64", "INT32", "BYTES"]
+    shape: list[int]
+    parameters: dict[str, Any] = {}
+    data: Annotated[list[Any] | None, Field(description="Null if it comes as binary data.")] = None
+
+
+class RequestedOutput(BaseModel):
+    """A tensor that is wanted."""
+
+    name: str
+    parameters: dict[str, Any] = {}
 
 
 class Problem(BaseModel):
@@ -619,6 +693,15 @@ class Directions(BaseModel):
     auc: Interval | None
 
 
+class InferenceAnswer(BaseModel):
+    """The scores of applications, in their order."""
+
+    model_name: str
+    model_version: str
+    id: str | None = None
+    outputs: list[OutputTensor]
+
+
 class ManyResult(BaseModel):
     """What came of one application: a decision or faults, and null for the other."""
 
@@ -634,6 +717,16 @@ class ModelList(BaseModel):
     champion: str
     champion_reason: str
     models: list[ModelSummary]
+
+
+class ModelMetadata(BaseModel):
+    """A model's inputs, which are those of an application, and its outputs."""
+
+    name: str
+    versions: list[str]
+    platform: str
+    inputs: list[TensorMetadata]
+    outputs: list[TensorMetadata]
 
 
 class ModelScorecard(BaseModel):
