@@ -34,6 +34,7 @@ from tests.compose.load import (
     now,
     records_since,
 )
+from tests.raw import connected
 
 pytestmark = pytest.mark.system
 
@@ -140,6 +141,13 @@ async def test_each_path_leads_to_its_service(
     (container,) = stack.containers(service)
     await asyncio.sleep(0.1)
     assert request_id in _log(container)
+
+
+async def test_client_that_names_no_host_is_served(stack: Stack) -> None:
+    """HTTP/1.0 requires none, and some health checks use it; the gateway names itself instead."""
+    async with connected(stack.url) as connection:
+        await connection.send(b"GET /livez HTTP/1.0\r\n\r\n")
+        assert (await connection.answer()).status == 200
 
 
 @pytest.mark.parametrize(
