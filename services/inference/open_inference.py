@@ -34,7 +34,7 @@ from shared.contract.errors import (
     UnsupportedMediaType,
 )
 from shared.contract.parsing import read_application
-from shared.web.conventions import headers_of, problem_docs
+from shared.web.conventions import SCHEMA_REFERENCE, headers_of, problem_docs
 from shared.web.direct import JSON, OCTETS, PATH_PARAMETER, either, read_body
 from shared.web.parameters import refuse_parameters
 
@@ -189,7 +189,9 @@ async def model_ready(request: Request, model: ModelInPath) -> ModelReady:
         "requestBody": {
             "required": True,
             "content": {
-                JSON.name: {"schema": InferenceRequest.model_json_schema()},
+                JSON.name: {
+                    "schema": InferenceRequest.model_json_schema(ref_template=SCHEMA_REFERENCE)
+                },
                 OCTETS.name: {"schema": {"description": "JSON, and binary data behind it."}},
             },
         }
