@@ -55,10 +55,20 @@ async def evidence_of(
     api: AsyncLoanPredictorClient, prediction_id: str, *, asked: bool = False
 ) -> Evidence:
     """Everything about one decision; raises ``CallFailed`` only without its record."""
-    record = await api.record(prediction_id)
+    record = await _with_reasons(api, await api.record(prediction_id))
     replay, served, explanation = await asyncio.gather(
         attempted(api.replay(prediction_id)),
         attempted(api.model_info()),
         explained(api, record, asked=asked),
     )
     return Evidence(record, replay, served, explanation)
+
+
+async def _with_reasons(api: AsyncLoanPredictorClient, record: Record) -> Record:
+    """A refusal with its reasons, which are found and recorded now if it was decided without."""
+    if record.prediction == "Approved" or record.reasons:
+        return record
+    found = (await attempted(api.find_reasons(record))).value
+    return record.model_copy(
+        update={"reasons": found.reasons, "reasons_basis": found.reasons_basis} if found else {}
+    )

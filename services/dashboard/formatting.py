@@ -5,7 +5,7 @@ from datetime import UTC, date, datetime
 from typing import Final
 
 from loan_predictor_client import Prediction
-from loan_predictor_client.models import Bucket, Fault
+from loan_predictor_client.models import Bucket, Fault, ReasonsBasis
 
 NOT_GIVEN: Final = "not given"
 NONE: Final = "\u2013"
@@ -44,6 +44,13 @@ def points(log_odds: float) -> str:
 def reference_text(reference: str) -> str:
     """Whose average an application is compared with, in words; an unknown name stays."""
     return _REFERENCES.get(reference, reference)
+
+
+def when_found(basis: ReasonsBasis) -> str:
+    """Whether reasons were part of the answer."""
+    if basis.later:
+        return "Found after the decision was answered, and recorded with it then."
+    return "Recorded with the decision."
 
 
 def moment(time: datetime) -> str:

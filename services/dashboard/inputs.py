@@ -4,8 +4,8 @@ from collections.abc import Iterable, Mapping
 from typing import Final, get_args
 
 from loan_predictor_client import Application
-from loan_predictor_client.models import Summary
-from services.dashboard.formatting import NOT_GIVEN, amount
+from loan_predictor_client.models import Attribute, Characteristic, ModelScorecard, Summary
+from services.dashboard.formatting import NOT_GIVEN, amount, points
 from services.dashboard.forms import FormField, Option
 from shared.contract.application import FIELDS, Field, Section
 
@@ -48,6 +48,33 @@ def application_pairs(application: Application) -> list[tuple[str, str]]:
         (field_title(name), field_text(value, name))
         for name, value in application.model_dump().items()
     ]
+
+
+def point_lines(scorecard: ModelScorecard) -> list[tuple[str, str, str]]:
+    """Each attribute of a scorecard: its characteristic, what it is, and its points."""
+    lines = []
+    for each in scorecard.characteristics:
+        if each.coefficient is not None:
+            lines.append((each.name, f"for each unit ({each.unit})", points(each.coefficient)))
+        lines += [
+            (each.name, _attribute_text(attribute, each), points(attribute.points))
+            for attribute in each.attributes
+        ]
+    return lines
+
+
+def _attribute_text(attribute: Attribute, characteristic: Characteristic) -> str:
+    if attribute.value is not None:
+        value = None if attribute.value == _MISSING else attribute.value
+        return field_text(value, characteristic.inputs[0])
+    limits = (
+        (word, limit) for word, limit in (("above", attribute.above), ("up to", attribute.up_to))
+    )
+    unit = characteristic.unit or ""
+    return (
+        ", ".join(f"{word} {amount(limit)}" for word, limit in limits if limit is not None)
+        + f" {unit}"
+    )
 
 
 def by_value(name: str, groups: Mapping[str, Summary]) -> list[tuple[str, str, Summary]]:

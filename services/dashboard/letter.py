@@ -12,15 +12,16 @@ from services.dashboard.formatting import day
 
 _BLANK: Final = "_" * 32
 _WIDTH: Final = 76
-_RIGHTS: Final = (
-    "Your rights: the federal Equal Credit Opportunity Act (15 U.S.C. 1691 and following) forbids"
-    " creditors to discriminate against applicants because of race, color, religion, national"
-    " origin, sex, marital status or age, provided that the applicant is able to enter into a"
-    " binding contract; because some or all of an applicant's income comes from a public assistance"
-    " program; or because an applicant has exercised, in good faith, a right under the Consumer"
-    " Credit Protection Act. The federal agency that supervises this creditor's compliance with"
-    " this law is:"
+_NOTICE: Final = (
+    "The Federal Equal Credit Opportunity Act prohibits creditors from discriminating against"
+    " credit applicants on the basis of race, color, religion, national origin, sex, marital"
+    " status, age (provided the applicant has the capacity to enter into a binding contract);"
+    " because all or part of the applicant's income derives from any public assistance program; or"
+    " because the applicant has in good faith exercised any right under the Consumer Credit"
+    " Protection Act. The Federal agency that administers compliance with this law concerning this"
+    " creditor is"
 )
+"""Word for word as 12 CFR 1002.9(b)(1) gives it; the name and address of the agency follow."""
 
 Block = str | tuple[str, ...]
 """A paragraph, which may have several lines, or the items of a list."""
@@ -40,7 +41,7 @@ def letter(record: Record, reasons: Sequence[Reason]) -> list[Block]:
             f" {day(record.timestamp)}, and we are unable to approve it. The main reasons are:"
         ),
         tuple(reason.text for reason in reasons) or (_BLANK, _BLANK),
-        _RIGHTS,
+        f"Notice: {_NOTICE}",
         f"{_BLANK}\n{_BLANK}\n(agency: name and address, see appendix A of 12 CFR 1002)",
         f"Sincerely,\n\n{_BLANK}",
     ]

@@ -118,6 +118,13 @@ class Cache:
         """
         await self._redis.incr(self._generation_key)
 
+    async def drop(self, key: str) -> None:
+        """Remove one answer; one that is being computed may still be cached.
+
+        Raises ``REDIS_ERRORS``.
+        """
+        await self._redis.delete(f"{self._prefix}:{key}")
+
     async def forget(self) -> None:
         """Expire every answer computed before now.
 

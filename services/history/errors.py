@@ -23,6 +23,19 @@ def unknown(prediction_id: UUID) -> NotFound:
     return NotFound(f"No decision {prediction_id} is recorded here (yet).")
 
 
+class AnotherDecision(ServiceError):
+    """What was sent is not the refusal that is recorded under its number."""
+
+    status = 409
+    title = "Another decision"
+
+    def __init__(self, prediction_id: UUID) -> None:
+        super().__init__(
+            f"What is recorded under {prediction_id} is not this refusal: send the record as"
+            " GET /history/{id} gives it."
+        )
+
+
 class Erased(ServiceError):
     """The decision was recorded and its values have been erased."""
 

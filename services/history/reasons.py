@@ -1,7 +1,7 @@
 """The reasons of a refusal in one short text: their codes and contributions, no sentences.
 
 ``1n C1-2104 B1-512``: codes of version 1, against the reference n; then each code with its
-contribution in thousandths.
+contribution in thousandths. ``1t+``: against the reference t, found after the decision.
 """
 
 import re
@@ -10,11 +10,12 @@ from typing import Final
 
 from shared.contract.reasons import Reason, ReasonsBasis
 
-_INITIALS: Final = {"approved_near_threshold": "n", "all_applicants": "a"}
+_INITIALS: Final = {"approved_near_threshold": "n", "all_applicants": "a", "typical_applicant": "t"}
 """Written for a reference; any other is written out."""
 _REFERENCES: Final = {initial: reference for reference, initial in _INITIALS.items()}
-_BASIS: Final = re.compile(r"(\d+)([a-z_]+)")
+_BASIS: Final = re.compile(r"(\d+)([a-z_]+)(\+?)")
 _REASON: Final = re.compile(r"(\w+)([+-]\d+)")
+_LATER: Final = "+"
 _THOUSAND: Final = 1000
 
 
@@ -22,9 +23,10 @@ def pack(reasons: Sequence[Reason] | None, basis: ReasonsBasis | None) -> str | 
     """The text that stands for both; None without reasons."""
     if not reasons or basis is None:
         return None
+    later = _LATER if basis.later else ""
     return " ".join(
         (
-            f"{basis.codes_version}{_INITIALS.get(basis.reference, basis.reference)}",
+            f"{basis.codes_version}{_INITIALS.get(basis.reference, basis.reference)}{later}",
             *(f"{reason.code}{round(reason.contribution * _THOUSAND):+d}" for reason in reasons),
         )
     )
@@ -35,13 +37,17 @@ def unpack(packed: str | None) -> tuple[list[Reason] | None, ReasonsBasis | None
     if packed is None:
         return None, None
     basis, reasons = packed.split(" ", 1)
-    [(version, initial)] = _BASIS.findall(basis)
+    [(version, initial, later)] = _BASIS.findall(basis)
     return (
         [
             Reason.of(code, int(contribution) / _THOUSAND)
             for code, contribution in _REASON.findall(reasons)
         ],
-        ReasonsBasis(reference=_REFERENCES.get(initial, initial), codes_version=version),
+        ReasonsBasis(
+            reference=_REFERENCES.get(initial, initial),
+            codes_version=version,
+            later=later == _LATER,
+        ),
     )
 
 

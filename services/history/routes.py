@@ -19,6 +19,7 @@ from services.history.erasure import erase_decision, erase_loan
 from services.history.errors import Erased, unknown
 from services.history.export import MEDIA_TYPES, export
 from services.history.intake import take_in
+from services.history.later import store_reasons
 from services.history.records import Record, record_of
 from services.history.reports import read_analytics, read_statistics
 from services.history.retention import kept_since
@@ -34,10 +35,14 @@ from services.history.schemas import (
     encode_cursor,
 )
 from shared.access.middleware import caller_of, needs, require
-from shared.contract.events import INTERNAL_PREDICTIONS_PATH
+from shared.contract.events import (
+    INTERNAL_PREDICTIONS_PATH,
+    INTERNAL_REASONS_PATH,
+    ReasonsFound,
+)
 from shared.version import VERSION
 from shared.web.conventions import problem_docs
-from shared.web.direct import NDJSON, DirectRoute, read_body
+from shared.web.direct import NDJSON, DirectRoute, describe, read_body
 from shared.web.parameters import refuse_parameters, refuse_repeated_parameters
 from shared.web.performance import Performance, performance_of
 
@@ -294,3 +299,18 @@ async def record_predictions(request: Request) -> Response:
     body = await read_body(request, limit_bytes=MAX_GROUP_BYTES, media_type=NDJSON)
     await take_in(resources.engine, resources.cache, body, tracing=resources.tracing)
     return Response(status_code=204)
+
+
+@internal.post(
+    INTERNAL_REASONS_PATH,
+    response_model=Record,
+    responses=problem_docs(400, 401, 403, 404, 408, 409, 410, 413, 415, 429, 503),
+    openapi_extra=describe(body=ReasonsFound) | needs("internal"),
+)
+async def record_reasons(request: Request) -> Response:
+    """Add reasons that were found after a decision to its record, once; answer with the record."""
+    caller_of(request.scope).require("internal")
+    resources = resources_of(request.scope)
+    body = await read_body(request)
+    record = await store_reasons(resources.engine, resources.cache, body)
+    return Response(record.model_dump_json(), media_type=JSON)

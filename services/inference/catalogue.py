@@ -233,8 +233,6 @@ class Catalogue:
     scorecards: Mapping[str, Document]
     """By the name of each model that has one."""
     rules: Document
-    card: Document | None
-    pictures: Mapping[str, Document]
 
 
 def build_catalogue(bundle: Bundle) -> Catalogue:
@@ -321,11 +319,6 @@ def build_catalogue(bundle: Bundle) -> Catalogue:
                 f" {', '.join(field.name for field in FIELDS if field.required)} is required.",
             )
         ),
-        card=(None if bundle.card is None else Document.holding(bundle.card, media_type=MARKDOWN)),
-        pictures={
-            name: Document.holding(content, media_type=PNG)
-            for name, content in bundle.pictures.items()
-        },
     )
 
 

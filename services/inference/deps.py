@@ -1,18 +1,20 @@
 """What the handlers work with: built once in the lifespan, found again on every request."""
 
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
-from anyio import CapacityLimiter
 from redis.asyncio import Redis
 from starlette.types import Scope
 
 from services.inference.catalogue import Catalogue, build_catalogue
 from services.scoring.decisions import Served
+from services.scoring.explain import Explainer
 from services.scoring.idempotency import Idempotency
 from services.scoring.metrics import DecisionMetrics
 from services.scoring.publisher import Publisher
 from services.scoring.registry import Bundle
 from services.scoring.replay import Bundles
+from shared.contract.events import Decision, ReasonsFound
 from shared.observability.metrics import Metrics
 
 
@@ -44,8 +46,8 @@ class Resources:
     idempotency: Idempotency
     redis: Redis
     metrics: Metrics
-    explaining: CapacityLimiter
-    """Explanations that take long wait for one another here, and nothing else does."""
+    explainer: Explainer
+    store_reasons: Callable[[ReasonsFound], Awaitable[Decision]]
 
 
 def resources_of(scope: Scope) -> Resources:

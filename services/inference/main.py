@@ -7,7 +7,6 @@ from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager, suppress
 
 import httpx
-from anyio import CapacityLimiter
 from fastapi import FastAPI, Request
 from redis.asyncio import Redis
 
@@ -15,10 +14,17 @@ from services.inference import open_inference, routes
 from services.inference.deps import Resources, resources_of, serve
 from services.inference.registration import registering
 from services.inference.settings import InferenceSettings
+from services.scoring.explain import Explainer
 from services.scoring.idempotency import Idempotency
 from services.scoring.manifest import BundleError
 from services.scoring.metrics import DecisionMetrics
-from services.scoring.publisher import Publisher, http_sink, redis_sink
+from services.scoring.publisher import (
+    HistoryService,
+    Publisher,
+    http_sink,
+    reasons_sink,
+    redis_sink,
+)
 from services.scoring.registry import load_bundle
 from services.scoring.replay import Bundles
 from shared.access.api_keys import anonymous
@@ -116,7 +122,8 @@ def create_app(
                 idempotency=idempotency,
                 redis=redis,
                 metrics=metrics,
-                explaining=CapacityLimiter(1),
+                explainer=Explainer(),
+                store_reasons=reasons_sink(history, **_history(settings)),
             )
             metrics.read_from(
                 publisher.samples, idempotency.samples, lambda: _bundle_info(resources)
@@ -151,6 +158,7 @@ def create_app(
             "/v2/models/{model}/infer": predict,
             "/explain": explain,
             "/explain/{model}": explain,
+            "/reasons": explain,
             "/models/benchmark": RateLimitBucket("benchmark", settings.rate_limit_benchmark),
         },
         other=RateLimitBucket("other", settings.rate_limit_other),
@@ -171,13 +179,16 @@ def _build_publisher(
 ) -> Publisher:
     return Publisher(
         stream=redis_sink(stream, deadline_s=settings.publish_redis_deadline_s),
-        fallback=http_sink(
-            history,
-            history_url=settings.history_url,
-            api_key=_internal_key(settings),
-            deadline_s=settings.publish_http_deadline_s,
-        ),
+        fallback=http_sink(history, **_history(settings)),
     )
+
+
+def _history(settings: InferenceSettings) -> HistoryService:
+    return {
+        "history_url": settings.history_url,
+        "api_key": _internal_key(settings),
+        "deadline_s": settings.publish_http_deadline_s,
+    }
 
 
 def _internal_key(settings: InferenceSettings) -> str | None:

@@ -11,6 +11,7 @@ from services.inference.catalogue import (
     MARKDOWN,
     PNG,
     ChampionInfo,
+    Document,
     ModelComparison,
     ModelDetail,
     ModelList,
@@ -37,14 +38,15 @@ from services.scoring.decisions import (
     record_once,
 )
 from services.scoring.engine import benchmark
-from services.scoring.explain import explain
+from services.scoring.explain import explain, find_reasons
+from services.scoring.manifest import BundleError
 from services.scoring.registry import Bundle, ServedModel
 from services.scoring.replay import Replay, replay
 from services.scoring.rules import warnings_for
 from shared.access.middleware import caller_of, count_as, needs
 from shared.contract.application import EXAMPLE
 from shared.contract.errors import InvalidInput, NotFound
-from shared.contract.events import Decision
+from shared.contract.events import Decision, ReasonsFound
 from shared.contract.parsing import LoanApplication, parse_application
 from shared.web.conventions import invalid_input, note_decision, problem_docs, request_id_of
 from shared.web.direct import PATH_PARAMETER, DirectRoute, describe, read_body
@@ -59,6 +61,13 @@ _MODEL_DOC: Final = {"model": "Name of a served model."}
 ModelInPath = Annotated[
     str, Path(description=_MODEL_DOC["model"], json_schema_extra={**PATH_PARAMETER})
 ]
+BundleInPath = Annotated[
+    str, Path(description="Version of a bundle.", json_schema_extra={**PATH_PARAMETER})
+]
+PictureInPath = Annotated[
+    str,
+    Path(description="As the model card names it: roc.png.", json_schema_extra={**PATH_PARAMETER}),
+]
 _EMPTY_OBJECT: Final = {"type": "object", "maxProperties": 0}
 _REPLAYED: Final = {"idempotency-replayed": "true"}
 _REPLAYED_DOC: Final = {
@@ -71,7 +80,7 @@ _DECIDED: Final[dict[int | str, dict[str, Any]]] = {
     200: {"headers": _REPLAYED_DOC},
     **problem_docs(400, 408, 409, 410, 413, 415, 422, 503),
 }
-_EXPLAINED: Final = problem_docs(400, 408, 413, 415)
+_EXPLAINED: Final = problem_docs(400, 408, 413, 415, 503)
 _DOCUMENT: Final[dict[int | str, dict[str, Any]]] = {
     304: {"description": "The copy that If-None-Match names is still right."},
     **problem_docs(400),
@@ -224,11 +233,37 @@ async def _explain(
 ) -> Response:
     caller_of(request.scope).require("predict")
     application = parse_application(await read_body(request))
-    limiter = resources_of(request.scope).explaining
+    explainer = resources_of(request.scope).explainer
     answer = await explain(
-        application, model=model, bundle=bundle, reference=query.reference, limiter=limiter
+        application, model=model, bundle=bundle, reference=query.reference, explainer=explainer
     )
     return Response(to_json(answer), media_type=JSON)
+
+
+@explanations.post(
+    "/reasons",
+    response_model=Decision,
+    responses=_EXPLAINED | problem_docs(404),
+    openapi_extra=describe(body=Decision) | needs("predict"),
+)
+async def find_recorded_reasons(request: Request) -> Response:
+    """Find the reasons of a recorded refusal that has none, and record them with it, once.
+
+    The body is the record as GET /history/{id} gives it; so is the answer, with its reasons. Models
+    without a table of points decide without reasons, which take milliseconds. A record that has
+    reasons, and an approval, are answered as they are.
+    """
+    await refuse_parameters(request)
+    caller = caller_of(request.scope)
+    caller.require("predict")
+    recorded = await _recorded(request)
+    resources = resources_of(request.scope)
+    found = await find_reasons(
+        recorded, resources.bundles, resources.served.bundle, resources.explainer
+    )
+    if found.reasons != recorded.reasons:
+        found = await resources.store_reasons(ReasonsFound(client=caller.name, decision=found))
+    return Response(found.model_dump_json(), media_type=JSON)
 
 
 @decisions.post(
@@ -291,13 +326,17 @@ async def replay_decision(request: Request) -> Response:
     Nothing is recorded.
     """
     caller_of(request.scope).require("replay")
-    try:
-        recorded = Decision.model_validate_json(await read_body(request))
-    except ValidationError as error:
-        raise invalid_input(error.errors(include_url=False)) from None
+    recorded = await _recorded(request)
     resources = resources_of(request.scope)
     report = await replay(recorded, resources.bundles, resources.served.bundle)
     return Response(to_json(report), media_type=JSON)
+
+
+async def _recorded(request: Request) -> Decision:
+    try:
+        return Decision.model_validate_json(await read_body(request))
+    except ValidationError as error:
+        raise invalid_input(error.errors(include_url=False)) from None
 
 
 @about.get("/validation-rules", response_model=ValidationRules, responses=_DOCUMENT)
@@ -318,42 +357,58 @@ async def compare_models(request: Request) -> Response:
     return resources_of(request.scope).served.catalogue.comparison.respond(request)
 
 
-@models.get(
-    "/models/card",
-    response_class=Response,
-    responses=_DOCUMENT
-    | problem_docs(404)
-    | {200: {"content": {MARKDOWN: {"schema": {"type": "string"}}}}},
+_CARD: Final[dict[int | str, dict[str, Any]]] = (
+    _DOCUMENT | problem_docs(404) | {200: {"content": {MARKDOWN: {"schema": {"type": "string"}}}}}
 )
+_PICTURE: Final[dict[int | str, dict[str, Any]]] = (
+    _DOCUMENT
+    | problem_docs(404)
+    | {200: {"content": {PNG: {"schema": {"type": "string", "format": "binary"}}}}}
+)
+
+
+@models.get("/models/card", response_class=Response, responses=_CARD)
 async def model_card(request: Request) -> Response:
     """The model card of the served bundle, in Markdown; its pictures are at /models/pictures."""
-    card = resources_of(request.scope).served.catalogue.card
-    if card is None:
-        raise NotFound("The served bundle was published without a model card.")
-    return card.respond(request)
+    return _card(request, resources_of(request.scope).served.bundle)
 
 
-@models.get(
-    "/models/pictures/{name}",
-    response_class=Response,
-    responses=_DOCUMENT
-    | problem_docs(404)
-    | {200: {"content": {PNG: {"schema": {"type": "string", "format": "binary"}}}}},
-)
-async def picture(
-    request: Request,
-    name: Annotated[
-        str,
-        Path(
-            description="As the model card names it: roc.png.", json_schema_extra={**PATH_PARAMETER}
-        ),
-    ],
-) -> Response:
+@models.get("/models/card/{bundle}", response_class=Response, responses=_CARD)
+async def model_card_of(request: Request, bundle: BundleInPath) -> Response:
+    """The model card of the bundle that a decision names, which may be an earlier one."""
+    return _card(request, await _bundle(request, bundle))
+
+
+@models.get("/models/pictures/{name}", response_class=Response, responses=_PICTURE)
+async def picture(request: Request, name: PictureInPath) -> Response:
     """One picture of the model card."""
-    pictures = resources_of(request.scope).served.catalogue.pictures
-    if name not in pictures:
-        raise NotFound(f"There is no picture {name!r}; there are: {', '.join(pictures)}.")
-    return pictures[name].respond(request)
+    return _picture(request, resources_of(request.scope).served.bundle, name)
+
+
+@models.get("/models/pictures/{bundle}/{name}", response_class=Response, responses=_PICTURE)
+async def picture_of(request: Request, bundle: BundleInPath, name: PictureInPath) -> Response:
+    """One picture of the model card of the bundle that a decision names."""
+    return _picture(request, await _bundle(request, bundle), name)
+
+
+async def _bundle(request: Request, version: str) -> Bundle:
+    resources = resources_of(request.scope)
+    try:
+        return await resources.bundles.find(version, resources.served.bundle)
+    except BundleError:
+        raise NotFound(f"There is no bundle {version!r} here that can be used.") from None
+
+
+def _card(request: Request, bundle: Bundle) -> Response:
+    if bundle.card is None:
+        raise NotFound(f"The bundle {bundle.manifest.version} was published without a model card.")
+    return Document.holding(bundle.card, media_type=MARKDOWN).respond(request)
+
+
+def _picture(request: Request, bundle: Bundle, name: str) -> Response:
+    if name not in bundle.pictures:
+        raise NotFound(f"There is no picture {name!r}; there are: {', '.join(bundle.pictures)}.")
+    return Document.holding(bundle.pictures[name], media_type=PNG).respond(request)
 
 
 @models.get("/models/{model}", response_model=ModelDetail, responses=_DOCUMENT | problem_docs(404))
@@ -412,11 +467,13 @@ async def index(request: Request) -> Index:
             "decide with one model": "POST /predict/{model}",
             "decide up to 1,000 at once": "POST /predict/many",
             "explain a decision": "POST /explain, /explain/{model}",
+            "find the reasons of a recorded refusal": "POST /reasons",
             "ask all models": "POST /models/benchmark",
             "score by the Open Inference Protocol": "GET /v2, POST /v2/models/{model}/infer",
             "models": "GET /models, /models/{model}, /models/{model}/scorecard, /models/compare,"
             " /model-info",
-            "model card": "GET /models/card, /models/pictures/{name}",
+            "model card": "GET /models/card, /models/pictures/{name};"
+            " of any bundle: /models/card/{bundle}, /models/pictures/{bundle}/{name}",
             "check an application": "POST /validate-loan, GET /validation-rules",
             "health": "GET /health, /livez, /readyz",
             "performance": "GET /performance",

@@ -1,24 +1,71 @@
-"""Explains any application by any model, on demand; nothing is recorded."""
+"""Explains any application by any model, on demand, and finds the reasons of recorded refusals."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, TypeVar
 
-from anyio import CapacityLimiter, to_thread
+from anyio import CapacityLimiter, fail_after, to_thread
 
 from services.scoring.changes import nearest_changes
 from services.scoring.engine import outcome_of
+from services.scoring.manifest import BundleError
 from services.scoring.reasons import code_of, contributions, main_reasons
 from services.scoring.registry import Bundle, ServedModel
+from services.scoring.replay import Bundles
 from services.scoring.scorecard import Linear, Row, Table, points
 from services.scoring.shapley import PLAYERS, shapley, typical_applicant
 from shared.contract.application import FIELDS, SCORED
-from shared.contract.reasons import REASON_CODES, REASON_CODES_VERSION, ReferenceId
+from shared.contract.errors import Fault, InvalidInput, NotFound, TryAgain
+from shared.contract.events import Decision
+from shared.contract.reasons import (
+    REASON_CODES,
+    REASON_CODES_VERSION,
+    Reason,
+    ReasonsBasis,
+    ReferenceId,
+)
 
 TYPICAL_APPLICANT: Final = "typical_applicant"
 """The reference of models without a scorecard: one profile, not the mean of many."""
 
+_LATER: Final = ReasonsBasis(
+    reference=TYPICAL_APPLICANT, codes_version=REASON_CODES_VERSION, later=True
+)
 _SIGNS: Final = {field.name: field.sign for field in FIELDS}
+
+
+MOST_WAITING: Final = 32
+"""Most explanations that wait for their turn; one takes some milliseconds."""
+DEADLINE_S: Final = 2.0
+"""How long one waits for its turn at most."""
+
+T = TypeVar("T")
+
+
+class TooManyExplanations(TryAgain):
+    """Others are explained at the moment."""
+
+    title = "Too many explanations at once"
+
+
+class Explainer:
+    """Runs what takes milliseconds in a thread, one at a time, so that decisions are not kept."""
+
+    def __init__(self) -> None:
+        self._limiter = CapacityLimiter(1)
+
+    async def run(self, work: Callable[[], T]) -> T:
+        """What ``work`` returns; raises ``TooManyExplanations`` if its turn does not come soon."""
+        if self._limiter.statistics().tasks_waiting >= MOST_WAITING:
+            raise TooManyExplanations("Too many explanations are asked for; try again shortly.")
+        try:
+            # It ends the wait, never a computation: that is short, whatever the application.
+            with fail_after(DEADLINE_S):
+                return await to_thread.run_sync(work, limiter=self._limiter)
+        except TimeoutError:
+            raise TooManyExplanations(
+                f"The explanation did not get its turn within {DEADLINE_S:g} s; try again shortly."
+            ) from None
 
 
 class _Compared(NamedTuple):
@@ -32,6 +79,17 @@ class _Compared(NamedTuple):
     not_reasons: frozenset[str] = frozenset()
     """Codes that would contradict the direction expected of their inputs."""
 
+    @property
+    def reasons(self) -> list[dict[str, Any]]:
+        """Of a refusal, the main one first."""
+        return main_reasons(
+            {
+                code: value
+                for code, value in self.contributions.items()
+                if code not in self.not_reasons
+            }
+        )
+
 
 async def explain(
     application: Mapping[str, Any],
@@ -39,32 +97,27 @@ async def explain(
     model: ServedModel,
     bundle: Bundle,
     reference: ReferenceId,
-    limiter: CapacityLimiter,
+    explainer: Explainer,
 ) -> dict[str, Any]:
     """The contributions to the score, and of a refusal its reasons and nearest changes.
 
     ``reference`` counts for a model with a scorecard; any other is compared with
-    ``TYPICAL_APPLICANT``. What takes milliseconds runs in a thread, within ``limiter``.
+    ``TYPICAL_APPLICANT``. Raises ``TooManyExplanations``.
     """
     row = bundle.row_of(application)
     # On the event loop, because a model's own arrays hold one row at a time.
     outcome = outcome_of(row, model)
     refused = outcome["prediction"] == "Rejected"
-    missing = frozenset(name for name in SCORED if application[name] is None)
+    missing = _missing(application)
     changes = None
     if model.scorecard is not None:
         compared = _by_scorecard(model.scorecard, row, reference, missing)
         if refused and isinstance(model.scorecard, Table):
             search = partial(nearest_changes, application, model=model, bundle=bundle)
-            changes = await to_thread.run_sync(search, limiter=limiter)
+            changes = await explainer.run(search)
     else:
         by_shapley = partial(_by_shapley, application, missing, model=model, bundle=bundle)
-        compared = await to_thread.run_sync(by_shapley, limiter=limiter)
-    nameable = {
-        code: value
-        for code, value in compared.contributions.items()
-        if code not in compared.not_reasons
-    }
+        compared = await explainer.run(by_shapley)
     return {
         "model_info": {
             "name": model.name,
@@ -83,9 +136,46 @@ async def explain(
             )
             if value
         ],
-        "reasons": (main_reasons(nameable) or None) if refused else None,
+        "reasons": (compared.reasons or None) if refused else None,
         "nearest_changes": changes,
     }
+
+
+async def find_reasons(
+    recorded: Decision, bundles: Bundles, served: Bundle, explainer: Explainer
+) -> Decision:
+    """``recorded`` with its reasons; the same if it has some, or is an approval.
+
+    They are found by the bundle that it names, against ``TYPICAL_APPLICANT``. Raises ``NotFound``
+    if that cannot be used, ``InvalidInput`` if it cannot decide on such an input, and
+    ``TooManyExplanations``.
+    """
+    if recorded.reasons or recorded.prediction == "Approved":
+        return recorded
+    try:
+        bundle = await bundles.find(recorded.model_info.version, served)
+    except BundleError:
+        raise NotFound(
+            f"There is no bundle {recorded.model_info.version!r} here that can be used."
+        ) from None
+    application = recorded.input_data.model_dump()
+    model, missing = bundle.model(recorded.model_info.name), _missing(application)
+    try:
+        compared = await explainer.run(
+            partial(_by_shapley, application, missing, model=model, bundle=bundle)
+        )
+    except (ArithmeticError, LookupError, TypeError, ValueError):
+        # The contract of a record is wider than what any one version decides on.
+        fault = Fault(field="input_data", message="cannot be explained by its bundle")
+        raise InvalidInput([fault]) from None
+    reasons = [Reason.model_validate(reason) for reason in compared.reasons]
+    return recorded.model_copy(
+        update={"reasons": reasons or None, "reasons_basis": _LATER if reasons else None}
+    )
+
+
+def _missing(application: Mapping[str, Any]) -> frozenset[str]:
+    return frozenset(name for name in SCORED if application[name] is None)
 
 
 def _by_scorecard(
@@ -104,7 +194,7 @@ def _by_scorecard(
 def _by_shapley(
     application: Mapping[str, Any], missing: frozenset[str], *, model: ServedModel, bundle: Bundle
 ) -> _Compared:
-    typical = typical_applicant(bundle.manifest.inputs)
+    typical = typical_applicant(bundle.manifest)
     values, mean, score = shapley(application, typical, model=model, bundle=bundle)
     by_code = {}
     contradicting = set()

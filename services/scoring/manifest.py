@@ -21,7 +21,7 @@ from pydantic_core import from_json
 
 from shared.contract.events import ModelName
 
-SCHEMA_VERSION: Final = 2
+SCHEMA_VERSION: Final = 3
 """Raised when a reader of the former version could no longer serve the bundle correctly."""
 
 BUNDLE_ROOT: Final = Path(__file__).parent / "bundle"
@@ -57,6 +57,8 @@ class Data(_Frozen):
     sha256: Sha256
     rows: int
     approved_share: Share
+    approved_share_by_area: dict[str, Share] | None = None
+    """By Property_Area; None in a bundle of an earlier schema."""
 
 
 class Interval(_Frozen):
@@ -119,6 +121,22 @@ class Fairness(_Frozen):
     true_positive_rate_gap: Share | None
 
 
+class Location(_Frozen):
+    """What the location of the property (Property_Area) changes for one model."""
+
+    rates: Fairness
+    """By area, out of fold."""
+    scores: dict[str, float]
+    """By area: the mean score of all training rows, in log-odds, if every property were there."""
+    refusals: int | None
+    """Training rows that the model refuses; None, like ``among_reasons``, without a scorecard."""
+    among_reasons: int | None
+    """Refusals that have the location among their reasons."""
+    log_loss: Interval
+    """Without the location minus with it, paired fold by fold; so is ``auc``."""
+    auc: Interval
+
+
 class Baseline(_Frozen):
     """A rule that needs no model, measured on the same folds and the same split."""
 
@@ -168,6 +186,8 @@ class TrainedModel(_Frozen):
     """By scored input: how much the holdout's log-loss rises when the input is shuffled."""
     parity: Parity
     directions: Directions
+    location: Location | None = None
+    """None in a bundle of an earlier schema."""
     log_loss_above_champion: Interval | None
     """Paired fold by fold; None for the champion itself."""
     against_rule: RuleComparison
@@ -218,7 +238,7 @@ class Timing(_Frozen):
 class Manifest(_Frozen):
     """The whole bundle; ``version`` is derived from everything else but the card and timings."""
 
-    schema_version: Literal[1, 2] = SCHEMA_VERSION
+    schema_version: Literal[1, 2, 3] = SCHEMA_VERSION
     version: str = Field(pattern=_VERSION)
     data: Data
     seed: int
@@ -228,6 +248,9 @@ class Manifest(_Frozen):
     features: tuple[str, ...]
     imputation: dict[str, float | str]
     """What a missing value of each optional input counts as."""
+    typical: dict[str, float | str] | None = None
+    """By scored input: the median of a number, the commonest value of a category. None in a bundle
+    of an earlier schema."""
     champion: ModelName
     champion_reason: str
     models: dict[ModelName, TrainedModel]

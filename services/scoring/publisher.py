@@ -4,15 +4,22 @@ import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from time import monotonic
-from typing import Final
+from typing import Final, TypedDict
 
 import httpx
 from redis.asyncio import Redis
 from redis.asyncio.connection import AbstractConnection
 from redis.exceptions import ConnectionError as ConnectionLost
 
-from shared.contract.errors import NotRecorded
-from shared.contract.events import EVENT_FIELD, INTERNAL_PREDICTIONS_PATH, STREAM
+from shared.contract.errors import NotFound, NotRecorded, TryAgain
+from shared.contract.events import (
+    EVENT_FIELD,
+    INTERNAL_PREDICTIONS_PATH,
+    INTERNAL_REASONS_PATH,
+    STREAM,
+    Decision,
+    ReasonsFound,
+)
 from shared.observability.logs import get_logger
 from shared.observability.metrics import Sample, Tally
 from shared.observability.metrics.names import (
@@ -37,6 +44,9 @@ _log = get_logger(__name__)
 
 Sink = Callable[[Sequence[bytes]], Awaitable[None]]
 """A way of handing a group of events over: returns once they are durable, or raises."""
+
+_OF_THE_RECORD: Final = (404, 409, 410)
+"""What history answers if the record is not there, is another one, or is erased."""
 
 _Waiting = tuple[bytes, asyncio.Future[None]]
 """An event, and the request that waits until it is durable."""
@@ -101,6 +111,20 @@ def awake(longest_s: float) -> Iterator[None]:
         handle.cancel()
 
 
+class ReasonsNotRecorded(TryAgain):
+    """The reasons of a recorded decision could not be recorded, so they are not answered."""
+
+    title = "Reasons not recorded"
+
+
+class HistoryService(TypedDict):
+    """Where the history service is, and how it is called."""
+
+    history_url: str
+    api_key: str | None
+    deadline_s: float
+
+
 def http_sink(
     client: httpx.AsyncClient, *, history_url: str, api_key: str | None, deadline_s: float
 ) -> Sink:
@@ -114,6 +138,33 @@ def http_sink(
         async with asyncio.timeout(deadline_s):
             response = await client.post(url, content=b"\n".join(events), headers=headers)
         response.raise_for_status()
+
+    return send
+
+
+def reasons_sink(
+    client: httpx.AsyncClient, *, history_url: str, api_key: str | None, deadline_s: float
+) -> Callable[[ReasonsFound], Awaitable[Decision]]:
+    """Post reasons to the history service, which returns the record as it is then stored.
+
+    Raises ``NotFound`` if it is not stored, or not as it was sent, and ``ReasonsNotRecorded``.
+    """
+    url = history_url.rstrip("/") + INTERNAL_REASONS_PATH
+    headers = {"content-type": "application/json"}
+    if api_key is not None:
+        headers["x-api-key"] = api_key
+
+    async def send(found: ReasonsFound) -> Decision:
+        try:
+            async with asyncio.timeout(deadline_s):
+                response = await client.post(url, content=found.model_dump_json(), headers=headers)
+            if response.status_code in _OF_THE_RECORD:
+                raise NotFound(response.json()["detail"])
+            response.raise_for_status()
+        except (httpx.HTTPError, OSError) as error:
+            _log.warning("reasons not recorded", error=repr(error))
+            raise ReasonsNotRecorded("The reasons cannot be recorded; try again shortly.") from None
+        return Decision.model_validate_json(response.content)
 
     return send
 

@@ -109,10 +109,18 @@ async def replay(recorded: Decision, bundles: Bundles, served: Bundle) -> Replay
         report.fault = f"The bundle {report.bundle_version} cannot decide on such an input."
         return report
     report.differences = list(
-        differences(recorded.model_dump(mode="json"), from_json(decided.body))
+        differences(_as_answered(recorded).model_dump(mode="json"), from_json(decided.body))
     )
     report.equal = all(each.cause == "rules" for each in report.differences)
     return report
+
+
+def _as_answered(recorded: Decision) -> Decision:
+    # Reasons that were found later were no part of the answer.
+    later = recorded.reasons_basis is not None and recorded.reasons_basis.later
+    return (
+        recorded.model_copy(update={"reasons": None, "reasons_basis": None}) if later else recorded
+    )
 
 
 def differences(recorded: Mapping[str, Any], replayed: Mapping[str, Any]) -> Iterator[Difference]:

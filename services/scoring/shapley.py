@@ -12,7 +12,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from services.scoring.manifest import Input, NumericInput
+from services.scoring.manifest import Input, Manifest, NumericInput
 from services.scoring.registry import Bundle, ServedModel
 from shared.contract.application import FIELDS, SCORED
 from shared.contract.reasons import INCOMES
@@ -49,23 +49,34 @@ def shapley(
     )
     matrix = np.array([bundle.row_of(row) for row in rows], dtype=np.float32)
     probabilities = model.exported_probabilities(matrix)
-    inside = np.clip(probabilities.astype(np.float64), EDGE, 1 - EDGE)
-    scores = np.log(inside / (1 - inside))
+    scores = log_odds(probabilities)
     # Rounded, so that an input that changes nothing contributes nothing.
     values = tuple((_WEIGHTS @ scores).round(_DECIMALS).tolist())
     return values, float(scores[0]), float(scores[-1])
 
 
-def typical_applicant(inputs: Mapping[str, Input]) -> dict[str, Any]:
+def log_odds(probabilities: npt.NDArray[np.floating[Any]]) -> npt.NDArray[np.float64]:
+    """The scores of probabilities; none is infinite."""
+    inside = np.clip(probabilities.astype(np.float64), EDGE, 1 - EDGE)
+    scores: npt.NDArray[np.float64] = np.log(inside / (1 - inside))
+    return scores
+
+
+def typical_applicant(manifest: Manifest) -> dict[str, Any]:
     """The median of each number and the commonest value of each category in training."""
     return {
-        field.name: field.value_type(_typical(inputs[field.name]))
+        field.name: field.value_type(
+            manifest.typical[field.name]
+            if manifest.typical is not None
+            else _typical(manifest.inputs[field.name])
+        )
         for field in FIELDS
         if field.use == "scored"
     }
 
 
 def _typical(reference: Input) -> float | str:
+    # An earlier bundle knows no more of a number than its bins.
     if isinstance(reference, NumericInput):
         # The bins hold about as many rows each, so one of the edges is next to the median.
         below = np.cumsum([0, *reference.counts])

@@ -1,6 +1,6 @@
 """The model card: the manifest written out for people. Every number in it comes from there."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
 from services.scoring.manifest import (
@@ -11,8 +11,10 @@ from services.scoring.manifest import (
     Interval,
     Manifest,
 )
+from services.scoring.scorecard import SCORECARD_FILE
 from services.training.export import MAX_PROBABILITY_DIFFERENCE
 from services.training.models import MOST_ROWS_OF_THE_SVM, TITLES, is_sampled
+from services.training.scorecards import MAX_SCORE_DIFFERENCE
 from services.training.verdicts import COMPARISONS
 from shared.contract.application import FIELDS, MONITORED, SCORED
 
@@ -31,6 +33,7 @@ def model_card(manifest: Manifest) -> str:
         _importances(manifest),
         _missing(manifest),
         _directions(manifest),
+        _location(manifest),
         _data(manifest),
         _making(manifest),
         _timings(manifest),
@@ -290,9 +293,7 @@ def _directions(manifest: Manifest) -> str:
 
 {undirected} have no direction: more
 dependents raise costs but are no fault, and a longer time to repay lowers the instalments but
-raises the total cost.
-Property_Area may stand for who lives there, and so be a proxy for groups that the law protects:
-compare selection rates by area before using it, or leave it out.
+raises the total cost. On Property_Area, see the next section.
 
 Income is the total of both applicants, and only the ratio of the amount to it is scored. Random
 forest and gradient boosting are fitted under monotone constraints; logistic regression is fitted
@@ -303,6 +304,69 @@ grid), the table counts those for which a better value of an input lowers approv
 those in cross-validation, with directions minus without, paired fold by fold, 95 % intervals.
 
 {table}"""
+
+
+def _location(manifest: Manifest) -> str:
+    measured = {model.title: model.location for model in manifest.models.values() if model.location}
+    areas = manifest.data.approved_share_by_area or {}
+    rates = _table(
+        ("Approved", *areas, "Lowest by highest", "Gap of the true positive rates"),
+        (
+            ("In the training data", *map(_optional, areas.values()), _optional(_ratio(areas)), ""),
+            *(
+                (
+                    title,
+                    *(_optional(found.rates.selection_rates.get(area)) for area in areas),
+                    _optional(found.rates.selection_rate_ratio),
+                    _optional(found.rates.true_positive_rate_gap),
+                )
+                for title, found in measured.items()
+            ),
+        ),
+    )
+    scored_areas = next((tuple(found.scores) for found in measured.values()), ())
+    effects = _table(
+        ("Model", *scored_areas, "Log-loss without it", "AUC without it"),
+        (
+            (
+                title,
+                *(f"{score - max(found.scores.values()):+.3f}" for score in found.scores.values()),
+                _cost(found.log_loss),
+                _cost(found.auc),
+            )
+            for title, found in measured.items()
+        ),
+    )
+    among_reasons = "\n".join(
+        f"- {title}: in {found.among_reasons} of {found.refusals}."
+        for title, found in measured.items()
+        if found.refusals is not None
+    )
+    return f"""## Location
+
+Property_Area may stand for who lives there, and so be a proxy for groups that the law protects,
+which the data do not name: nothing here shows that it is one, and nothing shows that it is not. A
+lender that scores it needs a business reason for it; the measurements say what doing without costs.
+
+Approval rates by area, in the training data and by each model out of fold:
+
+{rates}
+
+How far an area lowers the mean score of the same applications (all training rows), in log-odds
+below the area that is favoured most; and the difference that it makes to fit a model without the
+location, paired fold by fold, with 95 % intervals. A log-loss above 0 or an AUC below 0 is a price;
+an interval that contains zero is no evidence of one:
+
+{effects}
+
+In how many refusals of training rows it is among the reasons:
+
+{among_reasons}"""
+
+
+def _ratio(rates: Mapping[str, float]) -> float | None:
+    highest = max(rates.values(), default=0.0)
+    return min(rates.values()) / highest if highest else None
 
 
 def _cost(interval: Interval | None) -> str:
@@ -361,15 +425,31 @@ fold too, because the time to fit it grows with the square of the rows.
 
 {parameters}
 {sampled}
-The served models are ONNX exports. They are published only if, on every training row and many
-random applications, no probability differs from scikit-learn's by more than
+Each model is exported to ONNX, and published only if, on every training row and many random
+applications, no probability of the export differs from scikit-learn's by more than
 {MAX_PROBABILITY_DIFFERENCE:.0e} and no decision differs:
 
 {parity}
 
+{_served(manifest)}
+
 Made with {libraries}; seed {manifest.seed}.
 `make train DATA=path.csv` with the same data and libraries reproduces the bundle bit for bit,
 except for the times below."""
+
+
+def _served(manifest: Manifest) -> str:
+    by_points = [
+        model.title
+        for model in manifest.models.values()
+        if model.location and model.location.refusals is not None
+    ]
+    if not by_points:
+        return "They are served by the ONNX runtime."
+    return f"""\
+{" and ".join(by_points)} are sums of points, one for each feature: they are served by the table
+of these points, `{SCORECARD_FILE}`, which equals scikit-learn to {MAX_SCORE_DIFFERENCE:.0e} in
+log-odds on the same rows. Any other model is served by the ONNX runtime."""
 
 
 def _timings(manifest: Manifest) -> str:
@@ -387,7 +467,7 @@ def _timings(manifest: Manifest) -> str:
     return f"""## Times
 
 Wall-clock times on the training machine, on one thread: fitting the holdout's training part, and
-the median time to score one row alone, as it is served.
+the median time in which the ONNX runtime scores one row alone. A table of points takes less.
 
 {table}"""
 

@@ -46,6 +46,7 @@ from services.training.models import (
     Probabilities,
     fitted,
     free_name,
+    name_without_location,
 )
 from services.training.unknowns import learn_imputation
 from shared.contract.application import SCORED
@@ -104,8 +105,16 @@ def splits(
 
 
 def candidates_of(names: Sequence[str]) -> tuple[str, ...]:
-    """Return what is cross-validated: the models, each without its directions, the baselines."""
-    return (*names, *(free_name(name) for name in names if name in FREE), *BASELINES)
+    """Return what is cross-validated: the models, each without its directions, the baselines.
+
+    And each model without the location.
+    """
+    return (
+        *names,
+        *(free_name(name) for name in names if name in FREE),
+        *map(name_without_location, names),
+        *BASELINES,
+    )
 
 
 def cross_validate(

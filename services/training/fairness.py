@@ -14,7 +14,19 @@ from shared.contract.application import MONITORED
 def fairness(
     applications: Sequence[Mapping[str, object]], approved: Labels, approvals: Probabilities
 ) -> dict[str, Fairness]:
-    """Selection rates and true positive rates by each monitored attribute.
+    """Selection rates and true positive rates by each monitored attribute."""
+    return {
+        attribute: rates_by(attribute, applications, approved, approvals) for attribute in MONITORED
+    }
+
+
+def rates_by(
+    attribute: str,
+    applications: Sequence[Mapping[str, object]],
+    approved: Labels,
+    approvals: Probabilities,
+) -> Fairness:
+    """Selection rates and true positive rates of the groups of one attribute.
 
     ``approvals`` are out-of-fold probabilities of shape (repeats, rows); rates are means over the
     repeats.
@@ -22,10 +34,6 @@ def fairness(
     rows = pd.DataFrame([dict(application) for application in applications])
     rows["approved"] = approved == 1
     rows["selected"] = (approvals >= THRESHOLD).mean(axis=0)
-    return {attribute: _by_group(rows, attribute) for attribute in MONITORED}
-
-
-def _by_group(rows: pd.DataFrame, attribute: str) -> Fairness:
     # Rows without the attribute are in no group, so grouping leaves them out.
     selection_rates = _rates(rows, attribute)
     true_positive_rates = _rates(rows[rows["approved"]], attribute)

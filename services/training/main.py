@@ -52,6 +52,7 @@ from services.training.export import (
     to_onnx_model,
 )
 from services.training.fairness import fairness
+from services.training.location import approved_share_by_area, location
 from services.training.models import (
     BASELINE_DESCRIPTIONS,
     BASELINES,
@@ -64,7 +65,7 @@ from services.training.models import (
     parameters,
 )
 from services.training.pictures import draw
-from services.training.reference import reference_inputs
+from services.training.reference import reference_inputs, typical_applicant
 from services.training.scorecards import scorecards
 from services.training.unknowns import HidingPays, check_unknowns, learn_imputation
 from shared.contract.application import SCORED
@@ -136,8 +137,8 @@ def train(
     )
     with _progress("Holdout", len(models) + len(BASELINES) + len(SCORED)) as tick:
         holdout = evaluation.hold_out(data, names=models, tick=tick)
-    # Without directions, a model takes as long as with them.
-    fits = [*holdout, *(name for name in models if name in FREE)]
+    # Without directions or the location, a model takes as long as with them.
+    fits = [*holdout, *(name for name in models if name in FREE), *models]
     fit_s = sum(holdout[name].training_time_s for name in fits)
     print(f"The folds will take about {ceil(fit_s * folds * repeats / processes)} s.", flush=True)
     with _progress("Folds", folds * repeats * len(fits)) as tick:
@@ -218,6 +219,14 @@ def _build(
             directions=check_directions(
                 name, partial(approvals, session), applications, imputation, out_of_fold
             ),
+            location=location(
+                name,
+                partial(approvals, session),
+                cards.models.get(name),
+                data,
+                imputation,
+                out_of_fold,
+            ),
             log_loss_above_champion=gap,
             against_rule=comparison,
             verdict=verdicts.verdict(gap, comparison, best=champion),
@@ -239,6 +248,7 @@ def _build(
             sha256=data.sha256,
             rows=len(data.applications),
             approved_share=round(float(data.approved.mean()), evaluation.DECIMALS),
+            approved_share_by_area=approved_share_by_area(data.applications, data.approved),
         ),
         seed=SEED,
         threshold=THRESHOLD,
@@ -253,6 +263,7 @@ def _build(
         },
         features=FEATURES,
         imputation=dict(imputation),
+        typical=typical_applicant(data.applications),
         champion=champion,
         champion_reason=verdicts.champion_reason(out_of_fold, champion),
         models=models,

@@ -17,7 +17,7 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
 from threadpoolctl import threadpool_limits
 
-from services.scoring.features import DIRECTIONS, FEATURES, Matrix
+from services.scoring.features import DIRECTIONS, FEATURE_INPUTS, FEATURES, Matrix
 from services.scoring.manifest import BaselineName
 from services.training.applications import Labels
 
@@ -116,6 +116,11 @@ FREE: Final[Mapping[str, Callable[[], Pipeline]]] = {
 }
 """The models that are held to the directions of their inputs, as they are without."""
 
+LOCATION: Final = "Property_Area"
+_WITHOUT_LOCATION: Final = [
+    number for number, feature in enumerate(FEATURES) if LOCATION not in FEATURE_INPUTS[feature]
+]
+
 MODEL_NAMES: Final = tuple(PIPELINES)
 """The models that training can make; a bundle may hold fewer, or others."""
 
@@ -132,6 +137,32 @@ TITLES: Final[Mapping[str, str]] = {
 def free_name(name: str) -> str:
     """Return the candidate that ``name`` is without directions."""
     return f"{name}_without_directions"
+
+
+def name_without_location(name: str) -> str:
+    """Return the candidate that ``name`` is without the location."""
+    return f"{name}_without_location"
+
+
+class WithoutLocation:
+    """One of the models, which never sees where the property is."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._model = PIPELINES[name]()
+
+    def fit(self, features: Matrix, approved: Labels, /) -> object:
+        """Learn from all other features, with their directions."""
+        directions = [DIRECTIONS[number] for number in _WITHOUT_LOCATION]
+        if "classifier__monotonic_cst" in self._model.get_params():
+            self._model.set_params(classifier__monotonic_cst=directions)
+        _fit(self._name, self._model, features[:, _WITHOUT_LOCATION], approved, directions)
+        return self
+
+    def predict_proba(self, features: Matrix, /) -> Probabilities:
+        """Probability of rejection and of approval, shape (rows, 2)."""
+        probabilities: Probabilities = self._model.predict_proba(features[:, _WITHOUT_LOCATION])
+        return probabilities
 
 
 class CreditHistoryRule:
@@ -174,7 +205,12 @@ BASELINE_DESCRIPTIONS: Final[Mapping[BaselineName, str]] = {
 
 CANDIDATES: Final = cast(
     "Mapping[str, Callable[[], Classifier]]",
-    {**PIPELINES, **BASELINES, **{free_name(name): make for name, make in FREE.items()}},
+    {
+        **PIPELINES,
+        **BASELINES,
+        **{free_name(name): make for name, make in FREE.items()},
+        **{name_without_location(name): partial(WithoutLocation, name) for name in PIPELINES},
+    },
 )
 
 
@@ -186,6 +222,17 @@ def is_sampled(name: str, *, rows: int) -> bool:
 def fitted(name: str, features: Matrix, approved: Labels) -> Classifier:
     """Fit a candidate, on one thread so that the result is the same each time."""
     candidate = CANDIDATES[name]()
+    _fit(name, candidate, features, approved, DIRECTIONS)
+    return candidate
+
+
+def _fit(
+    name: str,
+    candidate: Classifier,
+    features: Matrix,
+    approved: Labels,
+    directions: Sequence[int],
+) -> None:
     if is_sampled(name, rows=len(approved)):
         features, _, approved, _ = train_test_split(
             features,
@@ -199,14 +246,15 @@ def fitted(name: str, features: Matrix, approved: Labels) -> Classifier:
     with threadpool_limits(limits=1):
         candidate.fit(features, approved)
         if name == "logistic_regression":
-            _keep_directions(cast("Pipeline", candidate), features, approved)
-    return candidate
+            _keep_directions(cast("Pipeline", candidate), features, approved, directions)
 
 
-def _keep_directions(linear: Pipeline, features: Matrix, approved: Labels) -> None:
+def _keep_directions(
+    linear: Pipeline, features: Matrix, approved: Labels, directions: Sequence[int]
+) -> None:
     """Fit again without the features whose coefficients have the wrong sign, until none has."""
-    left_out = np.zeros(len(FEATURES), dtype=bool)
-    while (wrong := linear[-1].coef_[0] * DIRECTIONS < 0).any():
+    left_out = np.zeros(len(directions), dtype=bool)
+    while (wrong := linear[-1].coef_[0] * directions < 0).any():
         left_out |= wrong
         # A constant feature gets the coefficient 0.
         linear.fit(np.where(left_out, np.float32(0), features), approved)

@@ -1,4 +1,4 @@
-"""The distribution of each input in training, which monitoring compares the traffic with."""
+"""Each input in training: its distribution, and what a typical applicant has."""
 
 from collections.abc import Mapping, Sequence
 from typing import Final
@@ -28,6 +28,24 @@ def reference_inputs(applications: Sequence[Mapping[str, object]]) -> dict[str, 
                 missing=missing,
             )
     return inputs
+
+
+def typical_applicant(applications: Sequence[Mapping[str, object]]) -> dict[str, float | str]:
+    """By scored input, the median of a number and the commonest value of a category."""
+    typical: dict[str, float | str] = {}
+    for field in FIELDS_BY_USE:
+        if field.use != "scored":
+            continue
+        known = [
+            value for application in applications if (value := application[field.name]) is not None
+        ]
+        if field.allowed:
+            counts = {value: known.count(value) for value in field.allowed}
+            typical[field.name] = max(counts, key=counts.__getitem__)
+        else:
+            values = np.array(known, dtype=np.float64)
+            typical[field.name] = float(np.quantile(values, 0.5, method="inverted_cdf"))
+    return typical
 
 
 def _numeric(values: np.ndarray[tuple[int], np.dtype[np.float64]], missing: int) -> NumericInput:

@@ -28,6 +28,9 @@ INTERNAL_PREDICTIONS_PATH = "/internal/predictions"
 INTERNAL_BUNDLES_PATH = "/internal/bundles"
 """Where the history service takes the manifest of a bundle, as JSON."""
 
+INTERNAL_REASONS_PATH = "/internal/reasons"
+"""Where the history service takes the reasons that were found after a decision."""
+
 ANONYMOUS = "anonymous"
 
 IDEMPOTENCY_PREFIX = f"{KEY_PREFIX}idempotency:"
@@ -78,7 +81,7 @@ class Decision(Wire):
         default=None,
         description="Of a refusal by an additive model: what lowers the application's score most,"
         " the main reason first, at most four. null in an approval, and from any other model:"
-        " POST /explain computes its reasons.",
+        " POST /reasons finds those of its refusals later.",
     )
     reasons_basis: ReasonsBasis | None = Field(
         default=None, description="What the reasons are measured against; null without reasons."
@@ -96,6 +99,13 @@ class PredictionRecorded(Wire):
         default=None, description="Its place in a trace (W3C Trace Context), if it is traced."
     )
     decision: Decision
+
+
+class ReasonsFound(Wire):
+    """Reasons were found for a recorded refusal that has none; they are stored once."""
+
+    client: str = Field(max_length=64, description="Who asked: a client's name, or anonymous.")
+    decision: Decision = Field(description="As it is recorded, with the reasons added.")
 
 
 def answer_key(prediction_id: UUID | str) -> str:

@@ -82,3 +82,7 @@ class ReasonsBasis(Wire):
         description="Whose average the application is compared with."
     )
     codes_version: int = Field(ge=1, le=2**15 - 1, description="Version of the list of codes.")
+    later: bool = Field(
+        default=False,
+        description="Whether they were found after the decision was answered, and recorded then.",
+    )

@@ -102,6 +102,16 @@ async def test_letter_names_the_recorded_reasons_to_the_applicant(
     for said in ("300,000", "Equal Credit Opportunity Act", "(creditor: name"):
         assert said in text.text
     assert max(map(len, text.text.splitlines())) <= 76
+    notice = (
+        "The Federal Equal Credit Opportunity Act prohibits creditors from discriminating against"
+        " credit applicants on the basis of race, color, religion, national origin, sex, marital"
+        " status, age (provided the applicant has the capacity to enter into a binding contract);"
+        " because all or part of the applicant's income derives from any public assistance"
+        " program; or because the applicant has in good faith exercised any right under the"
+        " Consumer Credit Protection Act. The Federal agency that administers compliance with this"
+        " law concerning this creditor is ____"
+    )
+    assert notice in " ".join(text.text.split())
 
 
 async def test_letter_without_reasons_leaves_them_blank(records: list[Record]) -> None:

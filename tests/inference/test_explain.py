@@ -31,6 +31,7 @@ async def test_refusal_is_answered_with_its_reasons(client: httpx.AsyncClient) -
         assert decision["reasons_basis"] == {
             "reference": "approved_near_threshold",
             "codes_version": REASON_CODES_VERSION,
+            "later": False,
         }
     for path in ("/predict/random_forest", "/predict/support_vector_machine"):
         decision = (await client.post(path, json=_REFUSED)).json()

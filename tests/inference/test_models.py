@@ -1,20 +1,21 @@
 """The documents about the models, the rules and the service itself."""
 
 import re
-from dataclasses import replace
 from hashlib import sha256
+from pathlib import Path
 
 import httpx
 import pytest
 
-from services.inference.catalogue import build_catalogue
 from services.inference.main import create_app
 from services.inference.settings import InferenceSettings
-from services.scoring.manifest import RESERVED_NAMES
+from services.scoring.manifest import BUNDLE_ROOT, MANIFEST_FILE, RESERVED_NAMES, read_manifest
 from services.scoring.registry import Bundle
 from shared.contract.application import EXAMPLE
 from shared.contract.parsing import LoanApplication
 from shared.version import VERSION
+from tests.bundles import make_bundle
+from tests.serving import served
 
 _DOCUMENTS = (
     "/models",
@@ -114,11 +115,36 @@ async def test_nothing_but_the_cards_pictures_is_served(
     assert response.headers["content-type"] == "application/problem+json"
 
 
-def test_bundle_without_a_card_has_no_card_to_serve(bundle: Bundle) -> None:
-    """A bundle of a former time may still decide."""
-    catalogue = build_catalogue(replace(bundle, card=None, pictures={}))
-    assert catalogue.card is None
-    assert catalogue.pictures == {}
+async def test_card_of_an_earlier_bundle_is_served_with_its_pictures(
+    client: httpx.AsyncClient, bundle: Bundle
+) -> None:
+    """A decision names its bundle, and the card of that is the one to read."""
+    for folder in BUNDLE_ROOT.iterdir():
+        if not folder.is_dir():
+            continue
+        manifest = read_manifest(folder / MANIFEST_FILE)
+        card = await client.get(f"/models/card/{folder.name}")
+        assert sha256(card.content).hexdigest() == manifest.files["MODEL_CARD.md"]
+        [name, *_] = re.findall(r"\(img/(.*?)\)", card.text)
+        picture = await client.get(f"/models/pictures/{folder.name}/{name}")
+        assert sha256(picture.content).hexdigest() == manifest.files[f"img/{name}"]
+    assert bundle.card == (await client.get("/models/card")).content
+    for unknown in ("b-00000000", "..%2F..", "current"):
+        response = await client.get(f"/models/card/{unknown}")
+        assert response.status_code == 404
+    assert (await client.get("/models/pictures/b-00000000/roc.png")).status_code == 404
+
+
+async def test_bundle_without_a_card_has_no_card_to_serve(
+    settings: InferenceSettings, tmp_path: Path
+) -> None:
+    """404, and it decides all the same."""
+    make_bundle(tmp_path, version="b-0a1b2c3d", models={"gradient_boosting": "gradient_boosting"})
+    settings = settings.model_copy(update={"bundle_root": tmp_path})
+    async with served(create_app(settings)) as client:
+        assert (await client.get("/models/card")).status_code == 404
+        assert (await client.get("/models/pictures/roc.png")).status_code == 404
+        assert (await client.post("/predict", json=EXAMPLE)).status_code == 200
 
 
 async def test_validation_rules_cover_every_field(client: httpx.AsyncClient) -> None:

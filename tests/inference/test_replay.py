@@ -13,9 +13,8 @@ from services.inference.settings import InferenceSettings
 from services.scoring.manifest import BUNDLE_ROOT, read_current_version
 from shared.contract.application import EXAMPLE
 from tests import keys
+from tests.inference.record import RECORDED
 from tests.serving import served
-
-_RECORDED = Path(__file__).parent / "recorded"
 
 
 async def _decision(client: httpx.AsyncClient, application: Any = EXAMPLE) -> dict[str, Any]:
@@ -141,7 +140,7 @@ async def test_recorded_decisions_of_every_bundle_come_out_equal(
     client: httpx.AsyncClient,
 ) -> None:
     """Each bundle that was ever published is still there, and decides its frozen records again."""
-    recorded = {path.stem: json.loads(path.read_bytes()) for path in _RECORDED.glob("*.json")}
+    recorded = {path.stem: json.loads(path.read_bytes()) for path in RECORDED.glob("*.json")}
     assert recorded.keys() == {path.name for path in BUNDLE_ROOT.iterdir() if path.is_dir()}
     for decisions in recorded.values():
         for decision in decisions:

@@ -1,19 +1,20 @@
 """Explanations: exact Shapley values of any model, and changes that really are approved."""
 
+import asyncio
 from copy import copy
 from functools import partial
 from itertools import product
 from math import ceil, log
+from threading import Event
 from typing import Any
 
 import pytest
-from anyio import CapacityLimiter
 from hypothesis import given
 from pydantic_core import to_json
 
 from services.scoring.changes import CHANGEABLE, MAX_CHANGES
 from services.scoring.engine import outcome_of
-from services.scoring.explain import TYPICAL_APPLICANT, explain
+from services.scoring.explain import TYPICAL_APPLICANT, Explainer, TooManyExplanations, explain
 from services.scoring.features import FEATURE_INPUTS, FEATURES
 from services.scoring.registry import Bundle, ServedModel
 from services.scoring.rules import USUAL_TERMS
@@ -39,7 +40,7 @@ async def _explain(
         model=model or bundle.champion,
         bundle=bundle,
         reference="approved_near_threshold",
-        limiter=CapacityLimiter(1),
+        explainer=Explainer(),
     )
 
 
@@ -75,7 +76,7 @@ def test_shapley_values_equal_brute_force(
     bundle: Bundle, loan_applications: list[dict[str, object]]
 ) -> None:
     """By their definition, each coalition scored by itself."""
-    typical = typical_applicant(bundle.manifest.inputs)
+    typical = typical_applicant(bundle.manifest)
     names = [player[0] for player in PLAYERS]
     for model in bundle.models.values():
         if model.scorecard is not None:
@@ -106,7 +107,7 @@ def _log_odds(
 
 async def test_typical_applicant_has_no_contributions(bundle: Bundle) -> None:
     """It is the reference itself."""
-    typical = dict.fromkeys(EXAMPLE) | typical_applicant(bundle.manifest.inputs)
+    typical = dict.fromkeys(EXAMPLE) | typical_applicant(bundle.manifest)
     assert set(SCORED) <= set(typical)
     for model in bundle.models.values():
         if model.scorecard is None:
@@ -254,3 +255,22 @@ async def test_amount_and_income_change_together_by_the_least(bundle: Bundle, ra
         )
         size = (120 - found["LoanAmount"]) / 120 + (found[income] - before) / 4000
         assert smallest <= size + 1e-9 < smallest + 1 / 4000
+
+
+async def test_explanations_wait_for_their_turn_and_not_for_long(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """One runs at a time; some wait, for a while; what comes beyond them is refused at once."""
+    monkeypatch.setattr("services.scoring.explain.MOST_WAITING", 1)
+    monkeypatch.setattr("services.scoring.explain.DEADLINE_S", 0.2)
+    explainer, finished = Explainer(), Event()
+    running = asyncio.create_task(explainer.run(lambda: finished.wait(10)))
+    await asyncio.sleep(0.05)
+    waiting = asyncio.create_task(explainer.run(lambda: True))
+    await asyncio.sleep(0.05)
+    with pytest.raises(TooManyExplanations, match="Too many"):
+        await explainer.run(lambda: True)
+    with pytest.raises(TooManyExplanations, match=r"turn within 0\.2 s"):
+        await waiting
+    finished.set()
+    assert await running

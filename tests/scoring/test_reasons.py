@@ -181,6 +181,7 @@ def test_each_refusal_by_an_additive_model_has_reasons_and_nothing_else_has(
         assert decision["reasons_basis"] == {
             "reference": DEFAULT_REFERENCE,
             "codes_version": REASON_CODES_VERSION,
+            "later": False,
         }
         found = [reason["contribution"] for reason in reasons]
         assert 1 <= len(found) <= MAX_REASONS

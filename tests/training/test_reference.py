@@ -2,7 +2,7 @@
 
 from services.scoring.manifest import CategoricalInput, NumericInput
 from services.training.applications import LabelledApplications
-from services.training.reference import BINS, reference_inputs
+from services.training.reference import BINS, reference_inputs, typical_applicant
 from shared.contract.application import MONITORED, SCORED
 from tests.training.test_applications import filler_rows
 
@@ -44,3 +44,18 @@ def test_one_value_alone_is_one_bin() -> None:
     assert isinstance(term, NumericInput)
     assert term.bin_edges == [360, 360]
     assert term.counts == [len(filler_rows())]
+
+
+def test_typical_applicant_has_medians_and_commonest_values() -> None:
+    """Also where one value is so common that it fills the bins of one end."""
+    incomes = [0.0] * 5 + [100.0, 200.0, 300.0, 400.0]
+    histories = [1, 1, 0, 1, 0, None, 1, 0, 1]
+    typical = typical_applicant(
+        [
+            {**row, "CoapplicantIncome": income, "Credit_History": history}
+            for row, income, history in zip(filler_rows(), incomes, histories, strict=False)
+        ]
+    )
+    assert tuple(typical) == SCORED
+    assert typical["CoapplicantIncome"] == 0
+    assert typical["Credit_History"] == 1

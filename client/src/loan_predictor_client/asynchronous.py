@@ -135,6 +135,10 @@ class AsyncLoanPredictorClient:
         """Why the champion, or the named model, scores an application as it does; not recorded."""
         return await self._call(calls.explain(application, model=model, reference=reference))
 
+    async def find_reasons(self, record: Record) -> Decision:
+        """The decision of ``record`` with its reasons; new ones are recorded with it, once."""
+        return await self._call(calls.find_reasons(record))
+
     async def validate(self, application: Applied) -> ValidationReport:
         """The errors and warnings of an application, without a decision."""
         return await self._call(calls.validate(application))
@@ -163,13 +167,13 @@ class AsyncLoanPredictorClient:
         """The deciding model, and the bundle it came in."""
         return await self._call(calls.model_info())
 
-    async def model_card(self) -> str:
-        """The model card, in Markdown."""
-        return await self._call(calls.model_card())
+    async def model_card(self, *, bundle: str | None = None) -> str:
+        """The model card of the served bundle, or of the named one, in Markdown."""
+        return await self._call(calls.model_card(bundle))
 
-    async def picture(self, name: str) -> bytes:
-        """One PNG picture of the model card."""
-        return await self._call(calls.picture(name))
+    async def picture(self, name: str, *, bundle: str | None = None) -> bytes:
+        """One PNG picture of the model card of the served bundle, or of the named one."""
+        return await self._call(calls.picture(name, bundle))
 
     async def history(
         self, filters: Filters | None = None, *, limit: int = 20, cursor: str | None = None

@@ -172,6 +172,17 @@ def replay(record: Record) -> Call[Replay]:
     )
 
 
+def find_reasons(record: Record) -> Call[Decision]:
+    """Find the reasons of a recorded refusal that has none; they are recorded with it."""
+    return Call(
+        "inference",
+        "/reasons",
+        _json(Decision),
+        method="POST",
+        body=record.model_dump(mode="json"),
+    )
+
+
 def validation_rules() -> Call[ValidationRules]:
     """The rules for an application, as data."""
     return Call("inference", "/validation-rules", _json(ValidationRules))
@@ -202,14 +213,20 @@ def model_info() -> Call[ChampionInfo]:
     return Call("inference", "/model-info", _json(ChampionInfo))
 
 
-def model_card() -> Call[str]:
-    """The model card, in Markdown."""
-    return Call("inference", "/models/card", lambda response: response.content.decode())
+def model_card(bundle: str | None) -> Call[str]:
+    """The model card of the served bundle or the named one, in Markdown."""
+    path = _of_bundle("/models/card", bundle)
+    return Call("inference", path, lambda response: response.content.decode())
 
 
-def picture(name: str) -> Call[bytes]:
-    """One PNG picture of the model card."""
-    return Call("inference", f"/models/pictures/{quote(name, safe='')}", _bytes)
+def picture(name: str, bundle: str | None) -> Call[bytes]:
+    """One PNG picture of the model card of the served bundle or the named one."""
+    path = _of_bundle("/models/pictures", bundle)
+    return Call("inference", f"{path}/{quote(name, safe='')}", _bytes)
+
+
+def _of_bundle(path: str, bundle: str | None) -> str:
+    return path if bundle is None else f"{path}/{quote(bundle, safe='')}"
 
 
 def history(filters: Filters, *, limit: int, cursor: str | None) -> Call[Page]:

@@ -129,6 +129,7 @@ class Data(BaseModel):
     sha256: str
     rows: int
     approved_share: float
+    approved_share_by_area: dict[str, float] | None = None
 
 
 class Difference(BaseModel):
@@ -242,6 +243,17 @@ class Live(BaseModel):
     status: Literal["alive"] = "alive"
 
 
+class Location(BaseModel):
+    """What the location of the property (Property_Area) changes for one model."""
+
+    rates: Fairness
+    scores: dict[str, float]
+    refusals: int | None
+    among_reasons: int | None
+    log_loss: Interval
+    auc: Interval
+
+
 class ModelInfo(BaseModel):
     """Which model decided, from which bundle, and how accurate it was in cross-validation."""
 
@@ -324,6 +336,12 @@ class ReasonsBasis(BaseModel):
 
     reference: Annotated[str, Field(description="Whose average the application is compared with.")]
     codes_version: Annotated[int, Field(description="Version of the list of codes.")]
+    later: Annotated[
+        bool,
+        Field(
+            description="Whether they were found after the decision was answered, and recorded then."
+        ),
+    ] = False
 
 
 class ReferenceMean(BaseModel):
@@ -674,7 +692,7 @@ class Decision(BaseModel):
     reasons: Annotated[
         list[Reason] | None,
         Field(
-            description="Of a refusal by an additive model: what lowers the application's score most, the main reason first, at most four. null in an approval, and from any other model: POST /explain computes its reasons."
+            description="Of a refusal by an additive model: what lowers the application's score most, the main reason first, at most four. null in an approval, and from any other model: POST /reasons finds those of its refusals later."
         ),
     ] = None
     reasons_basis: Annotated[
@@ -772,6 +790,7 @@ class TrainedModel(BaseModel):
     importances: dict[str, float]
     parity: Parity
     directions: Directions
+    location: Location | None = None
     log_loss_above_champion: Interval | None
     against_rule: RuleComparison
     verdict: list[str]

@@ -135,6 +135,10 @@ class LoanPredictorClient:
         """Why the champion, or the named model, scores an application as it does; not recorded."""
         return self._call(calls.explain(application, model=model, reference=reference))
 
+    def find_reasons(self, record: Record) -> Decision:
+        """The decision of ``record`` with its reasons; new ones are recorded with it, once."""
+        return self._call(calls.find_reasons(record))
+
     def validate(self, application: Applied) -> ValidationReport:
         """The errors and warnings of an application, without a decision."""
         return self._call(calls.validate(application))
@@ -163,13 +167,13 @@ class LoanPredictorClient:
         """The deciding model, and the bundle it came in."""
         return self._call(calls.model_info())
 
-    def model_card(self) -> str:
-        """The model card, in Markdown."""
-        return self._call(calls.model_card())
+    def model_card(self, *, bundle: str | None = None) -> str:
+        """The model card of the served bundle, or of the named one, in Markdown."""
+        return self._call(calls.model_card(bundle))
 
-    def picture(self, name: str) -> bytes:
-        """One PNG picture of the model card."""
-        return self._call(calls.picture(name))
+    def picture(self, name: str, *, bundle: str | None = None) -> bytes:
+        """One PNG picture of the model card of the served bundle, or of the named one."""
+        return self._call(calls.picture(name, bundle))
 
     def history(
         self, filters: Filters | None = None, *, limit: int = 20, cursor: str | None = None

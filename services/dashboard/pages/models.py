@@ -2,7 +2,9 @@
 
 import asyncio
 import re
+from collections.abc import Sequence
 from typing import Final
+from urllib.parse import quote
 
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import PlainTextResponse
@@ -10,7 +12,8 @@ from markupsafe import Markup
 from nicegui import ui
 
 from loan_predictor_client import ApiError, CallFailed
-from loan_predictor_client.models import ModelComparison
+from loan_predictor_client.models import ModelComparison, ModelScorecard
+from services.dashboard.evidence import attempted
 from services.dashboard.formatting import model_title
 from services.dashboard.frame import frame
 from services.dashboard.gate import root_of, session_of
@@ -22,18 +25,33 @@ _PICTURE_LINK: Final = re.compile(r"\]\(img/([\w.-]+)\)")
 _MAX_AGE: Final = "private, max-age=3600"
 
 
-def comparison(compared: ModelComparison, root: str) -> Markup:
-    """The models, compared with each other and with rules that need no model."""
+def comparison(
+    compared: ModelComparison, scorecards: Sequence[ModelScorecard], root: str
+) -> Markup:
+    """The models, compared with each other and with rules that need no model, and their points."""
     measured = [(model.title, model.cross_validation, False) for model in compared.models.values()]
     measured += [
         (model_title(name), baseline.cross_validation, True)
         for name, baseline in compared.baselines.items()
     ]
-    return part("models", "comparison", compared=compared, measured=measured, root=root)
+    return part(
+        "models",
+        "comparison",
+        compared=compared,
+        measured=measured,
+        scorecards=scorecards,
+        root=root,
+    )
+
+
+def _document(text: str, pictures: str) -> str:
+    """A model card as a part of a page, which has a first-level heading already."""
+    text = _PICTURE_LINK.sub(rf"]({pictures}/\1)", text)
+    return re.sub(r"^#", "##", text, flags=re.MULTILINE)
 
 
 def register(watch: Watch) -> None:
-    """Register the page."""
+    """Register the pages: of the served models, and of any bundle's model card."""
 
     @ui.page("/models")
     def page(request: Request) -> None:
@@ -42,31 +60,61 @@ def register(watch: Watch) -> None:
         async def fetch() -> Markup:
             api = session.api
             compared, text = await asyncio.gather(api.compare(), api.model_card())
-            # The page has a first-level heading already, and a route of its own for pictures.
-            text = _PICTURE_LINK.sub(rf"]({root}/pictures/\1)", text)
-            document.set_content(re.sub(r"^#", "##", text, flags=re.MULTILINE))
+            found = await asyncio.gather(
+                *(attempted(api.scorecard(name)) for name in compared.models)
+            )
+            document.set_content(_document(text, f"{root}/pictures"))
             card.set_visibility(True)
-            return comparison(compared, root)
+            scorecards = [each.value for each in found if each.value is not None]
+            return comparison(compared, scorecards, root)
 
         with frame(request, "models", watch=watch):
             Loader("models", fetch)
             with ui.element("details").classes("lp-card") as card:
                 ui.html("The model card", sanitize=False, tag="summary")
-                document = ui.markdown("").classes("lp-document")
-                # Wide tables scroll within it, by keyboard, too.
-                document.props('tabindex=0 role=region aria-label="The model card"')
+                document = _shown_document()
             card.set_visibility(False)
+
+    @ui.page("/models/{bundle}")
+    def card_page(request: Request, bundle: str) -> None:
+        session, root = session_of(request.scope), root_of(request.scope)
+
+        async def fetch() -> Markup:
+            text = await session.api.model_card(bundle=bundle)
+            document.set_content(_document(text, f"{root}/pictures/{quote(bundle, safe='')}"))
+            card.set_visibility(True)
+            return part("bundle", "actions", root=root)
+
+        with frame(request, "bundle", watch=watch):
+            with ui.element("section").classes("lp-card") as card:
+                document = _shown_document()
+            card.set_visibility(False)
+            Loader("bundle", fetch)
+
+
+def _shown_document() -> ui.markdown:
+    document = ui.markdown("").classes("lp-document")
+    # Wide tables scroll within it, by keyboard, too.
+    return document.props('tabindex=0 role=region aria-label="The model card"')
 
 
 def pictures_router() -> APIRouter:
-    """The route of the model card's pictures."""
+    """The routes of the model cards' pictures."""
     router = APIRouter(include_in_schema=False)
 
     @router.get("/pictures/{name}")
     async def picture(request: Request, name: str) -> Response:
-        """One picture."""
+        """One picture of the served bundle."""
+        return await respond(request, name, None)
+
+    @router.get("/pictures/{bundle}/{name}")
+    async def picture_of(request: Request, bundle: str, name: str) -> Response:
+        """One picture of the named bundle."""
+        return await respond(request, name, bundle)
+
+    async def respond(request: Request, name: str, bundle: str | None) -> Response:
         try:
-            content = await session_of(request.scope).api.picture(name)
+            content = await session_of(request.scope).api.picture(name, bundle=bundle)
         except CallFailed as error:
             status = error.status if isinstance(error, ApiError) else 503
             return PlainTextResponse(str(error), status)
