@@ -68,19 +68,24 @@ async def test_dossier_holds_the_whole_record_and_what_can_be_found_of_it(
     assert page.text.count("lp-step") == len(explanation.contributions)
 
 
-async def test_dossier_of_a_model_without_reasons_computes_them(
+async def test_dossier_of_a_model_without_reasons_records_those_it_finds(
     user: User, api: LoanPredictorClient, records: list[Record]
 ) -> None:
-    """And says that they are not part of the record."""
+    """Once, marked as later; the decision is decided again as it was answered."""
     record = records[1]
-    page = await user.http_client.get(f"/history/{record.prediction_id}/dossier")
-    reasons = api.explain(record.input_data, model=record.model_info.name).reasons
     assert record.reasons is None
-    assert reasons
-    assert all(reason.text in page.text for reason in reasons)
-    assert "not recorded with the decision" in page.text
+    page = await user.http_client.get(f"/history/{record.prediction_id}/dossier")
+    found = api.record(record.prediction_id)
+    assert found.reasons
+    assert found.reasons_basis
+    assert found.reasons_basis.later
+    assert found.reasons == api.explain(record.input_data, model=record.model_info.name).reasons
+    assert api.find_reasons(found).reasons == found.reasons
+    assert all(reason.text in page.text for reason in found.reasons)
+    assert "Found after the decision was answered" in page.text
+    assert api.replay(record.prediction_id).equal
     letter_page = await user.http_client.get(f"/history/{record.prediction_id}/letter")
-    assert all(reason.text in letter_page.text for reason in reasons)
+    assert all(reason.text in letter_page.text for reason in found.reasons)
 
 
 async def test_letter_names_the_recorded_reasons_to_the_applicant(

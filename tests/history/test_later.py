@@ -101,7 +101,9 @@ async def test_reasons_that_are_not_marked_as_later_are_refused(
     client: httpx.AsyncClient, refused: PredictionRecorded
 ) -> None:
     """So are a decision without any, and what is no decision."""
-    for changes in ({"reasons_basis": _BASIS.model_copy(update={"later": False})}, {"reasons": []}):
+    unmarked = _BASIS.model_copy(update={"later": False})
+    cases: tuple[dict[str, Any], ...] = ({"reasons_basis": unmarked}, {"reasons": []})
+    for changes in cases:
         assert (await _add(client, refused, **changes)).status_code == 400
     broken = await client.post(INTERNAL_REASONS_PATH, json={"client": "risk-team"})
     assert broken.status_code == 400
