@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import fields
+from functools import cache
 from typing import Any, get_args, get_type_hints
 
 import pytest
@@ -43,6 +44,12 @@ _CALLS: list[tuple[Callable[..., Call[Any]], dict[str, object]]] = [
 ]
 
 
+@cache
+def _document(service: str) -> dict[str, Any]:
+    document: dict[str, Any] = apps()[service].openapi()
+    return document
+
+
 @pytest.mark.system
 def test_generating_the_models_again_gives_the_same_file() -> None:
     """Otherwise a service's answers have changed: run `make client-models`."""
@@ -52,7 +59,7 @@ def test_generating_the_models_again_gives_the_same_file() -> None:
 @pytest.mark.parametrize("service", ["inference", "history"])
 def test_document_holds_all_that_it_refers_to(service: str) -> None:
     """Under plain names: two classes of one name would be called by their modules."""
-    document = apps()[service].openapi()
+    document = _document(service)
     schemas = {f"#/components/schemas/{name}" for name in document["components"]["schemas"]}
     assert set(re.findall(r'"\$ref": "([^"]*)"', json.dumps(document))) == schemas
     assert not [name for name in schemas if "__" in name]
@@ -75,7 +82,7 @@ def test_each_call_reads_what_its_route_promises(
     [read] = get_args(get_type_hints(make)["return"])
     operations = [
         methods[call.method.lower()]
-        for path, methods in apps()[call.service].openapi()["paths"].items()
+        for path, methods in _document(call.service)["paths"].items()
         if re.fullmatch(re.sub(r"{\w+}", "any", path), call.path)
     ]
     schemas = [
@@ -87,6 +94,6 @@ def test_each_call_reads_what_its_route_promises(
 
 @pytest.mark.parametrize("path", ["/history", "/history/export"])
 def test_filters_are_those_of_the_history(path: str) -> None:
-    operation = apps()["history"].openapi()["paths"][path]["get"]
+    operation = _document("history")["paths"][path]["get"]
     parameters = {each["name"] for each in operation["parameters"] if each["in"] == "query"}
     assert parameters - {"limit", "cursor", "format"} == {each.name for each in fields(Filters)}
