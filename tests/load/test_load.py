@@ -42,7 +42,11 @@ def test_missing_and_doubled_decisions_are_named() -> None:
 
 @pytest.fixture
 def local_run(system: System, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> System:
-    """The system, as if `make run` had started it with settings of its own."""
+    """The system, as if `make run` had started it with settings of its own.
+
+    The tool's own ceiling is measured for a moment only: it takes all processors.
+    """
+    monkeypatch.setattr(sender, "_CEILING_S", 0.5)
     for name, url in (("INFERENCE", system.inference_url), ("HISTORY", system.history_url)):
         monkeypatch.setenv(f"{name}_PORT", url.rpartition(":")[2])
     monkeypatch.setenv("LOCAL_DATA", str(tmp_path))
