@@ -23,7 +23,14 @@ from services.local.servers import Server
 from services.scoring.manifest import BUNDLE_ROOT
 from services.scoring.registry import Bundle, load_bundle
 from tests.applications import random_application
-from tests.harness import System, empty, running_system, to_be_made
+from tests.harness import (
+    System,
+    empty,
+    measure_on_request,
+    measuring,
+    running_system,
+    to_be_made,
+)
 
 _REAL_APPLICATIONS = "loans_unlabelled.csv"
 _GENERATED = 367
@@ -41,6 +48,8 @@ _running = SimpleNamespace(tier="")
 
 # Hundreds of processes import the same modules: only the first has to compile them.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+# Before workers are started, which measure themselves.
+measure_on_request()
 
 
 @pytest.hookimpl(tryfirst=True)  # before tests are selected by their tier
@@ -68,8 +77,12 @@ def _tier(item: pytest.Item) -> str:
 
 
 def pytest_collection_finish() -> None:
-    """Leave what is imported by now out of each garbage collection: it stays until the end."""
+    """Leave what is imported by now out of each garbage collection: it stays until the end.
+
+    A worker's coverage has begun by now.
+    """
     gc.freeze()
+    measure_on_request()
 
 
 def pytest_xdist_auto_num_workers() -> int:
@@ -143,7 +156,7 @@ def migrated_cluster(server_folder: Path, common_folder: Path) -> Path:
             data = server_folder / "cluster" / made.name
             with closing(servers.postgres(data, logs=data.parent, durable=False)) as server:
                 server.process.start()
-                components.migrate(os.environ | {"DATABASE_URL": server.url})
+                components.migrate(os.environ | measuring() | {"DATABASE_URL": server.url})
                 servers.run_sql(
                     _url_of(server, "template1"), f"CREATE DATABASE {_MIGRATED} TEMPLATE postgres"
                 )

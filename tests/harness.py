@@ -23,6 +23,7 @@ HOST = "127.0.0.1"
 
 _MEASURED = "COVERAGE_PROCESS_CONFIG"
 """What makes a process measure its coverage."""
+_coverage: dict[str, str] = {}
 _PORTS = 100
 _first_port = 10_000 + os.getpid() % 200 * _PORTS
 # A range of this process's own, below those that the system gives to clients: what is free now is
@@ -79,8 +80,8 @@ def running_system(
         history_url=history_url,
         api_key=keys.SECRET,
     ) | dict(settings or {})
-    if not measured:
-        env = unmeasured(env)
+    if measured:
+        env |= measuring()
     system = System(
         api_key=keys.SECRET,
         environment=env,
@@ -103,12 +104,18 @@ def running_system(
             say(process.log_tail())
 
 
-def unmeasured(environment: Mapping[str, str]) -> dict[str, str]:
-    """``environment`` without coverage, for a process whose code other tests measure.
+def measure_on_request() -> None:
+    """Let the processes that this one starts measure their coverage only with ``measuring()``.
 
-    Measuring makes the start of a process, most of what it costs a test, half as long again.
+    Most run code that other tests measure, and measuring doubles what a start costs.
     """
-    return {name: value for name, value in environment.items() if name != _MEASURED}
+    if _MEASURED in os.environ:
+        _coverage[_MEASURED] = os.environ.pop(_MEASURED)
+
+
+def measuring() -> dict[str, str]:
+    """The variables that let a process measure its coverage, if this test run does."""
+    return dict(_coverage)
 
 
 def empty(system: System) -> None:
@@ -134,7 +141,7 @@ def _is_drained(redis: Redis) -> bool:
 def running_dashboard(system: System, *, logs: Path, **settings: str) -> Iterator[str]:
     """The address of the dashboard of ``system``, ready; a failing test shows the log's end."""
     port = free_port()
-    env = unmeasured(os.environ) | {
+    env = os.environ | {
         "INFERENCE_URL": system.inference_url,
         "HISTORY_URL": system.history_url,
         "DASHBOARD_API_KEY": system.api_key,

@@ -14,7 +14,7 @@ from services.local import components, servers
 from services.local.processes import Process
 from services.local.servers import Server
 from shared.contract.events import DEAD_LETTER_STREAM
-from tests.harness import System, running_system, unmeasured
+from tests.harness import System, running_system
 from tests.load.stack import baseline
 
 _EMPTY: Final = "TRUNCATE predictions, prediction_rollup, applicant_rollup"
@@ -65,7 +65,7 @@ def open_stage(
     ):
         for server in (postgres, redis):
             server.process.start()
-        components.migrate(unmeasured(os.environ) | {"DATABASE_URL": postgres.url})
+        components.migrate(os.environ | {"DATABASE_URL": postgres.url})
         with (
             running_system(
                 database_url=postgres.url,

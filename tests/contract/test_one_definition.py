@@ -8,7 +8,6 @@ from filecmp import dircmp
 from pathlib import Path
 from shutil import copytree, ignore_patterns
 
-from tests.harness import unmeasured
 from tests.history.storage import NEWEST_REVISION
 
 _ROOT = Path(__file__).parents[2]
@@ -39,7 +38,7 @@ def test_field_is_added_in_one_module_and_one_migration(
     before, after = definition.read_text(encoding="utf-8").split("\n\n\ndef _field(")
     definition.write_text(f"{before}\n{_AGE}\n\ndef _field({after}", encoding="utf-8")
 
-    environment = unmeasured(os.environ) | {
+    environment = os.environ | {
         "DATABASE_URL": empty_database_url,
         "REDIS_URL": redis_url,
         "PYTHONPATH": os.pathsep.join(map(str, (tmp_path, tmp_path / "client/src"))),

@@ -18,7 +18,7 @@ from services.local.processes import Process
 from services.local.servers import Server
 from shared.contract.events import CONSUMER_GROUP, DEAD_LETTER_STREAM, EVENT_FIELD, STREAM
 from shared.redis import connect
-from tests.harness import HOST, free_port, unmeasured
+from tests.harness import HOST, free_port
 from tests.history.conftest import consuming, engine_of, quick_settings
 from tests.history.events import body_of, random_events
 from tests.history.storage import (
@@ -395,7 +395,7 @@ async def _transactions(engine: AsyncEngine) -> int:
 
 
 def _consumer_process(database_url: str, redis_url: str, logs: Path) -> Process:
-    environment = unmeasured(os.environ) | {
+    environment = os.environ | {
         "DATABASE_URL": database_url,
         "REDIS_URL": redis_url,
         "CONSUMER_RECLAIM_IDLE_S": "0.3",

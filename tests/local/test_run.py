@@ -19,7 +19,7 @@ import pytest
 from services.local.processes import Process
 from services.local.servers import Server
 from services.scoring.manifest import BUNDLE_ROOT, read_current_version
-from tests.harness import HOST, free_port, unmeasured
+from tests.harness import HOST, free_port, measuring
 from tests.waiting import until
 
 pytestmark = pytest.mark.system
@@ -75,16 +75,17 @@ def started(server_folder: Path) -> Iterator[Run]:
     """A run that has started, for the tests that leave it running."""
     folder = server_folder / "started"
     folder.mkdir(mode=0o711)
-    made = _run_in(folder, measured=True)
+    made = _run_in(folder, **measuring())
     made.start()
     yield made
     made.process.stop(_TIMEOUT_S)
     print(made.said)
 
 
-def _run_in(folder: Path, *, measured: bool = False, **extra: str) -> Run:
-    given = os.environ if measured else unmeasured(os.environ)
-    env = {key: value for key, value in given.items() if key not in ("DATABASE_URL", "REDIS_URL")}
+def _run_in(folder: Path, **extra: str) -> Run:
+    env = {
+        key: value for key, value in os.environ.items() if key not in ("DATABASE_URL", "REDIS_URL")
+    }
     env |= {
         "LOCAL_DATA": str(folder / "data"),
         "INFERENCE_PORT": str(free_port()),
@@ -180,12 +181,16 @@ def test_dashboard_is_the_first_address_and_shows_what_was_decided(started: Run)
     assert {check["status"] for check in health["checks"].values()} == {"up"}
 
 
-def test_dashboard_that_fails_takes_nothing_else_down(server_data: Path) -> None:
-    """Its reason is said, and decisions go on."""
+def test_dashboard_that_fails_takes_nothing_else_down_nor_does_a_run_its_given_servers(
+    server_data: Path, database_url: str, redis_url: str, redis_server: Server
+) -> None:
+    """The reason is said, and decisions go on; given servers replace the embedded ones."""
     broken = server_data / "broken"
     broken.mkdir()
     (broken / "nicegui.py").write_text("raise ImportError('nicegui is broken')")
-    run = _run_in(server_data, PYTHONPATH=str(broken))
+    run = _run_in(
+        server_data, PYTHONPATH=str(broken), DATABASE_URL=database_url, REDIS_URL=redis_url
+    )
     try:
         run.start()
         assert "dashboard ended with 1." in run.said
@@ -194,6 +199,8 @@ def test_dashboard_that_fails_takes_nothing_else_down(server_data: Path) -> None
         assert _paste_curl(run.said)["success"]
     finally:
         run.process.stop(_TIMEOUT_S)
+    assert sorted(path.name for path in run.data.iterdir()) == ["api-key", "lock", "logs"]
+    assert redis_server.process.is_ready()
 
 
 def test_second_run_says_that_one_is_running_and_disturbs_nothing(started: Run) -> None:
@@ -254,20 +261,6 @@ def test_service_that_cannot_start_ends_the_run_with_its_reason(run: Run, tmp_pa
     assert complaint.startswith("inference ended with 1.")
     assert f"{model.name} is altered" in complaint
     assert _all_closed(run)
-
-
-def test_given_servers_replace_the_embedded_ones(
-    server_data: Path, database_url: str, redis_url: str, redis_server: Server
-) -> None:
-    """Nothing is started for what an address is given for, and nothing of it is stopped."""
-    run = _run_in(server_data, DATABASE_URL=database_url, REDIS_URL=redis_url)
-    try:
-        run.start()
-        _paste_curl(run.said)
-    finally:
-        run.process.stop(_TIMEOUT_S)
-    assert sorted(path.name for path in run.data.iterdir()) == ["api-key", "lock", "logs"]
-    assert redis_server.process.is_ready()
 
 
 def _paste_curl(said: str, path: str = "/predict") -> Any:
