@@ -27,6 +27,7 @@ BENCHMARKS: Final[dict[str, Callable[[Bench], list[Measurement]]]] = {
     "tutorial": decision_benchmarks.against_tutorial,
     "batch": decision_benchmarks.beside_batch,
     "benchmark": decision_benchmarks.benchmark_route,
+    "many": decision_benchmarks.many_at_once,
     "scoring": scoring_benchmarks.scoring,
     "observation": observation_benchmarks.observation,
     "consumer": consumer_benchmarks.drain,

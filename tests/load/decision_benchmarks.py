@@ -14,11 +14,13 @@ from typing import Final
 from pydantic_core import to_json
 
 from services.dashboard.jobs import CONCURRENCY
+from services.inference.many import MAX_APPLICATIONS
 from tests.applications import random_application
 from tests.harness import HOST, free_port
 from tests.load import stack, wrk
 from tests.load.measurement import Measurement, at_least, at_most, interleave, measured, ratio
-from tests.load.stack import Bench
+from tests.load.processor import is_counted, used_s
+from tests.load.stack import Bench, Serving
 from tests.load.wrk import Run, Target
 
 LOADED: Final = 32
@@ -117,6 +119,54 @@ def benchmark_route(bench: Bench) -> list[Measurement]:
             detail=_compare(fours, ones),
         )
     ]
+
+
+def many_at_once(bench: Bench) -> list[Measurement]:
+    """Compare 1,000 applications in one request with as many requests, by processor time."""
+    rng = random.Random(_SEED)  # noqa: S311 - test data, not a secret
+    body = to_json([random_application(rng) for _ in range(MAX_APPLICATIONS)]).decode()
+    with stack.inference(bench) as serving:
+        one = applications_to(bench, serving.url, "/predict")
+        headers = bench.headers
+        many = wrk.target(
+            bench.folder, serving.url, "/predict/many", headers=headers, bodies=[body]
+        )
+        many.run(connections=1, seconds=_WARM_UP_S)
+        results = interleave(
+            bench,
+            {
+                "/predict/many": lambda: (
+                    MAX_APPLICATIONS * rate_by_processor(bench, serving, many, connections=4)
+                ),
+                "/predict": lambda: rate_by_processor(bench, serving, one),
+            },
+            show=lambda rate: f"{rate:,.0f}/s",
+        )
+    manies, ones = results["/predict/many"], results["/predict"]
+    return [
+        ratio(
+            "POST /predict/many with 1,000 applications against POST /predict, by processor time",
+            manies,
+            ones,
+            bound=at_least(3),
+            detail=f"{median(manies):,.0f} against {median(ones):,.0f} decisions in a second of a"
+            " busy worker",
+        )
+    ]
+
+
+def rate_by_processor(
+    bench: Bench, serving: Serving, target: Target, *, connections: int = LOADED
+) -> float:
+    """Return the requests that a service answers per second of its processor time.
+
+    Where the system does not report that, as much time as has passed.
+    """
+    before_s = used_s(serving.pid) if is_counted() else 0.0
+    measured = target.run(connections=connections, seconds=bench.seconds)
+    if not is_counted():
+        return measured.rate
+    return measured.requests / (used_s(serving.pid) - before_s)
 
 
 def start_and_memory(bench: Bench) -> list[Measurement]:

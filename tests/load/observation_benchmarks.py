@@ -14,11 +14,9 @@ from services.scoring.metrics import DecisionMetrics
 from shared.observability.logs import LogAccess, configure_logging, silent
 from shared.observability.metrics import Metrics
 from tests.load import stack
-from tests.load.decision_benchmarks import LOADED, applications_to
+from tests.load.decision_benchmarks import applications_to, rate_by_processor
 from tests.load.measurement import Measurement, at_least, ratio
-from tests.load.processor import is_counted, used_s
-from tests.load.stack import Bench, Serving
-from tests.load.wrk import Target
+from tests.load.stack import Bench
 
 _PAIRS: Final = 4
 """Pairs of services per round: two processes of the very same service differ for their whole life
@@ -77,17 +75,8 @@ def _rates_of_pair(bench: Bench, create_app: Callable[[], FastAPI]) -> tuple[flo
             (serving, applications_to(bench, serving.url, "/predict"))
             for serving in (shipped, other)
         ]
-        runs = [pool.submit(_rate, bench, *contender) for contender in contenders]
+        runs = [pool.submit(rate_by_processor, bench, *contender) for contender in contenders]
         return runs[0].result(), runs[1].result()
-
-
-def _rate(bench: Bench, serving: Serving, target: Target) -> float:
-    """Return the requests that the service answers per second of its processor time."""
-    before_s = used_s(serving.pid) if is_counted() else 0.0
-    measured = target.run(connections=LOADED, seconds=bench.seconds)
-    if not is_counted():
-        return measured.rate
-    return measured.requests / (used_s(serving.pid) - before_s)
 
 
 def create_unobserved_app() -> FastAPI:
