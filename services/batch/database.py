@@ -13,8 +13,14 @@ import asyncpg
 from services.batch.settings import BatchSettings
 from shared.contract.errors import TryAgain
 
-DATABASE_ERRORS: Final = (asyncpg.PostgresError, asyncpg.InterfaceError, OSError)
-"""What a statement may raise; a refused connection and a timeout are plain ``OSError``."""
+DATABASE_ERRORS: Final = (
+    asyncpg.PostgresError,
+    asyncpg.InterfaceError,
+    asyncpg.InternalClientError,
+    OSError,
+)
+"""What a statement may raise. A refused connection and a timeout are plain ``OSError``; a COMMIT
+raises the third if the server has just ended the session."""
 
 _OUTAGE_CLASSES: Final = ("08", "25", "40", "53", "55", "57", "58")
 """SQLSTATE classes of a server that is away, read-only, busy, full or shutting down."""
