@@ -12,6 +12,7 @@ from tests.serving import served
 
 _PARAMETERS = {
     "{model}": "random_forest",
+    "{batch_id}": "01a20afb-7957-74b4-90e3-62e561575793",
     "{prediction_id}": "01a20afb-7957-74b4-90e3-62e561575793",
 }
 

@@ -12,8 +12,10 @@ from pyarrow import parquet
 
 from services.batch.main import create_app
 from services.batch.settings import BatchSettings
+from shared.access.api_keys import mint_key, parse_keys
 from shared.files.applications import read_applications
 from tests import keys
+from tests.access import assert_access_is_as_documented
 from tests.batch.conftest import working
 from tests.batch.files import (
     CSV,
@@ -27,6 +29,7 @@ from tests.batch.files import (
     post,
 )
 from tests.serving import served
+from tests.waiting import eventually_said
 
 _PARQUET = "application/vnd.apache.parquet"
 _XLSX = "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet"
@@ -175,3 +178,81 @@ async def test_unusable_file_is_refused_at_once_and_nothing_of_it_is_kept(
     assert detail in answer.json()["detail"]
     for table in ("batches", "uploads"):
         assert await database.fetchval(f"SELECT count(*) FROM batch.{table}") == 0  # noqa: S608
+
+
+async def test_same_key_with_the_same_order_is_the_same_batch(client: httpx.AsyncClient) -> None:
+    """With another file or other parameters it is refused."""
+    text = as_csv(applications(2))
+    key = {"idempotency-key": "september"}
+    first, again = [await post(client, text, headers=key) for _ in range(2)]
+    assert first.status_code == again.status_code == 202
+    assert first.headers["location"] == again.headers["location"]
+    assert "idempotency-replayed" not in first.headers
+    assert again.headers["idempotency-replayed"] == "true"
+    for other in (
+        await post(client, text + b"x", headers=key),
+        await post(client, text, headers=key, params={"faulty": "stop"}),
+    ):
+        assert other.status_code == 422
+        assert other.json()["code"] == "IdempotencyKeyReused"
+    assert (await post(client, text)).headers["location"] != first.headers["location"]
+
+
+async def test_caller_sees_its_own_batches_alone_the_newest_first_a_page_at_a_time(
+    settings: BatchSettings,
+) -> None:
+    secret, entry = mint_key("another", ["batch"])
+    both = settings.model_copy(update={"api_keys": parse_keys(f"{keys.ENTRY} {entry}")})
+    text = as_csv(applications(1))
+    async with served(create_app(both), headers=keys.HEADERS) as client:
+        paths = [await begin(client, text) for _ in range(5)]
+        listed = []
+        params: dict[str, str] = {"limit": "2"}
+        while True:
+            page = (await client.get("/batches", params=params)).json()
+            listed += page["items"]
+            if page["next_cursor"] is None:
+                break
+            params["cursor"] = page["next_cursor"]
+        assert [f"/batches/{each['id']}" for each in listed] == paths[::-1]
+        assert {(each["client"], each["state"]) for each in listed} == {("tests", "queued")}
+        another = {"x-api-key": secret}
+        for method, path in (
+            ("GET", paths[0]),
+            ("DELETE", paths[0]),
+            ("GET", f"{paths[0]}/results"),
+            ("GET", f"{paths[0]}/faults"),
+        ):
+            answer = await client.request(method, path, headers=another)
+            assert answer.status_code == 404, path
+        assert (await client.get("/batches", headers=another)).json()["items"] == []
+        assert (await client.get(paths[0])).json()["state"] == "queued"
+
+
+async def test_cancelled_batch_is_decided_no_further(
+    client: httpx.AsyncClient, settings: BatchSettings, database: asyncpg.Connection
+) -> None:
+    """What was decided stays, and can be downloaded."""
+    full = settings.model_copy(update={"batch_stream_entries": 1})
+    path = await begin(client, as_csv(applications(1200)))
+    waiting = await begin(client, as_csv(applications(1)))
+    assert (await client.delete(waiting)).json()["state"] == "cancelled"
+    async with working(full):
+
+        async def begun() -> bool:
+            return bool((await client.get(path)).json()["decided"])
+
+        await eventually_said(begun)
+        cancelled = (await client.delete(path)).json()
+    assert cancelled["state"] == "cancelled"
+    assert cancelled["finished_at"] < cancelled["expires_at"]
+    assert (await client.get(path)).json()["decided"] == 500
+    assert len(await lines(client, f"{path}/results", format="ndjson")) == 500
+    assert (await client.delete(path)).json()["state"] == "cancelled"
+    assert await database.fetchval("SELECT count(*) FROM batch.uploads") == 0
+
+
+async def test_key_is_needed_with_the_scope_that_is_documented(settings: BatchSettings) -> None:
+    await assert_access_is_as_documented(
+        lambda own: create_app(settings.model_copy(update={"api_keys": own}))
+    )

@@ -259,7 +259,7 @@ SCENARIOS: Final = (
     ),
     *(
         _fires("ServiceGone", when=f"no {job} is found", changes=_all(f'up{{job="{job}"', None))
-        for job in ("inference", "history", "history-consumer", "dashboard")
+        for job in ("inference", "history", "history-consumer", "batch", "batch-worker", "dashboard")
     ),
     _fires(
         "PredictSlow",
@@ -285,6 +285,19 @@ SCENARIOS: Final = (
         when="they have been away for two hours, as at night, and inference was restarted",
         changes={**_all("decisions_total", "stale"), **_all(IMPUTED, "stale")},
         within=150,
+    ),
+    _fires(
+        "BatchesStalled",
+        when="the worker hangs",
+        changes=_all("batch_worker_seen", "7200x300"),
+        not_within=6,
+    ),
+    _fires(
+        "BatchTurnsFail",
+        when="turns of batches fail again and again",
+        changes=_all("batch_failed_turns", _counted(6, before=0)),
+        within=15,
+        not_within=5,
     ),
     _fires(
         "RateLimitsDegraded",
