@@ -8,6 +8,7 @@ from starlette.types import Scope
 
 from services.batch.database import Pool
 from services.batch.settings import BatchSettings
+from shared.observability.metrics import Metrics
 
 
 @dataclass(frozen=True)
@@ -17,6 +18,7 @@ class Resources:
     settings: BatchSettings
     pool: Pool
     redis: Redis
+    metrics: Metrics
     checking: CapacityLimiter
     """Uploaded files are in memory one at a time."""
 

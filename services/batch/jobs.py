@@ -263,6 +263,12 @@ async def holding(pool: Pool, job: Job, *, ended: bool = False) -> AsyncIterator
         yield connection
 
 
+async def confirm(pool: Pool, job: Job) -> None:
+    """Return if the batch is this worker's and goes on; raises ``Lost``."""
+    async with holding(pool, job):
+        pass
+
+
 async def read_upload(pool: Pool, job: Job) -> bytes:
     """The whole file."""
     async with transaction(pool) as connection:

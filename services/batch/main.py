@@ -62,13 +62,18 @@ def create_app(settings: BatchSettings | None = None, *, tracing: Tracing | None
         ):
             yield {
                 "resources": Resources(
-                    settings=settings, pool=pool, redis=redis, checking=CapacityLimiter(1)
+                    settings=settings,
+                    pool=pool,
+                    redis=redis,
+                    metrics=metrics,
+                    checking=CapacityLimiter(1),
                 )
             }
         await tracing.close()
 
     app = documented_app(title=TITLE, description=DESCRIPTION, lifespan=lifespan)
     app.include_router(routes.batches)
+    app.include_router(routes.about)
     app.include_router(health_router(service="batch", version=VERSION, checks=_checks))
     # The one added last is the outermost.
     app.add_middleware(

@@ -20,6 +20,7 @@ from shared.contract.errors import NotFound
 from shared.web.conventions import problem_docs
 from shared.web.idempotency import header_doc
 from shared.web.parameters import refuse_parameters, refuse_repetitions
+from shared.web.performance import Performance, performance_of
 
 JSON: Final = "application/json"
 _NEEDS: Final = needs("batch")
@@ -50,6 +51,7 @@ def _once(request: Request) -> None:
     refuse_repetitions(request, several=("spelling",))
 
 
+about = APIRouter(tags=["about"], dependencies=[Depends(refuse_parameters)])
 batches = APIRouter(tags=["batches"], dependencies=[Depends(require("batch")), Depends(_once)])
 
 
@@ -161,12 +163,25 @@ async def get_results(
 async def get_faults(request: Request, batch_id: UUID) -> Response:
     """Download every faulty row so far, with its line and all its faults, one JSON object a line.
 
-    Each is a `FaultyRow`: `{"line": 17, "faults": [{"field", "message", "value"}]}`.
+    Each has the `line` and its `faults`, which have `field`, `message` and `value`.
     """
     await refuse_parameters(request)
     job = await _find(request, batch_id)
     chunks = faults(resources_of(request.scope).pool, job)
     return await _streamed(chunks, FAULTS_MEDIA_TYPE, "faults.ndjson")
+
+
+@about.get(
+    "/performance",
+    response_model=Performance,
+    responses=problem_docs(400, 401, 403, 429),
+    openapi_extra=needs("history:read"),
+)
+async def performance(request: Request) -> Response:
+    """Return each route's latency; needs `history:read`."""
+    caller_of(request.scope).require("history:read")
+    samples = resources_of(request.scope).metrics.samples()
+    return Response(performance_of(samples).model_dump_json(), media_type=JSON)
 
 
 async def _find(request: Request, batch_id: UUID) -> Job:

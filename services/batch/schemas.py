@@ -15,7 +15,6 @@ from pydantic import (
 
 from services.batch.jobs import FaultyRows, Job, State
 from services.batch.results import Format
-from shared.contract.errors import Fault
 from shared.contract.events import ModelName
 from shared.files.spellings import keys
 from shared.web.parameters import Parameters
@@ -126,10 +125,3 @@ class BatchPage(BaseModel):
 
     items: list[Batch]
     next_cursor: UUID | None = Field(description="Of the next page; null on the last one.")
-
-
-class FaultyRow(BaseModel):
-    """A row that cannot be decided."""
-
-    line: int = Field(description="Where it begins; in a Parquet file its number.")
-    faults: list[Fault]

@@ -154,7 +154,11 @@ async def _advance(job: Job, chunk: Chunk, bundle: Bundle, tools: Tools) -> None
         lines = decisions_of(chunk.content)
         decided = [Decided.read(line.body) for line in lines]
     model_s = perf_counter() - began_s
-    publish_s = await _publish(job, lines, tools) if job.record else 0.0
+    publish_s = 0.0
+    if job.record:
+        if not await _room(job, tools):
+            return
+        publish_s = await _publish(job, lines, tools)
     await jobs.end_chunk(
         tools.pool,
         job,
@@ -186,11 +190,7 @@ def _decided(
 
 
 async def _publish(job: Job, lines: Sequence[Line], tools: Tools) -> float:
-    """Publish the decisions once the stream has room, and return how long that took.
-
-    Raises ``NotRecorded``.
-    """
-    await _room(tools)
+    """Publish the decisions, and return how long that took; raises ``NotRecorded``."""
     began_s = perf_counter()
     await tools.publisher.publish_many(
         [
@@ -201,17 +201,31 @@ async def _publish(job: Job, lines: Sequence[Line], tools: Tools) -> float:
     return perf_counter() - began_s
 
 
-async def _room(tools: Tools) -> None:
-    """Wait until few enough entries of the stream are not stored yet.
+async def _room(job: Job, tools: Tools) -> bool:
+    """Wait until few enough entries of the stream are not stored yet; false if the worker ends.
 
-    Without Redis there is no stream to fill: decisions go to the history service, which stores
-    them before it answers.
+    Raises ``Lost``.
     """
     began_s = monotonic()
     try:
-        while await tools.redis.xlen(STREAM) > tools.settings.batch_stream_entries:  # noqa: ASYNC110 - Redis reports no change
+        while await _waiting_entries(tools) > tools.settings.batch_stream_entries:
+            if tools.stopping.is_set():
+                return False
+            await jobs.confirm(tools.pool, job)
             await asyncio.sleep(_BACK_PRESSURE_S)
-    except REDIS_ERRORS:
-        pass
     finally:
         tools.metrics.waited_s += monotonic() - began_s
+    return True
+
+
+async def _waiting_entries(tools: Tools) -> int:
+    """The entries of the stream that are not stored yet.
+
+    Without Redis there is none to fill: decisions go to the history service, which stores them
+    before it answers.
+    """
+    try:
+        entries: int = await tools.redis.xlen(STREAM)
+    except REDIS_ERRORS:
+        return 0
+    return entries

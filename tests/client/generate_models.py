@@ -1,4 +1,4 @@
-"""Generates the client's models from both services' OpenAPI documents: `make client-models`."""
+"""Generates the client's models from the services' OpenAPI documents: `make client-models`."""
 
 import json
 import subprocess
@@ -9,6 +9,8 @@ from typing import Any, Final
 
 from fastapi import FastAPI
 
+from services.batch.main import create_app as create_batch
+from services.batch.settings import BatchSettings
 from services.history.main import create_app as create_history
 from services.history.settings import HistorySettings
 from services.inference.main import create_app as create_inference
@@ -39,10 +41,11 @@ _EXTENDS: Final = {"Record": "Decision", "Day": "Summary", "Statistics": "Summar
 
 
 def apps() -> dict[str, FastAPI]:
-    """Both services' applications, by name; they connect to nothing until they are started."""
+    """The services' applications, by name; they connect to nothing until they are started."""
     return {
         "inference": create_inference(InferenceSettings()),
         "history": create_history(HistorySettings()),
+        "batch": create_batch(BatchSettings()),
     }
 
 
@@ -59,7 +62,7 @@ def generate() -> str:
 
 
 def _schemas() -> dict[str, Any]:
-    """Every schema of both documents; a name that both use must mean the same."""
+    """Every schema of all documents; a name that several use must mean the same."""
     schemas: dict[str, Any] = {}
     for app in apps().values():
         for name, schema in app.openapi()["components"]["schemas"].items():

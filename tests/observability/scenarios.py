@@ -259,7 +259,14 @@ SCENARIOS: Final = (
     ),
     *(
         _fires("ServiceGone", when=f"no {job} is found", changes=_all(f'up{{job="{job}"', None))
-        for job in ("inference", "history", "history-consumer", "batch", "batch-worker", "dashboard")
+        for job in (
+            "inference",
+            "history",
+            "history-consumer",
+            "batch",
+            "batch-worker",
+            "dashboard",
+        )
     ),
     _fires(
         "PredictSlow",

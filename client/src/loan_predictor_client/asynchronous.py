@@ -15,14 +15,20 @@ from loan_predictor_client.calls import (
     Applied,
     Call,
     ExportFormat,
+    FaultyRow,
+    FaultyRows,
+    FileKind,
     Grouping,
     Reference,
+    ResultsFormat,
     Service,
     Services,
 )
 from loan_predictor_client.filters import Cohorts, Filters
 from loan_predictor_client.models import (
     Analytics,
+    Batch,
+    BatchPage,
     Benchmark,
     ChampionInfo,
     Decision,
@@ -52,7 +58,8 @@ T = TypeVar("T")
 class AsyncLoanPredictorClient:
     """Both services, for one caller, on one event loop. Close it, or use it in ``async with``.
 
-    ``history_url`` is None if one gateway at ``inference_url`` serves both. ``http`` replaces the
+    ``history_url`` is None if one gateway at ``inference_url`` serves all; batches need
+    ``batch_url`` otherwise. ``http`` replaces the
     HTTP client, for a proxy or a certificate of your own; it is closed with this client. Every
     method raises ``CallFailed``.
     """
@@ -62,11 +69,12 @@ class AsyncLoanPredictorClient:
         inference_url: str,
         history_url: str | None = None,
         *,
+        batch_url: str | None = None,
         api_key: str | None = None,
         retry_policy: RetryPolicy | None = None,
         http: httpx.AsyncClient | None = None,
     ) -> None:
-        self._services = Services(inference_url, history_url, api_key)
+        self._services = Services(inference_url, history_url, api_key, batch_url)
         self._retry_policy = retry_policy or RetryPolicy()
         self._http = http or httpx.AsyncClient()
 
@@ -96,6 +104,7 @@ class AsyncLoanPredictorClient:
         return AsyncLoanPredictorClient(
             services.inference_url,
             services.history_url,
+            batch_url=services.batch_url,
             api_key=services.api_key if api_key is None else api_key,
             retry_policy=retry_policy or self._retry_policy,
             http=self._http,
@@ -224,6 +233,65 @@ class AsyncLoanPredictorClient:
         """All records that match, in chunks: ``async with client.export() as chunks:``."""
         call = calls.export(filters or Filters(), format_=format)
         response = await self._respond(call, stream=True)
+        try:
+            with unbroken():
+                yield response.aiter_bytes()
+        finally:
+            await response.aclose()
+
+    async def create_batch(
+        self,
+        content: bytes,
+        *,
+        kind: FileKind = "csv",
+        model: str | None = None,
+        record: bool = True,
+        faulty: FaultyRows = "skip",
+        spellings: Sequence[str] = (),
+        webhook: str | None = None,
+        idempotency_key: str | None = None,
+    ) -> Batch:
+        """Have a file of applications decided in the background; needs a key with batch.
+
+        One call is one batch, however often it is retried. ``record=False`` leaves no record.
+        """
+        call = calls.create_batch(
+            content,
+            kind=kind,
+            model=model,
+            record=record,
+            faulty=faulty,
+            spellings=spellings,
+            webhook=webhook,
+            key=idempotency_key,
+        )
+        return await self._call(call)
+
+    async def batches(self, *, limit: int = 20, cursor: UUID | str | None = None) -> BatchPage:
+        """One page of your batches, newest first."""
+        return await self._call(calls.batches(limit=limit, cursor=cursor))
+
+    async def batch(self, batch_id: UUID | str) -> Batch:
+        """How far a batch is."""
+        return await self._call(calls.batch(batch_id))
+
+    async def cancel_batch(self, batch_id: UUID | str) -> Batch:
+        """Cancel a batch; what was decided stays recorded."""
+        return await self._call(calls.cancel_batch(batch_id))
+
+    async def batch_faults(self, batch_id: UUID | str) -> list[FaultyRow]:
+        """The rows that cannot be decided, with their lines and all their faults."""
+        return await self._call(calls.batch_faults(batch_id))
+
+    @asynccontextmanager
+    async def batch_results(
+        self,
+        batch_id: UUID | str,
+        *,
+        format: ResultsFormat = "ndjson",  # noqa: A002
+    ) -> AsyncIterator[AsyncIterator[bytes]]:
+        """The decisions so far, in chunks: ``async with client.batch_results(id) as chunks:``."""
+        response = await self._respond(calls.batch_results(batch_id, format_=format), stream=True)
         try:
             with unbroken():
                 yield response.aiter_bytes()

@@ -1,4 +1,4 @@
-"""Every call of both services: its request, and how its answer is parsed."""
+"""Every call of the services: its request, and how its answer is parsed."""
 
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -16,11 +16,14 @@ from loan_predictor_client.filters import Cohorts, Filters
 from loan_predictor_client.models import (
     Analytics,
     Application,
+    Batch,
+    BatchPage,
     Benchmark,
     ChampionInfo,
     Decision,
     Erasure,
     Explanation,
+    Fault,
     Health,
     LivePerformance,
     ManyDecisions,
@@ -39,14 +42,23 @@ from loan_predictor_client.models import (
     Vintages,
 )
 
-Service = Literal["inference", "history"]
+Service = Literal["inference", "history", "batch"]
 ExportFormat = Literal["csv", "ndjson"]
+ResultsFormat = Literal["csv", "ndjson", "parquet"]
+FileKind = Literal["csv", "ndjson", "parquet", "xlsx"]
+FaultyRows = Literal["skip", "stop"]
 Reference = Literal["approved_near_threshold", "all_applicants"]
 """The training rows whose mean an application is compared with."""
 Grouping = Literal["all", "month"]
 Applied = Application | Mapping[str, object]
 """An application: the data set's own names with their values; None, or no entry, is missing."""
 
+_MEDIA_TYPES: Final[Mapping[FileKind, str]] = {
+    "csv": "text/csv",
+    "ndjson": "application/x-ndjson",
+    "parquet": "application/vnd.apache.parquet",
+    "xlsx": "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet",
+}
 _SENDABLE: Final = re.compile("[!-~]*")
 _KINDS: Final = {"x-api-key": "The API key", "idempotency-key": "The Idempotency-Key"}
 _NO_ADDRESS: Final = "The address of a service must be like http://127.0.0.1:8000"
@@ -64,10 +76,12 @@ class Call(Generic[T]):
     read: Callable[[httpx.Response], T]
     method: Literal["GET", "POST", "DELETE"] = "GET"
     body: Mapping[str, object] | Sequence[Mapping[str, object]] | None = None
-    parameters: Mapping[str, str] = field(default_factory=dict)
+    content: bytes | None = None
+    """A body that is no JSON."""
+    parameters: Mapping[str, str | Sequence[str]] = field(default_factory=dict)
     headers: Mapping[str, str] = field(default_factory=dict)
     through_gateway: str | None = None
-    """The path behind a gateway that serves both services, where it differs."""
+    """The path behind a gateway that serves all services, where it differs."""
 
     def parse(self, response: httpx.Response) -> T:
         """The parsed answer; raises ``UnreadableAnswer``."""
@@ -287,15 +301,86 @@ def vintages(cohorts: Cohorts) -> Call[Vintages]:
     return Call("history", "/monitoring/vintages", _json(Vintages), parameters=cohorts.parameters())
 
 
+class FaultyRow(BaseModel):
+    """A row of a file that cannot be decided; in a Parquet file ``line`` is its number."""
+
+    line: int
+    faults: list[Fault]
+
+
+def create_batch(
+    content: bytes,
+    *,
+    kind: FileKind,
+    model: str | None,
+    record: bool,
+    faulty: FaultyRows,
+    spellings: Sequence[str],
+    webhook: str | None,
+    key: str | None,
+) -> Call[Batch]:
+    """Have a file decided. The key is the same for all attempts, so one call is one batch."""
+    optional = {"model": model, "webhook": webhook}
+    return Call(
+        "batch",
+        "/batches",
+        _json(Batch),
+        method="POST",
+        content=content,
+        parameters={
+            "record": str(record).lower(),
+            "faulty": faulty,
+            "spelling": spellings,
+            **{name: value for name, value in optional.items() if value is not None},
+        },
+        headers={"content-type": _MEDIA_TYPES[kind], "idempotency-key": key or str(uuid4())},
+    )
+
+
+def batches(*, limit: int, cursor: UUID | str | None) -> Call[BatchPage]:
+    """One page of the caller's batches."""
+    parameters = {"limit": str(limit)} | ({} if cursor is None else {"cursor": str(cursor)})
+    return Call("batch", "/batches", _json(BatchPage), parameters=parameters)
+
+
+def batch(batch_id: UUID | str) -> Call[Batch]:
+    """How far a batch is."""
+    return Call("batch", _batch_path(batch_id), _json(Batch))
+
+
+def cancel_batch(batch_id: UUID | str) -> Call[Batch]:
+    """Cancel a batch."""
+    return Call("batch", _batch_path(batch_id), _json(Batch), method="DELETE")
+
+
+def batch_results(batch_id: UUID | str, *, format_: ResultsFormat) -> Call[httpx.Response]:
+    """The decisions of a batch; the response is not read yet."""
+    path = f"{_batch_path(batch_id)}/results"
+    return Call("batch", path, lambda response: response, parameters={"format": format_})
+
+
+def batch_faults(batch_id: UUID | str) -> Call[list[FaultyRow]]:
+    """The faulty rows of a batch."""
+
+    def read(response: httpx.Response) -> list[FaultyRow]:
+        return [FaultyRow.model_validate_json(line) for line in response.content.splitlines()]
+
+    return Call("batch", f"{_batch_path(batch_id)}/faults", read)
+
+
+def _batch_path(batch_id: UUID | str) -> str:
+    return f"/batches/{quote(str(batch_id), safe='')}"
+
+
 def health(service: Service) -> Call[Health]:
     """The health of one service."""
-    gateway = "/health/history" if service == "history" else None
+    gateway = None if service == "inference" else f"/health/{service}"
     return Call(service, "/health", _json(Health), through_gateway=gateway)
 
 
 def performance(service: Service) -> Call[Performance]:
     """The latencies of one service, per route."""
-    gateway = "/performance/history" if service == "history" else None
+    gateway = None if service == "inference" else f"/performance/{service}"
     return Call(service, "/performance", _json(Performance), through_gateway=gateway)
 
 
@@ -305,15 +390,14 @@ class Services:
 
     inference_url: str
     history_url: str | None
-    """None if one gateway at ``inference_url`` serves both."""
+    """None if one gateway at ``inference_url`` serves all."""
     api_key: str | None = field(repr=False)
+    batch_url: str | None = None
+    """None behind a gateway, and where no batches are sent."""
 
     def request(self, call: Call[T]) -> httpx.Request:
         """The request of ``call``; raises ``UnsendableCall``."""
         behind_gateway = self.history_url is None
-        base = self.inference_url
-        if call.service == "history" and self.history_url is not None:
-            base = self.history_url
         path = (behind_gateway and call.through_gateway) or call.path
         headers = dict(call.headers)
         if self.api_key is not None:
@@ -324,10 +408,11 @@ class Services:
         try:
             request = httpx.Request(
                 call.method,
-                base.rstrip("/") + path,
+                self._base(call.service, behind_gateway).rstrip("/") + path,
                 params=dict(call.parameters) or None,
                 headers=headers,
                 json=call.body,
+                content=call.content,
             )
         except (TypeError, ValueError, RecursionError) as error:
             raise UnsendableCall(f"The body cannot be written as JSON: {error}") from error
@@ -336,3 +421,12 @@ class Services:
         if request.url.scheme not in ("http", "https") or not request.url.host:
             raise UnsendableCall(_NO_ADDRESS)
         return request
+
+    def _base(self, service: Service, behind_gateway: bool) -> str:
+        addresses = {"history": self.history_url, "batch": self.batch_url}
+        address = addresses.get(service) or (
+            self.inference_url if behind_gateway or service == "inference" else None
+        )
+        if address is None:
+            raise UnsendableCall(f"The address of the {service} service is needed: {service}_url.")
+        return address

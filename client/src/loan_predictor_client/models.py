@@ -648,6 +648,49 @@ class VintagePoint(BaseModel):
     share: Estimated
 
 
+class Batch(BaseModel):
+    """A file of applications on its way to decisions."""
+
+    id: UUID
+    state: Annotated[
+        Literal["queued", "checking", "running", "done", "failed", "cancelled"],
+        Field(
+            description="queued, checking (its rows are read), running (they are decided), done, failed or cancelled."
+        ),
+    ]
+    client: Annotated[str, Field(description="Who asked for it.")]
+    model: str
+    bundle_version: str
+    record: bool
+    faulty_rows: Literal["skip", "stop"]
+    rows: Annotated[int, Field(description="Rows read so far; all of them once it runs.")]
+    faulty: Annotated[int, Field(description="Rows that cannot be decided.")]
+    decided: int
+    approved: int
+    with_warnings: Annotated[int, Field(description="Decisions that have warnings.")]
+    rate: Annotated[float | None, Field(description="Decisions a second since it runs.")]
+    estimated_end: Annotated[AwareDatetime | None, Field(description="While it runs.")]
+    created_at: AwareDatetime
+    finished_at: AwareDatetime | None
+    expires_at: Annotated[
+        AwareDatetime | None,
+        Field(description="When it and its results are deleted; known once it has ended."),
+    ]
+    remarks: Annotated[
+        list[str], Field(description="How the file was read, and what was left out.")
+    ]
+    problem: Annotated[str | None, Field(description="Why it failed.")]
+
+
+class BatchPage(BaseModel):
+    """Some of the caller's batches."""
+
+    items: list[Batch]
+    next_cursor: Annotated[
+        UUID | None, Field(description="Of the next page; null on the last one.")
+    ]
+
+
 class BenchmarkResult(BaseModel):
     """One model's decision on the benchmarked application."""
 

@@ -15,14 +15,20 @@ from loan_predictor_client.calls import (
     Applied,
     Call,
     ExportFormat,
+    FaultyRow,
+    FaultyRows,
+    FileKind,
     Grouping,
     Reference,
+    ResultsFormat,
     Service,
     Services,
 )
 from loan_predictor_client.filters import Cohorts, Filters
 from loan_predictor_client.models import (
     Analytics,
+    Batch,
+    BatchPage,
     Benchmark,
     ChampionInfo,
     Decision,
@@ -52,7 +58,8 @@ T = TypeVar("T")
 class LoanPredictorClient:
     """Both services, for one caller; may be shared by threads. Close it, or use it in ``with``.
 
-    ``history_url`` is None if one gateway at ``inference_url`` serves both. ``http`` replaces the
+    ``history_url`` is None if one gateway at ``inference_url`` serves all; batches need
+    ``batch_url`` otherwise. ``http`` replaces the
     HTTP client, for a proxy or a certificate of your own; it is closed with this client. Every
     method raises ``CallFailed``.
     """
@@ -62,11 +69,12 @@ class LoanPredictorClient:
         inference_url: str,
         history_url: str | None = None,
         *,
+        batch_url: str | None = None,
         api_key: str | None = None,
         retry_policy: RetryPolicy | None = None,
         http: httpx.Client | None = None,
     ) -> None:
-        self._services = Services(inference_url, history_url, api_key)
+        self._services = Services(inference_url, history_url, api_key, batch_url)
         self._retry_policy = retry_policy or RetryPolicy()
         self._http = http or httpx.Client()
 
@@ -96,6 +104,7 @@ class LoanPredictorClient:
         return LoanPredictorClient(
             services.inference_url,
             services.history_url,
+            batch_url=services.batch_url,
             api_key=services.api_key if api_key is None else api_key,
             retry_policy=retry_policy or self._retry_policy,
             http=self._http,
@@ -221,6 +230,65 @@ class LoanPredictorClient:
         """All records that match, in chunks: ``with client.export() as chunks:``."""
         call = calls.export(filters or Filters(), format_=format)
         response = self._respond(call, stream=True)
+        try:
+            with unbroken():
+                yield response.iter_bytes()
+        finally:
+            response.close()
+
+    def create_batch(
+        self,
+        content: bytes,
+        *,
+        kind: FileKind = "csv",
+        model: str | None = None,
+        record: bool = True,
+        faulty: FaultyRows = "skip",
+        spellings: Sequence[str] = (),
+        webhook: str | None = None,
+        idempotency_key: str | None = None,
+    ) -> Batch:
+        """Have a file of applications decided in the background; needs a key with batch.
+
+        One call is one batch, however often it is retried. ``record=False`` leaves no record.
+        """
+        call = calls.create_batch(
+            content,
+            kind=kind,
+            model=model,
+            record=record,
+            faulty=faulty,
+            spellings=spellings,
+            webhook=webhook,
+            key=idempotency_key,
+        )
+        return self._call(call)
+
+    def batches(self, *, limit: int = 20, cursor: UUID | str | None = None) -> BatchPage:
+        """One page of your batches, newest first."""
+        return self._call(calls.batches(limit=limit, cursor=cursor))
+
+    def batch(self, batch_id: UUID | str) -> Batch:
+        """How far a batch is."""
+        return self._call(calls.batch(batch_id))
+
+    def cancel_batch(self, batch_id: UUID | str) -> Batch:
+        """Cancel a batch; what was decided stays recorded."""
+        return self._call(calls.cancel_batch(batch_id))
+
+    def batch_faults(self, batch_id: UUID | str) -> list[FaultyRow]:
+        """The rows that cannot be decided, with their lines and all their faults."""
+        return self._call(calls.batch_faults(batch_id))
+
+    @contextmanager
+    def batch_results(
+        self,
+        batch_id: UUID | str,
+        *,
+        format: ResultsFormat = "ndjson",  # noqa: A002
+    ) -> Iterator[Iterator[bytes]]:
+        """The decisions so far, in chunks: ``with client.batch_results(id) as chunks:``."""
+        response = self._respond(calls.batch_results(batch_id, format_=format), stream=True)
         try:
             with unbroken():
                 yield response.iter_bytes()
