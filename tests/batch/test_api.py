@@ -1,7 +1,10 @@
 """A file becomes decisions, and whatever cannot be used is named."""
 
+import asyncio
 import csv
 import io
+import json
+from functools import partial
 
 import asyncpg
 import httpx
@@ -10,6 +13,7 @@ import pytest
 from openpyxl import Workbook
 from pyarrow import parquet
 
+from loan_predictor_client import AsyncLoanPredictorClient, LoanPredictorClient, UnsendableCall
 from services.batch.main import create_app
 from services.batch.settings import BatchSettings
 from shared.access.api_keys import mint_key, parse_keys
@@ -256,3 +260,41 @@ async def test_key_is_needed_with_the_scope_that_is_documented(settings: BatchSe
     await assert_access_is_as_documented(
         lambda own: create_app(settings.model_copy(update={"api_keys": own}))
     )
+
+
+@pytest.mark.parametrize("blocking", [False, True])
+async def test_clients_send_a_file_and_fetch_what_became_of_it(
+    client: httpx.AsyncClient, settings: BatchSettings, blocking: bool
+) -> None:
+    """Both alike; a batch can be cancelled, and a page of them listed."""
+    url = str(client.base_url)
+    rows = applications(3)
+    rows[1]["ApplicantIncome"] = "unknown"
+    names = ("create_batch", "batch", "batches", "batch_faults", "cancel_batch")
+    other = LoanPredictorClient(url, url, batch_url=url, api_key=keys.SECRET)
+    async with AsyncLoanPredictorClient(url, url, batch_url=url, api_key=keys.SECRET) as own:
+        calls = {name: getattr(own, name) for name in names}
+        if blocking:
+            calls = {name: partial(asyncio.to_thread, getattr(other, name)) for name in names}
+        made = await calls["create_batch"](as_csv(rows), spellings=["comma"], model="random_forest")
+        async with working(settings):
+            await ended(client, f"/batches/{made.id}")
+        done = await calls["batch"](made.id)
+        assert (done.state, done.decided, done.faulty, done.model) == (
+            *("done", 2, 1, "random_forest"),
+        )
+        assert [row.line for row in await calls["batch_faults"](made.id)] == [3]
+        again = await calls["create_batch"](as_ndjson(rows), kind="ndjson", record=False)
+        assert (await calls["cancel_batch"](again.id)).state == "cancelled"
+        assert [each.id for each in (await calls["batches"](limit=5)).items] == [again.id, made.id]
+        if blocking:
+            with other.batch_results(made.id) as chunks:
+                content = b"".join(chunks)
+        else:
+            async with own.batch_results(made.id, format="ndjson") as pieces:
+                content = b"".join([piece async for piece in pieces])
+        assert [json.loads(line)["line"] for line in content.splitlines()] == [2, 4]
+    other.close()
+    async with AsyncLoanPredictorClient(url, url) as homeless:
+        with pytest.raises(UnsendableCall, match="batch_url"):
+            await homeless.batches()
