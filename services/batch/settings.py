@@ -103,5 +103,5 @@ class BatchSettings(CommonSettings):
 def webhook_faults(settings: BatchSettings) -> list[str]:
     """A line if webhooks are allowed and could not be signed."""
     if settings.batch_webhook_hosts and not settings.batch_webhook_secret:
-        return ["BATCH_WEBHOOK_SECRET: is needed with BATCH_WEBHOOK_HOSTS"]
+        return ["BATCH_WEBHOOK_HOSTS: webhooks have to be signed: set BATCH_WEBHOOK_SECRET"]
     return []

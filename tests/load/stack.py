@@ -132,6 +132,8 @@ def whole_system(bench: Bench, *, database: str) -> Iterator[WholeSystem]:
         "HISTORY_PORT": str(history),
         "DASHBOARD_PORT": str(dashboard),
         "METRICS_PORT": str(metrics),
+        "BATCH_PORT": str(free_port()),
+        "BATCH_METRICS_PORT": str(free_port()),
     }
     run = Process(
         "run",

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from services.batch.settings import BatchSettings
 from services.dashboard.settings import DashboardSettings
 from services.history.settings import HistorySettings
 from services.inference.settings import InferenceSettings
@@ -29,6 +30,8 @@ _PROCESSES = [
     ([*_SERVE, "services.inference.main:create_app"], {"INTERNAL_API_KEY": "lp_é"}),
     ([*_SERVE, "services.history.main:create_app"], {"REDIS_URL": "nonsense"}),
     ([*_SERVE, "services.history.main:create_app"], _HISTORY),
+    ([*_SERVE, "services.batch.main:create_app"], {"BATCH_WEBHOOK_HOSTS": "https://bank.example"}),
+    (["services.batch.worker"], {"DATABASE_URL": "mysql://db", "BATCH_LEASE_S": "0"}),
     ([*_SERVE, "services.dashboard.main:create_app"], {"DASHBOARD_PASSWORD": "secret"}),
     (["services.history.consumer"], _HISTORY),
     (["services.history.migrate"], _HISTORY),
@@ -84,6 +87,7 @@ _CROSS_CHECKED = [
     {"HISTORY_PORT": "8000"},
     {"LOCAL_HOST": "no-such-host.invalid"},
     {"OTEL_EXPORTER_OTLP_ENDPOINT": "collector"},
+    {"BATCH_WEBHOOK_HOSTS": "hooks.bank.example"},
     {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://collector", "OTEL_TRACES_SAMPLER_ARG": "often"},
 ]
 
@@ -148,7 +152,10 @@ def test_file_of_the_containers_is_checked_alike(
 
 
 def test_no_setting_is_taken_for_another_one_misspelt(monkeypatch: pytest.MonkeyPatch) -> None:
-    kinds = (ServerSettings, InferenceSettings, HistorySettings, DashboardSettings, LocalSettings)
+    kinds = (
+        *(ServerSettings, InferenceSettings, HistorySettings, BatchSettings),
+        *(DashboardSettings, LocalSettings),
+    )
     usable = {
         name.upper(): str(field.default)
         for kind in kinds

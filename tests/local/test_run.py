@@ -92,6 +92,8 @@ def _run_in(folder: Path, **extra: str) -> Run:
         "HISTORY_PORT": str(free_port()),
         "DASHBOARD_PORT": str(free_port()),
         "METRICS_PORT": str(free_port()),
+        "BATCH_PORT": str(free_port()),
+        "BATCH_METRICS_PORT": str(free_port()),
         **extra,
     }
     log = folder / "run.log"
@@ -287,7 +289,10 @@ def _history(run: Run) -> list[str]:
 
 def _all_closed(run: Run) -> bool:
     """Whether nothing listens any more where its services did."""
-    for variable in ("INFERENCE_PORT", "HISTORY_PORT", "DASHBOARD_PORT", "METRICS_PORT"):
+    for variable in (
+        *("INFERENCE_PORT", "HISTORY_PORT", "DASHBOARD_PORT", "METRICS_PORT"),
+        *("BATCH_PORT", "BATCH_METRICS_PORT"),
+    ):
         with socket.socket() as connection:
             if connection.connect_ex((HOST, int(run.env[variable]))) == 0:
                 return False

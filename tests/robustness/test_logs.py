@@ -16,6 +16,8 @@ import pytest_asyncio
 from fastapi import FastAPI
 from redis import Redis
 
+from services.batch.main import create_app as create_batch
+from services.batch.settings import BatchSettings
 from services.history.main import create_app as create_history
 from services.history.settings import HistorySettings
 from services.inference.main import create_app as create_inference
@@ -176,6 +178,7 @@ async def test_no_log_tells_a_secret_or_anything_about_an_applicant(
     [
         pytest.param(lambda: create_inference(InferenceSettings()), id="inference"),
         pytest.param(lambda: create_history(HistorySettings()), id="history"),
+        pytest.param(lambda: create_batch(BatchSettings()), id="batch"),
     ],
 )
 def test_no_route_needs_escaping_in_a_log(app: Callable[[], FastAPI]) -> None:
