@@ -55,7 +55,9 @@ def point_lines(scorecard: ModelScorecard) -> list[tuple[str, str, str]]:
     lines = []
     for each in scorecard.characteristics:
         if each.coefficient is not None:
-            lines.append((each.name, f"for each unit ({each.unit})", points(each.coefficient)))
+            name = each.name[0].upper() + each.name[1:]
+            coefficient = f"{each.coefficient:+.2g}".replace("-", "\u2212")
+            lines.append((name, f"times its value ({each.unit})", coefficient))
         lines += [
             (each.name, _attribute_text(attribute, each), points(attribute.points))
             for attribute in each.attributes

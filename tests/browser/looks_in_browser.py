@@ -8,6 +8,7 @@ from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import BrowserContext, Page, expect
 
 from loan_predictor_client import Filters
+from services.scoring.manifest import BUNDLE_ROOT, read_current_version
 from tests.browser.look import Shown, fill_in, overflows
 from tests.pictures import sign, signed_bundle
 
@@ -16,6 +17,7 @@ _READY = {
     "/history": "table.lp-rows tbody tr",
     "/statistics": 'dd[data-value="total"]',
     "/models": '[data-value="reason"]',
+    f"/models/{read_current_version(BUNDLE_ROOT)}": ".lp-document table",
     "/batch": "input[type=file]",
     "/outcomes": "input[type=file]",
     "/login": "input[type=password]",

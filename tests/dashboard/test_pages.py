@@ -310,6 +310,49 @@ async def test_models_are_compared_and_the_card_is_shown(
     assert (await user.http_client.get("/pictures/none.png")).status_code == 404
 
 
+async def test_models_page_has_the_table_of_points_of_each_additive_model(
+    user: User, api: LoanPredictorClient
+) -> None:
+    """The champion's first: each attribute in words, with its points."""
+    await user.open("/models")
+    await _shows(user, "models", "Points of Gradient boosting")
+    shown = _region(user, "models")
+    champions, linear = re.findall(r"Points of [\w ]+</h2>.*?</table>", shown, re.DOTALL)
+    assert "Points of Gradient boosting" in champions
+    assert "Points of Logistic regression" in linear
+    [history] = [
+        each
+        for each in api.scorecard("gradient_boosting").characteristics
+        if each.inputs == ["Credit_History"]
+    ]
+    for words, attribute in zip(
+        ("Did not meet its guidelines", "Met its guidelines", "not given"),
+        history.attributes,
+        strict=True,
+    ):
+        assert re.search(rf">{words}</td>\s*<td[^>]*>{re.escape(points(attribute.points))}<", shown)
+    assert re.search(r"above 36\.16, up to 36\.68 months of income", champions)
+
+
+async def test_record_leads_to_the_card_of_its_own_bundle(
+    user: User, api: LoanPredictorClient
+) -> None:
+    """Also where an earlier bundle decided; a bundle that is not there is said to be missing."""
+    record = api.history(limit=1).items[0]
+    await user.open(f"/history/{record.prediction_id}")
+    await _shows(user, "record", f'href="/models/{record.model_info.version}"')
+    for version in (record.model_info.version, "b-35e62725"):
+        await user.open(f"/models/{version}")
+        await _shows(user, "bundle", "The models served now")
+        [card] = user.find(ui.markdown).elements
+        assert f"bundle {version}" in card.content
+        assert f"](/pictures/{version}/roc.png)" in card.content
+        picture = await user.http_client.get(f"/pictures/{version}/roc.png")
+        assert picture.content == api.picture("roc.png", bundle=version)
+    await user.open("/models/b-00000000")
+    await _shows(user, "bundle-notice", "There is no bundle")
+
+
 def _csv(*lines: str) -> dict[str, tuple[str, str, str]]:
     return {"file": ("loans.csv", "\n".join(lines), "text/csv")}
 

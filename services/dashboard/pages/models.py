@@ -60,9 +60,8 @@ def register(watch: Watch) -> None:
         async def fetch() -> Markup:
             api = session.api
             compared, text = await asyncio.gather(api.compare(), api.model_card())
-            found = await asyncio.gather(
-                *(attempted(api.scorecard(name)) for name in compared.models)
-            )
+            names = sorted(compared.models, key=lambda name: name != compared.champion)
+            found = await asyncio.gather(*(attempted(api.scorecard(name)) for name in names))
             document.set_content(_document(text, f"{root}/pictures"))
             card.set_visibility(True)
             scorecards = [each.value for each in found if each.value is not None]
@@ -93,7 +92,8 @@ def register(watch: Watch) -> None:
 
 
 def _shown_document() -> ui.markdown:
-    document = ui.markdown("").classes("lp-document")
+    # As it is friendly to code, the underscores of Loan_Amount_Term are no emphasis.
+    document = ui.markdown("", extras=["tables", "code-friendly"]).classes("lp-document")
     # Wide tables scroll within it, by keyboard, too.
     return document.props('tabindex=0 role=region aria-label="The model card"')
 
