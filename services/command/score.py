@@ -19,7 +19,15 @@ import pyarrow as pa
 from pyarrow import csv as arrow_csv
 from pyarrow import parquet
 
-from services.command.sources import BATCH_ROWS, Chunk, Format, Source, open_parquet, open_source
+from services.command.sources import (
+    BATCH_ROWS,
+    Chunk,
+    Format,
+    Source,
+    named,
+    open_parquet,
+    open_source,
+)
 from services.command.storage import Location
 from services.scoring.columns import RESULT_SCHEMA, score
 from services.scoring.manifest import BUNDLE_ROOT, CURRENT_FILE, check_version, read_current_version
@@ -150,10 +158,8 @@ def find_bundle(name: str | None) -> tuple[Path, str]:
 def _open_sources(location: Location) -> list[Source]:
     sources = []
     for file in location.files():
-        try:
+        with named(file):
             sources.append(open_source(file))
-        except FileError as error:
-            raise FileError(f"{file}: {error}") from None
         if not sources[-1].schema.equals(sources[0].schema):
             raise FileError(f"{file} has other columns than {sources[0].location}.")
     if not sources:
@@ -220,7 +226,7 @@ def score_chunk(plan: Plan, task: Task) -> Report:
     model = bundle.model(plan.model)
     faults: list[tuple[int, str]] = []
     decided = approved = 0
-    with _written(plan, plan.part(task.number)) as file:
+    with named(task.chunk.location), _written(plan, plan.part(task.number)) as file:
         with_header = plan.is_folder or task.number == 0
         with _writer(file, plan.kind, with_header=with_header) as write:
             for rows in task.chunk.rows():

@@ -8,6 +8,7 @@ import codecs
 import csv
 import io
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
@@ -156,7 +157,8 @@ class Source:
 
     def chunks(self) -> Iterator[Chunk]:
         """All rows, in order; raises ``FileError`` while they are taken."""
-        return self._lines(self.dialect) if self.dialect else self._row_groups()
+        with named(self.location):
+            yield from self._lines(self.dialect) if self.dialect else self._row_groups()
 
     def _row_groups(self) -> Iterator[ParquetChunk]:
         with open_parquet(self.location) as file:
@@ -178,6 +180,15 @@ class Source:
             before += line_breaks(content)
 
 
+@contextmanager
+def named(location: Location) -> Iterator[None]:
+    """Say of which file a ``FileError`` is."""
+    try:
+        yield
+    except FileError as error:
+        raise FileError(f"{location}: {error}") from None
+
+
 def open_source(location: Location) -> Source:
     """The file at ``location``, of which only the start or the end is read.
 
@@ -190,6 +201,8 @@ def open_source(location: Location) -> Source:
             schema = parquet_file.schema_arrow.remove_metadata()
             size = parquet_file.metadata.num_rows
         return Source(location, schema, size, None)
+    if start.startswith(b"PK"):
+        raise FileError("This is an Excel file or an archive; save the table as CSV or Parquet.")
     refuse_other_formats(start)
     start = next(_blocks(location), b"")
     # A character may be cut at the end.

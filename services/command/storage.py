@@ -60,21 +60,30 @@ class Location:
 
     def exists(self) -> bool:
         """Whether anything is there."""
-        return bool(self.store.exists(self.path))
+        with self._reached():
+            return bool(self.store.exists(self.path))
 
     def files(self) -> list["Location"]:
         """The location itself or, of a folder, its files by name; hidden ones are left out."""
         store, path = self.store, self.path
-        if not store.isdir(path):
-            return [self] if store.exists(path) else []
-        names = sorted(
-            str(found["name"]) for found in store.ls(path, detail=True) if found["type"] == "file"
-        )
+        with self._reached():
+            if not store.isdir(path):
+                return [self] if store.exists(path) else []
+            listed = store.ls(path, detail=True)
+        names = sorted(str(found["name"]) for found in listed if found["type"] == "file")
         return [
             self / name
             for name in (Path(each).name for each in names)
             if not name.startswith((".", "_"))
         ]
+
+    @contextmanager
+    def _reached(self) -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:  # noqa: BLE001 - each store has errors of its own
+            reason = " ".join(str(error).split())
+            raise FileError(f"{self} cannot be reached: {reason}") from None
 
     def fingerprint(self) -> str:
         """What changes when it is written again."""

@@ -329,9 +329,15 @@ _BAD: Final = {
     "nothing": ("", "The file is empty."),
     "no rows": ("ApplicantIncome\n", "There is a header and no rows."),
     "JSON": ("[1]", "This is JSON"),
+    "Excel": ("PK\x03\x04 xl/", "This is an Excel file or an archive"),
+    "no text": ("ApplicantIncome\n" + "10\n" * 20 + "\0\n", "no text"),
     "half a Parquet file": ("PAR1", "The Parquet file cannot be read"),
     "broken later on": ('ApplicantIncome\n1\n"2"3\n', "The file is no CSV"),
 }
+
+
+_OF_THE_COLUMNS: Final = ("no income", "misspelt", "no rows", "nothing")
+"""All files of a folder have the same, so these are said of none."""
 
 
 @pytest.mark.parametrize("name", _BAD)
@@ -342,6 +348,7 @@ def test_unusable_file_is_one_sentence_and_leaves_nothing(name: str, tmp_path: P
     with pytest.raises(FileError) as refused:
         _score(path, tmp_path / "out.csv")
     assert sentence in str(refused.value)
+    assert str(refused.value).startswith(str(path)) or name in _OF_THE_COLUMNS
     assert _names(tmp_path) == {"in.csv"}
 
 
@@ -353,6 +360,7 @@ def test_unusable_file_is_one_sentence_and_leaves_nothing(name: str, tmp_path: P
         (["in.csv", "out.csv", "--bundle", "b-00000000"], "cannot be read"),
         (["in.csv", "out.csv", "--engine", "dask"], "needs --scheduler"),
         (["nosuch://in.csv", "out.csv"], "cannot be opened"),
+        (["http://127.0.0.1:9/in.csv", "out.csv"], "cannot be"),
         (["in.csv", "in.csv"], "in.csv is there already"),
     ],
 )

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable
 from io import StringIO
 from pathlib import Path
+from typing import cast
 
 import asyncpg
 import httpx
@@ -32,6 +33,7 @@ from tests.load import (
     filling,
     observation_benchmarks,
     report,
+    scoring_benchmarks,
     stack,
     system_benchmarks,
     wrk,
@@ -237,6 +239,19 @@ def test_events_are_drained(
     small.create_database(consumer_benchmarks.DRAINED)
     events = consumer_benchmarks.real_events(small.events)
     assert consumer_benchmarks.drain_rate(small, events, consumers=1) > 0
+
+
+@pytest.mark.system
+def test_scoring_is_measured_by_model_and_as_a_command(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The champion, every model that has no scorecard, and the command's rate and memory."""
+    monkeypatch.setattr(scoring_benchmarks, "_WORKERS", 1)
+    monkeypatch.setattr(scoring_benchmarks, "BATCH_ROWS", 8192)
+    unused = cast("Server", None)
+    found = scoring_benchmarks.scoring(Bench(tmp_path, unused, unused, seconds=0.01, rows=1))
+    assert len(found) > 3
+    assert all(measurement.median > 0 for measurement in found)
 
 
 def test_ratio_is_taken_round_by_round() -> None:
