@@ -138,6 +138,25 @@ def _is_drained(redis: Redis) -> bool:
 
 
 @contextmanager
+def running_batches(system: System, *, logs: Path) -> Iterator[tuple[str, str]]:
+    """The addresses of the batch service of ``system`` and of its worker's metrics, both ready."""
+    port, metrics_port = free_port(), free_port()
+    env = system.environment
+    api = components.batch(env, host=HOST, port=port, logs=logs)
+    worker = components.batch_worker(env, host=HOST, metrics_port=metrics_port, logs=logs)
+    try:
+        for process in (api, worker):
+            process.spawn()
+        for process in (api, worker):
+            process.wait_ready()
+        yield f"http://{HOST}:{port}", f"http://{HOST}:{metrics_port}"
+    finally:
+        for process in (worker, api):
+            process.stop()
+            print(process.log_tail())
+
+
+@contextmanager
 def running_dashboard(system: System, *, logs: Path, **settings: str) -> Iterator[str]:
     """The address of the dashboard of ``system``, ready; a failing test shows the log's end."""
     port = free_port()

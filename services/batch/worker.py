@@ -175,6 +175,8 @@ class Worker:
 async def open_worker(settings: BatchSettings) -> AsyncIterator[Worker]:
     """A worker with its connections; raises ``BundleError``."""
     served = load_bundle(settings.bundle_root, settings.bundle_version)
+    decisions = DecisionMetrics()
+    decisions.expect(served)
     key = settings.internal_api_key
     async with (
         httpx.AsyncClient() as history,
@@ -199,7 +201,7 @@ async def open_worker(settings: BatchSettings) -> AsyncIterator[Worker]:
             publisher=publisher,
             bundles=Bundles(settings.bundle_root),
             served=served,
-            decisions=DecisionMetrics(),
+            decisions=decisions,
             metrics=WorkerMetrics(),
             stopping=asyncio.Event(),
         )

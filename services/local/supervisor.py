@@ -40,7 +40,7 @@ class Supervisor:
         for process in processes:
             process.wait_ready()
             elapsed_s = time.monotonic() - self._began_s
-            self._report(f"  {process.name:<10} ready after {elapsed_s:4.1f} s")
+            self._report(f"  {process.name:<12} ready after {elapsed_s:4.1f} s")
 
     def start_optional(self, process: Process) -> bool:
         """Start a process that the others can do without; whether it is ready.

@@ -5,6 +5,7 @@ import csv
 import io
 import json
 from functools import partial
+from uuid import UUID
 
 import asyncpg
 import httpx
@@ -288,8 +289,7 @@ async def test_clients_send_a_file_and_fetch_what_became_of_it(
         assert (await calls["cancel_batch"](again.id)).state == "cancelled"
         assert [each.id for each in (await calls["batches"](limit=5)).items] == [again.id, made.id]
         if blocking:
-            with other.batch_results(made.id) as chunks:
-                content = b"".join(chunks)
+            content = await asyncio.to_thread(_results, other, made.id)
         else:
             async with own.batch_results(made.id, format="ndjson") as pieces:
                 content = b"".join([piece async for piece in pieces])
@@ -298,3 +298,8 @@ async def test_clients_send_a_file_and_fetch_what_became_of_it(
     async with AsyncLoanPredictorClient(url, url) as homeless:
         with pytest.raises(UnsendableCall, match="batch_url"):
             await homeless.batches()
+
+
+def _results(client: LoanPredictorClient, batch_id: UUID) -> bytes:
+    with client.batch_results(batch_id) as chunks:
+        return b"".join(chunks)

@@ -55,6 +55,12 @@ _SERVERS = ["uvicorn", "uvloop", "httptools"]
             ["services", "shared"],
         ),
         (
+            "batch",
+            ["onnxruntime", "numpy", "asyncpg", "opentelemetry.sdk"],
+            ["batch", "scoring"],
+            ["services", "shared"],
+        ),
+        (
             "dashboard",
             ["nicegui"],
             ["dashboard"],
@@ -121,7 +127,9 @@ def _build(context: Path, service: str, *options: str) -> None:
 
 
 def _build_command(context: Path, service: str, *options: str) -> list[str]:
-    file = str(context / f"Dockerfile.{service}")
+    decides = service in ("inference", "batch")
+    file = str(context / ("Dockerfile.inference" if decides else f"Dockerfile.{service}"))
+    options = (*options, *(("--build-arg", f"SERVICE={service}") if decides else ()))
     return ["docker", "build", "--file", file, *options, str(context)]
 
 

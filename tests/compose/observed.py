@@ -19,7 +19,15 @@ pytestmark = pytest.mark.system
 
 _T = TypeVar("_T")
 
-_REPLICAS = {"inference": 3, "history": 1, "history-consumer": 2, "dashboard": 1, "prometheus": 1}
+_REPLICAS = {
+    "inference": 3,
+    "history": 1,
+    "history-consumer": 2,
+    "batch": 1,
+    "batch-worker": 2,
+    "dashboard": 1,
+    "prometheus": 1,
+}
 _SEEN_WITHIN_S = 60.0
 _POLL_S = 1.0
 _EMPTY_AT_FIRST = {

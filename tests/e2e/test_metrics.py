@@ -11,7 +11,7 @@ from redis import Redis
 from shared.contract.application import EXAMPLE
 from shared.observability.metrics.names import EXPORTED, PROCESS
 from shared.version import VERSION
-from tests.harness import System, running_dashboard, running_system
+from tests.harness import System, running_batches, running_dashboard, running_system
 from tests.prometheus import Exposition
 from tests.waiting import until
 
@@ -43,15 +43,21 @@ def system(database_url: str, redis_url: str, tmp_path: Path) -> Iterator[System
 
 def test_every_process_exports_exactly_what_is_documented(system: System, tmp_path: Path) -> None:
     """Every name of ``metrics.names``, and none besides; each says who it is."""
-    for url in (system.inference_url, system.history_url):
-        statuses = [httpx.get(url).status_code for _ in range(_LIMIT + 1)]
-        # Both services count a caller together, so the second may refuse from the first on.
-        assert statuses[-1] == 429
-    with running_dashboard(system, logs=tmp_path / "logs") as dashboard_url:
+    logs = tmp_path / "logs"
+    with (
+        running_dashboard(system, logs=logs) as dashboard_url,
+        running_batches(system, logs=logs) as (batch_url, worker_url),
+    ):
+        for url in (system.inference_url, system.history_url, batch_url):
+            statuses = [httpx.get(url).status_code for _ in range(_LIMIT + 1)]
+            # All services count a caller together, so a later one may refuse from the first on.
+            assert statuses[-1] == 429
         urls = {
             "inference": system.inference_url,
             "history": system.history_url,
             "consumer": system.consumer_url,
+            "batch": batch_url,
+            "batch-worker": worker_url,
             "dashboard": dashboard_url,
         }
         assert urls.keys() == EXPORTED.keys()
