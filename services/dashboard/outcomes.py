@@ -2,12 +2,19 @@
 
 import asyncio
 import secrets
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Final
 
-from loan_predictor_client import CallFailed, OutcomeKind, RetryPolicy
+from loan_predictor_client import (
+    AsyncLoanPredictorClient,
+    CallFailed,
+    InvalidRequest,
+    OutcomeKind,
+    RetryPolicy,
+)
+from loan_predictor_client.models import Fault, OutcomeFault, OutcomeReceipt
 from services.dashboard.forms import FormField, Option
 from services.dashboard.sessions import Session, SignedOut
 from shared.files.outcomes import read_outcome_rows
@@ -113,16 +120,44 @@ async def _record(upload: Upload, content: bytes) -> None:
         upload.at_work = False
 
 
+async def report(
+    api: AsyncLoanPredictorClient, reports: Sequence[Mapping[str, object]]
+) -> OutcomeReceipt:
+    """Record what can be; if nothing can, that is a receipt with the faults, too."""
+    try:
+        return await api.report_outcomes(reports)
+    except InvalidRequest as error:
+        if not error.validation_errors:
+            raise
+        faults = [_located(fault) for fault in error.validation_errors]
+        return OutcomeReceipt(
+            accepted=0,
+            unchanged=0,
+            superseded=0,
+            faulty=len(reports),
+            faults=faults,
+            audit=None,
+        )
+
+
+def _located(fault: Fault) -> OutcomeFault:
+    """A fault whose field is like ``line 3.outcome``."""
+    line, _, name = fault.field.removeprefix("line ").partition(".")
+    if not line.isdecimal():
+        return OutcomeFault(field=fault.field, message=fault.message)
+    return OutcomeFault(line=int(line), field=name, message=fault.message)
+
+
 async def _send(upload: Upload, group: list[tuple[int, dict[str, str]]]) -> None:
     api = upload.owner.api.variant(retry_policy=_RETRY_POLICY)
-    receipt = await api.report_outcomes([values for _, values in group])
+    receipt = await report(api, [values for _, values in group])
     upload.done += len(group)
     upload.accepted += receipt.accepted
     upload.unchanged += receipt.unchanged
     upload.superseded += receipt.superseded
     upload.faulty += receipt.faulty
-    faults = sorted(receipt.faults, key=lambda fault: fault.index or 0)
+    faults = sorted(receipt.faults, key=lambda fault: fault.line or 1)
     upload.faults += [
-        (group[fault.index or 0][0], f"{fault.field} {fault.message}")
+        (group[(fault.line or 1) - 1][0], f"{fault.field} {fault.message}")
         for fault in faults[: MAX_FAULTS - len(upload.faults)]
     ]

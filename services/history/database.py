@@ -1,12 +1,13 @@
 """The connection to PostgreSQL, and what its failures mean."""
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from enum import IntEnum
 from typing import Any, Final, Literal
 
 import asyncpg
-from sqlalchemy import Dialect, event, func, select, text
+from sqlalchemy import Dialect, Select, Table, column, event, func, literal, select, text
+from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
@@ -188,6 +189,26 @@ async def transaction(engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
     with reporting_outages():
         async with _begin(engine) as opened:
             yield opened
+
+
+def rows_as_select(
+    table: Table, names: Sequence[str], rows: Sequence[Sequence[Any]]
+) -> Select[*tuple[Any, ...]]:
+    """A query that gives ``rows``, in order, with the types of these columns of ``table``.
+
+    One statement of one parameter per column; a statement per row takes ten times as long.
+    """
+    columns = [table.c[name] for name in names]
+    arrays = [
+        literal([row[place] for row in rows], ARRAY(each.type))
+        for place, each in enumerate(columns)
+    ]
+    given = (
+        func.unnest(*arrays)
+        .table_valued(*(column(each.name, each.type) for each in columns), with_ordinality="place")
+        .render_derived("given")
+    )
+    return select(*(given.c[name] for name in names)).order_by(given.c.place)
 
 
 @asynccontextmanager

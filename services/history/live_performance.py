@@ -5,14 +5,14 @@ spread; log-loss and accuracy are exact; the AUC says by how much ties may have 
 """
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
 from math import fsum
 from typing import Any, Final, NamedTuple
 
 from fastapi.concurrency import run_in_threadpool
-from sqlalchemy import ColumnElement, Date, Table, cast, func, select
+from sqlalchemy import BigInteger, ColumnElement, Date, Table, cast, func, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services.history.bundles import read_cross_validated
@@ -77,6 +77,10 @@ class _Bin(NamedTuple):
     """The sum of the probabilities of approval, in billionths as in the roll-up."""
     log_loss: int
 
+    def and_(self, other: "_Bin") -> "_Bin":
+        """Both together."""
+        return _Bin(*(ours + theirs for ours, theirs in zip(self, other, strict=True)))
+
 
 _EMPTY: Final = _Bin(0, 0, 0)
 
@@ -124,9 +128,7 @@ async def read_vintages(connection: AsyncConnection, query: CohortQuery) -> Vint
     """The vintages of the months in which anything was approved, the newest first."""
     table = outcome_vintages.c
     statement = (
-        select(
-            table.month, table.months_on_book, table.outcome, func.sum(table.outcomes).label("n")
-        )
+        select(table.month, table.months_on_book, table.outcome, _total(table.outcomes).label("n"))
         .where(table.prediction == _APPROVED, *_conditions(outcome_vintages, query))
         .group_by(table.month, table.months_on_book, table.outcome)
     )
@@ -136,7 +138,7 @@ async def read_vintages(connection: AsyncConnection, query: CohortQuery) -> Vint
     approved: defaultdict[date, int] = defaultdict(int)
     for row in await _read_decisions(connection, query, monthly=True):
         if row.prediction == _APPROVED:
-            approved[row.month] += int(row.n)
+            approved[row.month] += row.n
     return Vintages(
         vintages=[
             _vintage(month, approved[month], by_month[month])
@@ -149,9 +151,9 @@ def _vintage(month: date, approved: int, rows: Iterable[AnyRow]) -> Vintage:
     bad: defaultdict[int, int] = defaultdict(int)
     outcomes = 0
     for row in rows:
-        outcomes += int(row.n)
+        outcomes += row.n
         if row.outcome in BAD:
-            bad[row.months_on_book] += int(row.n)
+            bad[row.months_on_book] += row.n
     age = months_between(datetime(month.year, month.month, 1, tzinfo=UTC), datetime.now(UTC))
     curve, so_far = [], 0
     for months in range(age + 1):
@@ -199,11 +201,16 @@ async def _read(
     sums = [column for column in columns if column.name.endswith(("outcomes", "_sum"))]
     months = [columns.month] if monthly else []
     statement = (
-        select(*months, *keys, *(func.sum(each).label(each.name) for each in sums))
+        select(*months, *keys, *(_total(each).label(each.name) for each in sums))
         .where(columns.outcomes > 0, *conditions, *_conditions(table, query))
         .group_by(*months, *keys)
     )
     return (await connection.execute(statement)).all()
+
+
+def _total(column: ColumnElement[int]) -> ColumnElement[int]:
+    # A sum of whole numbers is a decimal otherwise, which takes longer to add up here.
+    return cast(func.sum(column), BigInteger)
 
 
 async def _read_decisions(
@@ -223,7 +230,7 @@ async def _read_decisions(
     if query.until is not None:
         conditions.append(day < first_day(query.until))
     statement = (
-        select(*months, *keys, func.sum(table.predictions).label("n"))
+        select(*months, *keys, _total(table.predictions).label("n"))
         .where(*conditions)
         .group_by(*([month] if monthly else []), *keys)
     )
@@ -238,14 +245,14 @@ def _models(
 ) -> list[ModelPerformance]:
     known: defaultdict[_Cohort, _Known] = defaultdict(_Known)
     for row in decisions:
-        known[_cohort(row)].decisions[row.prediction == _APPROVED] += int(row.n)
+        known[_cohort(row)].decisions[row.prediction == _APPROVED] += row.n
     for row in bins:
         _add_bin(known[_cohort(row)], row)
     for row in groups:
         if row.outcome in GOOD | BAD:
             # As in training: missing counts like good, which most of those applicants have.
             key = (row.prediction == _APPROVED, row.outcome in GOOD, row.value != "0")
-            known[_cohort(row)].by_rule[key] += int(row.outcomes)
+            known[_cohort(row)].by_rule[key] += row.outcomes
     order = sorted(known, key=lambda each: (each.month or date.min, each.bundle, each.model))
     return [
         _performance(cohort, known[cohort], cross_validated.get((cohort.bundle, cohort.model)))
@@ -258,17 +265,13 @@ def _cohort(row: AnyRow) -> _Cohort:
 
 
 def _add_bin(known: _Known, row: AnyRow) -> None:
-    count = int(row.outcomes)
+    count = row.outcomes
     known.kinds[row.outcome] += count
     if row.outcome not in GOOD | BAD:
         return
     good = row.outcome in GOOD
-    before = known.bins[row.bin, good]
-    known.bins[row.bin, good] = _Bin(
-        before.outcomes + count,
-        before.probability + int(row.probability_sum),
-        before.log_loss + int(row.log_loss_sum),
-    )
+    bin_ = _Bin(row.outcomes, row.probability_sum, row.log_loss_sum)
+    known.bins[row.bin, good] = known.bins[row.bin, good].and_(bin_)
     known.right[row.prediction == _APPROVED, good] += count
 
 
@@ -370,27 +373,21 @@ def _mean(bins: Iterable[tuple[int, float]]) -> Estimate:
     )
 
 
-def _calibration(known: _Known) -> Iterable[CalibrationBin]:
-    each = PROBABILITY_BINS // CALIBRATION_BINS
-    for number in range(CALIBRATION_BINS):
-        within = {
-            good: [
-                bin_
-                for (place, of), bin_ in known.bins.items()
-                if place // each == number and of is good
-            ]
-            for good in (True, False)
-        }
-        good = sum(bin_.outcomes for bin_ in within[True])
-        count = good + sum(bin_.outcomes for bin_ in within[False])
-        if count:
-            predicted = sum(bin_.probability for bins in within.values() for bin_ in bins)
+def _calibration(known: _Known) -> Iterator[CalibrationBin]:
+    wide = [_EMPTY] * CALIBRATION_BINS
+    good = [0] * CALIBRATION_BINS
+    for (number, is_good), bin_ in known.bins.items():
+        place = number * CALIBRATION_BINS // PROBABILITY_BINS
+        wide[place] = wide[place].and_(bin_)
+        good[place] += bin_.outcomes if is_good else 0
+    for place, bin_ in enumerate(wide):
+        if bin_.outcomes:
             yield CalibrationBin(
-                at_least=number / CALIBRATION_BINS,
-                below=(number + 1) / CALIBRATION_BINS,
-                outcomes=count,
-                predicted=predicted / BILLION / count,
-                observed=_estimated(proportion(good, count)),
+                at_least=place / CALIBRATION_BINS,
+                below=(place + 1) / CALIBRATION_BINS,
+                outcomes=bin_.outcomes,
+                predicted=bin_.probability / BILLION / bin_.outcomes,
+                observed=_estimated(proportion(good[place], bin_.outcomes)),
             )
 
 

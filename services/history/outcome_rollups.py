@@ -13,6 +13,7 @@ from sqlalchemy import Table
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from services.history.database import rows_as_select
 from services.history.tables import (
     MISSING,
     PROBABILITY_BINS,
@@ -107,15 +108,15 @@ def months_between(earlier: datetime, later: datetime) -> int:
 
 
 async def _merge(connection: AsyncConnection, table: Table, counts: _Counts) -> None:
-    names = [column.name for column in table.columns]
-    rows = [dict(zip(names, (*key, *counts[key]), strict=True)) for key in sorted(counts)]
-    if not rows:
+    if not counts:
         return
-    statement = insert(table)
+    names = [column.name for column in table.columns]
+    rows = [(*key, *counts[key]) for key in sorted(counts)]
+    statement = insert(table).from_select(names, rows_as_select(table, names, rows))
     key_names = {column.name for column in table.primary_key}
     sums = {
         name: table.c[name] + statement.excluded[name] for name in names if name not in key_names
     }
     await connection.execute(
-        statement.on_conflict_do_update(constraint=table.primary_key, set_=sums), rows
+        statement.on_conflict_do_update(constraint=table.primary_key, set_=sums)
     )

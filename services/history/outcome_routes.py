@@ -42,10 +42,17 @@ _BODY: Final[dict[str, Any]] = {
                 ]
             }
         },
-        NDJSON.name: {"schema": {"type": "string", "description": "One outcome per line."}},
+        NDJSON.name: {
+            "schema": {
+                "type": "string",
+                "format": "outcome-lines",
+                "description": "One outcome per line, as in JSON.",
+            }
+        },
         CSV.name: {
             "schema": {
                 "type": "string",
+                "format": "outcome-table",
                 "description": "A line of the members' names, then one outcome per line.",
             }
         },
@@ -64,9 +71,9 @@ outcomes = APIRouter(tags=["outcomes"], route_class=DirectRoute)
 async def record_outcomes(request: Request) -> Response:
     """Record what became of loans; needs the scope `outcomes:write`.
 
-    Reports that name no recorded decision, or cannot be read, are left out and named; all others
-    are recorded, a thousand at a time in one transaction. The same report again changes nothing.
-    A later one supersedes the earlier, and both stay visible.
+    Reports that name no recorded decision, and lines of a file that cannot be read, are left out
+    and named; all others are recorded, a thousand at a time in one transaction. The same report
+    again changes nothing. A later one supersedes the earlier, and both stay visible.
     """
     caller = caller_of(request.scope)
     caller.require("outcomes:write")

@@ -12,6 +12,7 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    WithJsonSchema,
     model_validator,
 )
 from pydantic_core import PydanticCustomError
@@ -38,7 +39,12 @@ def _day_or_moment(value: object) -> object:
     raise PydanticCustomError("spelling", _EXPECTED)
 
 
-_Observed = Annotated[AwareDatetime, BeforeValidator(_day_or_moment), AfterValidator(in_utc)]
+_Observed = Annotated[
+    AwareDatetime,
+    BeforeValidator(_day_or_moment),
+    AfterValidator(in_utc),
+    WithJsonSchema({"type": "string", "anyOf": [{"format": "date-time"}, {"format": "date"}]}),
+]
 
 
 class OutcomeReport(BaseModel):
@@ -49,8 +55,22 @@ class OutcomeReport(BaseModel):
         extra="forbid",
         json_schema_extra={
             "oneOf": [
-                {"required": ["prediction_id"]},
-                {"required": ["loan_id", "which"]},
+                {
+                    "required": ["prediction_id"],
+                    "properties": {
+                        "prediction_id": {"type": "string"},
+                        "loan_id": {"type": "null"},
+                        "which": {"type": "null"},
+                    },
+                },
+                {
+                    "required": ["loan_id", "which"],
+                    "properties": {
+                        "prediction_id": {"type": "null"},
+                        "loan_id": {"type": "string"},
+                        "which": {"type": "string"},
+                    },
+                },
             ]
         },
     )

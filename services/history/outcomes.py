@@ -17,13 +17,13 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from services.history import audit, outcome_rollups
 from services.history.cache import Cache
-from services.history.database import transaction
+from services.history.database import rows_as_select, transaction
 from services.history.outcome_rollups import GROUPED, Change
 from services.history.outcome_schemas import OutcomeFault, OutcomeReceipt, OutcomeReport
 from services.history.queries import read_outcomes
 from services.history.schemas import AuditEntry
 from services.history.tables import AnyRow, current_outcomes, outcomes, predictions
-from shared.contract.errors import Fault, InvalidInput
+from shared.contract.errors import MAX_FAULTS, Fault, InvalidInput
 from shared.contract.ids import is_uuid7
 from shared.contract.nearest import nearest
 from shared.files.outcomes import OUTCOME_COLUMNS, read_outcome_rows
@@ -69,11 +69,8 @@ class Reports:
         """Read one report."""
         try:
             report = OutcomeReport.model_validate(values)
-            _check_time(report)
         except ValidationError as error:
             self.refuse(*(place.fault(*_worded(each)) for each in error.errors(include_url=False)))
-        except ValueError as error:
-            self.refuse(place.fault("observed_at", str(error)))
         else:
             self.usable.append((place, report))
 
@@ -86,7 +83,7 @@ class Reports:
 def parse_json(body: bytes) -> Reports:
     """The reports of a JSON body: one object, or an array of at most ``MAX_GROUP``.
 
-    Raises ``InvalidInput`` if it is neither.
+    Raises ``InvalidInput`` if it is neither, or if any report cannot be read.
     """
     try:
         content = from_json(body)
@@ -104,11 +101,13 @@ def parse_json(body: bytes) -> Reports:
     reports = Reports()
     for index, values in enumerate(content if isinstance(content, list) else [content]):
         reports.add(Place("index", index), values)
+    if reports.faulty:
+        raise _unusable(reports, in_array=isinstance(content, list))
     return reports
 
 
 def parse_lines(body: bytes) -> Reports:
-    """The reports of an NDJSON body; raises ``InvalidInput`` if it has none."""
+    """The reports of an NDJSON body; raises ``InvalidInput`` if none can be read."""
     reports = Reports()
     for number, line in enumerate(body.split(b"\n"), start=1):
         if not line.strip():
@@ -124,7 +123,7 @@ def parse_lines(body: bytes) -> Reports:
 
 
 def parse_file(body: bytes) -> Reports:
-    """The reports of a CSV file; raises ``InvalidInput`` if it cannot be read as one."""
+    """The reports of a CSV file; raises ``InvalidInput`` if none can be read."""
     reports = Reports()
     try:
         for line, values in read_outcome_rows(body):
@@ -135,19 +134,29 @@ def parse_file(body: bytes) -> Reports:
 
 
 def _some(reports: Reports) -> Reports:
-    if not reports.usable and not reports.faulty:
-        raise _refused("holds no outcome")
-    return reports
+    if reports.usable:
+        return reports
+    raise _unusable(reports) if reports.faulty else _refused("holds no outcome")
+
+
+def _unusable(reports: Reports, *, in_array: bool = True) -> InvalidInput:
+    return InvalidInput(
+        [
+            Fault(
+                field=f"{_place_of(fault)}.{fault.field}" if in_array else fault.field,
+                message=fault.message,
+            )
+            for fault in reports.faults[:MAX_FAULTS]
+        ]
+    )
+
+
+def _place_of(fault: OutcomeFault) -> str:
+    return f"{fault.index}" if fault.line is None else f"line {fault.line}"
 
 
 def _refused(message: str) -> InvalidInput:
     return InvalidInput([Fault(field="body", message=message)])
-
-
-def _check_time(report: OutcomeReport) -> None:
-    # The outcome observed last is the current one: a slip of the year would stay so for ever.
-    if report.observed_at > datetime.now(UTC) + _CLOCKS_DIFFER_BY:
-        raise ValueError("is in the future")
 
 
 def _worded(error: Any) -> tuple[str, str]:
@@ -266,25 +275,27 @@ class _Recorder:
 
     async def _write(self, connection: AsyncConnection) -> None:
         if self.rows:
-            await connection.execute(insert(outcomes), self.rows)
+            rows = [tuple(row[name] for name in _WRITTEN) for row in self.rows]
+            given = rows_as_select(outcomes, _WRITTEN, rows)
+            await connection.execute(insert(outcomes).from_select(_WRITTEN, given))
         if not self._changed:
             return
-        current = upsert(current_outcomes)
-        names = ("observed_at", "outcome")
+        names = ("decision", "observed_at", "outcome")
+        rows = [(key, *self._current[key]) for key in self._changed]
+        current = upsert(current_outcomes).from_select(
+            names, rows_as_select(current_outcomes, names, rows)
+        )
         await connection.execute(
             current.on_conflict_do_update(
                 constraint=current_outcomes.primary_key,
-                set_={name: current.excluded[name] for name in names},
-            ),
-            [
-                {"decision": key, **dict(zip(names, self._current[key], strict=True))}
-                for key in self._changed
-            ],
+                set_={name: current.excluded[name] for name in names[1:]},
+            )
         )
         await outcome_rollups.apply(connection, self._changes)
 
 
 _MEMBERS: Final = ("observed_at", "outcome", "matures_at", "source")
+_WRITTEN: Final = ("decision", *_MEMBERS, "recorded_at")
 
 
 def _members(report: AnyRow | OutcomeReport) -> tuple[Any, ...]:
@@ -292,6 +303,9 @@ def _members(report: AnyRow | OutcomeReport) -> tuple[Any, ...]:
 
 
 def _fault(place: Place, report: OutcomeReport, rows: Sequence[AnyRow]) -> OutcomeFault | None:
+    # The outcome observed last is the current one: a slip of the year would stay so for ever.
+    if report.observed_at > datetime.now(UTC) + _CLOCKS_DIFFER_BY:
+        return place.fault("observed_at", "is in the future")
     named = "prediction_id" if report.loan_id is None else "loan_id"
     if not rows:
         return place.fault(named, _UNKNOWN)

@@ -32,7 +32,7 @@ _CALLS: list[tuple[Callable[..., Call[Any]], dict[str, object]]] = [
     (calls.history, {"filters": Filters(), "limit": 1, "cursor": None}),
     (calls.record, {"prediction_id": "any"}),
     (calls.erase, {"prediction_id": "any"}),
-    (calls.report_outcomes, {"reports": []}),
+    (calls.report_outcomes, {"reports": [{}]}),
     (calls.live_performance, {"cohorts": Cohorts(), "by": "all"}),
     (calls.vintages, {"cohorts": Cohorts()}),
     (calls.statistics, {}),

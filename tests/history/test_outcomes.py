@@ -184,7 +184,7 @@ async def test_outcomes_by_loan_are_of_all_its_decisions_or_of_the_latest(
     ]
     await store_all(engine, events)
     by_loan = {"loan_id": "A-1", "outcome": "repaid", "observed_at": "2026-06-01"}
-    assert counts(await post(client, by_loan)) == (0, 0, 0, 1)
+    assert (await client.post("/outcomes", json=by_loan)).status_code == 400
     assert counts(await post(client, by_loan | {"which": "latest"})) == (1, 0, 0, 0)
     latest = max(events, key=lambda event: event.decision.timestamp)
     assert (await client.get(path_of(latest))).json()["outcomes"]
@@ -206,29 +206,18 @@ async def test_loan_of_very_many_decisions_is_a_fault(
     assert counts(await post(client, sent | {"which": "latest"})) == (1, 0, 0, 0)
 
 
-async def test_faulty_reports_are_named_and_all_others_recorded(
+async def test_decisions_that_a_report_cannot_be_of_are_named_and_all_others_recorded(
     client: httpx.AsyncClient, engine: AsyncEngine
 ) -> None:
     """An unknown decision is not swallowed; each fault says where and what."""
     events = decided_events(2, seed=65)
     await store_all(engine, events)
-    known = str(events[0].decision.prediction_id)
     tomorrow = (datetime.now(UTC) + timedelta(days=2)).isoformat()
-    faulty: list[tuple[Any, str, str]] = [
+    faulty: list[tuple[dict[str, Any], str, str]] = [
         (report(events[0], prediction_id=str(uuid4())), "prediction_id", "no decision"),
         (report(events[0], prediction_id=str(UUID(int=7 << 76 | 1 << 63))), "prediction_id", "no"),
-        (report(events[0], "repayed"), "outcome", "must be"),
-        (report(events[0], observed_at="2026-06-01T12:00:00"), "observed_at", "zone"),
-        (report(events[0], observed_at=1_780_000_000), "observed_at", "zone"),
         (report(events[0], observed_at=tomorrow), "observed_at", "future"),
         (report(events[0], observed_at="2025-01-01"), "observed_at", "before"),
-        (report(events[0], source="Jane Doe"), "source", "must match"),
-        (report(events[0], observed="x"), "observed", "observed_at"),
-        (report(events[0], loan_id="A-1"), "report", "either"),
-        (report(events[0], which="all"), "report", "left out without it"),
-        ({"outcome": "repaid", "observed_at": "2026-06-01"}, "report", "either"),
-        ("repaid", "report", "object"),
-        ({"prediction_id": known, "outcome": "repaid"}, "observed_at", "required"),
     ]
     receipt = await post(client, [report(events[1]), *(sent for sent, _, _ in faulty)])
     assert counts(receipt) == (1, 0, 0, len(faulty))
@@ -238,6 +227,42 @@ async def test_faulty_reports_are_named_and_all_others_recorded(
         assert (fault["field"], fault["line"]) == (name, None), sent
         assert message in fault["message"], sent
     assert len(await rows_of(engine, "outcomes")) == 1
+
+
+async def test_json_that_cannot_be_read_is_refused_and_lines_of_a_file_are_left_out(
+    client: httpx.AsyncClient, engine: AsyncEngine
+) -> None:
+    """The faults are the same; only of a file, which people make, the good lines count."""
+    [event, other] = decided_events(2, seed=73)
+    await store_all(engine, [event, other])
+    good = report(other)
+    for sent, name, message in (
+        (report(event, "repayed"), "outcome", "must be"),
+        (report(event, observed_at="2026-06-01T12:00:00"), "observed_at", "zone"),
+        (report(event, observed_at=1_780_000_000), "observed_at", "zone"),
+        (report(event, source="Jane Doe"), "source", "must match"),
+        (report(event, observed="x"), "observed", "observed_at"),
+        (report(event, loan_id="A-1"), "report", "either"),
+        (report(event, which="all"), "report", "left out without it"),
+        ({"outcome": "repaid", "observed_at": "2026-06-01"}, "report", "either"),
+        ("repaid", "report", "object"),
+        ({name: good[name] for name in ("prediction_id", "outcome")}, "observed_at", "required"),
+    ):
+        refused = await client.post("/outcomes", json=[good, sent])
+        [fault] = refused.json()["validation_errors"]
+        assert (refused.status_code, fault["field"]) == (400, f"1.{name}"), sent
+        assert message in fault["message"], sent
+        assert await rows_of(engine, "outcomes") == []
+        body = json.dumps(sent)
+        refused = await client.post("/outcomes", content=body, headers=NDJSON)
+        assert refused.json()["validation_errors"][0]["field"] == f"line 1.{name}"
+        if isinstance(sent, dict):
+            refused = await client.post("/outcomes", json=sent)
+            assert refused.json()["validation_errors"][0]["field"] == name
+    body = f"{json.dumps(sent)}\n{json.dumps(good)}"
+    receipt = (await client.post("/outcomes", content=body, headers=NDJSON)).json()
+    assert counts(receipt) == (1, 0, 0, 1)
+    assert (receipt["faults"][0]["line"], receipt["faults"][0]["field"]) == (1, "observed_at")
 
 
 async def test_lines_and_tables_are_recorded_in_groups_and_faults_have_their_line(

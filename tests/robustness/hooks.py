@@ -6,6 +6,7 @@ is accepted.
 """
 
 import hashlib
+import json
 import re
 from contextlib import suppress
 from datetime import datetime
@@ -17,7 +18,8 @@ from schemathesis import Case, HookContext, SerializationContext
 
 from services.history.schemas import encode_cursor
 from services.inference.idempotency import HEADER_DOC
-from shared.web.direct import NDJSON
+from shared.contract.outcomes import OUTCOME_KINDS
+from shared.web.direct import CSV, NDJSON
 from tests.history.events import body_of, random_events
 
 _event_lines = st.builds(random_events, st.integers(1, 3), seed=st.integers()).map(
@@ -26,6 +28,20 @@ _event_lines = st.builds(random_events, st.integers(1, 3), seed=st.integers()).m
 
 schemathesis.openapi.format("cursor", st.uuids().map(encode_cursor))
 schemathesis.openapi.format("event-lines", _event_lines)
+
+_reports = st.fixed_dictionaries(
+    {
+        "prediction_id": st.uuids().map(str),
+        "outcome": st.sampled_from(OUTCOME_KINDS),
+        "observed_at": st.dates().map(str),
+    }
+)
+_outcome_lines = st.lists(_reports, min_size=1).map(lambda all_: "\n".join(map(json.dumps, all_)))
+_outcome_table = st.lists(_reports, min_size=1).map(
+    lambda all_: "\n".join(",".join(line) for line in [list(all_[0]), *(r.values() for r in all_)])
+)
+schemathesis.openapi.format("outcome-lines", _outcome_lines)
+schemathesis.openapi.format("outcome-table", _outcome_table)
 
 
 @schemathesis.hook
@@ -49,7 +65,7 @@ def _order_bounds(case: Case[Any]) -> None:
             case.query |= dict(zip((lower, upper), bounds, strict=True))
 
 
-@schemathesis.serializer(NDJSON.name)
+@schemathesis.serializer(NDJSON.name, CSV.name)
 def as_lines(_: SerializationContext, value: Any) -> bytes:
     """The lines as they are; whatever else is tried goes as its text."""
     return str(value).encode(errors="surrogatepass")

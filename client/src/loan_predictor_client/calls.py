@@ -1,9 +1,10 @@
 """Every call of the services: its request, and how its answer is parsed."""
 
+import json
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import date
 from typing import Final, Generic, Literal, TypeVar
 from urllib.parse import quote
 from uuid import UUID, uuid4
@@ -263,15 +264,27 @@ def erase(prediction_id: UUID | str) -> Call[Erasure]:
 
 
 def report_outcomes(reports: Sequence[Mapping[str, object]]) -> Call[OutcomeReceipt]:
-    """Record what became of loans; at most 1,000 reports. The same again changes nothing."""
-    body = [{name: _plain(value) for name, value in report.items()} for report in reports]
-    return Call("history", "/outcomes", _json(OutcomeReceipt), method="POST", body=body)
+    """Record what became of loans; the same again changes nothing. Raises ``UnsendableCall``."""
+    try:
+        lines = [json.dumps(report, default=_plain) for report in reports]
+    except (TypeError, ValueError, RecursionError) as error:
+        raise UnsendableCall(f"An outcome cannot be written as JSON: {error}") from error
+    return Call(
+        "history",
+        "/outcomes",
+        _json(OutcomeReceipt),
+        method="POST",
+        content="\n".join(lines).encode(),
+        headers={"content-type": "application/x-ndjson"},
+    )
 
 
-def _plain(value: object) -> object:
-    if isinstance(value, datetime):
+def _plain(value: object) -> str:
+    if isinstance(value, date):
         return value.isoformat()
-    return str(value) if isinstance(value, UUID) else value
+    if isinstance(value, UUID):
+        return str(value)
+    raise TypeError(f"{type(value).__name__} has no form in JSON")
 
 
 def export(filters: Filters, *, format_: ExportFormat) -> Call[httpx.Response]:

@@ -211,8 +211,9 @@ class LoanPredictorClient:
     def report_outcomes(self, reports: Sequence[Mapping[str, object]]) -> OutcomeReceipt:
         """Record what became of loans; needs a key with outcomes:write.
 
-        Each of at most 1,000 reports has ``prediction_id``, or ``loan_id`` and ``which`` (all or
-        latest), ``outcome`` and ``observed_at``, and may have ``matures_at`` and ``source``.
+        Each report has ``prediction_id``, or ``loan_id`` and ``which`` (all or latest), ``outcome``
+        and ``observed_at``, and may have ``matures_at`` and ``source``. Those that cannot be used
+        are left out; ``faults`` names them by their ``line``, the first is 1.
         """
         return self._call(calls.report_outcomes(reports))
 

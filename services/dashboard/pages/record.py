@@ -12,7 +12,7 @@ from services.dashboard.evidence import evidence_of
 from services.dashboard.frame import frame
 from services.dashboard.gate import root_of, session_of
 from services.dashboard.live import Loader, Region, Values, explain, signed_out
-from services.dashboard.outcomes import OUTCOME_FIELDS
+from services.dashboard.outcomes import OUTCOME_FIELDS, report
 from services.dashboard.sessions import Session, SignedOut
 from services.dashboard.templating import part
 from services.dashboard.watch import Watch
@@ -52,8 +52,7 @@ class _Record:
     async def report(self, values: Values) -> OutcomeReceipt:
         """Report the outcome that the form holds."""
         given = {name: value for name, value in values.items() if value}
-        report = {"prediction_id": self._prediction_id, **given}
-        return await self._session.api.report_outcomes([report])
+        return await report(self._session.api, [{"prediction_id": self._prediction_id, **given}])
 
 
 def register(watch: Watch) -> None:
