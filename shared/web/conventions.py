@@ -159,7 +159,8 @@ def invalid_input(errors: Sequence[Mapping[str, Any]], *, within: int = 0) -> In
             field=".".join(str(part) for part in error["loc"][within:])
             or str(error["loc"][0] if error["loc"] else "body"),
             message=message_of(error),
-            value=error["input"],
+            # A body is not repeated: it can be long, and need not be a text.
+            value=None if error["type"] in ("missing", "json_invalid") else error["input"],
         )
         for error in errors[:MAX_FAULTS]
     ]

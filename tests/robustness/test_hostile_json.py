@@ -15,6 +15,10 @@ from tests.robustness.hostile import GOOD, hostile_bodies, too_large_bodies
 _RECORDED_WITHIN_S = 20
 _DECIDING = ("/predict", "/predict/random_forest", "/explain", "/models/benchmark")
 _JSON = {"content-type": "application/json"}
+_NO_REQUEST = (
+    *(b"", b"\xff", b'"\xc3"', b"{", b"null", b"NaN", b"[" * 30_000, b'{"x": 1e400}'),
+    GOOD[:-1],
+)
 _QUERIES = (
     *("loan_id=%00", "loan_id=a%00b", "loan_id=%ED%A0%80", "loan_id=%FF", "loan_id=%E2%80%AE"),
     *("loan_id=", "loan_id=" + "x" * 20_000, "limit=%00", "limit=" + "9" * 5000, "limit=1_0"),
@@ -78,6 +82,26 @@ async def test_hostile_json_is_refused_and_never_recorded(
     assert complaints == []
     decision = (await http.post("/predict", json=EXAMPLE)).json()
     await _assert_only_record(system, http, decision["prediction_id"])
+
+
+async def test_hostile_json_is_refused_by_every_route(http: httpx.AsyncClient) -> None:
+    """Whatever it reads."""
+    documented = (await http.get("/openapi.json")).json()["paths"]
+    paths = [
+        path.replace("{model}", "random_forest")
+        for path, operations in documented.items()
+        if "application/json"
+        in operations.get("post", {}).get("requestBody", {"content": ()})["content"]
+    ]
+    assert {*_DECIDING, "/replay"} < set(paths)
+    complaints: list[str] = []
+    for body in _NO_REQUEST:
+        for path in set(paths) - {"/validate-loan"}:
+            answer = await http.post(path, content=body, headers=_JSON)
+            # The routes of the Open Inference Protocol word errors as it does.
+            if answer.status_code != 400:
+                complaints.append(f"{path} {body[:20]!r}: {answer.status_code} {answer.text[:200]}")
+    assert complaints == []
 
 
 async def test_good_json_in_a_bad_wrapping_is_refused_and_never_recorded(
