@@ -137,3 +137,45 @@ async def test_linear_models_scorecard_has_points_and_coefficients(
     [[*values]] = [[each["value"] for each in area["attributes"]] for area in areas]
     assert values == ["Urban", "Semiurban", "Rural", "missing"]
     assert set(document["references"]) == {"approved_near_threshold", "all_applicants"}
+
+
+async def test_reasons_of_a_record_are_answered_only_once_they_are_recorded(
+    client: httpx.AsyncClient,
+) -> None:
+    """Here the history service is away: 503. What needs no reasons is answered as it is."""
+    recorded = {
+        path: (await client.post(path, json=application)).json()
+        for path, application in (
+            ("/predict/random_forest", _REFUSED),
+            ("/predict", _REFUSED),
+            ("/predict/support_vector_machine", EXAMPLE),
+        )
+    }
+    refused = recorded.pop("/predict/random_forest")
+    away = await client.post("/reasons", json=refused)
+    assert (away.status_code, away.json()["code"]) == (503, "ReasonsNotRecorded")
+    assert away.headers["retry-after"] == "1"
+    for decision in recorded.values():
+        answer = await client.post("/reasons", json=decision)
+        assert (answer.status_code, answer.json()) == (200, decision)
+
+
+async def test_reasons_need_the_records_own_bundle_and_model(client: httpx.AsyncClient) -> None:
+    """404 names the one that is not here; 400 an input that its bundle cannot decide on."""
+    refused = (await client.post("/predict/random_forest", json=_REFUSED)).json()
+
+    async def answer(**changes: Any) -> tuple[int, str]:
+        response = await client.post("/reasons", json=refused | changes)
+        return response.status_code, response.text
+
+    info = refused["model_info"]
+    status, text = await answer(model_info=info | {"version": "b-00000000"})
+    assert status == 404
+    assert "b-00000000" in text
+    status, text = await answer(model_info=info | {"name": "xgboost"})
+    assert status == 404
+    assert "xgboost" in text
+    status, text = await answer(input_data=refused["input_data"] | {"Dependents": "4"})
+    assert status == 400
+    assert "cannot be explained by its bundle" in text
+    assert (await client.post("/reasons", json={"prediction": "Maybe"})).status_code == 400

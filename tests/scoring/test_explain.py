@@ -1,6 +1,7 @@
 """Explanations: exact Shapley values of any model, and changes that really are approved."""
 
 import asyncio
+from collections.abc import Callable
 from copy import copy
 from functools import partial
 from itertools import product
@@ -112,6 +113,27 @@ async def test_typical_applicant_has_no_contributions(bundle: Bundle) -> None:
     for model in bundle.models.values():
         if model.scorecard is None:
             assert (await _explain(typical, bundle, model))["contributions"] == []
+
+
+async def test_reasons_found_by_shapley_values_contradict_no_direction(
+    bundle: Bundle, refused: list[Application]
+) -> None:
+    """What is as good as a typical applicant's is no reason, whatever the model makes of it."""
+    typical = typical_applicant(bundle.manifest)
+    as_good: dict[str, Callable[[Application], bool]] = {
+        "A1": lambda given: given["LoanAmount"] <= typical["LoanAmount"],
+        "C1": lambda given: given["Credit_History"] == 1,
+        "I1": lambda given: (
+            sum(given[name] or 0 for name in INCOMES) >= sum(typical[name] for name in INCOMES)
+        ),
+    }
+    for model in bundle.models.values():
+        for application in refused if model.scorecard is None else ():
+            explained = await _explain(application, bundle, model)
+            for reason in explained["reasons"] or ():
+                assert reason["contribution"] < 0
+                unfounded = as_good.get(reason["code"])
+                assert unfounded is None or not unfounded(application)
 
 
 @FEW_ROWS

@@ -1,9 +1,11 @@
 """Reasons are exact, in order, and defensible: contributions to the score that decided."""
 
 import json
+import os
 from collections.abc import Mapping, Sequence
 from functools import partial
 from itertools import combinations
+from pathlib import Path
 from typing import Any, get_args
 
 import pytest
@@ -16,6 +18,7 @@ from services.scoring.reasons import FLOOR, code_of, contributions, main_reasons
 from services.scoring.registry import Bundle
 from services.scoring.scorecard import Linear, Reference, Table, points, score
 from services.scoring.shapley import PLAYERS
+from services.training.applications import read_applications
 from shared.contract.application import EXAMPLE, FIELDS, MONITORED, SCORED
 from shared.contract.parsing import parse_application
 from shared.contract.reasons import (
@@ -54,8 +57,12 @@ def scorecards(bundle: Bundle) -> dict[str, Table | Linear]:
 
 @pytest.fixture(scope="module")
 def parsed(loan_applications: list[dict[str, object]]) -> list[Application]:
-    """The real applications, or generated ones, as the service parses them."""
-    return [parse_application(to_json(application)) for application in loan_applications]
+    """All real applications, labelled and not, or generated ones, as the service parses them."""
+    read = [parse_application(to_json(application)) for application in loan_applications]
+    labelled = Path(os.environ.get("LOAN_DATA_DIR") or "none") / "loans.csv"
+    if labelled.is_file():
+        read += [dict(application) for application in read_applications(labelled).applications]
+    return read
 
 
 def _missing(application: Mapping[str, Any]) -> frozenset[str]:
