@@ -21,6 +21,8 @@ from tests.harness import HOST, events_in, free_port
 from tests.serving import served
 from tests.waiting import eventually_said
 
+pytestmark = pytest.mark.system
+
 _ROWS = 5000
 _STREAM_ENTRIES = 24
 _ROWS_ON_STREAM = 2000
