@@ -59,7 +59,7 @@ def test_redis_paused(stage: Stage) -> None:
 
 def test_postgres_killed(stage: Stage) -> None:
     """Decisions wait in the stream; clients notice nothing."""
-    _survive(stage, "postgres-killed")
+    assert _survive(stage, "postgres-killed").refused == 0
 
 
 def test_postgres_restarted(stage: Stage) -> None:

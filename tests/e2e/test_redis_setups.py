@@ -27,9 +27,7 @@ _HISTORY = ["shared.web.server", "--port", "0", "services.history.main:create_ap
 _CONSUMER = ["services.history.consumer"]
 
 
-@pytest.mark.parametrize(
-    ("size", "scheme"), [(1, "redis"), (1, "redis+cluster"), (3, "redis+cluster")]
-)
+@pytest.mark.parametrize(("size", "scheme"), [(1, "redis"), (3, "redis+cluster")])
 def test_nothing_is_decided_twice_or_lost_on_a_cluster(
     database_url: str, tmp_path: Path, size: int, scheme: str
 ) -> None:

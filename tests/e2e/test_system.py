@@ -7,7 +7,6 @@ from collections.abc import AsyncIterator, Coroutine, Iterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from itertools import cycle
-from pathlib import Path
 from typing import Any
 
 import httpx
@@ -15,8 +14,7 @@ import pytest
 from pytest import approx  # noqa: PT013 - it reads as a word of the expectation
 
 from services.local.processes import Process
-from services.local.servers import Server
-from tests.harness import System, running_system
+from tests.harness import System
 from tests.history.events import MODELS
 
 pytestmark = pytest.mark.system
@@ -99,41 +97,6 @@ async def test_consumer_killed_under_load_neither_loses_nor_doubles_a_decision(
     )
     assert answers.not_recorded == 0
     await _assert_recorded_exactly_once(http, system, answers)
-
-
-async def test_redis_killed_under_load_loses_no_acknowledged_decision(
-    database_url: str,
-    own_redis: Server,
-    loan_applications: list[Body],
-    tmp_path: Path,
-) -> None:
-    """Decisions go by HTTP meanwhile, or are refused with 503; what was answered is stored."""
-    with running_system(
-        database_url=database_url, redis_url=own_redis.url, logs=tmp_path / "logs"
-    ) as system:
-        async with _client(system) as http:
-            answers = await _post_all(
-                http, system, loan_applications, during=_kill_for_a_moment(own_redis.process)
-            )
-            await _assert_recorded_exactly_once(http, system, answers)
-
-
-async def test_postgres_killed_under_load_loses_no_acknowledged_decision(
-    own_postgres: Server,
-    redis_url: str,
-    loan_applications: list[Body],
-    tmp_path: Path,
-) -> None:
-    """Decisions wait in the stream until the database is back; clients notice nothing."""
-    with running_system(
-        database_url=own_postgres.url, redis_url=redis_url, logs=tmp_path / "logs"
-    ) as system:
-        async with _client(system) as http:
-            answers = await _post_all(
-                http, system, loan_applications, during=_kill_for_a_moment(own_postgres.process)
-            )
-            assert answers.not_recorded == 0
-            await _assert_recorded_exactly_once(http, system, answers)
 
 
 async def _kill_for_a_moment(process: Process, *, times: int = 1) -> None:
