@@ -14,8 +14,8 @@ from starlette.exceptions import HTTPException
 
 from loan_predictor_client import AsyncLoanPredictorClient, RetryPolicy
 from services.dashboard import theme
+from services.dashboard.drafts import Drafts
 from services.dashboard.gate import Gate, page_headers
-from services.dashboard.jobs import Jobs
 from services.dashboard.login import Authenticator, login_router
 from services.dashboard.outcomes import Uploads
 from services.dashboard.pages import (
@@ -51,11 +51,12 @@ def create_app(settings: DashboardSettings | None = None) -> FastAPI:
     client = AsyncLoanPredictorClient(
         settings.inference_url,
         settings.history_url,
+        batch_url=settings.batch_url,
         api_key=key.get_secret_value() if key else None,
         retry_policy=_RETRY_POLICY,
     )
     sessions = Sessions()
-    jobs = Jobs()
+    drafts = Drafts()
     uploads = Uploads()
     watch = Watch(client)
     local = Session("this machine", client) if settings.dashboard_password is None else None
@@ -64,7 +65,6 @@ def create_app(settings: DashboardSettings | None = None) -> FastAPI:
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         async with client, watch.watching():
             yield
-            await jobs.stop()
             await uploads.stop()
 
     app = FastAPI(
@@ -83,7 +83,7 @@ def create_app(settings: DashboardSettings | None = None) -> FastAPI:
         history.export_router(),
         models.pictures_router(),
         papers.papers_router(),
-        batch.files_router(jobs),
+        batch.files_router(drafts),
         outcomes.files_router(uploads),
     )
     for router in routers:
@@ -97,7 +97,7 @@ def create_app(settings: DashboardSettings | None = None) -> FastAPI:
     # Last, because the pages take every path that is left.
     for page in (decide, history, record, statistics, models):
         page.register(watch)
-    batch.register(watch, jobs)
+    batch.register(watch, drafts)
     outcomes.register(watch, uploads)
     not_found.register(watch)
     # Quasar's loading bar has no accessible name and says nothing that the pages do not.

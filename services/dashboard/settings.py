@@ -21,11 +21,14 @@ class DashboardSettings(LogSettings):
     inference_url: HttpAddress = Field(default="http://127.0.0.1:8000")
     history_url: HttpAddress | None = Field(
         default="http://127.0.0.1:8001",
-        description="None where one gateway at INFERENCE_URL stands before both services.",
+        description="None where one gateway at INFERENCE_URL stands before all services.",
+    )
+    batch_url: HttpAddress | None = Field(
+        default="http://127.0.0.1:8004", description="The batch service; not used behind a gateway."
     )
     dashboard_api_key: SecretKey | None = Field(
         default=None,
-        description="Key with the scopes predict, history:read and replay; never shown.",
+        description="Key with the scopes predict, batch, history:read and replay; never shown.",
     )
     dashboard_password: Annotated[str, AfterValidator(check_entry)] | None = Field(
         default=None,

@@ -82,6 +82,7 @@ def below_url(shown: Shown, request: pytest.FixtureRequest) -> Iterator[str]:
             shown.system,
             logs=shown.logs / f"below-{request.param}",
             DASHBOARD_PASSWORD=password_entry("correct horse"),
+            BATCH_URL=shown.batch_url,
             ROOT_PATH=_ROOT,
             FORWARDED_ALLOW_IPS=request.param,
         ) as url,
@@ -129,7 +130,7 @@ def test_every_page_works_below_a_path(
     page.get_by_role("button", name="Check the file").click()
     page.get_by_role("button", name="Decide 1 application").click()
     expect(page.get_by_role("link", name="Download decisions")).to_be_visible()
-    assert page.url.startswith(f"{below_url}/batch?job=")
+    assert page.url.startswith(f"{below_url}/batch?batch=")
     page.get_by_role("button", name="Sign out").click()
     expect(page.get_by_role("heading", name="Sign in")).to_be_visible()
     assert page.url == f"{below_url}/login"

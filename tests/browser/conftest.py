@@ -21,7 +21,7 @@ from shared.contract.ids import uuid7
 from tests import keys
 from tests.applications import random_application
 from tests.browser.look import Shown
-from tests.harness import HOST, System, running_dashboard
+from tests.harness import HOST, System, running_batches, running_dashboard
 
 _FLAGS = (
     *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
@@ -70,13 +70,14 @@ def shown(shared_system: System) -> Iterator[Shown]:
     system = shared_system
     logs = system.inference.log.parent
     with (
-        running_dashboard(system, logs=logs) as url,
+        running_batches(system, logs=logs) as (batch_url, _),
+        running_dashboard(system, logs=logs, BATCH_URL=batch_url) as url,
         LoanPredictorClient(
             system.inference_url, system.history_url, api_key=system.api_key
         ) as api,
     ):
         _fill(api, system.history_url)
-        yield Shown(system=system, url=url, api=api, logs=logs)
+        yield Shown(system=system, url=url, batch_url=batch_url, api=api, logs=logs)
 
 
 def _fill(api: LoanPredictorClient, history_url: str) -> None:

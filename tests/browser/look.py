@@ -17,6 +17,7 @@ class Shown:
 
     system: System
     url: str
+    batch_url: str
     api: LoanPredictorClient
     logs: Path
 

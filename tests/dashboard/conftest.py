@@ -30,6 +30,7 @@ def settings_of(system: System, **changes: object) -> DashboardSettings:
         {
             "inference_url": system.inference_url,
             "history_url": system.history_url,
+            "batch_url": f"http://{HOST}:{free_port()}",
             "dashboard_api_key": system.api_key,
         }
         | changes

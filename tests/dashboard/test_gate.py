@@ -62,16 +62,16 @@ async def test_without_a_password_only_this_machine_needs_no_sign_in(
 async def test_with_a_password_this_machine_signs_in_too(guarded: FastAPI) -> None:
     """It leads back to the page; scripts and other sites cannot read the cookie."""
     async with client_of(guarded) as client:
-        asked = await client.get("/batch?job=1", headers=_HTML)
+        asked = await client.get("/batch?draft=1", headers=_HTML)
         assert asked.status_code == 303
-        assert asked.headers["location"] == "/login?next=%2Fbatch%3Fjob%3D1"
+        assert asked.headers["location"] == "/login?next=%2Fbatch%3Fdraft%3D1"
         form = await client.get(asked.headers["location"])
-        assert 'value="/batch?job=1"' in form.text
+        assert 'value="/batch?draft=1"' in form.text
         assert (await client.get("/batch")).status_code == 401
         assert (await client.post("/batch/upload", headers=_HTML)).status_code == 401
-        entered = await _sign_in(client, _PASSWORD, next="/batch?job=1")
+        entered = await _sign_in(client, _PASSWORD, next="/batch?draft=1")
         assert entered.status_code == 303
-        assert entered.headers["location"] == "/batch?job=1"
+        assert entered.headers["location"] == "/batch?draft=1"
         cookie = entered.headers["set-cookie"].lower()
         assert "httponly" in cookie
         assert "samesite=lax" in cookie

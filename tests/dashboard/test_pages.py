@@ -357,88 +357,6 @@ def _csv(*lines: str) -> dict[str, tuple[str, str, str]]:
     return {"file": ("loans.csv", "\n".join(lines), "text/csv")}
 
 
-async def test_batch_is_checked_decided_and_downloaded(
-    user: User, api: LoanPredictorClient
-) -> None:
-    """Bad rows by line; the good ones are decided once each."""
-    answer = await user.http_client.post(
-        "/batch/upload",
-        files=_csv(
-            "Loan_ID,ApplicantIncome,Loan_Status", "=B1,5000,Y", "B2,0,N", "", "B3", "B4,6000,Y"
-        ),
-    )
-    assert answer.status_code == 303
-    target = answer.headers["location"]
-    await user.open(target)
-    await _shows(user, "batch", "Rows with faults")
-    shown = _region(user, "batch")
-    assert re.findall(r'<th scope="row">(\d+)</th>', shown) == ["3", "5"]
-    assert "ApplicantIncome must be greater than 0" in shown
-    assert "has 1 cells, the header has 3" in shown
-    user.find(marker="batch").trigger("click", "decide")
-    await _shows(user, "batch", "Download decisions")
-    shown = _region(user, "batch")
-    assert _number(shown, "decided") == "2"
-    identifier = target.partition("job=")[2]
-    download = await user.http_client.get(f"/batch/{identifier}/decisions.csv")
-    rows = list(csv.DictReader(io.StringIO(download.text)))
-    assert [(row["line"], row["Loan_ID"], bool(row["fault"])) for row in rows] == [
-        ("2", "'=B1", False),
-        ("3", "B2", True),
-        ("5", "", True),
-        ("6", "B4", False),
-    ]
-    await eventually(lambda: len(api.history(Filters(loan_id="B4")).items) == 1)
-    assert rows[3]["prediction_id"] == str(
-        api.history(Filters(loan_id="B4")).items[0].prediction_id
-    )
-
-
-async def test_batch_asks_what_is_meant_and_reads_what_is_chosen(
-    user: User, api: LoanPredictorClient
-) -> None:
-    """Unknown columns, spellings, what counted as missing, repeated numbers and warnings."""
-    answer = await user.http_client.post(
-        "/batch/upload",
-        files=_csv(
-            "loan id;ApplicantINCOME;Married;LoanAmount;Foo",
-            "Q1;$4,583;Y;NA;1",
-            "Q1;700;N;128;2",
-        ),
-    )
-    await user.open(answer.headers["location"])
-    await _shows(user, "batch", "Questions about the file")
-    shown = _region(user, "batch")
-    for said in (
-        "separated by semicolons",
-        "NA counts as a missing value, in 1 cell",
-        "Foo",
-        "Q1 (2 rows, lines 2, 3)",
-        "$4,583 has a currency sign: read it as 4583? (1 cell)",
-        "Married: read Y as Yes (1 cell), N as No (1 cell)?",
-    ):
-        assert said in shown
-    chosen = re.findall(r'type="checkbox" name="([^"]+)"', shown)
-    assert len(chosen) == 3
-    user.find(marker="batch").trigger("submit", dict.fromkeys(chosen, "on"))
-    await _shows(user, "batch", "Decide 2 applications")
-    shown = _region(user, "batch")
-    assert "Worth a second look" in shown
-    assert re.search(r"Income.*\(1 row, line 3\)", shown)
-    user.find(marker="batch").trigger("click", "decide")
-    await _shows(user, "batch", "Download decisions")
-    shown = _region(user, "batch")
-    assert "Worth a second look" in shown
-    identifiers = re.findall(r"/history/([0-9a-f-]{36})", shown)
-    await eventually(lambda: len(api.history(Filters(loan_id="Q1")).items) == 2)
-    records = {str(r.prediction_id): r for r in api.history(Filters(loan_id="Q1")).items}
-    assert [records[identifier].input_data.ApplicantIncome for identifier in identifiers] == [
-        4583,
-        700,
-    ]
-    assert [records[identifier].input_data.Married for identifier in identifiers] == ["Yes", "No"]
-
-
 async def test_unusable_file_is_reported(user: User) -> None:
     """So is one that is no longer here."""
     for content, said in (
@@ -449,9 +367,9 @@ async def test_unusable_file_is_reported(user: User) -> None:
         await user.open(answer.headers["location"])
         await _shows(user, "batch", said)
         assert "Check the file" in _region(user, "batch")
-    await user.open("/batch?job=unknown")
+    await user.open("/batch?draft=unknown")
     await _shows(user, "batch", "choose it again")
-    assert (await user.http_client.get("/batch/unknown/decisions.csv")).status_code == 404
+    assert (await user.http_client.get("/batch/unknown/decisions.csv")).status_code == 503
     assert (await user.http_client.post("/batch/upload", data={"file": "x"})).status_code == 400
     large = {"file": ("x.csv", b"x" * (MAX_BYTES + 5000), "text/csv")}
     assert (await user.http_client.post("/batch/upload", files=large)).status_code == 413

@@ -13,7 +13,6 @@ from typing import Final
 
 from pydantic_core import to_json
 
-from services.dashboard.jobs import CONCURRENCY
 from services.inference.many import MAX_APPLICATIONS
 from tests.applications import random_application
 from tests.harness import HOST, free_port
@@ -26,6 +25,8 @@ from tests.load.wrk import Run, Target
 LOADED: Final = 32
 """Connections that load a service."""
 
+_CALLS: Final = 8
+"""Of a batch that a client sends by itself, at a time."""
 _APPLICATIONS: Final = 2000
 _WARM_UP_S: Final = 1.0
 _TUTORIAL_S: Final = 5.0
@@ -66,7 +67,7 @@ def against_tutorial(bench: Bench) -> list[Measurement]:
 
 
 def beside_batch(bench: Bench) -> list[Measurement]:
-    """Measure one caller's latency while another sends a batch the way the dashboard does."""
+    """Measure one caller's latency while another sends many applications, eight at a time."""
     with decision_route(bench) as one:
         results = interleave(
             bench,
@@ -84,7 +85,7 @@ def beside_batch(bench: Bench) -> list[Measurement]:
             alone,
             bound=None,
             detail=f"{median(beside) * 1000:.3f} ms against {median(alone) * 1000:.3f} ms,"
-            f" {CONCURRENCY} of the batch at a time",
+            f" {_CALLS} of the batch at a time",
         )
     ]
 
@@ -92,7 +93,7 @@ def beside_batch(bench: Bench) -> list[Measurement]:
 def _beside_batch(one: Target, bench: Bench) -> Run:
     with ThreadPoolExecutor(1) as other:
         # The batch starts before the measured run and ends after it.
-        batch = other.submit(one.run, connections=CONCURRENCY, seconds=bench.seconds + 1)
+        batch = other.submit(one.run, connections=_CALLS, seconds=bench.seconds + 1)
         time.sleep(0.5)
         measured = one.run(connections=1, seconds=bench.seconds)
         batch.result()

@@ -1,24 +1,36 @@
-"""Batch: a file of applications is checked by line, decided, and downloaded."""
+"""Batch: a file of applications is checked by line and decided by the batch service."""
 
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from contextlib import suppress
 from typing import Final
 
 from fastapi import APIRouter, Request, Response
-from fastapi.responses import PlainTextResponse, RedirectResponse
+from fastapi.responses import PlainTextResponse, RedirectResponse, StreamingResponse
 from markupsafe import Markup
 from nicegui import ui
 
-from services.dashboard import sheet
+from loan_predictor_client import ApiError, CallFailed
+from loan_predictor_client.calls import ResultsFormat
+from loan_predictor_client.models import Batch
+from services.dashboard.batches import ENDED, MAX_SHOWN, Outcome, is_identifier, outcome_of
+from services.dashboard.drafts import MAX_ROWS, Draft, Drafts, order
 from services.dashboard.frame import frame
 from services.dashboard.gate import root_of, session_of
-from services.dashboard.jobs import MAX_ROWS, Job, Jobs, progress
-from services.dashboard.live import Region, Values
+from services.dashboard.live import Loader, Region, Values, explain, signed_out
+from services.dashboard.sessions import Session, SignedOut
 from services.dashboard.templating import part
 from services.dashboard.uploading import MAX_BYTES, NO_FILE, uploaded
 from services.dashboard.watch import Watch
 
-REFRESH_S: Final = 0.4
-MAX_SHOWN: Final = 100
-"""How many faults and decisions the page lists; the download has all."""
+REFRESH_S: Final = 0.5
+LIST_S: Final = 2.0
+_MEDIA_TYPES: Final[Mapping[ResultsFormat, str]] = {
+    "csv": "text/csv; charset=utf-8",
+    "ndjson": "application/x-ndjson",
+    "parquet": "application/vnd.apache.parquet",
+}
+_LOST: Final = "That file is no longer here; choose it again."
 
 
 def upload_form(root: str, problem: str = "") -> Markup:
@@ -33,90 +45,149 @@ def upload_form(root: str, problem: str = "") -> Markup:
     )
 
 
-def state(job: Job, root: str) -> Markup:
-    """The state of a job, and what the person can do next."""
-    if job.phase == "unusable":
-        return upload_form(root, job.problem)
-    if job.phase == "asking":
-        return part("batch", "questions", job=job, root=root)
-    if job.at_work:
-        done, total = progress(job)
-        return part("batch", "at_work", job=job, done=done, total=total)
+def draft_state(draft: Draft, root: str) -> Markup:
+    """A file that is not ordered yet, and what the person can do next."""
+    if draft.problem:
+        return upload_form(root, draft.problem)
+    if draft.chosen is None:
+        return part("batch", "questions", draft=draft, root=root)
     return part(
         "batch",
-        "result",
-        job=job,
-        faults=sorted(job.faults.items())[:MAX_SHOWN],
-        more_faults=max(0, len(job.faults) - MAX_SHOWN),
-        decisions=sorted(job.decisions.items())[:MAX_SHOWN],
-        more_decisions=max(0, len(job.decisions) - MAX_SHOWN),
+        "checked",
+        draft=draft,
+        faults=list(draft.faults.items())[:MAX_SHOWN],
+        more_faults=max(0, len(draft.faults) - MAX_SHOWN),
         root=root,
     )
 
 
-def register(watch: Watch, jobs: Jobs) -> None:
+def batch_state(
+    batch: Batch, outcome: Outcome | None, approved_in_training: float | None, root: str
+) -> Markup:
+    """How a batch stands; with its ``outcome`` once it has ended."""
+    return part(
+        "batch",
+        "state",
+        batch=batch,
+        ended=batch.state in ENDED,
+        outcome=outcome,
+        approved_in_training=approved_in_training,
+        more_faults=max(0, batch.faulty - MAX_SHOWN),
+        more_decisions=max(0, batch.decided - MAX_SHOWN),
+        root=root,
+    )
+
+
+def register(watch: Watch, drafts: Drafts) -> None:
     """Register the page."""
 
     @ui.page("/batch")
     def page(request: Request) -> None:
         session, root = session_of(request.scope), root_of(request.scope)
-        identifier = request.query_params.get("job")
-        job = jobs.find(identifier, session) if identifier else None
-        lost = "That file is no longer here; choose it again." if identifier and not job else ""
+        batch_id = request.query_params.get("batch", "")
+        identifier = request.query_params.get("draft")
+        draft = drafts.find(identifier, session) if identifier else None
         with frame(request, "batch", watch=watch):
+            if is_identifier(batch_id):
+                _show_batch(session, batch_id, root)
+                return
             region = Region(
-                "batch", state(job, root) if job else upload_form(root, lost), spoken=True
+                "batch",
+                draft_state(draft, root)
+                if draft
+                else upload_form(root, _LOST if identifier or batch_id else ""),
+                spoken=True,
             )
-        if job is None:
-            return
-        shown = job
+            if draft is None:
+                _list_batches(session, root)
+                return
+        _follow(draft, region, root)
 
-        def go_on() -> None:
-            region.show(state(shown, root))
-            refresh.activate()
-
+    def _follow(draft: Draft, region: Region, root: str) -> None:
         async def check(values: Values) -> None:
-            jobs.check(shown, values.keys())
-            go_on()
+            await asyncio.to_thread(draft.check, values.keys())
+            region.show(draft_state(draft, root))
 
-        async def decide(_: str) -> None:
-            jobs.decide(shown)
-            go_on()
-
-        def refreshed() -> None:
-            region.show(state(shown, root))
-            if not shown.at_work:
-                refresh.deactivate()
+        async def decide(pressed: str) -> None:
+            try:
+                batch = await order(draft, record=pressed == "decide")
+            except SignedOut:
+                region.show(signed_out())
+            except CallFailed as error:
+                region.show(explain(error) + draft_state(draft, root))
+            else:
+                # NiceGUI itself adds the path below which the dashboard is served.
+                ui.navigate.to(f"/batch?batch={batch.id}")
 
         region.on_submit(check)
         region.on_press(decide)
-        refresh = ui.timer(REFRESH_S, refreshed)
 
 
-def files_router(jobs: Jobs) -> APIRouter:
-    """The routes of the upload and of the download."""
+def _list_batches(session: Session, root: str) -> None:
+    async def fetch() -> Markup:
+        return part("batch", "batches", batches=(await session.api.batches()).items, root=root)
+
+    Loader("batches", fetch, every_s=LIST_S)
+
+
+def _show_batch(session: Session, batch_id: str, root: str) -> None:
+    async def fetch() -> Markup:
+        batch = await session.api.batch(batch_id)
+        if batch.state not in ENDED:
+            ui.timer(REFRESH_S, loader.load, once=True)
+            return batch_state(batch, None, None, root)
+        outcome, compared = await asyncio.gather(
+            outcome_of(session.api, batch), session.api.compare()
+        )
+        return batch_state(batch, outcome, compared.data.approved_share, root)
+
+    async def cancel(_: str) -> None:
+        # The page says by itself how the batch stands.
+        with suppress(CallFailed, SignedOut):
+            await session.api.cancel_batch(batch_id)
+        await loader.load()
+
+    loader = Loader("batch", fetch)
+    loader.region.on_press(cancel)
+
+
+def files_router(drafts: Drafts) -> APIRouter:
+    """The routes of the upload and of the downloads."""
     router = APIRouter(include_in_schema=False)
 
     @router.post("/batch/upload")
     async def upload(request: Request) -> Response:
-        """Start a job for a file, and lead to its page."""
+        """Read a file, and lead to its page."""
         file = await uploaded(request)
         if file is None:
             return PlainTextResponse(NO_FILE, 400)
-        job = jobs.begin(file.name, file.content, session_of(request.scope))
-        target = f"{root_of(request.scope)}/batch?job={job.identifier}"
+        # In a thread: other pages should not wait for a large file.
+        draft = await asyncio.to_thread(drafts.begin, file, session_of(request.scope))
+        target = f"{root_of(request.scope)}/batch?draft={draft.identifier}"
         return RedirectResponse(target, status_code=303)
 
-    @router.get("/batch/{identifier}/decisions.csv")
-    async def decisions(request: Request, identifier: str) -> Response:
-        """Download what was decided, row by row."""
-        job = jobs.find(identifier, session_of(request.scope))
-        if job is None:
-            return PlainTextResponse("That file is no longer here.", 404)
-        return Response(
-            sheet.write(job.results()),
-            media_type="text/csv; charset=utf-8",
-            headers={"content-disposition": 'attachment; filename="decisions.csv"'},
+    @router.get("/batch/{batch_id}/decisions.{format_}")
+    async def decisions(request: Request, batch_id: str, format_: ResultsFormat) -> Response:
+        """Download the decisions so far."""
+        opened = session_of(request.scope).api.batch_results(batch_id, format=format_)
+        try:
+            # Entered before the response starts, so that an outage still has a status of its own.
+            pieces = await opened.__aenter__()
+        except CallFailed as error:
+            status = error.status if isinstance(error, ApiError) else 503
+            return PlainTextResponse(str(error), status)
+
+        async def all_pieces() -> AsyncIterator[bytes]:
+            try:
+                async for piece in pieces:
+                    yield piece
+            finally:
+                await opened.__aexit__(None, None, None)
+
+        return StreamingResponse(
+            all_pieces(),
+            media_type=_MEDIA_TYPES[format_],
+            headers={"content-disposition": f'attachment; filename="decisions.{format_}"'},
         )
 
     return router
