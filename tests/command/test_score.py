@@ -205,6 +205,7 @@ def test_result_is_the_same_on_every_engine_and_with_any_chunks(
     assert (tmp_path / "dask.csv").read_bytes() == whole
 
 
+@pytest.mark.system
 def test_processes_that_always_die_stop_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
     """Rather than to be started for ever."""
     monkeypatch.setattr(engines, "_MAX_DEATHS", 1)
