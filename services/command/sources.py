@@ -168,7 +168,7 @@ class Source:
         first, before, rows = 0, 0, 0
         for number, size in enumerate(sizes):
             rows += size
-            if rows >= _CHUNK_ROWS or number == len(sizes) - 1:
+            if rows >= _CHUNK_ROWS or (rows and number == len(sizes) - 1):
                 yield ParquetChunk(self.location, tuple(range(first, number + 1)), before, rows)
                 first, before, rows = number + 1, before + rows, 0
 

@@ -288,6 +288,8 @@ def test_folder_of_files_becomes_a_folder_of_parts(
     table = pa.Table.from_pylist(applications).drop_columns("model")
     parquet.write_table(table.slice(0, 150), folder / "a.parquet", row_group_size=30)
     parquet.write_table(table.slice(150), folder / "b.parquet")
+    with parquet.ParquetWriter(folder / "ab.parquet", table.schema) as empty:
+        empty.write_table(table.slice(0, 0))
     (folder / "_SUCCESS").touch()
     summary = _score(folder, tmp_path / "out/")
     assert (summary.decided, summary.faulty) == (_ROWS, 0)
