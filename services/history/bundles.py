@@ -1,18 +1,17 @@
 """The manifests of the bundles that decide, as the inference service registers them."""
 
 from collections.abc import Collection, Mapping
-from typing import Final
+from typing import Any
 
-from pydantic import BaseModel, TypeAdapter, ValidationError
-from pydantic_core import from_json
+from pydantic import BaseModel, ValidationError
 from sqlalchemy import select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from services.history.database import transaction
-from services.history.monitoring_schemas import CrossValidated, Estimated, Registration
+from services.history.monitoring_schemas import CrossValidated, Estimated, Manifest
 from services.history.tables import bundles
-from shared.contract.errors import Fault, InvalidInput
+from shared.web.conventions import invalid_input
 
 
 class _FoldMean(BaseModel):
@@ -31,29 +30,20 @@ class _Folds(BaseModel):
     brier: _FoldMean
     log_loss: _FoldMean
 
-
-class _Trained(BaseModel):
-    cross_validation: _Folds
-
-
-_MODELS: Final = TypeAdapter(dict[str, _Trained])
+    def estimated(self) -> CrossValidated:
+        return CrossValidated(**{metric: found.estimated() for metric, found in self})
 
 
 async def register(engine: AsyncEngine, body: bytes) -> None:
     """Keep the manifest in ``body``; a version that is known already stays as it is.
 
-    Raises ``InvalidInput`` if it is none that performance can be compared with.
+    Raises ``InvalidInput`` if it is none.
     """
     try:
-        manifest = from_json(body)
-        version = Registration.model_validate(manifest).version
-        _MODELS.validate_python(manifest.get("models"))
+        manifest = Manifest.model_validate_json(body)
     except ValidationError as error:
-        where = ".".join(map(str, error.errors()[0]["loc"])) or "body"
-        raise InvalidInput([Fault(field=where, message="is not that of a manifest")]) from None
-    except ValueError as error:
-        raise InvalidInput([Fault(field="body", message=f"is not valid JSON: {error}")]) from None
-    statement = insert(bundles).values(version=version, manifest=manifest)
+        raise invalid_input(error.errors(include_url=False)) from None
+    statement = insert(bundles).values(version=manifest.version, manifest=body.decode())
     async with transaction(engine) as opened:
         await opened.execute(statement.on_conflict_do_nothing())
 
@@ -62,12 +52,18 @@ async def read_cross_validated(
     connection: AsyncConnection, versions: Collection[str]
 ) -> Mapping[tuple[str, str], CrossValidated]:
     """By bundle and model what cross-validation found, of those bundles that are registered."""
-    models = bundles.c.manifest["models"]
-    statement = select(bundles.c.version, models).where(bundles.c.version.in_(versions))
+    statement = select(bundles.c.version, bundles.c.manifest).where(bundles.c.version.in_(versions))
     return {
-        (version, name): CrossValidated(
-            **{metric: found.estimated() for metric, found in model.cross_validation}
-        )
+        (version, name): folds.estimated()
         for version, content in await connection.execute(statement)
-        for name, model in _MODELS.validate_python(content).items()
+        for name, model in Manifest.model_validate_json(content).models.items()
+        if (folds := _folds_of(model)) is not None
     }
+
+
+def _folds_of(model: Mapping[str, Any]) -> _Folds | None:
+    """None where a later version of manifests writes them otherwise."""
+    try:
+        return _Folds.model_validate(model.get("cross_validation"))
+    except ValidationError:
+        return None

@@ -102,9 +102,10 @@ class _Known:
 
 async def read_performance(connection: AsyncConnection, query: PerformanceQuery) -> LivePerformance:
     """The live performance of each model of each bundle that has decided in that time."""
-    if query.by == "month" and query.since is None:
-        query = query.model_copy(update={"since": _months_ago(MOST_MONTHS - 1)})
     monthly = query.by == "month"
+    if monthly:
+        first = _months_before(query.until, MOST_MONTHS)
+        query = query.model_copy(update={"since": max(first, query.since or first)})
     bins = await _read(connection, outcome_bins, query, monthly, outcome_bins.c.bin)
     groups = await _read(
         connection,
@@ -163,9 +164,10 @@ def _vintage(month: date, approved: int, rows: Iterable[AnyRow]) -> Vintage:
     return Vintage(month=f"{month:%Y-%m}", approved=approved, outcomes=outcomes, curve=curve)
 
 
-def _months_ago(months: int) -> str:
-    this = month_of(datetime.now(UTC))
-    count = this.year * 12 + this.month - 1 - months
+def _months_before(end: str | None, months: int) -> str:
+    """The month that many before ``end``, or before the one after this."""
+    last = first_day(end) if end else month_of(datetime.now(UTC))
+    count = last.year * 12 + last.month - 1 - months + (end is None)
     return f"{count // 12:04}-{count % 12 + 1:02}"
 
 

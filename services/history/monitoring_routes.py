@@ -11,6 +11,7 @@ from services.history.live_performance import read_performance, read_vintages
 from services.history.monitoring_schemas import (
     CohortQuery,
     LivePerformance,
+    Manifest,
     PerformanceQuery,
     Vintages,
 )
@@ -18,7 +19,7 @@ from services.history.routes import CACHED
 from shared.access.middleware import caller_of, needs, require
 from shared.contract.events import INTERNAL_BUNDLES_PATH
 from shared.web.conventions import problem_docs
-from shared.web.direct import JSON, DirectRoute, read_body
+from shared.web.direct import DirectRoute, describe, read_body
 from shared.web.parameters import refuse_repeated_parameters
 
 MAX_MANIFEST_BYTES: Final = 1024 * 1024
@@ -74,10 +75,7 @@ async def vintages(request: Request, query: Annotated[CohortQuery, Query()]) -> 
     status_code=204,
     response_class=Response,
     responses=problem_docs(400, 401, 403, 408, 413, 415, 429, 503),
-    openapi_extra={
-        "requestBody": {"required": True, "content": {JSON.name: {"schema": {"type": "object"}}}}
-    }
-    | needs("internal"),
+    openapi_extra=describe(body=Manifest) | needs("internal"),
 )
 async def register_bundle(request: Request) -> Response:
     """Keep the manifest of a bundle that decides; registering it again changes nothing."""

@@ -1,9 +1,9 @@
 """Parameters and bodies of the routes under /monitoring."""
 
 import datetime
-from typing import Annotated, Final, Literal, Self
+from typing import Annotated, Any, Final, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, Field, WithJsonSchema, model_validator
+from pydantic import BaseModel, Field, model_validator
 
 from shared.contract.events import ModelName
 from shared.contract.outcomes import OutcomeKind
@@ -13,17 +13,7 @@ MOST_MONTHS: Final = 36
 """Most months that are reported one by one."""
 
 
-def _first_day(text: str) -> str:
-    datetime.date.fromisoformat(f"{text}-01")
-    return text
-
-
-Month = Annotated[
-    str,
-    Field(pattern=r"^[0-9]{4}-(?:0[1-9]|1[0-2])$"),
-    AfterValidator(_first_day),
-    WithJsonSchema({"type": "string", "pattern": r"^[0-9]{4}-(?:0[1-9]|1[0-2])$"}),
-]
+Month = Annotated[str, Field(pattern="^(?:19|2[0-9])[0-9]{2}-(?:0[1-9]|1[0-2])$")]
 
 
 def first_day(month: str) -> datetime.date:
@@ -37,7 +27,7 @@ class CohortQuery(Parameters):
     since: Month | None = Field(default=None, description="Decided in this month (UTC) or later.")
     until: Month | None = Field(default=None, description="Decided before this month.")
     model: ModelName | None = None
-    bundle: Annotated[str, Field(pattern=r"^[\w.-]{1,64}$")] | None = None
+    bundle: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{1,64}$")] | None = None
 
     @model_validator(mode="after")
     def _range_runs_forwards(self) -> Self:
@@ -51,18 +41,8 @@ class PerformanceQuery(CohortQuery):
 
     by: Literal["all", "month"] = Field(
         default="all",
-        description=f"One figure over all months, or one for each of at most {MOST_MONTHS} months;"
-        " without since, of the last ones.",
+        description=f"One figure over all months, or one for each of the last {MOST_MONTHS}.",
     )
-
-    @model_validator(mode="after")
-    def _months_are_few(self) -> Self:
-        if self.by == "month" and self.since is not None:
-            first = first_day(self.since)
-            end = first_day(self.until) if self.until else datetime.datetime.now(datetime.UTC)
-            if (end.year - first.year) * 12 + end.month - first.month > MOST_MONTHS:
-                raise ValueError(f"by=month takes at most {MOST_MONTHS} months; narrow the range")
-        return self
 
 
 class Estimated(BaseModel):
@@ -180,7 +160,8 @@ class Vintages(BaseModel):
     vintages: list[Vintage]
 
 
-class Registration(BaseModel):
-    """What is read of a bundle's manifest."""
+class Manifest(BaseModel):
+    """What a bundle's manifest has to have; everything else in it is kept, too."""
 
-    version: Annotated[str, Field(pattern=r"^[\w.-]{1,64}$")]
+    version: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{1,64}$")]
+    models: dict[str, dict[str, Any]]

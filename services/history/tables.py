@@ -27,7 +27,7 @@ from sqlalchemy import (
     func,
     literal_column,
 )
-from sqlalchemy.dialects.postgresql import ARRAY, JSONB
+from sqlalchemy.dialects.postgresql import ARRAY
 
 from shared.contract.application import FIELDS
 
@@ -278,5 +278,5 @@ bundles = Table(
     metadata,
     Column("version", Text, primary_key=True),
     Column("registered_at", _timestamp, nullable=False, server_default=func.now()),
-    Column("manifest", JSONB, nullable=False),
+    Column("manifest", Text, nullable=False, comment="JSON, as it was registered"),
 )

@@ -59,10 +59,16 @@ def _order_bounds(case: Case[Any]) -> None:
         bounds = [case.query.get(lower), case.query.get(upper)]
         with suppress(TypeError, ValueError):
             if isinstance(bounds[0], str) and lower == "since":
-                bounds.sort(key=lambda bound: datetime.fromisoformat(str(bound)))
+                bounds.sort(key=_moment)
             else:
                 bounds.sort(key=lambda bound: float(str(bound)))
             case.query |= dict(zip((lower, upper), bounds, strict=True))
+
+
+def _moment(bound: Any) -> datetime:
+    # A month such as 2026-01 has no day.
+    text = str(bound)
+    return datetime.fromisoformat(f"{text}-01" if re.fullmatch(r"\d{4}-\d\d", text) else text)
 
 
 @schemathesis.serializer(NDJSON.name, CSV.name)
