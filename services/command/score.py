@@ -126,6 +126,8 @@ def plan_run(
     target = Location.of(target_name)
     suffix = Path(target.url).suffix.lower()
     is_folder = target_name.endswith("/") or suffix not in _SUFFIXES
+    if kind not in (None, _SUFFIXES.get(suffix, kind)):
+        raise FileError(f"{target_name} is not to be called {suffix} if its format is {kind}.")
     kind = kind or _SUFFIXES.get(suffix, sources[0].kind)
     files = [source.location.fingerprint() for source in sources]
     plan = Plan(

@@ -365,6 +365,7 @@ def test_unusable_file_is_one_sentence_and_leaves_nothing(name: str, tmp_path: P
         (["nosuch://in.csv", "out.csv"], "cannot be opened"),
         (["http://127.0.0.1:9/in.csv", "out.csv"], "cannot be"),
         (["in.csv", "in.csv"], "in.csv is there already"),
+        (["in.csv", "out.csv", "--format", "parquet"], "not to be called .csv"),
     ],
 )
 def test_command_that_cannot_begin_says_why_in_one_line(
