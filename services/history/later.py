@@ -46,6 +46,8 @@ async def store_reasons(engine: AsyncEngine, cache: Cache, body: bytes) -> Recor
             return record
         if record.prediction == "Approved" or not _is_recorded(found.decision, record):
             raise AnotherDecision(prediction_id)
+        # Last: without them, what fits the document is another decision than the recorded one.
+        _require_later(found.decision)
         await opened.execute(
             update(predictions)
             .where(predictions.c.id == row.id)
@@ -71,12 +73,15 @@ def _read(body: bytes) -> ReasonsFound:
         [fault, *_] = error.errors(include_url=False)
         field = ".".join(map(str, fault["loc"])) or "body"
         raise InvalidInput([Fault(field=field, message=fault["msg"])]) from None
-    basis = found.decision.reasons_basis
-    if not found.decision.reasons or basis is None or not basis.later:
+    return found
+
+
+def _require_later(decision: Decision) -> None:
+    basis = decision.reasons_basis
+    if not decision.reasons or basis is None or not basis.later:
         raise InvalidInput(
             [Fault(field="decision", message="has no reasons that were found later")]
         )
-    return found
 
 
 def _added(decision: Decision) -> dict[str, object]:
