@@ -11,7 +11,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from services.history.database import transaction
 from services.history.monitoring_schemas import CrossValidated, Estimated, Manifest
 from services.history.tables import bundles
-from shared.web.conventions import invalid_input
+from shared.contract.errors import MAX_FAULTS, Fault, InvalidInput
+from shared.web.parameters import message_of
 
 
 class _FoldMean(BaseModel):
@@ -42,7 +43,14 @@ async def register(engine: AsyncEngine, body: bytes) -> None:
     try:
         manifest = Manifest.model_validate_json(body)
     except ValidationError as error:
-        raise invalid_input(error.errors(include_url=False)) from None
+        # Without the values: what is no JSON may be bytes that no answer can give back.
+        faults = error.errors(include_url=False, include_input=False)[:MAX_FAULTS]
+        raise InvalidInput(
+            [
+                Fault(field=".".join(map(str, each["loc"])) or "body", message=message_of(each))
+                for each in faults
+            ]
+        ) from None
     statement = insert(bundles).values(version=manifest.version, manifest=body.decode())
     async with transaction(engine) as opened:
         await opened.execute(statement.on_conflict_do_nothing())

@@ -118,6 +118,7 @@ def test_servers_refuse_clients_without_a_password(stack: Stack) -> None:
         ("/history", "history"),
         ("/statistics", "history"),
         ("/analytics", "history"),
+        ("/monitoring/performance", "history"),
         ("/docs/history", "history"),
         ("/openapi/history.json", "history"),
         ("/health/history", "history"),

@@ -264,7 +264,15 @@ async def test_parameters_that_cannot_be_meant_are_refused(client: httpx.AsyncCl
 
 
 async def test_only_manifests_are_registered(client: httpx.AsyncClient) -> None:
-    for body in ("{", "[]", '"x"', "{}", '{"version": "../x", "models": {}}', '{"version": "1"}'):
+    for body in (
+        b"\x08\xff",
+        "{",
+        "[]",
+        '"x"',
+        "{}",
+        '{"version": "../x", "models": {}}',
+        '{"version": "1"}',
+    ):
         refused = await client.post("/internal/bundles", content=body)
         assert refused.status_code == 400, body
     odd = '{"version": "1", "models": {"any": {"cross_validation": "\\u0000"}}, "other": 1e999}'
