@@ -190,51 +190,47 @@ def _binary(inputs: list[dict[str, Any]], data: bytes) -> dict[str, Any]:
 _TEXT = {"name": "Education", "datatype": "BYTES", "shape": [1]}
 
 
-@pytest.mark.parametrize(
-    ("request_", "text"),
-    [
-        ({"content": b"{"}, "Invalid JSON"),
-        ({"json": {"inputs": []}}, "inputs"),
-        ({"json": {"inputs": [_INCOME | {"shape": [3]}]}}, "2 values, which is not its shape"),
-        ({"json": {"inputs": [_INCOME | {"datatype": "FP128"}]}}, "datatype"),
-        ({"json": {"inputs": [_INCOME, _INCOME]}}, "more than once"),
-        (
-            {"json": {"inputs": [_INCOME, _TEXT | {"data": ["Graduate"]}]}},
-            "are not of one length",
-        ),
-        ({"json": {"inputs": [_INCOME | {"name": "Salary"}]}}, "application 0: Salary"),
-        ({"json": {"inputs": [_INCOME | {"data": [1, -5]}]}}, "application 1: ApplicantIncome"),
-        ({"json": {"inputs": [_INCOME], "outputs": [{"name": "score"}]}}, "there are: approved"),
-        (
-            {"json": {"inputs": [_INCOME | {"data": [1] * 1001, "shape": [1001]}]}},
-            "more than 1000",
-        ),
-        (_binary([_TEXT | {"parameters": {"binary_data_size": 9}}], b"12345678"), "not the size"),
-        (_binary([_TEXT | {"parameters": {"binary_data_size": -1}}], b""), "not the size"),
-        (_binary([_INCOME], b"rest"), "more binary data"),
-        (
-            _binary(
-                [_TEXT | {"parameters": {"binary_data_size": 5}}], struct.pack("<I", 1) + b"\xff"
-            ),
-            "is not BYTES",
-        ),
-        (
-            _binary([_INCOME | {"data": None, "parameters": {"binary_data_size": 7}}], b"1234567"),
-            "is not FP64",
-        ),
-        (
-            {"content": b"{}", "headers": {"inference-header-content-length": "1e9"}},
-            "must be a number of bytes",
-        ),
-    ],
+_FAULTY: tuple[tuple[dict[str, Any], str], ...] = (
+    ({"content": b"{"}, "Invalid JSON"),
+    ({"json": {"inputs": []}}, "inputs"),
+    ({"json": {"inputs": [_INCOME | {"shape": [3]}]}}, "2 values, which is not its shape"),
+    ({"json": {"inputs": [_INCOME | {"datatype": "FP128"}]}}, "datatype"),
+    ({"json": {"inputs": [_INCOME, _INCOME]}}, "more than once"),
+    (
+        {"json": {"inputs": [_INCOME, _TEXT | {"data": ["Graduate"]}]}},
+        "are not of one length",
+    ),
+    ({"json": {"inputs": [_INCOME | {"name": "Salary"}]}}, "application 0: Salary"),
+    ({"json": {"inputs": [_INCOME | {"data": [1, -5]}]}}, "application 1: ApplicantIncome"),
+    ({"json": {"inputs": [_INCOME], "outputs": [{"name": "score"}]}}, "there are: approved"),
+    (
+        {"json": {"inputs": [_INCOME | {"data": [1] * 1001, "shape": [1001]}]}},
+        "more than 1000",
+    ),
+    (_binary([_TEXT | {"parameters": {"binary_data_size": 9}}], b"12345678"), "not the size"),
+    (_binary([_TEXT | {"parameters": {"binary_data_size": -1}}], b""), "not the size"),
+    (_binary([_INCOME], b"rest"), "more binary data"),
+    (
+        _binary([_TEXT | {"parameters": {"binary_data_size": 5}}], struct.pack("<I", 1) + b"\xff"),
+        "is not BYTES",
+    ),
+    (
+        _binary([_INCOME | {"data": None, "parameters": {"binary_data_size": 7}}], b"1234567"),
+        "is not FP64",
+    ),
+    (
+        {"content": b"{}", "headers": {"inference-header-content-length": "1e9"}},
+        "must be a number of bytes",
+    ),
 )
-async def test_fault_is_answered_as_the_protocol_does(
-    client: httpx.AsyncClient, request_: dict[str, Any], text: str
-) -> None:
-    answer = await client.post(_INFER, **request_)
-    assert answer.status_code == 400
-    assert answer.json().keys() == {"error"}
-    assert text in answer.json()["error"]
+
+
+async def test_fault_is_answered_as_the_protocol_does(client: httpx.AsyncClient) -> None:
+    for request, text in _FAULTY:
+        answer = await client.post(_INFER, **request)
+        assert answer.status_code == 400, text
+        assert answer.json().keys() == {"error"}
+        assert text in answer.json()["error"]
 
 
 async def test_large_body_and_other_kinds_are_refused(client: httpx.AsyncClient) -> None:

@@ -61,32 +61,27 @@ async def _recorded(redis: Redis) -> list[PredictionRecorded]:
     return [PredictionRecorded.model_validate_json(event) for event in await recorded_events(redis)]
 
 
-@pytest.mark.parametrize("model", [None, "random_forest"])
-@pytest.mark.parametrize("as_lines", [False, True])
-async def test_each_application_is_answered_as_if_it_came_alone(
-    client: httpx.AsyncClient, model: str | None, as_lines: bool
-) -> None:
+async def test_each_application_is_answered_as_if_it_came_alone(client: httpx.AsyncClient) -> None:
     """Decisions and faults, in the order of the body, whatever stands beside them."""
-    sent = (
-        {"content": _lines(_BODY), "headers": _NDJSON}
-        if as_lines
-        else {"content": json.dumps(_BODY, indent=1)}
-    )
-    parameters = {} if model is None else {"model": model}
-    answer = await client.post("/predict/many", params=parameters, **sent)
-    assert answer.status_code == 200
-    content = answer.json()
-    assert (content["decided"], content["faulty"]) == (3, 4)
-    path = "/predict" if model is None else f"/predict/{model}"
-    for index, application in enumerate(_BODY):
-        alone = await client.post(path, json=application)
-        result = content["results"][index]
-        assert result["index"] == index
-        if index in _GOOD:
-            assert result.keys() == {"index", "decision"}
-            assert _lasting(result["decision"]) == _lasting(alone.json())
-        else:
-            assert result == {"index": index, "faults": alone.json()["validation_errors"]}
+    forms: list[tuple[bytes, dict[str, str]]] = [
+        (json.dumps(_BODY, indent=1).encode(), {}),
+        (_lines(_BODY), _NDJSON),
+    ]
+    for path, query in (("/predict", ""), ("/predict/random_forest", "?model=random_forest")):
+        alone = [await client.post(path, json=application) for application in _BODY]
+        for content, headers in forms:
+            answer = await client.post(f"/predict/many{query}", content=content, headers=headers)
+            assert answer.status_code == 200
+            together = answer.json()
+            assert (together["decided"], together["faulty"]) == (3, 4)
+            for index, result in enumerate(together["results"]):
+                assert result["index"] == index
+                if index in _GOOD:
+                    assert result.keys() == {"index", "decision"}
+                    assert _lasting(result["decision"]) == _lasting(alone[index].json())
+                else:
+                    faults = alone[index].json()["validation_errors"]
+                    assert result == {"index": index, "faults": faults}
 
 
 async def test_every_decision_is_recorded_as_it_is_answered_and_counted(
@@ -107,9 +102,10 @@ async def test_every_decision_is_recorded_as_it_is_answered_and_counted(
     assert exposed.sum_of("decisions_total") == 1000
 
 
-@pytest.mark.parametrize(
-    ("body", "reason"),
-    [
+async def test_body_that_is_no_array_is_refused_as_a_whole(
+    client: httpx.AsyncClient, redis: Redis
+) -> None:
+    for body, reason in (
         (b"", "begins with ["),
         (b"{}", "begins with ["),
         (b"]", "begins with ["),
@@ -119,27 +115,21 @@ async def test_every_decision_is_recorded_as_it_is_answered_and_counted(
         (b'[{"a":1}{"b":2}]', "ends with ]"),
         (b"[" * 100_000, "recursion"),
         (b"[\xff]", "utf-8"),
-    ],
-)
-async def test_body_that_is_no_array_is_refused_as_a_whole(
-    client: httpx.AsyncClient, redis: Redis, body: bytes, reason: str
-) -> None:
-    answer = await client.post("/predict/many", content=body)
-    assert answer.status_code == 400
-    [fault] = answer.json()["validation_errors"]
-    assert fault["field"] == "body"
-    assert "is not a JSON array of applications" in fault["message"]
-    assert reason in fault["message"]
+    ):
+        answer = await client.post("/predict/many", content=body)
+        assert answer.status_code == 400, body
+        [fault] = answer.json()["validation_errors"]
+        assert fault["field"] == "body"
+        assert "is not a JSON array of applications" in fault["message"]
+        assert reason in fault["message"]
     assert await recorded_events(redis) == []
 
 
-@pytest.mark.parametrize(("body", "headers"), [(b" [ ] ", {}), (b"", _NDJSON), (b"\n \n", _NDJSON)])
-async def test_no_application_is_answered_with_nothing(
-    client: httpx.AsyncClient, body: bytes, headers: dict[str, str]
-) -> None:
-    named = {**headers, "idempotency-key": "k"}
-    answer = await client.post("/predict/many", content=body, headers=named)
-    assert answer.json() == {"results": [], "decided": 0, "faulty": 0}
+async def test_no_application_is_answered_with_nothing(client: httpx.AsyncClient) -> None:
+    for body, headers in ((b" [ ] ", {}), (b"", _NDJSON), (b"\n \n", _NDJSON)):
+        named = {**headers, "idempotency-key": "k"}
+        answer = await client.post("/predict/many", content=body, headers=named)
+        assert answer.json() == {"results": [], "decided": 0, "faulty": 0}
 
 
 async def test_what_would_be_refused_alone_is_a_fault_of_its_line(
@@ -165,16 +155,14 @@ async def test_what_would_be_refused_alone_is_a_fault_of_its_line(
     assert [each["faults"][0]["message"] for each in array.json()["results"][:3]] == messages[1:]
 
 
-@pytest.mark.parametrize(
-    "body", [b"[%b]" % b",".join([b"{}"] * 1001), b"[%b]" % (b" " * 1024 * 1024)]
-)
 async def test_more_than_fit_one_request_are_sent_elsewhere(
-    client: httpx.AsyncClient, redis: Redis, body: bytes
+    client: httpx.AsyncClient, redis: Redis
 ) -> None:
-    answer = await client.post("/predict/many", content=body)
-    assert answer.status_code == 413
-    assert answer.json()["code"] == "TooManyApplications"
-    assert "POST /batches" in answer.json()["detail"]
+    for body in (b"[%b]" % b",".join([b"{}"] * 1001), b"[%b]" % (b" " * 1024 * 1024)):
+        answer = await client.post("/predict/many", content=body)
+        assert answer.status_code == 413
+        assert answer.json()["code"] == "TooManyApplications"
+        assert "POST /batches" in answer.json()["detail"]
     assert await recorded_events(redis) == []
 
 
