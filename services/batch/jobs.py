@@ -381,15 +381,24 @@ async def end_chunk(
         )
 
 
-async def end(pool: Pool, job: Job, state: State, problem: str | None = None) -> None:
-    """End the batch; raises ``Lost``."""
+async def end(
+    pool: Pool,
+    job: Job,
+    state: State,
+    problem: str | None = None,
+    *,
+    remarks: Sequence[str] | None = None,
+) -> None:
+    """End the batch, also instead of ``end_check``; raises ``Lost``."""
     async with holding(pool, job) as connection:
         await connection.execute(
             "UPDATE batch.batches SET state = $2, problem = $3, finished_at = now(),"
+            " remarks = coalesce($4, remarks),"
             " webhook_due = CASE WHEN webhook IS NOT NULL THEN now() END"
             " WHERE id = $1",
             job.id,
             state,
             problem,
+            None if remarks is None else list(remarks),
         )
         await connection.execute("DELETE FROM batch.uploads WHERE batch_id = $1", job.id)

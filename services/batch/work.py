@@ -73,8 +73,15 @@ async def work_on(job: Job, tools: Tools) -> None:
         await _end(job, tools, "failed", f"Its bundle of models cannot be used. {error}")
 
 
-async def _end(job: Job, tools: Tools, state: jobs.State, problem: str | None = None) -> None:
-    await jobs.end(tools.pool, job, state, problem)
+async def _end(
+    job: Job,
+    tools: Tools,
+    state: jobs.State,
+    problem: str | None = None,
+    *,
+    remarks: Sequence[str] | None = None,
+) -> None:
+    await jobs.end(tools.pool, job, state, problem, remarks=remarks)
     tools.metrics.ended(state)
     _log.info("batch ended", batch=str(job.id), state=state)
 
@@ -119,11 +126,12 @@ async def _check(job: Job, tools: Tools) -> bool:
         number += 1
         faulty += len(chunk.faulty)
         tools.metrics.faulty += len(chunk.faulty)
-    await jobs.end_check(tools.pool, job, file.remarks)
     if faulty and job.faulty_rows == "stop":
         rows = "1 row is" if faulty == 1 else f"{faulty:,} rows are"
-        await _end(job, tools, "failed", f"{rows} faulty, so nothing was decided.")
+        problem = f"{rows} faulty, so nothing was decided."
+        await _end(job, tools, "failed", problem, remarks=file.remarks)
         return False
+    await jobs.end_check(tools.pool, job, file.remarks)
     return True
 
 

@@ -140,11 +140,13 @@ async def test_faulty_rows_are_named_by_line_with_all_their_faults(
 async def test_spellings_are_read_as_they_are_meant_only_when_chosen(
     client: httpx.AsyncClient, settings: BatchSettings
 ) -> None:
-    text = b"ApplicantIncome,Credit_History\n'4,583',yes\n".replace(b"'", b'"')
+    text = b'applicant income,Credit_History,Education_,Branch\n"4,583",yes,,7\n'
     plain = await begin(client, text)
     chosen = await begin(client, text, spelling=["groups", "Credit_History values"], record="false")
     async with working(settings):
-        assert (await ended(client, plain))["faulty"] == 1
+        done = await ended(client, plain)
+        assert done["faulty"] == 1
+        assert done["remarks"] == ["Left out, for it is no known column: 'Branch'."]
         assert (await ended(client, chosen))["decided"] == 1
         [decision] = await lines(client, f"{chosen}/results", format="ndjson")
     assert decision["input_data"]["ApplicantIncome"] == 4583
