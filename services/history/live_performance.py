@@ -4,6 +4,7 @@ Brier is below its exact value by at most 2.5e-7, for a bin has its mean probabi
 spread; log-loss and accuracy are exact; the AUC says by how much ties may have moved it.
 """
 
+import asyncio
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -11,7 +12,6 @@ from datetime import UTC, date, datetime
 from math import fsum
 from typing import Any, Final, NamedTuple
 
-from fastapi.concurrency import run_in_threadpool
 from sqlalchemy import BigInteger, ColumnElement, Date, Table, cast, func, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -119,7 +119,7 @@ async def read_performance(connection: AsyncConnection, query: PerformanceQuery)
     cross_validated = await read_cross_validated(
         connection, {row.bundle_version for row in decisions}
     )
-    models = await run_in_threadpool(_models, bins, groups, decisions, cross_validated)
+    models = await asyncio.to_thread(_models, bins, groups, decisions, cross_validated)
     return LivePerformance(
         least_outcomes=LEAST_OUTCOMES, least_of_each=LEAST_OF_EACH, models=models
     )
