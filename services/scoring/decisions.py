@@ -129,7 +129,7 @@ async def record_many_once(
     As ``record_once`` of a single one, for all together: what is replayed is replayed as a whole,
     and if one decision was erased ``AnswerErased`` is raised.
     """
-    ids = request.prediction_ids(indexes)
+    ids = await in_turns(request.prediction_id_at, indexes)
     decided, model_s = await _decide_many(applications, served, model, ids)
 
     async def hand_over(bodies: Sequence[bytes]) -> None:

@@ -109,10 +109,9 @@ class NamedRequest:
         """The id of the decision on this request: always the same, whichever process decides."""
         return str(uuid8(_digest(*self._name, self.body_digest)))
 
-    def prediction_ids(self, indexes: Iterable[int]) -> list[str]:
-        """The ids of the decisions on the applications of this request that stand there."""
-        name = (*self._name, self.body_digest)
-        return [str(uuid8(_digest(*name, b"%d" % index))) for index in indexes]
+    def prediction_id_at(self, index: int) -> str:
+        """The id of the decision on the application that stands there, of many in the request."""
+        return str(uuid8(_digest(*self._name, self.body_digest, b"%d" % index)))
 
     @cached_property
     def mark_key(self) -> str:
