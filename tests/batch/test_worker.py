@@ -194,16 +194,21 @@ async def test_ended_batches_are_deleted_by_their_age(
 async def test_batch_that_no_worker_can_bring_further_has_failed(
     client: httpx.AsyncClient, settings: BatchSettings, database: asyncpg.Connection
 ) -> None:
-    """Nobody works on it for ever; so has one whose bundle of models is gone."""
+    """So has one whose bundle of models is gone, and one with more rows than are allowed."""
     hopeless, orphan = [await begin(client, as_csv(applications(2))) for _ in range(2)]
+    too_long = await begin(client, as_csv(applications(1500)))
     for path, change in ((hopeless, "attempts = 10"), (orphan, "bundle_version = 'b-00000000'")):
         await database.execute(
             f"UPDATE batch.batches SET {change} WHERE id = $1",  # noqa: S608 - this file's own
             UUID(path.removeprefix("/batches/")),
         )
-    async with working(settings) as worker:
-        given_up, unusable = [await ended(client, path) for path in (hopeless, orphan)]
+    async with working(settings.model_copy(update={"batch_max_rows": 1400})) as worker:
+        given_up, unusable, cut_off = [
+            await ended(client, path) for path in (hopeless, orphan, too_long)
+        ]
     assert given_up["problem"] == "It was given up after 10 attempts without progress."
     assert unusable["problem"].startswith("Its bundle of models cannot be used.")
+    assert cut_off["problem"] == "The file has more than 1,400 rows."
+    assert cut_off["decided"] == 0
     ends = {s.labels: s.value for s in worker.samples() if s.metric.name == "batch_ended_total"}
-    assert ends == {("done",): 0, ("failed",): 2}
+    assert ends == {("done",): 0, ("failed",): 3}
