@@ -7,7 +7,7 @@ another meaning: a new wording is a new code, and raises ``REASON_CODES_VERSION`
 from collections.abc import Mapping
 from typing import Annotated, Final, Literal, NamedTuple
 
-from pydantic import Field
+from pydantic import Field, StrictBool
 
 from shared.contract.application import Wire
 
@@ -82,7 +82,7 @@ class ReasonsBasis(Wire):
         description="Whose average the application is compared with."
     )
     codes_version: int = Field(ge=1, le=2**15 - 1, description="Version of the list of codes.")
-    later: bool = Field(
+    later: StrictBool = Field(
         default=False,
         description="Whether they were found after the decision was answered, and recorded then.",
     )
