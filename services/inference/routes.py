@@ -334,7 +334,7 @@ async def replay_decision(request: Request) -> Response:
 
 async def _recorded(request: Request) -> Decision:
     try:
-        return Decision.model_validate_json(await read_body(request), strict=True)
+        return Decision.model_validate_json(await read_body(request))
     except ValidationError as error:
         raise invalid_input(error.errors(include_url=False)) from None
 

@@ -150,16 +150,17 @@ async def find_reasons(
     if that cannot be used, ``InvalidInput`` if it cannot decide on such an input, and
     ``TooManyExplanations``.
     """
-    if recorded.reasons or recorded.prediction == "Approved":
-        return recorded
     try:
         bundle = await bundles.find(recorded.model_info.version, served)
     except BundleError:
         raise NotFound(
             f"There is no bundle {recorded.model_info.version!r} here that can be used."
         ) from None
+    model = bundle.model(recorded.model_info.name)
+    if recorded.reasons or recorded.prediction == "Approved":
+        return recorded
     application = recorded.input_data.model_dump()
-    model, missing = bundle.model(recorded.model_info.name), _missing(application)
+    missing = _missing(application)
     try:
         compared = await explainer.run(
             partial(_by_shapley, application, missing, model=model, bundle=bundle)
