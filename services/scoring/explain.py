@@ -15,7 +15,7 @@ from services.scoring.replay import Bundles
 from services.scoring.scorecard import Linear, Row, Table, points
 from services.scoring.shapley import PLAYERS, shapley, typical_applicant
 from shared.contract.application import FIELDS, SCORED
-from shared.contract.errors import Fault, InvalidInput, NotFound, TryAgain
+from shared.contract.errors import NotFound, TryAgain
 from shared.contract.events import Decision
 from shared.contract.reasons import (
     REASON_CODES,
@@ -147,8 +147,7 @@ async def find_reasons(
     """``recorded`` with its reasons; the same if it has some, or is an approval.
 
     They are found by the bundle that it names, against ``TYPICAL_APPLICANT``. Raises ``NotFound``
-    if that cannot be used, ``InvalidInput`` if it cannot decide on such an input, and
-    ``TooManyExplanations``.
+    if that cannot be used, or not on such an input, and ``TooManyExplanations``.
     """
     try:
         bundle = await bundles.find(recorded.model_info.version, served)
@@ -167,8 +166,7 @@ async def find_reasons(
         )
     except (ArithmeticError, LookupError, TypeError, ValueError):
         # The contract of a record is wider than what any one version decides on.
-        fault = Fault(field="input_data", message="cannot be explained by its bundle")
-        raise InvalidInput([fault]) from None
+        raise NotFound("The record's input cannot be explained by its bundle.") from None
     reasons = [Reason.model_validate(reason) for reason in compared.reasons]
     return recorded.model_copy(
         update={"reasons": reasons or None, "reasons_basis": _LATER if reasons else None}

@@ -161,7 +161,7 @@ async def test_reasons_of_a_record_are_answered_only_once_they_are_recorded(
 
 
 async def test_reasons_need_the_records_own_bundle_and_model(client: httpx.AsyncClient) -> None:
-    """404 names the one that is not here; 400 an input that its bundle cannot decide on."""
+    """404 names the one that is not here, or says that its bundle cannot decide on the input."""
     refused = (await client.post("/predict/random_forest", json=_REFUSED)).json()
 
     async def answer(**changes: Any) -> tuple[int, str]:
@@ -176,6 +176,6 @@ async def test_reasons_need_the_records_own_bundle_and_model(client: httpx.Async
     assert status == 404
     assert "xgboost" in text
     status, text = await answer(input_data=refused["input_data"] | {"Dependents": "4"})
-    assert status == 400
+    assert status == 404
     assert "cannot be explained by its bundle" in text
     assert (await client.post("/reasons", json={"prediction": "Maybe"})).status_code == 400
