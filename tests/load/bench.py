@@ -8,6 +8,7 @@ from typing import Final
 
 from services.local.processes import CannotStart
 from tests.load import (
+    batch_benchmarks,
     consumer_benchmarks,
     decision_benchmarks,
     history_benchmarks,
@@ -25,7 +26,8 @@ BENCHMARKS: Final[dict[str, Callable[[Bench], list[Measurement]]]] = {
     "system": system_benchmarks.whole_system,
     "memory": system_benchmarks.memory,
     "tutorial": decision_benchmarks.against_tutorial,
-    "batch": decision_benchmarks.beside_batch,
+    "batch": batch_benchmarks.beside_batch,
+    "recorded": batch_benchmarks.recorded_batch,
     "benchmark": decision_benchmarks.benchmark_route,
     "many": decision_benchmarks.many_at_once,
     "scoring": scoring_benchmarks.scoring,

@@ -105,9 +105,11 @@ def real_events(count: int) -> list[bytes]:
     ]
 
 
-def drain_rate(bench: Bench, events: Sequence[bytes], *, consumers: int) -> float:
+def drain_rate(
+    bench: Bench, events: Sequence[bytes], *, consumers: int, database: str = DRAINED
+) -> float:
     """Return the events per second from a full stream to an empty one, everything committed."""
-    asyncio.run(_empty_tables(bench))
+    asyncio.run(empty_tables(bench, database))
     bench.clear_stream()
     with Redis.from_url(bench.redis.url) as redis:
         redis.xgroup_create(STREAM, CONSUMER_GROUP, id="0", mkstream=True)
@@ -117,17 +119,17 @@ def drain_rate(bench: Bench, events: Sequence[bytes], *, consumers: int) -> floa
         # Staged under another name, so that one command hands the full stream to the consumers.
         redis.xgroup_create(_STAGED, CONSUMER_GROUP, id="0", mkstream=True)
         _fill(redis, _STAGED, measured)
-        with stack.consumers(bench, database=DRAINED, count=consumers):
-            _wait_until(lambda: len(redis.xinfo_consumers(STREAM, CONSUMER_GROUP)) == consumers)
-            _wait_until(lambda: redis.xlen(STREAM) == 0)
+        with stack.consumers(bench, database=database, count=consumers):
+            wait_until(lambda: len(redis.xinfo_consumers(STREAM, CONSUMER_GROUP)) == consumers)
+            wait_until(lambda: redis.xlen(STREAM) == 0)
             # So large a write makes Redis rewrite its file. That is not the consumers' work: they
             # write a few bytes per event.
-            _wait_until(lambda: not redis.info("persistence")["aof_rewrite_in_progress"])
+            wait_until(lambda: not redis.info("persistence")["aof_rewrite_in_progress"])
             redis.rename(_STAGED, STREAM)
             began = time.monotonic()
-            _wait_until(lambda: redis.xlen(STREAM) == 0)
+            wait_until(lambda: redis.xlen(STREAM) == 0)
             elapsed_s = time.monotonic() - began
-    stored = asyncio.run(_count(bench))
+    stored = asyncio.run(count_rows(bench, database))
     if stored != len(events):
         raise NotMeasured(f"{len(events)} events were added and {stored} rows stored")
     return len(measured) / elapsed_s
@@ -140,7 +142,7 @@ def _fill(redis: "Redis", name: str, events: Sequence[bytes]) -> None:
         pipeline.execute()
 
 
-def _wait_until(condition: Callable[[], bool]) -> None:
+def wait_until(condition: Callable[[], bool]) -> None:
     deadline = time.monotonic() + _GIVE_UP_S
     while not condition():
         if time.monotonic() > deadline:
@@ -148,8 +150,8 @@ def _wait_until(condition: Callable[[], bool]) -> None:
         time.sleep(_POLL_S)
 
 
-async def _empty_tables(bench: Bench) -> None:
-    connection = await asyncpg.connect(bench.database_url(DRAINED))
+async def empty_tables(bench: Bench, database: str) -> None:
+    connection = await asyncpg.connect(bench.database_url(database))
     try:
         await connection.execute("TRUNCATE predictions, prediction_rollup, applicant_rollup")
         await connection.execute("CHECKPOINT")
@@ -157,8 +159,8 @@ async def _empty_tables(bench: Bench) -> None:
         await connection.close()
 
 
-async def _count(bench: Bench) -> int:
-    connection = await asyncpg.connect(bench.database_url(DRAINED))
+async def count_rows(bench: Bench, database: str) -> int:
+    connection = await asyncpg.connect(bench.database_url(database))
     try:
         return int(await connection.fetchval("SELECT count(*) FROM predictions"))
     finally:

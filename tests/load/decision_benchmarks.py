@@ -4,7 +4,6 @@ import random
 import subprocess
 import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -25,8 +24,6 @@ from tests.load.wrk import Run, Target
 LOADED: Final = 32
 """Connections that load a service."""
 
-_CALLS: Final = 8
-"""Of a batch that a client sends by itself, at a time."""
 _APPLICATIONS: Final = 2000
 _WARM_UP_S: Final = 1.0
 _TUTORIAL_S: Final = 5.0
@@ -64,40 +61,6 @@ def against_tutorial(bench: Bench) -> list[Measurement]:
             detail=_compare(ours_rates, tutorials),
         )
     ]
-
-
-def beside_batch(bench: Bench) -> list[Measurement]:
-    """Measure one caller's latency while another sends many applications, eight at a time."""
-    with decision_route(bench) as one:
-        results = interleave(
-            bench,
-            {
-                "beside": partial(_beside_batch, one, bench),
-                "alone": partial(one.run, connections=1, seconds=bench.seconds),
-            },
-            show=lambda result: f"{result.p99_s * 1000:.3f} ms",
-        )
-    beside, alone = ([run.p99_s for run in results[name]] for name in ("beside", "alone"))
-    return [
-        ratio(
-            "p99 of POST /predict beside a batch, against alone",
-            beside,
-            alone,
-            bound=None,
-            detail=f"{median(beside) * 1000:.3f} ms against {median(alone) * 1000:.3f} ms,"
-            f" {_CALLS} of the batch at a time",
-        )
-    ]
-
-
-def _beside_batch(one: Target, bench: Bench) -> Run:
-    with ThreadPoolExecutor(1) as other:
-        # The batch starts before the measured run and ends after it.
-        batch = other.submit(one.run, connections=_CALLS, seconds=bench.seconds + 1)
-        time.sleep(0.5)
-        measured = one.run(connections=1, seconds=bench.seconds)
-        batch.result()
-    return measured
 
 
 def benchmark_route(bench: Bench) -> list[Measurement]:

@@ -84,6 +84,13 @@ class Serving(NamedTuple):
     pid: int
 
 
+class Batches(NamedTuple):
+    """The batch service, at ``url``, and each process that a batch takes by its name."""
+
+    url: str
+    pids: Mapping[str, int]
+
+
 class WholeSystem(NamedTuple):
     """What ``make run`` starts: the services' addresses, and each process by its name."""
 
@@ -214,8 +221,9 @@ def baseline(
 
 
 @contextmanager
-def consumers(bench: Bench, *, database: str, count: int) -> Iterator[None]:
-    """Spawn ``count`` consumers of the stream, each with a folder for its own log."""
+def consumers(bench: Bench, *, database: str, count: int) -> Iterator[list[int]]:
+    """Spawn ``count`` consumers of the stream, each with a folder for its own log; their ids."""
+    pids = []
     with ExitStack() as stack:
         for number in range(count):
             env = bench.environment(database=database) | {"CONSUMER_NAME": f"bench-{number}"}
@@ -224,7 +232,37 @@ def consumers(bench: Bench, *, database: str, count: int) -> Iterator[None]:
             )
             process.spawn()
             stack.callback(process.stop)
-        yield
+            pids.append(process.pid)
+        yield pids
+
+
+@contextmanager
+def batches(bench: Bench, *, database: str) -> Iterator[Batches]:
+    """The batch service, one worker and one consumer; what was published is forgotten after."""
+    port, env = free_port(), bench.environment(database=database)
+    shipped = components.batch(env, host=HOST, port=port, logs=bench.folder)
+    worker = components.batch_worker(
+        env, host=HOST, metrics_port=free_port(), logs=bench.folder / "batch-worker"
+    )
+    with (
+        consumers(bench, database=database, count=1) as (consumer,),
+        _serving(shipped.command, bench.folder, env, port=port) as serving,
+    ):
+        try:
+            worker.start()
+            yield Batches(
+                serving.url,
+                {
+                    "worker": worker.pid,
+                    "batch": serving.pid,
+                    "consumer": consumer,
+                    "postgres": bench.postgres.process.pid,
+                    "redis": bench.redis.process.pid,
+                },
+            )
+        finally:
+            worker.stop()
+    bench.clear_stream()
 
 
 def _served_instead(command: list[str], app: str) -> list[str]:

@@ -25,9 +25,11 @@ from services.local.servers import Server
 from services.scoring.reasons import refusal_reasons
 from shared.contract.application import EXAMPLE
 from shared.contract.events import STREAM, Decision
+from tests.batch.files import applications, as_csv
 from tests.history.storage import assert_rollups_equal_a_recount
 from tests.load import (
     baselines,
+    batch_benchmarks,
     bench,
     consumer_benchmarks,
     filling,
@@ -239,6 +241,19 @@ def test_events_are_drained(
     small.create_database(consumer_benchmarks.DRAINED)
     events = consumer_benchmarks.real_events(small.events)
     assert consumer_benchmarks.drain_rate(small, events, consumers=1) > 0
+
+
+@pytest.mark.system
+def test_batch_is_stored_and_each_process_known(
+    postgres_server: Server, redis_server: Server, redis_url: str, tmp_path: Path
+) -> None:
+    """The shipped service, worker and consumer store every row of a file."""
+    assert redis_url == redis_server.url
+    small = Bench(folder=tmp_path, postgres=postgres_server, redis=redis_server)
+    small.create_database(batch_benchmarks.STORED)
+    found = batch_benchmarks.stored(small, as_csv(applications(500)), rows=500)
+    assert found.rate > 0
+    assert min(found.us["worker"], found.us["consumer"]) > 0
 
 
 @pytest.mark.system
