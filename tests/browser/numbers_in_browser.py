@@ -74,7 +74,8 @@ def test_models_are_compared_with_the_apis_numbers_and_verdict(page: Page, shown
     measured = [model.cross_validation for model in compared.models.values()]
     measured += [baseline.cross_validation for baseline in compared.baselines.values()]
     assert accuracies == [percent(found.accuracy.mean) for found in measured]
-    rows = page.locator("table.lp-rows tbody tr").all()
+    table = page.get_by_role("table", name="Means in cross-validation with 95 % intervals")
+    rows = table.locator("tbody tr").all()
     for row, found in zip(rows, measured, strict=True):
         for cell, interval in zip(
             row.locator("td").all_inner_texts(),

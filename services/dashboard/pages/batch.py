@@ -169,6 +169,8 @@ def files_router(drafts: Drafts) -> APIRouter:
     @router.get("/batch/{batch_id}/decisions.{format_}")
     async def decisions(request: Request, batch_id: str, format_: ResultsFormat) -> Response:
         """Download the decisions so far."""
+        if not is_identifier(batch_id):
+            return PlainTextResponse(_LOST, 404)
         opened = session_of(request.scope).api.batch_results(batch_id, format=format_)
         try:
             # Entered before the response starts, so that an outage still has a status of its own.
