@@ -15,6 +15,7 @@ from openpyxl import Workbook
 from pyarrow import parquet
 
 from loan_predictor_client import AsyncLoanPredictorClient, LoanPredictorClient, UnsendableCall
+from services.batch.checking import CHUNK_ROWS
 from services.batch.main import create_app
 from services.batch.settings import BatchSettings
 from shared.access.api_keys import mint_key, parse_keys
@@ -235,7 +236,7 @@ async def test_cancelled_batch_is_decided_no_further(
 ) -> None:
     """What was decided stays, and can be downloaded."""
     full = settings.model_copy(update={"batch_stream_entries": 1})
-    path = await begin(client, as_csv(applications(1200)))
+    path = await begin(client, as_csv(applications(CHUNK_ROWS + 200)))
     waiting = await begin(client, as_csv(applications(1)))
     assert (await client.delete(waiting)).json()["state"] == "cancelled"
     async with working(full):
@@ -247,8 +248,8 @@ async def test_cancelled_batch_is_decided_no_further(
         cancelled = (await client.delete(path)).json()
     assert cancelled["state"] == "cancelled"
     assert cancelled["finished_at"] < cancelled["expires_at"]
-    assert (await client.get(path)).json()["decided"] == 500
-    assert len(await lines(client, f"{path}/results", format="ndjson")) == 500
+    assert (await client.get(path)).json()["decided"] == CHUNK_ROWS
+    assert len(await lines(client, f"{path}/results", format="ndjson")) == CHUNK_ROWS
     assert (await client.delete(path)).json()["state"] == "cancelled"
     assert await database.fetchval("SELECT count(*) FROM batch.uploads") == 0
 

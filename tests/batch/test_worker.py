@@ -18,6 +18,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from services.batch import upkeep
+from services.batch.checking import CHUNK_ROWS
 from services.batch.database import open_pool
 from services.batch.main import create_app
 from services.batch.settings import BatchSettings
@@ -69,9 +70,10 @@ async def test_erasure_reaches_files_and_results(
     Neither in decisions, nor in faulty rows, nor in a batch that left no record or has still to be
     decided.
     """
-    rows = applications(700)
-    person = rows[600]["Loan_ID"]
-    faulty = [rows[600] | {"ApplicantIncome": "unknown"}, rows[1]]
+    rows = applications(CHUNK_ROWS + 200)
+    in_second = CHUNK_ROWS + 100
+    person, end = rows[in_second]["Loan_ID"], len(rows) + 2
+    faulty = [rows[in_second] | {"ApplicantIncome": "unknown"}, rows[1]]
     url = f"postgresql+asyncpg{settings.database_url.removeprefix('postgresql')}"
     history_settings = quick_settings(database_url=url, redis_url=redis_url)
     async with (
@@ -87,7 +89,9 @@ async def test_erasure_reaches_files_and_results(
             first = (await lines(client, f"{recorded}/results", format="ndjson"))[0]
 
             async def stored() -> bool:
-                return bool(await database.fetchval("SELECT count(*) FROM predictions") == 701)
+                return bool(
+                    await database.fetchval("SELECT count(*) FROM predictions") == len(rows) + 1
+                )
 
             await eventually_said(stored)
         later = await begin(client, as_csv(rows))
@@ -95,8 +99,8 @@ async def test_erasure_reaches_files_and_results(
         assert answer.json()["erased"] == 1
         answer = await history.delete(f"/history/{first['prediction_id']}")
         assert answer.status_code == 200
-        await _shown(client, recorded, {*range(3, 702)} - {602})
-        await _shown(client, unrecorded, {*range(2, 702)} - {602})
+        await _shown(client, recorded, {*range(3, end)} - {in_second + 2})
+        await _shown(client, unrecorded, {*range(2, end)} - {in_second + 2})
         assert await lines(client, f"{named}/faults") == []
         async with working(settings):
             assert (await ended(client, later))["state"] == "done"
@@ -105,9 +109,9 @@ async def test_erasure_reaches_files_and_results(
                 return not await database.fetchval("SELECT count(*) FROM batch.erasures")
 
             await eventually_said(forgotten)
-        await _shown(client, later, {*range(2, 702)} - {602})
-        await _shown(client, recorded, {*range(3, 702)} - {602})
-        again = await begin(client, as_csv(rows[600:601]))
+        await _shown(client, later, {*range(2, end)} - {in_second + 2})
+        await _shown(client, recorded, {*range(3, end)} - {in_second + 2})
+        again = await begin(client, as_csv(rows[in_second : in_second + 1]))
         async with working(settings):
             assert (await ended(client, again))["decided"] == 1
         assert len(await lines(client, f"{again}/results", format="ndjson")) == 1

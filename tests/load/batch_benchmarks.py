@@ -31,7 +31,7 @@ _BESIDE: Final = "batches_beside"
 """Databases."""
 _MOST_ROWS_S: Final = 20_000
 """More than one worker decides in a second."""
-_POLL_S: Final = 0.05
+_POLL_S: Final = 0.1
 _WARM_UP_ROWS: Final = 1000
 _US_PER_S: Final = 1e6
 
