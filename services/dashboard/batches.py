@@ -1,4 +1,4 @@
-"""What became of a batch: read once from its results, as they stream in."""
+"""The decisions of a batch: read once from its results, as they stream in."""
 
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
@@ -24,7 +24,7 @@ class Bin(NamedTuple):
 
 
 @dataclass
-class Outcome:
+class Results:
     """The decisions of a batch in brief."""
 
     decisions: list[dict[str, Any]] = field(default_factory=list)
@@ -49,17 +49,17 @@ class Outcome:
         self.counts[min(BINS - 1, int(decision["probability"]["approved"] * BINS))] += 1
 
 
-async def outcome_of(api: AsyncLoanPredictorClient, batch: Batch) -> Outcome:
-    """What became of ``batch`` so far. Raises ``CallFailed``."""
-    outcome = Outcome()
+async def results_of(api: AsyncLoanPredictorClient, batch: Batch) -> Results:
+    """The results of ``batch`` so far. Raises ``CallFailed``."""
+    results = Results()
     async with api.batch_results(batch.id, format="ndjson") as pieces:
         async for line in _lines(pieces):
-            outcome.add(from_json(line))
+            results.add(from_json(line))
     if batch.faulty:
         for row in (await api.batch_faults(batch.id))[:MAX_SHOWN]:
             faults = "; ".join(f"{fault.field} {fault.message}" for fault in row.faults)
-            outcome.faults.append((row.line, faults.removeprefix("row ")))
-    return outcome
+            results.faults.append((row.line, faults.removeprefix("row ")))
+    return results
 
 
 async def _lines(pieces: AsyncIterator[bytes]) -> AsyncIterator[bytes]:

@@ -17,11 +17,15 @@ from services.dashboard.sessions import Session
 from services.dashboard.uploading import File
 from shared.contract.errors import InvalidInput
 from shared.contract.parsing import read_application
-from shared.files.applications import ApplicationFile, Row, read_applications
+from shared.files.applications import TOO_MANY_ROWS, ApplicationFile, Row, read_applications
 from shared.files.spellings import Spelling, applied, offered
 from shared.files.tables import FileError
 
 MAX_ROWS: Final = 10_000
+_LARGER_FILES: Final = (
+    " Send a larger one to the batch service with POST /batches,"
+    " or use the command loan-predictor score, which records nothing."
+)
 MAX_DRAFTS: Final = 20
 """A further one displaces the oldest."""
 _MAGIC: Final[dict[bytes, FileKind]] = {b"PAR1": "parquet", b"PK\x03\x04": "xlsx"}
@@ -78,6 +82,8 @@ class Drafts:
             draft.file = read_applications(upload.content, max_rows=MAX_ROWS)
         except FileError as error:
             draft.problem = str(error)
+            if draft.problem == TOO_MANY_ROWS.format(MAX_ROWS):
+                draft.problem += _LARGER_FILES
         else:
             draft.content = upload.content
             draft.spellings = offered(draft.file)

@@ -18,7 +18,7 @@ _MODEL: Final = "model"
 _FIELDS: Final = (
     FormField(
         "prediction",
-        "Outcome",
+        "Decision",
         options=(_ANY, *(Option(name, name) for name in get_args(Prediction))),
     ),
     FormField(_MODEL, "Model"),

@@ -36,6 +36,11 @@ def amount(value: float | None, unit: str = "") -> str:
     return f"{text} {unit}".rstrip()
 
 
+def exact(value: str | float) -> str:
+    """A value as it was recorded, in full."""
+    return value if isinstance(value, str) else f"{value:,}".removesuffix(".0")
+
+
 def points(log_odds: float) -> str:
     """Points of a score, with their sign."""
     return f"{log_odds:+.2f}".replace("-", "\u2212")
@@ -74,7 +79,7 @@ def model_title(name: str) -> str:
 
 
 def tone(prediction: Prediction) -> str:
-    """The colour of an outcome: yes or no."""
+    """The colour of a decision: yes or no."""
     return "yes" if prediction == "Approved" else "no"
 
 

@@ -1,5 +1,6 @@
 """The inputs of an application as people see them, derived from their definition."""
 
+import re
 from collections.abc import Iterable, Mapping
 from typing import Final, get_args
 
@@ -10,6 +11,7 @@ from services.dashboard.forms import FormField, Option
 from shared.contract.application import FIELDS, Field, Section
 
 _FIELDS: Final = {field.name: field for field in FIELDS}
+_NAME: Final = re.compile(rf"\b(?:{'|'.join(_FIELDS)})\b")
 _MISSING: Final = "missing"
 """The history service's name for the group of decisions without a value."""
 _AFTER_A_NUMBER: Final = {"thousands": "thousand"}
@@ -23,6 +25,9 @@ _SECTIONS_BY_USE: Final = {
 MUST_BE_CHOSEN: Final = frozenset({"Credit_History"})
 """Categories that decide so much that leaving one out is a choice of its own, ``NOT_KNOWN``."""
 NOT_KNOWN: Final = "not known"
+COUNTS_AS_ZERO: Final = frozenset({"CoapplicantIncome"})
+"""Amounts that count as zero where they are missing: ``NONE_DECLARED``, not filled in."""
+NONE_DECLARED: Final = "none declared"
 
 
 def field_title(name: str) -> str:
@@ -30,11 +35,21 @@ def field_title(name: str) -> str:
     return _FIELDS[name].title if name in _FIELDS else name
 
 
+def with_titles(text: str) -> str:
+    """A sentence about inputs, with their titles in place of their names."""
+    return _NAME.sub(lambda name: field_title(name[0]), text)
+
+
+def filled_in(imputed: Iterable[str]) -> list[str]:
+    """The missing inputs that the model fills in."""
+    return [name for name in imputed if name not in COUNTS_AS_ZERO]
+
+
 def field_text(value: object, name: str) -> str:
     """A value of the input ``name`` in words, with its unit."""
     field = _FIELDS.get(name)
     if value is None:
-        return NOT_GIVEN
+        return NONE_DECLARED if name in COUNTS_AS_ZERO else NOT_GIVEN
     if field is None:
         return str(value)
     if isinstance(value, int | float) and not field.allowed:

@@ -30,7 +30,7 @@ Block = str | tuple[str, ...]
 def letter(record: Record, reasons: Sequence[Reason]) -> list[Block]:
     """The letter for a refused application; without ``reasons`` they are blanks, too."""
     applied = record.input_data
-    amount = "" if applied.LoanAmount is None else f" for {_amount(applied.LoanAmount)}"
+    amount = "" if applied.LoanAmount is None else f" of {_amount(applied.LoanAmount)}"
     return [
         f"{_BLANK}\n{_BLANK}\n{_BLANK}\n(creditor: name, address and telephone number)",
         f"{_BLANK}\n{_BLANK}\n(applicant: name and address)",

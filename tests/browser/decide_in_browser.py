@@ -6,7 +6,7 @@ from playwright.sync_api import BrowserContext, Page, expect
 
 from loan_predictor_client.models import Record
 from services.dashboard.formatting import model_title, percent
-from services.dashboard.inputs import field_title
+from services.dashboard.inputs import field_title, with_titles
 from tests.browser.look import Shown, fill_in, number, shown_id
 from tests.waiting import until
 
@@ -28,7 +28,7 @@ def _decide(page: Page) -> None:
 
 
 def test_decision_shows_what_was_answered_and_recorded(page: Page, shown: Shown) -> None:
-    """Outcome, confidence, both probabilities, model, warnings and what was filled in."""
+    """Decision, confidence, both probabilities, model, warnings and what was filled in."""
     page.goto("/")
     fill_in(page)
     page.locator("#ApplicantIncome").fill("700")
@@ -47,7 +47,7 @@ def test_decision_shows_what_was_answered_and_recorded(page: Page, shown: Shown)
     assert set(record.imputed) == {"LoanAmount", "Property_Area"}
     for said in (
         *(field_title(name) for name in record.imputed),
-        *record.warnings,
+        *map(with_titles, record.warnings),
         model_title(record.model_info.name),
         percent(record.model_info.accuracy),
         record.model_info.version,

@@ -8,6 +8,7 @@ from playwright.sync_api import Page, expect
 from loan_predictor_client import Filters
 from loan_predictor_client.models import Record
 from services.dashboard.formatting import amount, moment, percent
+from services.dashboard.inputs import with_titles
 from tests.browser.look import Shown, number
 
 
@@ -64,7 +65,7 @@ def test_filters_narrow_table_and_download_alike(page: Page, shown: Shown, tmp_p
     )
     page.goto("/history")
     page.get_by_text("Filters").click()
-    page.get_by_label("Outcome").select_option("Approved")
+    page.get_by_label("Decision", exact=True).select_option("Approved")
     page.get_by_label("Model").select_option("gradient_boosting")
     page.locator("#since").fill(f"{since:%Y-%m-%dT%H:%M}")
     page.locator("#until").fill(f"{since.year + 1}-{since:%m-%dT%H:%M}")
@@ -113,7 +114,7 @@ def test_record_has_everything_that_the_api_has(page: Page, shown: Shown) -> Non
         str(record.prediction_id),
         amount(record.input_data.ApplicantIncome, "per month"),
         amount(record.input_data.LoanAmount, "thousand"),
-        *record.warnings,
+        *map(with_titles, record.warnings),
     ):
         expect(main).to_contain_text(said)
 

@@ -20,8 +20,8 @@ from loan_predictor_client import (
 from services.batch.main import create_app as create_batch_app
 from services.batch.settings import BatchSettings
 from services.dashboard import drafts
-from services.dashboard.batches import BINS, MAX_SHOWN, Outcome
-from services.dashboard.drafts import MAX_DRAFTS, Drafts, order
+from services.dashboard.batches import BINS, MAX_SHOWN, Results
+from services.dashboard.drafts import MAX_DRAFTS, MAX_ROWS, Drafts, order
 from services.dashboard.pages import batch
 from services.dashboard.sessions import Session, Sessions, SignedOut
 from services.dashboard.uploading import File
@@ -241,6 +241,15 @@ def test_draft_is_its_sessions_own_and_the_oldest_is_displaced() -> None:
     assert made.find(first.identifier, owner) is None
 
 
+def test_file_with_too_many_rows_is_pointed_to_the_service_and_the_command() -> None:
+    """Both take larger ones."""
+    file = File("loans.csv", b"ApplicantIncome\n" + b"1\n" * (MAX_ROWS + 1))
+    draft = Drafts().begin(file, Session("somebody", AsyncLoanPredictorClient("")))
+    assert draft.problem.startswith("The file has more than 10,000 rows. ")
+    assert "POST /batches" in draft.problem
+    assert "loan-predictor score" in draft.problem
+
+
 def test_many_faults_and_decisions_are_counted_and_the_first_are_shown() -> None:
     """The download has all of them."""
     lines = b"".join(b"%d,many\n" % n for n in range(300))
@@ -250,11 +259,11 @@ def test_many_faults_and_decisions_are_counted_and_the_first_are_shown() -> None
     assert shown.count("LoanAmount must be a number") == MAX_SHOWN
     assert "and 200 more" in shown
     assert "/app/batch" in shown
-    outcome = Outcome()
+    results = Results()
     for line in range(300):
         probability = {"approved": line / 299}
-        outcome.add({"line": line, "warnings": ["odd"] * (line % 2), "probability": probability})
-    assert len(outcome.decisions) == MAX_SHOWN
-    assert len(outcome.warnings["odd"]) == 150
-    assert sum(each.predictions for each in outcome.bins) == 300
-    assert [each.at_least for each in outcome.bins] == [number / BINS for number in range(BINS)]
+        results.add({"line": line, "warnings": ["odd"] * (line % 2), "probability": probability})
+    assert len(results.decisions) == MAX_SHOWN
+    assert len(results.warnings["odd"]) == 150
+    assert sum(each.predictions for each in results.bins) == 300
+    assert [each.at_least for each in results.bins] == [number / BINS for number in range(BINS)]

@@ -23,7 +23,7 @@ from loan_predictor_client.models import (
     Summary,
 )
 from services.dashboard.filters import query_of
-from services.dashboard.formatting import amount, count, in_use, moment, percent
+from services.dashboard.formatting import amount, count, exact, in_use, moment, percent
 from services.dashboard.inputs import (
     MUST_BE_CHOSEN,
     NOT_KNOWN,
@@ -31,6 +31,7 @@ from services.dashboard.inputs import (
     by_value,
     field_text,
     field_title,
+    with_titles,
 )
 from services.dashboard.live import explain, may_recover
 from services.dashboard.pages.statistics import overview
@@ -50,6 +51,7 @@ def test_numbers_are_shortened_and_never_invented() -> None:
     assert count(1234567) == "1,234,567"
     assert amount(4583.0, "per month") == "4,583 per month"
     assert amount(128.5) == "128.5"
+    assert (exact(4583.0), exact(4583.125), exact("3+")) == ("4,583", "4,583.125", "3+")
     assert amount(None, "months") == "not given"
     east = timezone(timedelta(hours=5))
     assert moment(datetime(2026, 11, 1, 3, 4, 5, tzinfo=east)) == "31 Oct 2026, 22:04:05 UTC"
@@ -61,6 +63,11 @@ def test_inputs_are_named_and_their_values_worded_by_their_definition() -> None:
     assert field_title("LoanAmount") == "Loan amount"
     assert field_text(128.0, "LoanAmount") == "128 thousand"
     assert field_text(None, "LoanAmount") == "not given"
+    assert field_text(None, "CoapplicantIncome") == "none declared"
+    assert (
+        with_titles("LoanAmount is missing, LoanAmounts") == "Loan amount is missing, LoanAmounts"
+    )
+    assert with_titles("Loan_Amount_Term is missing") == "Time to repay is missing"
     assert field_text(1, "Credit_History") == "Met its guidelines"
     assert field_text("Rural", "Property_Area") == "Rural"
     assert (field_title("Zodiac"), field_text(40, "Zodiac")) == ("Zodiac", "40")
@@ -186,3 +193,12 @@ def test_failures_are_reported_by_what_can_be_done() -> None:
     assert "Ask again." in explain(busy)
     assert may_recover(busy)
     assert "last ones known" in explain(ServiceUnreachable("x"), stale=True)
+
+
+def test_navigation_leads_to_every_page_and_marks_the_open_one() -> None:
+    """Below the path that the dashboard is served at."""
+    shown = str(part("frame", "header", root="/app", here="outcomes", can_sign_out=False))
+    for path in ("", "history", "statistics", "models", "batch", "outcomes"):
+        assert f'<a href="/app/{path}"' in shown
+    assert shown.count("aria-current") == 1
+    assert '<a href="/app/outcomes" aria-current="page">' in shown

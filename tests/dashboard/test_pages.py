@@ -8,14 +8,17 @@ import csv
 import io
 import re
 from collections.abc import Iterator
+from uuid import UUID
 
 import pytest
+from markupsafe import escape
 from nicegui import ui
 from nicegui.testing import User
 
 from loan_predictor_client import Filters, LoanPredictorClient
 from services.dashboard import live
 from services.dashboard.formatting import count, model_title, percent, points
+from services.dashboard.inputs import with_titles
 from services.dashboard.uploading import MAX_BYTES
 from shared.contract.application import EXAMPLE
 from tests.harness import System
@@ -56,7 +59,8 @@ def _number(content: str, name: str) -> str:
 async def test_decision_is_shown_as_it_is_recorded(user: User, api: LoanPredictorClient) -> None:
     """With the imputed inputs and the warnings."""
     await user.open("/")
-    values = _FILLED_IN | {"ApplicantIncome": "700", "LoanAmount": " ", "ask": "one"}
+    values = _FILLED_IN | {"ApplicantIncome": "700", "LoanAmount": " ", "CoapplicantIncome": ""}
+    values |= {"ask": "one"}
     user.find(marker="application").trigger("submit", values)
     await _shows(user, "result", "See the record")
     shown = _region(user, "result")
@@ -66,10 +70,12 @@ async def test_decision_is_shown_as_it_is_recorded(user: User, api: LoanPredicto
     record = api.record(identifier[1])
     assert _number(shown, "confidence") == percent(record.confidence)
     assert _number(shown, "prediction") == record.prediction
-    assert record.imputed == ["LoanAmount"]
-    assert "Loan amount" in shown
+    assert set(record.imputed) == {"CoapplicantIncome", "LoanAmount"}
+    filled_in = shown.partition("filled in by the model")[2].partition("</ul>")[0]
+    assert "Loan amount" in filled_in
+    assert "income" not in filled_in
     for warning in record.warnings:
-        assert warning in shown
+        assert escape(with_titles(warning)) in shown
 
 
 async def test_all_models_are_asked_without_a_record(user: User, api: LoanPredictorClient) -> None:
@@ -369,7 +375,9 @@ async def test_unusable_file_is_reported(user: User) -> None:
         assert "Check the file" in _region(user, "batch")
     await user.open("/batch?draft=unknown")
     await _shows(user, "batch", "choose it again")
-    assert (await user.http_client.get("/batch/unknown/decisions.csv")).status_code == 503
+    for batch, status in (("unknown", 404), (UUID(int=1), 503)):
+        answer = await user.http_client.get(f"/batch/{batch}/decisions.csv")
+        assert answer.status_code == status
     assert (await user.http_client.post("/batch/upload", data={"file": "x"})).status_code == 400
     large = {"file": ("x.csv", b"x" * (MAX_BYTES + 5000), "text/csv")}
     assert (await user.http_client.post("/batch/upload", files=large)).status_code == 413

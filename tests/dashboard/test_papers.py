@@ -5,20 +5,22 @@ from collections.abc import Iterator
 from hashlib import sha256
 
 import pytest
+from markupsafe import escape
 from nicegui.testing import User
 
 from loan_predictor_client import LoanPredictorClient
 from loan_predictor_client.models import Record
 from services.dashboard.evidence import Attempt, Evidence
+from services.dashboard.inputs import with_titles
 from services.dashboard.letter import as_text, letter
 from services.dashboard.waterfall import bars
 from shared.contract.application import EXAMPLE
 from tests.harness import System
 from tests.waiting import until
 
-_REFUSED = EXAMPLE | {"ApplicantIncome": 800, "LoanAmount": 300, "Credit_History": 0}
+_REFUSED = EXAMPLE | {"ApplicantIncome": 1800, "LoanAmount": 300, "Credit_History": 0}
 _CASES = (
-    (None, _REFUSED | {"Loan_ID": "LP<1>", "Dependents": None}),
+    (None, _REFUSED | {"Loan_ID": "LP<1>", "Dependents": None, "CoapplicantIncome": None}),
     ("random_forest", _REFUSED),
     (None, EXAMPLE),
 )
@@ -51,9 +53,11 @@ async def test_dossier_holds_the_whole_record_and_what_can_be_found_of_it(
     assert record.reasons
     for said in (
         *(reason.text for reason in record.reasons),
-        *record.warnings,
+        *(escape(with_titles(warning)) for warning in record.warnings),
         "LP&lt;1&gt;",
         "filled in by the model",
+        ">none declared<",
+        ">1,800<",
         "Did not meet its guidelines",
         "the approved applicants nearest to the passing score",
         record.request_id,
@@ -104,7 +108,7 @@ async def test_letter_names_the_recorded_reasons_to_the_applicant(
         assert reason.text in page.text
         assert f"- {reason.text}" in text.text
         assert str(reason.contribution) not in page.text
-    for said in ("300,000", "Equal Credit Opportunity Act", "(creditor: name"):
+    for said in ("for a loan of 300,000", "Equal Credit Opportunity Act", "(creditor: name"):
         assert said in text.text
     assert max(map(len, text.text.splitlines())) <= 76
     notice = (

@@ -13,7 +13,7 @@ from nicegui import ui
 from loan_predictor_client import ApiError, CallFailed
 from loan_predictor_client.calls import ResultsFormat
 from loan_predictor_client.models import Batch
-from services.dashboard.batches import ENDED, MAX_SHOWN, Outcome, is_identifier, outcome_of
+from services.dashboard.batches import ENDED, MAX_SHOWN, Results, is_identifier, results_of
 from services.dashboard.drafts import MAX_ROWS, Draft, Drafts, order
 from services.dashboard.frame import frame
 from services.dashboard.gate import root_of, session_of
@@ -62,15 +62,15 @@ def draft_state(draft: Draft, root: str) -> Markup:
 
 
 def batch_state(
-    batch: Batch, outcome: Outcome | None, approved_in_training: float | None, root: str
+    batch: Batch, results: Results | None, approved_in_training: float | None, root: str
 ) -> Markup:
-    """How a batch stands; with its ``outcome`` once it has ended."""
+    """How a batch stands; with its ``results`` once it has ended."""
     return part(
         "batch",
         "state",
         batch=batch,
         ended=batch.state in ENDED,
-        outcome=outcome,
+        results=results,
         approved_in_training=approved_in_training,
         more_faults=max(0, batch.faulty - MAX_SHOWN),
         more_decisions=max(0, batch.decided - MAX_SHOWN),
@@ -136,10 +136,10 @@ def _show_batch(session: Session, batch_id: str, root: str) -> None:
         if batch.state not in ENDED:
             ui.timer(REFRESH_S, loader.load, once=True)
             return batch_state(batch, None, None, root)
-        outcome, compared = await asyncio.gather(
-            outcome_of(session.api, batch), session.api.compare()
+        results, compared = await asyncio.gather(
+            results_of(session.api, batch), session.api.compare()
         )
-        return batch_state(batch, outcome, compared.data.approved_share, root)
+        return batch_state(batch, results, compared.data.approved_share, root)
 
     async def cancel(_: str) -> None:
         # The page says by itself how the batch stands.
