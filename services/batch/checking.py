@@ -17,6 +17,7 @@ from shared.files.applications import (
     ApplicationFile,
     Row,
     UnknownColumn,
+    misspelt,
     open_applications,
 )
 from shared.files.spellings import applied
@@ -27,6 +28,17 @@ CHUNK_ROWS: Final = 1000
 MAX_LINE_BYTES: Final = 64 * 1024
 """Of an application in NDJSON, as in the body of a single request."""
 
+MEDIA_TYPES: Final[Mapping[str, Kind]] = {
+    "text/csv": "csv",
+    "application/x-ndjson": "ndjson",
+    "application/vnd.apache.parquet": "parquet",
+    "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet": "xlsx",
+}
+_LOOKS: Final[Mapping[Kind | None, str]] = {
+    "parquet": "a Parquet file",
+    "xlsx": "an Excel file",
+    None: "text",
+}
 _MAGIC: Final[Mapping[Kind, bytes]] = {"parquet": b"PAR1", "xlsx": b"PK\x03\x04"}
 _FAST: Final = 1
 """Level of compression: a chunk becomes a tenth as large in 3 ms."""
@@ -74,6 +86,8 @@ class CheckedFile:
     """Raises ``FileError`` where the file cannot be read any further, or has too many rows."""
     remarks: list[str] = field(default_factory=list)
     """Sentences on what was left out and how the file was read."""
+    misspelt: str = ""
+    """Sentences on the columns that are probably misspelt."""
 
 
 def check(
@@ -84,9 +98,8 @@ def check(
     An application is read as in the body of a single request. Memory is bounded besides
     ``content``.
     """
-    found: Kind | None = next((each for each, m in _MAGIC.items() if content.startswith(m)), None)
-    if found != (kind if kind in _MAGIC else None):
-        raise FileError("The file is not of the kind that its Content-Type says.")
+    _refuse_other_kinds(content, kind)
+    unsure = ""
     if kind == "ndjson":
         rows: Iterator[Checked | Faulty] = _json_lines(content)
         remarks: list[str] = []
@@ -94,15 +107,32 @@ def check(
         opened = open_applications(content)
         rows = _table_rows(opened.rows, opened.columns, spellings)
         remarks = [*opened.remarks, *map(_left_out, opened.unknown)]
+        unsure = misspelt(opened.unknown, opened.columns)
     first = next(rows, None)
     if first is None:
         raise FileError(NO_ROWS)
-    return CheckedFile(_chunks(first, rows, max_rows), remarks)
+    return CheckedFile(_chunks(first, rows, max_rows), remarks, unsure)
+
+
+def _refuse_other_kinds(content: bytes, kind: Kind) -> None:
+    if not content:
+        raise FileError("The file is empty.")
+    found: Kind | None = next((each for each, m in _MAGIC.items() if content.startswith(m)), None)
+    if found == (kind if kind in _MAGIC else None):
+        return
+    fitting = [
+        name for name, each in MEDIA_TYPES.items() if (each if each in _MAGIC else None) == found
+    ]
+    sent = next(name for name, each in MEDIA_TYPES.items() if each == kind)
+    raise FileError(
+        f"The file looks like {_LOOKS[found]}, but its Content-Type is {sent}; send it as"
+        f" {' or '.join(fitting)}."
+    )
 
 
 def _left_out(column: UnknownColumn) -> str:
     hint = f"; perhaps it should be {column.nearest}" if column.nearest else ""
-    return f"Left out, for it is no known column: {column.name!r}{hint}."
+    return f"Left out because it is not a known column: {column.name!r}{hint}."
 
 
 def _chunks(

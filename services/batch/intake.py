@@ -2,7 +2,7 @@
 
 import re
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from hashlib import sha256
 from tempfile import TemporaryFile
 from typing import IO, Final
@@ -14,7 +14,7 @@ from anyio.to_thread import run_sync
 from fastapi import Request
 from pydantic_core import to_json
 
-from services.batch.checking import check
+from services.batch.checking import MEDIA_TYPES, check
 from services.batch.jobs import PIECE_BYTES, Kind, Order
 from services.batch.schemas import OrderQuery
 from services.batch.settings import BatchSettings
@@ -30,13 +30,6 @@ from shared.contract.errors import (
 from shared.contract.ids import uuid7
 from shared.files.tables import FileError
 from shared.web.idempotency import idempotency_key
-
-MEDIA_TYPES: Final[Mapping[str, Kind]] = {
-    "text/csv": "csv",
-    "application/x-ndjson": "ndjson",
-    "application/vnd.apache.parquet": "parquet",
-    "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet": "xlsx",
-}
 
 _MS_PER_S: Final = 1000
 _WEB_ADDRESS: Final = re.compile(r"https?://[!-~]+")
@@ -115,13 +108,16 @@ async def take_in(
 
     def check_file() -> None:
         file.seek(0)
-        check(file.read(), kind, max_rows=settings.batch_max_rows)
+        checked = check(file.read(), kind, max_rows=settings.batch_max_rows)
+        if checked.misspelt and query.unknown == "stop":
+            raise FileError(f"{checked.misspelt} Rename it, or leave it out with unknown=skip.")
 
     try:
         await run_sync(check_file, limiter=checking)
     except FileError as error:
         raise UnusableFile(str(error)) from None
-    options = to_json([kind, query])
+    # The same batch comes of either value of unknown.
+    options = to_json([kind, query.model_dump(exclude={"unknown"})])
     return Order(
         id=UUID(uuid7(time.time_ns() // (_MS_PER_S * 1000))),
         client=caller_of(request.scope).name,

@@ -22,6 +22,7 @@ from shared.contract.ids import uuid8
 State = Literal["queued", "checking", "running", "done", "failed", "cancelled"]
 Kind = Literal["csv", "ndjson", "parquet", "xlsx"]
 FaultyRows = Literal["skip", "stop"]
+UnknownColumns = Literal["stop", "skip"]
 
 MAX_ATTEMPTS: Final = 10
 """Takes in a row without any progress, after which a batch has failed."""

@@ -8,9 +8,10 @@ from fastapi import APIRouter, Depends, Query, Request, Response
 from fastapi.responses import StreamingResponse
 
 from services.batch import jobs
+from services.batch.checking import MEDIA_TYPES
 from services.batch.database import reporting_outages
 from services.batch.deps import Resources, resources_of
-from services.batch.intake import MEDIA_TYPES, pieces, spooled, take_in
+from services.batch.intake import pieces, spooled, take_in
 from services.batch.jobs import Job
 from services.batch.results import FAULTS_MEDIA_TYPE, faults, results
 from services.batch.results import MEDIA_TYPES as RESULT_TYPES
@@ -195,7 +196,7 @@ async def _find(request: Request, batch_id: UUID) -> Job:
 
 
 def _unknown(batch_id: UUID) -> NotFound:
-    return NotFound(f"You have no batch {batch_id}; it may have been deleted by its age.")
+    return NotFound(f"You have no batch {batch_id}; it may have expired.")
 
 
 def _batch(resources: Resources, job: Job) -> Batch:

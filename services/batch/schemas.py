@@ -13,7 +13,7 @@ from pydantic import (
     WithJsonSchema,
 )
 
-from services.batch.jobs import FaultyRows, Job, State
+from services.batch.jobs import FaultyRows, Job, State, UnknownColumns
 from services.batch.results import Format
 from shared.contract.events import ModelName
 from shared.files.spellings import keys
@@ -48,6 +48,11 @@ class OrderQuery(Parameters):
         default="skip",
         description="Rows that cannot be decided are skipped, or nothing is decided if there are"
         " any. GET /batches/{id}/faults names them either way.",
+    )
+    unknown: UnknownColumns = Field(
+        default="stop",
+        description="A file is refused if an unknown column is near the name of an input that it"
+        " lacks; with skip that column is left out, like any other unknown one.",
     )
     spelling: list[_Spelling] = Field(
         default=[], description="Reads cells that are spelt so as they are meant; may be repeated."

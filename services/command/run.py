@@ -31,6 +31,8 @@ from shared.files.tables import FileError
 _OK: Final = 0
 _SOME_FAULTY: Final = 3
 _INTERRUPTED: Final = 130
+_MIN_RATED: Final = 10_000
+"""Of fewer decisions no rate is shown: most of the time goes to starting processes."""
 
 
 def run(options: argparse.Namespace) -> int:
@@ -46,6 +48,7 @@ def run(options: argparse.Namespace) -> int:
             kind=options.format,
         )
         finished = start(plan, resume=options.resume)
+        print("".join(f"{remark}\n" for remark in plan.remarks), end="", flush=True)
         decided = 0
         for report in _shown(plan, sources, finished, engine):
             decided += report.decided
@@ -56,7 +59,8 @@ def run(options: argparse.Namespace) -> int:
     except KeyboardInterrupt:
         print("Interrupted; --resume goes on from here.", file=sys.stderr)
         return _INTERRUPTED
-    _print_summary(plan, summary, decided / (time.monotonic() - started))
+    rate = decided / (time.monotonic() - started) if decided >= _MIN_RATED else None
+    _print_summary(plan, summary, rate)
     return _SOME_FAULTY if summary.faulty else _OK
 
 
@@ -64,7 +68,11 @@ def _engine(options: argparse.Namespace) -> Engine:
     if options.engine == "dask":
         if not options.scheduler:
             raise EngineError("--engine dask needs --scheduler, such as tcp://host:8786.")
+        if options.workers:
+            raise EngineError("--workers is for the local engine; the Dask cluster has its own.")
         return partial(on_dask, scheduler=options.scheduler)
+    if options.scheduler:
+        raise EngineError("--scheduler needs --engine dask.")
     return partial(on_processes, workers=options.workers or os.cpu_count() or 1)
 
 
@@ -86,14 +94,14 @@ def _shown(
             yield report
 
 
-def _print_summary(plan: Plan, summary: Summary, rate: float) -> None:
+def _print_summary(plan: Plan, summary: Summary, rate: float | None) -> None:
     decided = summary.decided
     share = f" ({summary.approved / decided:.1%})" if decided else ""
+    speed = "" if rate is None else f"; {rate:,.0f} a second"
     print(
         f"{decided + summary.faulty:,} rows: {decided:,} decided, {summary.approved:,}"
         f" approved{share},"
-        f" {summary.faulty:,} faulty; {rate:,.0f} a second, by {plan.model} of"
-        f" {plan.bundle_version}."
+        f" {summary.faulty:,} faulty{speed}, by {plan.model} of {plan.bundle_version}."
     )
     print(f"The result is in {plan.target}.")
     if summary.faulty:

@@ -30,9 +30,15 @@ from services.command.sources import (
 )
 from services.command.storage import Location
 from services.scoring.columns import RESULT_SCHEMA, score
-from services.scoring.manifest import BUNDLE_ROOT, CURRENT_FILE, check_version, read_current_version
+from services.scoring.manifest import (
+    BUNDLE_ROOT,
+    CURRENT_FILE,
+    BundleError,
+    check_version,
+    read_current_version,
+)
 from services.scoring.registry import Bundle, load_bundle
-from shared.files.applications import usable_columns
+from shared.files.applications import Columns, misspelt, usable_columns
 from shared.files.tables import FileError
 from shared.version import VERSION
 
@@ -56,6 +62,8 @@ class Plan:
     """The position of each input among the columns."""
     kept: tuple[int, ...]
     """The positions of the columns that the result takes over."""
+    remarks: tuple[str, ...]
+    """Sentences on how the files are read."""
     stamp: str
     """Everything that the result depends on, as text."""
 
@@ -122,8 +130,8 @@ def plan_run(
     chosen = served.model(model) if model else served.champion
     sources = _open_sources(Location.of(name))
     schema = sources[0].schema
-    inputs = _inputs(schema.names)
-    target = Location.of(target_name)
+    columns = _columns(schema.names)
+    target = _target(target_name)
     suffix = Path(target.url).suffix.lower()
     is_folder = target_name.endswith("/") or suffix not in _SUFFIXES
     if kind not in (None, _SUFFIXES.get(suffix, kind)):
@@ -137,10 +145,11 @@ def plan_run(
         kind=kind,
         target=target,
         is_folder=is_folder,
-        inputs=inputs,
+        inputs=columns.places,
         kept=tuple(
             place for place, title in enumerate(schema.names) if title not in RESULT_SCHEMA.names
         ),
+        remarks=tuple(dict.fromkeys(_remarks(sources, columns))),
         stamp=json.dumps([VERSION, version, chosen.name, kind, target.url, files]),
     )
     return plan, sources
@@ -154,7 +163,20 @@ def find_bundle(name: str | None) -> tuple[Path, str]:
     if (path / CURRENT_FILE).exists():
         return path.resolve(), read_current_version(path)
     version = check_version(path.name)
-    return (path.resolve().parent if path.is_dir() else BUNDLE_ROOT), version
+    if path.is_dir():
+        return path.resolve().parent, version
+    versions = sorted(folder.name for folder in BUNDLE_ROOT.glob("b-*"))
+    if version not in versions:
+        raise BundleError(f"There is no bundle {version}; there are {', '.join(versions)}.")
+    return BUNDLE_ROOT, version
+
+
+def _target(name: str) -> Location:
+    target = Location.of(name)
+    folder = Path(target.path).parent
+    if target.is_local and not folder.is_dir():
+        raise FileError(f"There is no folder {folder} to write the result to.")
+    return target
 
 
 def _open_sources(location: Location) -> list[Source]:
@@ -169,15 +191,21 @@ def _open_sources(location: Location) -> list[Source]:
     return sources
 
 
-def _inputs(titles: Sequence[str]) -> dict[str, int]:
+def _columns(titles: Sequence[str]) -> Columns:
     columns = usable_columns(titles)
-    for column in columns.unknown:
-        # Scored without it, every decision would be another one.
-        if column.nearest and column.nearest not in columns.places:
-            raise FileError(
-                f"There is no column {column.name!r}; perhaps it should be {column.nearest}."
-            )
-    return columns.places
+    sentences = misspelt(columns.unknown, columns.places)
+    if sentences:
+        raise FileError(sentences)
+    return columns
+
+
+def _remarks(sources: Iterable[Source], columns: Columns) -> Iterator[str]:
+    for source in sources:
+        yield from source.remarks
+    if columns.unknown:
+        names = ", ".join(column.name for column in columns.unknown)
+        yield f"Copied to the result, but not scored: {names}."
+    yield from columns.absences()
 
 
 def start(plan: Plan, *, resume: bool) -> dict[int, int]:

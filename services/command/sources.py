@@ -27,6 +27,7 @@ from shared.files.tables import (
     dialect_of,
     reading,
     refuse_other_formats,
+    separator_remarks,
     utf_16,
 )
 
@@ -149,6 +150,8 @@ class Source:
     """In rows of a Parquet file, in bytes of a CSV file."""
     dialect: Dialect | None
     """Of a CSV file."""
+    remarks: tuple[str, ...] = ()
+    """Sentences on how it is read."""
 
     @property
     def kind(self) -> Format:
@@ -206,11 +209,12 @@ def open_source(location: Location) -> Source:
     refuse_other_formats(start)
     start = next(_blocks(location), b"")
     # A character may be cut at the end.
-    text, _ = decoded(start[: start.rfind(b"\n") + 1] or start)
+    text, remarks = decoded(start[: start.rfind(b"\n") + 1] or start)
     dialect = dialect_of(text, column_names())
     _, header = next(csv_lines(text, dialect), (0, ()))
     schema = pa.schema([(title, pa.string()) for title in header])
-    return Source(location, schema, location.size(), dialect)
+    remarks += separator_remarks(dialect)
+    return Source(location, schema, location.size(), dialect, tuple(remarks))
 
 
 def _blocks(location: Location) -> Iterator[bytes]:
@@ -253,7 +257,7 @@ def _whole_records(blocks: Iterable[bytes], dialect: Dialect) -> Iterator[bytes]
             lines += line_breaks(held[:end])
             held = held[end:]
         elif len(held) > _MAX_LINE_BYTES:
-            raise FileError(f"The file is no CSV: line {lines + 1} does not end.")
+            raise FileError(f"The file is not a CSV file: line {lines + 1} does not end.")
     if held:
         yield held
 
@@ -280,7 +284,7 @@ def _end_of_records(content: bytes, dialect: Dialect, lines_before: int) -> int:
     except csv.Error as error:
         if not complete and "unexpected end" not in str(error):
             line = lines_before + reader.line_num
-            raise FileError(f"The file is no CSV: {error} (line {line}).") from None
+            raise FileError(f"The file is not a CSV file: {error} (line {line}).") from None
         return complete
     return complete if content.endswith(b"\n") else before
 

@@ -113,6 +113,7 @@ async def order(draft: Draft, *, record: bool) -> Batch:
         draft.content,
         kind=kind,
         record=record,
+        unknown="skip",  # The person was asked about them.
         spellings=chosen,
         idempotency_key=f"dashboard-{sha256(sha256(draft.content).digest() + options).hexdigest()}",
     )

@@ -99,7 +99,7 @@ class OutcomeReport(BaseModel):
         if (self.prediction_id is None) == (self.loan_id is None):
             raise ValueError("must name a decision by either prediction_id or loan_id")
         if (self.which is None) != (self.loan_id is None):
-            raise ValueError("which must be all or latest with loan_id, and be left out without it")
+            raise ValueError("`which` is required with loan_id and not allowed without it")
         return self
 
 

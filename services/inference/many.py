@@ -114,6 +114,8 @@ def _lines(body: bytes) -> Iterator[bytes]:
 
 def _elements(body: bytes) -> Iterator[bytes]:
     """The text of each element of a JSON array."""
+    reason = "it must begin with [ and end with ]"
+    count = 0
     try:
         text = body.decode()
         if _EMPTY.fullmatch(text):
@@ -121,14 +123,26 @@ def _elements(body: bytes) -> Iterator[bytes]:
         end = 0
         mark = _OPENING.match(text)
         while mark:
+            reason = f"its element {count} is not valid JSON"
             _, end = _decoder.raw_decode(text, mark.end())
             yield text[mark.end() : end].encode()
+            count += 1
             mark = _COMMA.match(text, end)
-        if not (end and _CLOSING.fullmatch(text, end)):
-            raise ValueError("it begins with [ and ends with ]")
-    except (ValueError, RecursionError) as error:
-        message = f"is not a JSON array of applications: {error}"
-        raise InvalidInput([Fault(field="body", message=message)]) from None
+        if end and _CLOSING.fullmatch(text, end):
+            return
+        if count:
+            reason = f"after element {count - 1} there must be a comma or the closing ]"
+    except UnicodeDecodeError:
+        reason = "it is not UTF-8 text"
+    except RecursionError:
+        reason = f"its element {count} is nested too deeply"
+    except ValueError:
+        pass
+    message = (
+        f"is not a JSON array of applications: {reason} (one application on each line is sent as"
+        f" {NDJSON.name})"
+    )
+    raise InvalidInput([Fault(field="body", message=message)])
 
 
 def _too_many() -> TooManyApplications:

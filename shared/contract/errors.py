@@ -176,13 +176,15 @@ class UnsupportedMediaType(ServiceError):
 
 
 class IdempotencyKeyReused(ServiceError):
-    """The key was used for another request body."""
+    """The key was used for another request body or for other parameters."""
 
     status = 422
     title = "Idempotency-Key reused"
 
     def __init__(self) -> None:
-        super().__init__("This Idempotency-Key was sent with another body; use a new key for it.")
+        super().__init__(
+            "This Idempotency-Key was sent with another body or other parameters; use a new key."
+        )
 
 
 class HeadTooLarge(ServiceError):

@@ -2,10 +2,11 @@
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 from hashlib import sha256
+from itertools import islice
 from typing import Final
 
 from shared.contract.application import FIELDS
@@ -29,6 +30,7 @@ TOO_MANY_ROWS: Final = "The file has more than {:,} rows."
 
 _MISSING: Final = frozenset({"na", "n/a", "#n/a", "nan", "<na>", "null", "none", "-", "?"})
 _INPUTS: Final = frozenset(known.name for known in FIELDS)
+_SCORED: Final = tuple(known.name for known in FIELDS if known.use == "scored")
 _NUMBERS: Final = frozenset(known.name for known in FIELDS if known.kind in ("number", "integer"))
 _EXPONENT: Final = re.compile(r"-?[0-9]+(?:\.[0-9]+)?[eE][+-]?[0-9]{1,3}")
 _MOST_SENTENCES: Final = 10
@@ -60,6 +62,12 @@ class UnknownColumn:
 
     name: str
     nearest: str | None
+
+    @property
+    def sentence(self) -> str:
+        """That it is unknown, and what it should perhaps be."""
+        hint = f"; perhaps it should be {self.nearest}" if self.nearest else ""
+        return f"{self.name!r} is not a known column{hint}."
 
 
 @dataclass(frozen=True)
@@ -165,6 +173,15 @@ def usable_columns(header: Sequence[str], also: Sequence[str] = ()) -> "Columns"
     return columns
 
 
+def misspelt(unknown: Iterable[UnknownColumn], columns: Container[str]) -> str:
+    """Sentences on the unknown columns that come near an input which is not among ``columns``.
+
+    Decided without that input, every row would be decided differently. Empty if there are none.
+    """
+    found = (each for each in unknown if each.nearest and each.nearest not in columns)
+    return " ".join(each.sentence for each in islice(found, _MOST_SENTENCES))
+
+
 @dataclass(frozen=True)
 class Columns:
     """Where each known column stands, and the titles of all others."""
@@ -176,11 +193,19 @@ class Columns:
     unknown: list[UnknownColumn] = field(default_factory=list)
 
     def remarks(self) -> Iterator[str]:
-        """What is left out without a question."""
+        """What is left out without a question, and what is absent."""
         if self.nameless:
-            yield f"Left out, for it has no name or is an index: {', '.join(self.nameless)}."
+            yield f"Left out because it has no name or is an index: {', '.join(self.nameless)}."
         if self.ignored:
-            yield f"Left out, for it is no part of an application: {', '.join(self.ignored)}."
+            ignored = ", ".join(self.ignored)
+            yield f"Left out because it is not part of an application: {ignored}."
+        yield from self.absences()
+
+    def absences(self) -> Iterator[str]:
+        """Which scored inputs the file has no column for, if any."""
+        absent = [name for name in _SCORED if name not in self.places]
+        if absent:
+            yield f"Missing in every row because it has no column: {', '.join(absent)}."
 
 
 def _columns(header: Sequence[str], names: Mapping[str, str]) -> Columns:
@@ -214,9 +239,8 @@ def _refuse_unusable(header: Sequence[str], columns: Columns, also: Sequence[str
             "The first line has to name the columns, and it does not name"
             f" {' and '.join(lacking)}. It begins with: {', '.join(header)[:60]}."
         )
-    for column in columns.unknown:
-        hint = f"; perhaps it should be {column.nearest}" if column.nearest else ""
-        sentences.append(f"There is no column {column.name!r}{hint}.")
+    # If no column is known, this may be a row of values in a file without a header.
+    sentences += [each.sentence for each in columns.unknown if columns.places or each.nearest]
     raise FileError(" ".join(sentences[:_MOST_SENTENCES]))
 
 

@@ -21,7 +21,7 @@ _UTF_16: Final = {b"\xff\xfe": "utf-16-le", b"\xfe\xff": "utf-16-be"}
 _TYPOGRAPHY: Final = frozenset("\u2018\u2019\u201c\u201d\u2013\u2014\u2026\u20ac\u00a3\u00b0\u00a0")
 _OTHER_FORMATS: Final = {
     b"\xd0\xcf\x11\xe0": "This is an old Excel file (.xls); save it as .xlsx or CSV.",
-    b"PK\x03\x04": "This is an archive, and no Excel file; unpack it first.",
+    b"PK\x03\x04": "This is an archive, not an Excel file; unpack it first.",
     b"\x1f\x8b": "This file is compressed; unpack it first.",
     b"%PDF": "This is a PDF; export the table as CSV.",
     b"{": "This is JSON; export the table as CSV.",
@@ -87,10 +87,15 @@ def dialect_of(text: str, names: Collection[str]) -> Dialect:
 def _text(content: bytes, names: Collection[str]) -> RawTable:
     text, remarks = decoded(content)
     dialect = dialect_of(text, names)
+    return RawTable(csv_lines(text, dialect), [*remarks, *separator_remarks(dialect)])
+
+
+def separator_remarks(dialect: Dialect) -> list[str]:
+    """A sentence on the separator, unless it is the usual one."""
     separator = dialect.separator
-    if separator != ",":
-        remarks.append(f"Cells are separated by {SEPARATORS.get(separator, repr(separator))}.")
-    return RawTable(csv_lines(text, dialect), remarks)
+    if separator == ",":
+        return []
+    return [f"Cells are separated by {SEPARATORS.get(separator, repr(separator))}."]
 
 
 def csv_lines(
@@ -115,7 +120,7 @@ def csv_lines(
             yield line, cells
     except csv.Error as error:
         line = lines_before + reader.line_num
-        raise FileError(f"The file is no CSV: {error} (line {line}).") from None
+        raise FileError(f"The file is not a CSV file: {error} (line {line}).") from None
 
 
 def _separator(first: str, names: Collection[str]) -> str:
@@ -159,7 +164,7 @@ def decoded(content: bytes) -> tuple[str, list[str]]:
         raise FileError(
             f"The file is not UTF-8 text ({found}), nor certainly any other; save it as CSV UTF-8."
         )
-    return text, [f"The text is read as Windows-1252, for it is not UTF-8 ({found})."]
+    return text, [f"The text is read as Windows-1252 because it is not UTF-8 ({found})."]
 
 
 def _utf_16_without_mark(content: bytes) -> str | None:
@@ -231,6 +236,8 @@ def reading(format_: str) -> Iterator[None]:
         yield
     except FileError:
         raise
+    except zipfile.BadZipFile:
+        raise FileError(f"The {format_} file is damaged or incomplete.") from None
     except Exception as error:  # noqa: BLE001 - there is no list of them
         reason = " ".join(str(error).split()).removesuffix(".")
         raise FileError(f"The {format_} file cannot be read: {reason}.") from None

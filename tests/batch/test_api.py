@@ -142,12 +142,18 @@ async def test_spellings_are_read_as_they_are_meant_only_when_chosen(
     client: httpx.AsyncClient, settings: BatchSettings
 ) -> None:
     text = b'applicant income,Credit_History,Education_,Branch\n"4,583",yes,,7\n'
+    misspelt = await begin(client, b"ApplicantIncome,LoanAmnt\n5000,1\n", unknown="skip")
     plain = await begin(client, text)
     chosen = await begin(client, text, spelling=["groups", "Credit_History values"], record="false")
     async with working(settings):
+        done = await ended(client, misspelt)
+        assert done["decided"] == 1
+        assert done["remarks"][-1].endswith("'LoanAmnt'; perhaps it should be LoanAmount.")
         done = await ended(client, plain)
         assert done["faulty"] == 1
-        assert done["remarks"] == ["Left out, for it is no known column: 'Branch'."]
+        absent, left_out = done["remarks"]
+        assert absent.startswith("Missing in every row because it has no column: ")
+        assert left_out == "Left out because it is not a known column: 'Branch'."
         assert (await ended(client, chosen))["decided"] == 1
         [decision] = await lines(client, f"{chosen}/results", format="ndjson")
     assert decision["input_data"]["ApplicantIncome"] == 4583
@@ -157,7 +163,10 @@ _UNUSABLE: list[tuple[bytes, str, dict[str, str], int, str]] = [
     (b"", CSV, {}, 400, "The file is empty."),
     (b"Income,Loan\n1,2\n", CSV, {}, 400, "does not name ApplicantIncome"),
     (b"ApplicantIncome\n", CSV, {}, 400, "has a header and no rows"),
-    (b"ApplicantIncome\n1\n", _PARQUET, {}, 400, "not of the kind"),
+    (b"ApplicantIncome\n1\n", _PARQUET, {}, 400, "send it as text/csv or application/x-ndjson."),
+    (b"PAR1", CSV, {}, 400, "looks like a Parquet file, but its Content-Type is text/csv; send"),
+    (b"PK\x03\x04xl/", _XLSX, {}, 400, "The Excel file is damaged or incomplete."),
+    (b"ApplicantIncome,LoanAmnt\n1,2\n", CSV, {}, 400, "perhaps it should be LoanAmount. Rename"),
     (b"PAR1", _PARQUET, {}, 400, "Parquet file cannot be read"),
     (b"PK\x03\x04", _XLSX, {}, 400, "This is an archive"),
     (b"ApplicantIncome\n1\n", "text/plain", {}, 415, "Send the body as text/csv or"),
@@ -197,6 +206,7 @@ async def test_same_key_with_the_same_order_is_the_same_batch(client: httpx.Asyn
     ):
         assert other.status_code == 422
         assert other.json()["code"] == "IdempotencyKeyReused"
+        assert "another body or other parameters" in other.json()["detail"]
     assert (await post(client, text)).headers["location"] != first.headers["location"]
 
 

@@ -22,7 +22,7 @@ from distributed import LocalCluster
 from pyarrow import csv as arrow_csv
 from pyarrow import dataset, parquet
 
-from services.command import engines, sources
+from services.command import engines, run, sources
 from services.command.engines import EngineError, on_dask, on_processes
 from services.command.main import main
 from services.command.score import (
@@ -327,7 +327,7 @@ _BAD: Final = {
     "no income": ("Loan_ID\nA\n", "does not name ApplicantIncome"),
     "misspelt": (
         "ApplicantIncome,Credit_Histroy\n1,1\n",
-        "There is no column 'Credit_Histroy'; perhaps it should be Credit_History.",
+        "'Credit_Histroy' is not a known column; perhaps it should be Credit_History.",
     ),
     "nothing": ("", "The file is empty."),
     "no rows": ("ApplicantIncome\n", "There is a header and no rows."),
@@ -335,10 +335,11 @@ _BAD: Final = {
     "Excel": ("PK\x03\x04 xl/", "This is an Excel file or an archive"),
     "no text": ("ApplicantIncome\n" + "10\n" * 20 + "\0\n", "no text"),
     "half a Parquet file": ("PAR1", "The Parquet file cannot be read"),
-    "broken later on": ('ApplicantIncome\n1\n"2"3\n', "The file is no CSV"),
+    "broken later on": ('ApplicantIncome\n1\n"2"3\n', "The file is not a CSV file"),
 }
 
 
+_VERSIONS: Final = ", ".join(sorted(path.name for path in BUNDLE_ROOT.glob("b-*")))
 _OF_THE_COLUMNS: Final = ("no income", "misspelt", "no rows", "nothing")
 """All files of a folder have the same, so these are said of none."""
 
@@ -360,8 +361,15 @@ def test_unusable_file_is_one_sentence_and_leaves_nothing(name: str, tmp_path: P
     [
         (["absent.csv", "out.csv"], "absent.csv is not there"),
         (["in.csv", "out.csv", "--model", "oracle"], "oracle"),
-        (["in.csv", "out.csv", "--bundle", "b-00000000"], "cannot be read"),
+        (["in.csv", "out.csv", "--bundle", "b-00000000"], f"there are {_VERSIONS}."),
         (["in.csv", "out.csv", "--engine", "dask"], "needs --scheduler"),
+        (["in.csv", "out.csv", "--scheduler", "tcp://h:1"], "--scheduler needs --engine dask"),
+        (
+            ["in.csv", "out.csv", "--engine", "dask", "--scheduler", "tcp://h:1", "--workers", "2"],
+            "--workers is for the local engine",
+        ),
+        (["in.csv", "absent/out.csv"], "There is no folder"),
+        (["in.csv", "absent/out"], "There is no folder"),
         (["nosuch://in.csv", "out.csv"], "cannot be opened"),
         (["http://127.0.0.1:9/in.csv", "out.csv"], "cannot be"),
         (["in.csv", "in.csv"], "in.csv is there already"),
@@ -383,6 +391,24 @@ def test_command_that_cannot_begin_says_why_in_one_line(
     assert sentence in said
     assert said.count("\n") == 1
     assert _names(tmp_path) == {"in.csv"}
+
+
+def test_command_says_how_it_read_the_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """No rate is shown for a few rows."""
+    monkeypatch.setattr(run, "on_processes", lambda work, tasks, **_: _here(work, tasks))
+    path = tmp_path / "in.csv"
+    path.write_text("ApplicantIncome;Branch\n5000;Zoë\n", encoding="cp1252")
+    assert main(["score", str(path), str(tmp_path / "out.csv")]) == 0
+    encoding, separator, copied, absent, summary, result = capsys.readouterr().out.splitlines()
+    assert "Windows-1252" in encoding
+    assert "semicolons" in separator
+    assert copied == "Copied to the result, but not scored: Branch."
+    assert absent.startswith("Missing in every row because it has no column: ")
+    assert summary.startswith("1 rows: 1 decided")
+    assert "a second" not in summary
+    assert result == f"The result is in {tmp_path / 'out.csv'}."
 
 
 def test_bundle_is_a_version_or_a_folder(tmp_path: Path) -> None:

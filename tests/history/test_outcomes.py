@@ -243,7 +243,7 @@ async def test_json_that_cannot_be_read_is_refused_and_lines_of_a_file_are_left_
         (report(event, source="Jane Doe"), "source", "must match"),
         (report(event, observed="x"), "observed", "observed_at"),
         (report(event, loan_id="A-1"), "report", "either"),
-        (report(event, which="all"), "report", "left out without it"),
+        (report(event, which="all"), "report", "not allowed without it"),
         ({"outcome": "repaid", "observed_at": "2026-06-01"}, "report", "either"),
         ("repaid", "report", "object"),
         ({name: good[name] for name in ("prediction_id", "outcome")}, "observed_at", "required"),

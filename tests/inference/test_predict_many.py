@@ -106,15 +106,15 @@ async def test_body_that_is_no_array_is_refused_as_a_whole(
     client: httpx.AsyncClient, redis: Redis
 ) -> None:
     for body, reason in (
-        (b"", "begins with ["),
-        (b"{}", "begins with ["),
-        (b"]", "begins with ["),
-        (b"[{}", "ends with ]"),
-        (b"[{},]", "Expecting value"),
-        (b"[{}] 1", "ends with ]"),
-        (b'[{"a":1}{"b":2}]', "ends with ]"),
-        (b"[" * 100_000, "recursion"),
-        (b"[\xff]", "utf-8"),
+        (b"", "begin with ["),
+        (b"{}", "begin with ["),
+        (b"]", "begin with ["),
+        (b"[{}", "after element 0 there must be a comma or the closing ]"),
+        (b"[{},]", "its element 1 is not valid JSON"),
+        (b"[{}] 1", "after element 0"),
+        (b'[{"a":1}{"b":2}]', "after element 0"),
+        (b"[" * 100_000, "nested too deeply"),
+        (b"[\xff]", "UTF-8"),
     ):
         answer = await client.post("/predict/many", content=body)
         assert answer.status_code == 400, body
@@ -122,6 +122,7 @@ async def test_body_that_is_no_array_is_refused_as_a_whole(
         assert fault["field"] == "body"
         assert "is not a JSON array of applications" in fault["message"]
         assert reason in fault["message"]
+        assert "application/x-ndjson" in fault["message"]
     assert await recorded_events(redis) == []
 
 

@@ -173,7 +173,7 @@ def test_wrong_columns_are_named(tmp_path: Path) -> None:
     [fault] = faults_of(path)
     assert "Two columns are both Gender." in fault
     assert "does not name LoanAmount" in fault
-    assert "There is no column 'Zodiac'." in fault
+    assert "'Zodiac' is not a known column." in fault
     write_csv(path, [row | {"Zodiac": 40, "Branch": 1} for row in filler_rows()])
     assert faults_of(path) == ["unknown column(s): Zodiac, Branch"]
 
@@ -265,7 +265,7 @@ def test_too_few_rows_and_empty_columns_are_faults(tmp_path: Path) -> None:
         (b"\xff\xfe\x00", "The file is broken UTF-16 text: truncated data."),
         (
             ",".join(COLUMNS).encode() + b'\n"open',
-            "The file is no CSV: unexpected end of data (line 2).",
+            "The file is not a CSV file: unexpected end of data (line 2).",
         ),
     ],
 )

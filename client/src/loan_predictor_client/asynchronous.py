@@ -23,6 +23,7 @@ from loan_predictor_client.calls import (
     ResultsFormat,
     Service,
     Services,
+    UnknownColumns,
 )
 from loan_predictor_client.filters import Cohorts, Filters
 from loan_predictor_client.models import (
@@ -248,6 +249,7 @@ class AsyncLoanPredictorClient:
         model: str | None = None,
         record: bool = True,
         faulty: FaultyRows = "skip",
+        unknown: UnknownColumns = "stop",
         spellings: Sequence[str] = (),
         webhook: str | None = None,
         idempotency_key: str | None = None,
@@ -255,6 +257,7 @@ class AsyncLoanPredictorClient:
         """Have a file of applications decided in the background; needs a key with batch.
 
         One call is one batch, however often it is retried. ``record=False`` leaves no record.
+        ``unknown="skip"`` leaves out a column whose name is near an input's instead of refusing.
         """
         call = calls.create_batch(
             content,
@@ -262,6 +265,7 @@ class AsyncLoanPredictorClient:
             model=model,
             record=record,
             faulty=faulty,
+            unknown=unknown,
             spellings=spellings,
             webhook=webhook,
             key=idempotency_key,

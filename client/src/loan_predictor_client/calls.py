@@ -48,6 +48,7 @@ ExportFormat = Literal["csv", "ndjson"]
 ResultsFormat = Literal["csv", "ndjson", "parquet"]
 FileKind = Literal["csv", "ndjson", "parquet", "xlsx"]
 FaultyRows = Literal["skip", "stop"]
+UnknownColumns = Literal["stop", "skip"]
 Reference = Literal["approved_near_threshold", "all_applicants"]
 """The training rows whose mean an application is compared with."""
 Grouping = Literal["all", "month"]
@@ -328,6 +329,7 @@ def create_batch(
     model: str | None,
     record: bool,
     faulty: FaultyRows,
+    unknown: UnknownColumns,
     spellings: Sequence[str],
     webhook: str | None,
     key: str | None,
@@ -343,6 +345,7 @@ def create_batch(
         parameters={
             "record": str(record).lower(),
             "faulty": faulty,
+            "unknown": unknown,
             "spelling": spellings,
             **{name: value for name, value in optional.items() if value is not None},
         },

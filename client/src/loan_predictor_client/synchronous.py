@@ -23,6 +23,7 @@ from loan_predictor_client.calls import (
     ResultsFormat,
     Service,
     Services,
+    UnknownColumns,
 )
 from loan_predictor_client.filters import Cohorts, Filters
 from loan_predictor_client.models import (
@@ -245,6 +246,7 @@ class LoanPredictorClient:
         model: str | None = None,
         record: bool = True,
         faulty: FaultyRows = "skip",
+        unknown: UnknownColumns = "stop",
         spellings: Sequence[str] = (),
         webhook: str | None = None,
         idempotency_key: str | None = None,
@@ -252,6 +254,7 @@ class LoanPredictorClient:
         """Have a file of applications decided in the background; needs a key with batch.
 
         One call is one batch, however often it is retried. ``record=False`` leaves no record.
+        ``unknown="skip"`` leaves out a column whose name is near an input's instead of refusing.
         """
         call = calls.create_batch(
             content,
@@ -259,6 +262,7 @@ class LoanPredictorClient:
             model=model,
             record=record,
             faulty=faulty,
+            unknown=unknown,
             spellings=spellings,
             webhook=webhook,
             key=idempotency_key,

@@ -14,7 +14,13 @@ from pyarrow import parquet
 from services.history.tables import predictions
 from shared.contract.application import EXAMPLE, FIELDS
 from shared.contract.parsing import read_application
-from shared.files.applications import ApplicationFile, Row, UnknownColumn, read_applications
+from shared.files.applications import (
+    ApplicationFile,
+    Row,
+    UnknownColumn,
+    misspelt,
+    read_applications,
+)
 from shared.files.tables import FileError
 
 # The public data set's columns: files have these, whatever fields are added.
@@ -89,6 +95,20 @@ def test_all_unknown_columns_are_named_and_near_ones_only_have_a_nearest() -> No
         UnknownColumn("applicant_incom", "ApplicantIncome"),
     )
     assert file.rows == (Row(2, {"ApplicantIncome": "5000"}),)
+    assert misspelt(file.unknown, file.columns) == (
+        "'Propety_Area' is not a known column; perhaps it should be Property_Area."
+    )
+
+
+def test_scored_inputs_without_a_column_are_named() -> None:
+    """An identifier is not missed."""
+    header = (
+        _HEADER.replace("Loan_ID,", "").replace("LoanAmount,", "").replace(",Property_Area", "")
+    )
+    file = _file(header, "Male,Yes,1,Graduate,No,4583,1508,360,1")
+    said = "Missing in every row because it has no column: LoanAmount, Property_Area."
+    assert said in file.remarks
+    assert "no column" not in _said(_file(_HEADER, _ROW))
 
 
 @pytest.mark.parametrize("separator", [",", ";", "\t", "|"])
@@ -124,7 +144,7 @@ def test_comma_inside_a_quoted_cell_does_not_separate() -> None:
 )
 def test_encoding_is_recognised(encoding: str, said: str) -> None:
     """What is not UTF-8 is said."""
-    file = _file("Loan_ID,ApplicantIncome", "Zoë€7,5000", encoding=encoding)
+    file = _file(_HEADER, _ROW.replace("T1", "Zoë€7"), encoding=encoding)
     assert file.rows[0].cells["Loan_ID"] == "Zoë€7"
     assert said in _said(file)
     assert bool(said) == bool(file.remarks)
@@ -152,7 +172,7 @@ def test_own_exports_are_own_input() -> None:
     file = _file(header, ",".join("5000" for _ in header.split(",")))
     assert set(file.columns) == {field.name for field in FIELDS}
     assert file.unknown == ()
-    assert "no part of an application" in _said(file)
+    assert "not part of an application" in _said(file)
     file = _file("Loan_ID,ApplicantIncome", "'=1+1,5000", "'A,5000")
     assert [row.cells["Loan_ID"] for row in file.rows] == ["=1+1", "'A"]
 
@@ -235,19 +255,22 @@ def test_parquet_is_read_like_csv() -> None:
         (b"", "is empty"),
         (b"\n \n", "is empty"),
         (b"Loan_ID\n1", "does not name ApplicantIncome. It begins with: Loan_ID"),
-        (b"ApplicantIncom\n1", "'ApplicantIncom'; perhaps it should be ApplicantIncome"),
+        (
+            b"ApplicantIncom\n1",
+            "'ApplicantIncom' is not a known column; perhaps it should be ApplicantIncome",
+        ),
         (b'sep="\nApplicantIncome\n1', "does not name ApplicantIncome"),
-        (b"5000,128\n6000,100", "does not name ApplicantIncome. It begins with: 5000, 128"),
+        (b"5000,128\n6000,100", "does not name ApplicantIncome. It begins with: 5000, 128.$"),
         (b"ApplicantIncome,applicant income\n1,2", "are both ApplicantIncome"),
         (b"ApplicantIncome\n", "no rows"),
-        (b'ApplicantIncome\n"5', r"no CSV: .* \(line 2\)"),
+        (b'ApplicantIncome\n"5', r"not a CSV file: .* \(line 2\)"),
         (b"ApplicantIncome\n5\n\x81", r"not UTF-8 text \(line 3 has the byte 0x81\)"),
         (b"ApplicantIncome\n5\n\xa7\xbf", r"not UTF-8 text \(line 3 has the byte 0xa7\)"),
         (b"ApplicantIncome\n5\n\0", "no text, Excel or Parquet file"),
         (b"ApplicantIncome\n1\n1\n1", "more than 2 rows"),
         (b"\xd0\xcf\x11\xe0\xa1", "old Excel file"),
         (b"PK\x03\x04 other.txt", "archive"),
-        (b"PK\x03\x04 xl/workbook.xml", "Excel file cannot be read"),
+        (b"PK\x03\x04 xl/workbook.xml", "Excel file is damaged or incomplete.$"),
         (b"PAR1 and no more", "Parquet file cannot be read"),
         (b"\x1f\x8b", "compressed"),
         (b'[{"ApplicantIncome": 1}]', "JSON"),
