@@ -187,6 +187,7 @@ def test_faulty_csv_stops_the_program_and_nothing_is_written(tmp_path: Path) -> 
     )
     assert done.returncode == 1
     assert done.stderr.startswith(f"{data} has 1 fault(s):\nThe first line has to name the columns")
+    assert "'Age' is not a known column." in done.stderr
     assert not output.exists()
 
 
