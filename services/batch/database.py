@@ -22,6 +22,10 @@ DATABASE_ERRORS: Final = (
 """What a statement may raise. A refused connection and a timeout are plain ``OSError``; a COMMIT
 raises the third if the server has just ended the session."""
 
+IDLE_S: Final = 10
+"""How long a transaction may send nothing before PostgreSQL ends its session: less than a lease, so
+that a worker that is frozen in one keeps no batch locked."""
+
 _OUTAGE_CLASSES: Final = ("08", "25", "40", "53", "55", "57", "58")
 """SQLSTATE classes of a server that is away, read-only, busy, full or shutting down."""
 
@@ -58,6 +62,7 @@ async def transaction(pool: Pool) -> AsyncIterator[Connection]:
     Raises ``DATABASE_ERRORS``.
     """
     async with pool.acquire() as connection, connection.transaction():
+        await connection.execute(f"SET LOCAL idle_in_transaction_session_timeout = '{IDLE_S}s'")
         yield connection
 
 

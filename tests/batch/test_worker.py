@@ -5,7 +5,7 @@ import hashlib
 import hmac
 import json
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from uuid import UUID
 
 import asyncpg
@@ -19,7 +19,7 @@ from starlette.routing import Route
 
 from services.batch import upkeep
 from services.batch.checking import CHUNK_ROWS
-from services.batch.database import open_pool
+from services.batch.database import DATABASE_ERRORS, open_pool, transaction
 from services.batch.main import create_app
 from services.batch.settings import BatchSettings
 from services.history.main import create_app as create_history
@@ -216,3 +216,17 @@ async def test_batch_that_no_worker_can_bring_further_has_failed(
     assert cut_off["decided"] == 0
     ends = {s.labels: s.value for s in worker.samples() if s.metric.name == "batch_ended_total"}
     assert ends == {("done",): 0, ("failed",): 3}
+
+
+async def test_frozen_transaction_releases_its_locks(
+    settings: BatchSettings, database: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A worker that is paused in the middle of one would otherwise keep its batch for ever."""
+    monkeypatch.setattr("services.batch.database.IDLE_S", 1)
+    read = None
+    async with open_pool(settings, name="test", size=1) as pool:
+        with suppress(*DATABASE_ERRORS):
+            async with transaction(pool) as connection:
+                await connection.execute("LOCK TABLE batch.batches")
+                read = await database.fetch("SELECT FROM batch.batches", timeout=30)
+    assert read == []
