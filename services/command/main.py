@@ -72,5 +72,5 @@ def _parser() -> argparse.ArgumentParser:
 
 def _count(value: str) -> int:
     if not value.isdigit() or int(value) == 0:
-        raise argparse.ArgumentTypeError(f"{value} is no number of processes")
+        raise argparse.ArgumentTypeError(f"{value} is not a number of processes")
     return int(value)

@@ -150,7 +150,7 @@ def decoded(content: bytes) -> tuple[str, list[str]]:
         except UnicodeDecodeError as error:
             raise FileError(f"The file is broken UTF-16 text: {error.reason}.") from None
     if b"\0" in content:
-        raise FileError("The file is no text, Excel or Parquet file; save the table as CSV.")
+        raise FileError("The file is not a text, Excel or Parquet file; save the table as CSV.")
     try:
         return content.decode("utf-8-sig"), []
     except UnicodeDecodeError as error:

@@ -333,7 +333,7 @@ _BAD: Final = {
     "no rows": ("ApplicantIncome\n", "There is a header and no rows."),
     "JSON": ("[1]", "This is JSON"),
     "Excel": ("PK\x03\x04 xl/", "This is an Excel file or an archive"),
-    "no text": ("ApplicantIncome\n" + "10\n" * 20 + "\0\n", "no text"),
+    "no text": ("ApplicantIncome\n" + "10\n" * 20 + "\0\n", "not a text"),
     "half a Parquet file": ("PAR1", "The Parquet file cannot be read"),
     "broken later on": ('ApplicantIncome\n1\n"2"3\n', "The file is not a CSV file"),
 }

@@ -266,7 +266,7 @@ def test_parquet_is_read_like_csv() -> None:
         (b'ApplicantIncome\n"5', r"not a CSV file: .* \(line 2\)"),
         (b"ApplicantIncome\n5\n\x81", r"not UTF-8 text \(line 3 has the byte 0x81\)"),
         (b"ApplicantIncome\n5\n\xa7\xbf", r"not UTF-8 text \(line 3 has the byte 0xa7\)"),
-        (b"ApplicantIncome\n5\n\0", "no text, Excel or Parquet file"),
+        (b"ApplicantIncome\n5\n\0", "not a text, Excel or Parquet file"),
         (b"ApplicantIncome\n1\n1\n1", "more than 2 rows"),
         (b"\xd0\xcf\x11\xe0\xa1", "old Excel file"),
         (b"PK\x03\x04 other.txt", "archive"),
