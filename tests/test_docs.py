@@ -12,7 +12,7 @@ from services.local.__main__ import directions
 from services.scoring.engine import decide
 from services.scoring.manifest import BUNDLE_ROOT
 from services.scoring.registry import load_bundle
-from shared.contract.application import EXAMPLE
+from shared.contract.application import EXAMPLE, FIELDS, Field
 from shared.contract.parsing import parse_application
 
 _ROOT: Final = Path(__file__).parents[1]
@@ -99,3 +99,22 @@ def test_readme_shows_the_answer_of_the_shipped_bundle() -> None:
         assert shown.pop(varying)
         assert answered.pop(varying)
     assert shown == answered
+
+
+def test_readme_has_the_fields_of_an_application() -> None:
+    """Each with its unit, what it may be, and what it means."""
+    rows = [
+        f"| `{field.name}` | {field.unit or ''} | {'yes' if field.required else 'no'}"
+        f" | {_values(field)} | {field.description} |".replace("|  |", "| |")
+        for field in FIELDS
+    ]
+    assert "\n".join(rows) in _text("README.md")
+
+
+def _values(field: Field) -> str:
+    if field.kind == "category":
+        return ", ".join(map(str, field.allowed))
+    if field.kind == "text":
+        return f"at most {field.maximum} characters"
+    above = field.exclusive_minimum
+    return f"{field.minimum if above is None else f'above {above}'} to {field.maximum:,}"

@@ -161,7 +161,14 @@ def _vintage(month: date, approved: int, rows: Iterable[AnyRow]) -> Vintage:
         so_far += bad[months]
         share = _estimated(proportion(so_far, approved))
         curve.append(VintagePoint(months_on_book=months, bad=so_far, share=share))
-    return Vintage(month=f"{month:%Y-%m}", approved=approved, outcomes=outcomes, curve=curve)
+    return Vintage(
+        month=f"{month:%Y-%m}",
+        approved=approved,
+        outcomes=outcomes,
+        on_whom=f"Outcomes exist for {outcomes:,} of {approved:,} approved decisions; the others"
+        " count as not bad yet.",
+        curve=curve,
+    )
 
 
 def _months_before(end: str | None, months: int) -> str:

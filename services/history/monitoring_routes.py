@@ -58,7 +58,10 @@ async def live_performance(
 
 @monitoring.get("/vintages", response_model=Vintages, responses=_ANSWERS, openapi_extra=_READS)
 async def vintages(request: Request, query: Annotated[CohortQuery, Query()]) -> Response:
-    """Return the cumulative share of bad outcomes by months on book, per month of decision."""
+    """Return the cumulative share of bad outcomes by months on book, per month of decision.
+
+    A loan without an outcome counts as not bad yet; each vintage says on how many that is known.
+    """
     resources = resources_of(request.scope)
 
     async def compute() -> bytes:

@@ -1,9 +1,10 @@
 """Parameters and bodies of the routes under /monitoring."""
 
 import datetime
+import re
 from typing import Annotated, Any, Final, Literal, Self
 
-from pydantic import BaseModel, Field, model_validator
+from pydantic import AfterValidator, BaseModel, Field, WithJsonSchema, model_validator
 
 from shared.contract.events import ModelName
 from shared.contract.outcomes import OutcomeKind
@@ -13,7 +14,20 @@ MOST_MONTHS: Final = 36
 """Most months that are reported one by one."""
 
 
-Month = Annotated[str, Field(pattern="^(?:19|2[0-9])[0-9]{2}-(?:0[1-9]|1[0-2])$")]
+_MONTH: Final = re.compile("^(?:19|2[0-9])[0-9]{2}-(?:0[1-9]|1[0-2])$")
+
+
+def _month(text: str) -> str:
+    if not _MONTH.fullmatch(text):
+        raise ValueError("must be a month, such as 2026-11")
+    return text
+
+
+Month = Annotated[
+    str,
+    AfterValidator(_month),
+    WithJsonSchema({"type": "string", "pattern": _MONTH.pattern}),
+]
 
 
 def first_day(month: str) -> datetime.date:
@@ -147,14 +161,15 @@ class Vintage(BaseModel):
     month: str
     approved: int
     outcomes: int = Field(description="Of those, decisions with any outcome.")
+    on_whom: str
     curve: list[VintagePoint]
 
 
 class Vintages(BaseModel):
     """Cumulative shares of bad outcomes by the months between decision and observation.
 
-    A decision without an outcome counts as not bad so far. A loan counts where its current outcome
-    was observed.
+    A decision without an outcome counts as not bad yet, so young vintages look better than they
+    are. A loan counts where its current outcome was observed.
     """
 
     vintages: list[Vintage]

@@ -124,4 +124,5 @@ def _grouped(rows: Iterable[AnyRow], key: Callable[[AnyRow], _Key]) -> Mapping[_
 
 
 def _ratio(part: float, whole: int) -> float | None:
-    return part / whole if whole else None
+    """To six digits, as confidences are given."""
+    return round(part / whole, 6) if whole else None

@@ -156,6 +156,7 @@ def create_app(
             "/predict/{model}": predict,
             "/predict/many": predict,
             "/v2/models/{model}/infer": predict,
+            "/v2/models/{model}/versions/{version}/infer": predict,
             "/explain": explain,
             "/explain/{model}": explain,
             "/reasons": explain,

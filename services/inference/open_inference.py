@@ -7,7 +7,7 @@ from typing import Annotated, Any, Final
 
 from fastapi import APIRouter, Depends, Path, Request, Response
 from fastapi.routing import APIRoute
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 from pydantic_core import to_json
 
 from services.inference.deps import resources_of
@@ -39,6 +39,8 @@ from shared.web.direct import JSON, OCTETS, PATH_PARAMETER, either, read_body
 from shared.web.parameters import refuse_parameters
 
 _JSON_BYTES: Final = "inference-header-content-length"
+_SCORECARD: Final = "scorecard"
+_ONNX: Final = "onnxruntime_onnx"
 _ANSWERED: Final = (InvalidInput, NotFound, BodyTooLarge, UnsupportedMediaType)
 
 
@@ -79,7 +81,7 @@ class ModelMetadata(BaseModel):
 
     name: str
     versions: list[str]
-    platform: str
+    platform: str = Field(description=f"What scores: {_SCORECARD} (a table of points) or {_ONNX}.")
     inputs: list[TensorMetadata]
     outputs: list[TensorMetadata]
 
@@ -120,6 +122,18 @@ def _error_docs(*statuses: int) -> dict[int | str, dict[str, Any]]:
     }
 
 
+def _served_version(
+    request: Request,
+    version: Annotated[
+        str, Path(description="Version of the served bundle.", json_schema_extra={**PATH_PARAMETER})
+    ],
+) -> None:
+    served = resources_of(request.scope).served.bundle.manifest.version
+    if version != served:
+        raise NotFound(f"Version {version!r} is not served; the one served is {served}.")
+
+
+_OF_VERSION: Final = [Depends(_served_version)]
 ModelInPath = Annotated[
     str, Path(description="Name of a served model.", json_schema_extra={**PATH_PARAMETER})
 ]
@@ -162,22 +176,42 @@ async def model_names(request: Request) -> ModelNames:
 
 
 @router.get("/models/{model}", responses=_error_docs(404))
+@router.get(
+    "/models/{model}/versions/{version}", responses=_error_docs(404), dependencies=_OF_VERSION
+)
 async def model_metadata(request: Request, model: ModelInPath) -> ModelMetadata:
     """Describe a model's tensors: inputs of an application, of which one alone is required."""
     bundle = resources_of(request.scope).served.bundle
+    served = bundle.model(model)
     return ModelMetadata(
-        name=bundle.model(model).name,
+        name=served.name,
         versions=[bundle.manifest.version],
-        platform="onnxruntime_onnx",
+        platform=_ONNX if served.scorecard is None else _SCORECARD,
         inputs=INPUTS,
         outputs=OUTPUTS,
     )
 
 
 @router.get("/models/{model}/ready", responses=_error_docs(404))
+@router.get(
+    "/models/{model}/versions/{version}/ready", responses=_error_docs(404), dependencies=_OF_VERSION
+)
 async def model_ready(request: Request, model: ModelInPath) -> ModelReady:
     """Say that a model is loaded; 404 if there is no such model."""
     return ModelReady(name=resources_of(request.scope).served.bundle.model(model).name)
+
+
+_INFER_DOC: Final = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            JSON.name: {
+                "schema": InferenceRequest.model_json_schema(ref_template=SCHEMA_REFERENCE)
+            },
+            OCTETS.name: {"schema": {"description": "JSON, and binary data behind it."}},
+        },
+    }
+} | needs("predict")
 
 
 @router.post(
@@ -185,18 +219,14 @@ async def model_ready(request: Request, model: ModelInPath) -> ModelReady:
     response_model=InferenceAnswer,
     responses=_error_docs(404, 408, 413, 415),
     dependencies=[Depends(require("predict"))],
-    openapi_extra={
-        "requestBody": {
-            "required": True,
-            "content": {
-                JSON.name: {
-                    "schema": InferenceRequest.model_json_schema(ref_template=SCHEMA_REFERENCE)
-                },
-                OCTETS.name: {"schema": {"description": "JSON, and binary data behind it."}},
-            },
-        }
-    }
-    | needs("predict"),
+    openapi_extra=_INFER_DOC,
+)
+@router.post(
+    "/models/{model}/versions/{version}/infer",
+    response_model=InferenceAnswer,
+    responses=_error_docs(404, 408, 413, 415),
+    dependencies=[Depends(require("predict")), *_OF_VERSION],
+    openapi_extra=_INFER_DOC,
 )
 async def infer(request: Request, model: ModelInPath) -> Response:
     """Score up to 1,000 applications as /predict would; nothing is recorded.

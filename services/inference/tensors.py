@@ -150,7 +150,11 @@ def _columns(tensors: Iterable[InputTensor], binary: bytes) -> Iterator[tuple[st
         else:
             raise _fault(tensor.name, f"has a {_SIZE} that is not the size of its data")
         if tensor.shape not in ([len(values)], [len(values), 1]):
-            raise _fault(tensor.name, f"has {len(values)} values, which is not its shape")
+            fitting = f"[{len(values)}] or [{len(values)}, 1]"
+            raise _fault(
+                tensor.name,
+                f"must have the shape {fitting} for the values it holds, not {tensor.shape}",
+            )
         # NaN is the one value that is not equal to itself.
         yield tensor.name, [value if value == value else None for value in values]
     if binary:

@@ -131,7 +131,9 @@ def _parse_entry(number: int, entry: str) -> ApiKey:
     unknown = set(scopes.split(",")) - set(KEY_SCOPES)
     if unknown:
         shown = sorted(map(_shown, unknown))
-        raise ValueError(f"API key entry {number}: unknown scopes {shown}")
+        raise ValueError(
+            f"API key entry {number}: unknown scopes {shown}; there are {', '.join(KEY_SCOPES)}"
+        )
     if name == ANONYMOUS or not (name.isascii() and name.replace("-", "").isalnum()):
         raise ValueError(f"API key entry {number}: {_NAME_RULE}")
     if len(name) > _MAX_NAME_LENGTH:

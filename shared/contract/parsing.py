@@ -2,7 +2,7 @@
 
 import json
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any, Final, Literal
 
 import pydantic
@@ -95,10 +95,13 @@ def parse_application(body: bytes) -> dict[str, Any]:
     try:
         application: BaseModel = _read_application(body)
     except ValidationError as error:
-        raise InvalidInput(_faults(error, _incomes.validate_json, body)) from None
+        faults = _faults(error, _incomes.validate_json, body, repeated=_repeated(body))
+        raise InvalidInput(faults) from None
     # Each member takes one colon, so no more of them than members means that none came twice.
     if body.count(b":") != len(application.model_fields_set):
-        _refuse_repeated_members(body)
+        repeated = _repeated(body)
+        if repeated:
+            raise InvalidInput(repeated)
     return _with_income(vars(application))
 
 
@@ -120,16 +123,27 @@ def _with_income(application: dict[str, Any]) -> dict[str, Any]:
     return application
 
 
-def _refuse_repeated_members(body: bytes) -> None:
-    names = Counter(name for name, _ in json.loads(body, object_pairs_hook=list))
-    repeated = [name for name, times in names.items() if times > 1]
-    if repeated:
-        raise InvalidInput([Fault(field=name, message=_REPEATED) for name in repeated])
+def _repeated(body: bytes) -> list[Fault]:
+    """A fault for each known field that is given more than once; none if it is no JSON object."""
+    if not body.lstrip().startswith(b"{"):
+        return []
+    try:
+        members = json.loads(body, object_pairs_hook=list)
+    except (ValueError, RecursionError):
+        return []
+    times = Counter(name for name, _ in members)
+    return [Fault(field=name, message=_REPEATED) for name in _NAMES if times[name] > 1]
 
 
-def _faults(error: ValidationError, read: Callable[[Any], BaseModel], given: object) -> list[Fault]:
+def _faults(
+    error: ValidationError,
+    read: Callable[[Any], BaseModel],
+    given: object,
+    *,
+    repeated: Sequence[Fault] = (),
+) -> list[Fault]:
     """Every fault of what was given, unless there are so many that no person would read them."""
-    faults: list[Fault] = []
+    faults = [*repeated]
     try:
         _with_income(vars(read(given)))
     except InvalidInput as refused:

@@ -7,11 +7,14 @@ import sys
 from collections.abc import Callable
 from dataclasses import fields
 from functools import cache
+from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
 import pytest
+from pydantic import BaseModel
 
-from loan_predictor_client import Cohorts, Filters, calls
+import loan_predictor_client
+from loan_predictor_client import Cohorts, Filters, LoanPredictorClient, calls
 from loan_predictor_client.calls import Call
 from tests.client.generate_models import MODELS, apps, generate
 
@@ -97,3 +100,15 @@ def test_filters_are_those_of_the_history(path: str) -> None:
     operation = _document("history")["paths"][path]["get"]
     parameters = {each["name"] for each in operation["parameters"] if each["in"] == "query"}
     assert parameters - {"limit", "cursor", "format"} == {each.name for each in fields(Filters)}
+
+
+def test_every_answer_can_be_imported_and_every_method_is_listed() -> None:
+    """Answers from the package itself; methods in the client's README."""
+    listed = Path("client/README.md").read_text(encoding="utf-8")
+    for name, method in vars(LoanPredictorClient).items():
+        if name.startswith("_"):
+            continue
+        assert f"`{name}`" in listed, name
+        answer = get_type_hints(method)["return"]
+        if isinstance(answer, type) and issubclass(answer, BaseModel):
+            assert answer.__name__ in loan_predictor_client.__all__, name

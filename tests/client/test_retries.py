@@ -4,6 +4,7 @@ import traceback
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from datetime import date
+from pathlib import Path
 
 import httpx
 import pytest
@@ -22,6 +23,7 @@ from loan_predictor_client import (
     Unavailable,
     UnreadableAnswer,
     UnsendableCall,
+    calls,
 )
 from loan_predictor_client.attempts import Outcome, Wait, attempts
 from shared.contract.application import EXAMPLE
@@ -247,6 +249,31 @@ def test_value_that_json_cannot_hold_fails_at_once(value: object) -> None:
     with _client(handle) as client, pytest.raises(UnsendableCall, match="written as JSON"):
         client.predict(EXAMPLE | {"LoanAmount": value})
     assert sent == []
+
+
+def test_file_of_a_batch_is_a_path_an_open_file_or_bytes(tmp_path: Path) -> None:
+    """A text is none of them: it would be sent in place of the file it names."""
+    sent: list[bytes] = []
+
+    def handle(request: httpx.Request) -> httpx.Response:
+        sent.append(request.read())
+        return _problem(400)
+
+    path = tmp_path / "loans.csv"
+    path.write_bytes(b"ApplicantIncome\n900\n")
+    with _client(handle) as client, path.open("rb") as opened, path.open() as text:
+        for content in (path, opened, path.read_bytes()):
+            with pytest.raises(InvalidRequest):
+                client.create_batch(content)
+        for nothing in (str(path), text):
+            with pytest.raises(UnsendableCall, match=r"pathlib\.Path .* not from str"):
+                client.create_batch(nothing)  # type: ignore[arg-type]  # what a type checker refuses
+    assert sent == [path.read_bytes()] * 3
+
+
+def test_one_outcome_is_reported_like_a_list_of_one() -> None:
+    report = {"prediction_id": "any", "outcome": "repaid", "observed_at": date(2026, 1, 1)}
+    assert calls.report_outcomes(report).content == calls.report_outcomes([report]).content
 
 
 @pytest.mark.parametrize("refusal", [httpx.LocalProtocolError, httpx.UnsupportedProtocol])

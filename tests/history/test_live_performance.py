@@ -236,6 +236,8 @@ async def test_vintages_are_the_shares_of_approved_decisions_gone_bad_by_then(
             row for row in approved if f"{row.event.decision.timestamp:%Y-%m}" == vintage["month"]
         ]
         assert vintage["approved"] == vintage["outcomes"] == len(of_month)
+        known = f"Outcomes exist for {len(of_month)} of {len(of_month)} approved decisions"
+        assert vintage["on_whom"].startswith(known)
         first = datetime.fromisoformat(f"{vintage['month']}-01T00:00:00Z")
         assert len(vintage["curve"]) == months_between(first, datetime.now(UTC)) + 1
         for point in vintage["curve"]:
@@ -252,6 +254,9 @@ async def test_vintages_are_the_shares_of_approved_decisions_gone_bad_by_then(
 
 
 async def test_parameters_that_cannot_be_meant_are_refused(client: httpx.AsyncClient) -> None:
+    day = await client.get("/monitoring/performance", params={"since": "2026-11-10"})
+    [fault] = day.json()["validation_errors"]
+    assert fault["message"] == "must be a month, such as 2026-11"
     for parameters in (
         {"since": "2026-13"},
         {"since": "0000-01"},

@@ -146,15 +146,29 @@ async def test_server_and_models_are_described(client: httpx.AsyncClient, bundle
         assert (await client.get(path)).status_code == 200
     names = (await client.get("/v2/models")).json()["models"]
     assert names == list(bundle.models)
+    of_version = f"versions/{bundle.manifest.version}"
     model = (await client.get(f"/v2/models/{names[0]}")).json()
+    for name in names:
+        described = (await client.get(f"/v2/models/{name}")).json()
+        by_points = bundle.model(name).scorecard is not None
+        assert described["platform"] == ("scorecard" if by_points else "onnxruntime_onnx")
+        for path in ("", "/ready"):
+            served = await client.get(f"/v2/models/{name}/{of_version}{path}")
+            assert served.json() == (await client.get(f"/v2/models/{name}{path}")).json()
     assert model["versions"] == [bundle.manifest.version]
     assert [each["name"] for each in model["inputs"]] == [field.name for field in FIELDS]
     assert {each["name"]: each["datatype"] for each in model["outputs"]} == {
         "approved": "FP64",
         "prediction": "BYTES",
     }
-    for path in ("/v2/models/xgboost", "/v2/models/xgboost/ready"):
-        unknown = await client.get(path)
+    for path in (
+        "xgboost",
+        "xgboost/ready",
+        f"xgboost/{of_version}",
+        f"{names[0]}/versions/1",
+        f"{names[0]}/versions/1/ready",
+    ):
+        unknown = await client.get(f"/v2/models/{path}")
         assert unknown.status_code == 404
         assert unknown.json().keys() == {"error"}
 
@@ -164,6 +178,11 @@ async def test_nothing_is_recorded_and_what_is_left_out_is_missing(
 ) -> None:
     sent = {"inputs": [_INCOME], "outputs": [{"name": "approved"}]}
     answer = (await client.post(_INFER, json=sent)).json()
+    path = _INFER.replace("/infer", "/versions/{}/infer")
+    of_version = await client.post(path.format(answer["model_version"]), json=sent)
+    assert of_version.json() == answer
+    unknown = await client.post(path.format("1"), json=sent)
+    assert (unknown.status_code, list(unknown.json())) == (404, ["error"])
     assert await recorded_events(redis) == []
     alone = [
         (await client.post("/predict", json={"ApplicantIncome": income})).json()
@@ -193,7 +212,10 @@ _TEXT = {"name": "Education", "datatype": "BYTES", "shape": [1]}
 _FAULTY: tuple[tuple[dict[str, Any], str], ...] = (
     ({"content": b"{"}, "Invalid JSON"),
     ({"json": {"inputs": []}}, "inputs"),
-    ({"json": {"inputs": [_INCOME | {"shape": [3]}]}}, "2 values, which is not its shape"),
+    (
+        {"json": {"inputs": [_INCOME | {"shape": [3]}]}},
+        "ApplicantIncome must have the shape [2] or [2, 1] for the values it holds, not [3]",
+    ),
     ({"json": {"inputs": [_INCOME | {"datatype": "FP128"}]}}, "datatype"),
     ({"json": {"inputs": [_INCOME, _INCOME]}}, "more than once"),
     (

@@ -13,12 +13,14 @@ from loan_predictor_client import calls
 from loan_predictor_client.attempts import Outcome, RetryPolicy, Wait, attempts, unbroken
 from loan_predictor_client.calls import (
     Applied,
+    BatchFile,
     Call,
     ExportFormat,
     FaultyRow,
     FaultyRows,
     FileKind,
     Grouping,
+    Outcomes,
     Reference,
     ResultsFormat,
     Service,
@@ -57,12 +59,11 @@ T = TypeVar("T")
 
 
 class AsyncLoanPredictorClient:
-    """Both services, for one caller, on one event loop. Close it, or use it in ``async with``.
+    """The services, for one caller, on one event loop. Close it, or use it in ``async with``.
 
     ``history_url`` is None if one gateway at ``inference_url`` serves all; batches need
-    ``batch_url`` otherwise. ``http`` replaces the
-    HTTP client, for a proxy or a certificate of your own; it is closed with this client. Every
-    method raises ``CallFailed``.
+    ``batch_url`` otherwise. ``http`` replaces the HTTP client, for a proxy or a certificate of your
+    own; it is closed with this client. Every method raises ``CallFailed``.
     """
 
     def __init__(
@@ -212,7 +213,7 @@ class AsyncLoanPredictorClient:
         """Erase the applicant's values from one decision; needs a key with history:erase."""
         return await self._call(calls.erase(prediction_id))
 
-    async def report_outcomes(self, reports: Sequence[Mapping[str, object]]) -> OutcomeReceipt:
+    async def report_outcomes(self, reports: Outcomes) -> OutcomeReceipt:
         """Record what became of loans; needs a key with outcomes:write.
 
         Each report has ``prediction_id``, or ``loan_id`` and ``which`` (all or latest), ``outcome``
@@ -243,7 +244,7 @@ class AsyncLoanPredictorClient:
 
     async def create_batch(
         self,
-        content: bytes,
+        content: BatchFile,
         *,
         kind: FileKind = "csv",
         model: str | None = None,
@@ -256,7 +257,8 @@ class AsyncLoanPredictorClient:
     ) -> Batch:
         """Have a file of applications decided in the background; needs a key with batch.
 
-        One call is one batch, however often it is retried. ``record=False`` leaves no record.
+        ``content`` is a path, a file opened in binary mode, or the bytes of one. One call is one
+        batch, however often it is retried. ``record=False`` leaves no record.
         ``unknown="skip"`` leaves out a column whose name is near an input's instead of refusing.
         """
         call = calls.create_batch(

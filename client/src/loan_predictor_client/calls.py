@@ -5,7 +5,8 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date
-from typing import Final, Generic, Literal, TypeVar
+from pathlib import Path
+from typing import BinaryIO, Final, Generic, Literal, TypeVar
 from urllib.parse import quote
 from uuid import UUID, uuid4
 
@@ -54,6 +55,11 @@ Reference = Literal["approved_near_threshold", "all_applicants"]
 Grouping = Literal["all", "month"]
 Applied = Application | Mapping[str, object]
 """An application: the data set's own names with their values; None, or no entry, is missing."""
+
+Outcomes = Mapping[str, object] | Sequence[Mapping[str, object]]
+"""One report of what became of a loan, or several."""
+BatchFile = bytes | Path | BinaryIO
+"""The content of a file, where it is, or the file opened in binary mode."""
 
 _MEDIA_TYPES: Final[Mapping[FileKind, str]] = {
     "csv": "text/csv",
@@ -264,10 +270,11 @@ def erase(prediction_id: UUID | str) -> Call[Erasure]:
     return Call("history", path, _json(Erasure), method="DELETE")
 
 
-def report_outcomes(reports: Sequence[Mapping[str, object]]) -> Call[OutcomeReceipt]:
+def report_outcomes(reports: Outcomes) -> Call[OutcomeReceipt]:
     """Record what became of loans; the same again changes nothing. Raises ``UnsendableCall``."""
+    some = [reports] if isinstance(reports, Mapping) else reports
     try:
-        lines = [json.dumps(report, default=_plain) for report in reports]
+        lines = [json.dumps(report, default=_plain) for report in some]
     except (TypeError, ValueError, RecursionError) as error:
         raise UnsendableCall(f"An outcome cannot be written as JSON: {error}") from error
     return Call(
@@ -322,8 +329,22 @@ class FaultyRow(BaseModel):
     faults: list[Fault]
 
 
+def _content(file: BatchFile) -> bytes:
+    content = file
+    if isinstance(file, Path):
+        content = file.read_bytes()
+    elif hasattr(file, "read"):
+        content = file.read()
+    if not isinstance(content, bytes):
+        raise UnsendableCall(
+            "A batch is sent from bytes, a pathlib.Path or a file opened in binary mode,"
+            f" not from {type(content).__name__}."
+        )
+    return content
+
+
 def create_batch(
-    content: bytes,
+    content: BatchFile,
     *,
     kind: FileKind,
     model: str | None,
@@ -334,14 +355,17 @@ def create_batch(
     webhook: str | None,
     key: str | None,
 ) -> Call[Batch]:
-    """Have a file decided. The key is the same for all attempts, so one call is one batch."""
+    """Have a file decided. The key is the same for all attempts, so one call is one batch.
+
+    Raises ``UnsendableCall`` for anything that holds no bytes, and what reading the file raises.
+    """
     optional = {"model": model, "webhook": webhook}
     return Call(
         "batch",
         "/batches",
         _json(Batch),
         method="POST",
-        content=content,
+        content=_content(content),
         parameters={
             "record": str(record).lower(),
             "faulty": faulty,

@@ -785,7 +785,10 @@ class ModelMetadata(BaseModel):
 
     name: str
     versions: list[str]
-    platform: str
+    platform: Annotated[
+        str,
+        Field(description="What scores: scorecard (a table of points) or onnxruntime_onnx."),
+    ]
     inputs: list[TensorMetadata]
     outputs: list[TensorMetadata]
 
@@ -957,6 +960,7 @@ class Vintage(BaseModel):
     month: str
     approved: int
     outcomes: Annotated[int, Field(description="Of those, decisions with any outcome.")]
+    on_whom: str
     curve: list[VintagePoint]
 
 
@@ -964,8 +968,8 @@ class Vintages(BaseModel):
     """
     Cumulative shares of bad outcomes by the months between decision and observation.
 
-    A decision without an outcome counts as not bad so far. A loan counts where its current outcome
-    was observed.
+    A decision without an outcome counts as not bad yet, so young vintages look better than they
+    are. A loan counts where its current outcome was observed.
     """
 
     vintages: list[Vintage]

@@ -13,12 +13,14 @@ from loan_predictor_client import calls
 from loan_predictor_client.attempts import Outcome, RetryPolicy, Wait, attempts, unbroken
 from loan_predictor_client.calls import (
     Applied,
+    BatchFile,
     Call,
     ExportFormat,
     FaultyRow,
     FaultyRows,
     FileKind,
     Grouping,
+    Outcomes,
     Reference,
     ResultsFormat,
     Service,
@@ -57,12 +59,11 @@ T = TypeVar("T")
 
 
 class LoanPredictorClient:
-    """Both services, for one caller; may be shared by threads. Close it, or use it in ``with``.
+    """The services, for one caller; may be shared by threads. Close it, or use it in ``with``.
 
     ``history_url`` is None if one gateway at ``inference_url`` serves all; batches need
-    ``batch_url`` otherwise. ``http`` replaces the
-    HTTP client, for a proxy or a certificate of your own; it is closed with this client. Every
-    method raises ``CallFailed``.
+    ``batch_url`` otherwise. ``http`` replaces the HTTP client, for a proxy or a certificate of your
+    own; it is closed with this client. Every method raises ``CallFailed``.
     """
 
     def __init__(
@@ -209,7 +210,7 @@ class LoanPredictorClient:
         """Erase the applicant's values from one decision; needs a key with history:erase."""
         return self._call(calls.erase(prediction_id))
 
-    def report_outcomes(self, reports: Sequence[Mapping[str, object]]) -> OutcomeReceipt:
+    def report_outcomes(self, reports: Outcomes) -> OutcomeReceipt:
         """Record what became of loans; needs a key with outcomes:write.
 
         Each report has ``prediction_id``, or ``loan_id`` and ``which`` (all or latest), ``outcome``
@@ -240,7 +241,7 @@ class LoanPredictorClient:
 
     def create_batch(
         self,
-        content: bytes,
+        content: BatchFile,
         *,
         kind: FileKind = "csv",
         model: str | None = None,
@@ -253,7 +254,8 @@ class LoanPredictorClient:
     ) -> Batch:
         """Have a file of applications decided in the background; needs a key with batch.
 
-        One call is one batch, however often it is retried. ``record=False`` leaves no record.
+        ``content`` is a path, a file opened in binary mode, or the bytes of one. One call is one
+        batch, however often it is retried. ``record=False`` leaves no record.
         ``unknown="skip"`` leaves out a column whose name is near an input's instead of refusing.
         """
         call = calls.create_batch(

@@ -127,3 +127,24 @@ def test_amount_beyond_the_maximum_is_a_fault() -> None:
     assert _read(LoanAmount=MAX_AMOUNT)["LoanAmount"] == MAX_AMOUNT
     for amount in (MAX_AMOUNT + 1, 1e308, f"{MAX_AMOUNT}.5"):
         assert _faults(LoanAmount=amount) == {"LoanAmount": "must be at most 100000"}
+
+
+def test_repeated_member_is_a_fault_beside_the_others() -> None:
+    """All at once, whatever else is wrong; an unknown field is named as such."""
+    for body, fields in (
+        ('{"Gender": "Male", "Gender": "x", "LoanAmount": -1}', {"Gender", "LoanAmount"}),
+        ('{"Married": "Yes", "Married": "Yes", "X": 1, "X": 2}', {"Married", "X"}),
+    ):
+        with pytest.raises(InvalidInput) as refused:
+            parse_application(body.encode())
+        faults = refused.value.faults
+        assert {fault.field for fault in faults} >= fields | {"ApplicantIncome"}
+        assert sum("more than once" in fault.message for fault in faults) == 1
+    for body in (
+        '[["Gender", 1], ["Gender", 2]]',
+        '{"Gender": 1, "Gender": 2',
+        '{"Gender": ' * 9000,
+    ):
+        with pytest.raises(InvalidInput) as refused:
+            parse_application(body.encode())
+        assert [fault.field for fault in refused.value.faults] == ["body"]
