@@ -168,6 +168,7 @@ async def test_batch_asks_what_is_meant_and_reads_what_is_chosen(
         await _shows(user, "batch", "Download decisions")
     shown = _region(user, "batch")
     assert "Worth a second look" in shown
+    assert "Missing in every row because it has no column: Dependents, Education, " in shown
     assert "income is below 1000 per month (1 row, line 3)" in shown
     identifiers = re.findall(r"/history/([0-9a-f-]{36})", shown)
     await eventually(lambda: len(api.history(Filters(loan_id="Q1")).items) == 2)
