@@ -87,16 +87,18 @@ def _summary(sums: _Sums) -> Summary:
         total_predictions=total,
         approved=sums.approved,
         rejected=sums.rejected,
-        approval_rate=_ratio(sums.approved, total),
-        average_confidence=_ratio(sums.approved_confidence + sums.rejected_confidence, total),
+        approval_rate=sums.approved / total if total else None,
+        average_confidence=_mean_confidence(
+            sums.approved_confidence + sums.rejected_confidence, total
+        ),
     )
 
 
 def _analysis(sums: _Sums, histogram: Sequence[int]) -> ConfidenceAnalysis:
     return ConfidenceAnalysis(
         average=_summary(sums).average_confidence,
-        average_approved=_ratio(sums.approved_confidence, sums.approved),
-        average_rejected=_ratio(sums.rejected_confidence, sums.rejected),
+        average_approved=_mean_confidence(sums.approved_confidence, sums.approved),
+        average_rejected=_mean_confidence(sums.rejected_confidence, sums.rejected),
         low=sum(histogram[:_MEDIUM_FROM]),
         medium=sum(histogram[_MEDIUM_FROM:_HIGH_FROM]),
         high=sum(histogram[_HIGH_FROM:]),
@@ -123,6 +125,6 @@ def _grouped(rows: Iterable[AnyRow], key: Callable[[AnyRow], _Key]) -> Mapping[_
     return groups
 
 
-def _ratio(part: float, whole: int) -> float | None:
+def _mean_confidence(total: float, predictions: int) -> float | None:
     """To six digits, as confidences are given."""
-    return round(part / whole, 6) if whole else None
+    return round(total / predictions, 6) if predictions else None

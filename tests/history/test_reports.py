@@ -98,3 +98,4 @@ def _assert_summary(summary: dict[str, Any], events: list[PredictionRecorded]) -
             sum(event.decision.confidence for event in events) / len(events)
         ),
     }
+    assert summary["average_confidence"] == round(summary["average_confidence"], 6)
