@@ -57,8 +57,9 @@ async def engine(settings: HistorySettings) -> AsyncIterator[AsyncEngine]:
 
 
 def engine_of(settings: HistorySettings) -> AsyncEngine:
-    """An engine as the services open it."""
-    return open_engine(settings, name="test", pool_size=3)
+    """An engine as the services open it, but with patience for a busy machine."""
+    patient = settings.model_copy(update={"database_connect_timeout_s": 30})
+    return open_engine(patient, name="test", pool_size=3)
 
 
 @pytest_asyncio.fixture

@@ -1,6 +1,7 @@
 """The inference service on a real Redis."""
 
 from collections.abc import AsyncIterator
+from typing import Final
 
 import httpx
 import pytest
@@ -14,11 +15,15 @@ from tests import keys
 from tests.harness import HOST, free_port
 from tests.serving import served
 
+PATIENT_S: Final = 20.0
+
 
 @pytest.fixture
 def settings(redis_url: str) -> InferenceSettings:
-    """Settings with an empty Redis and no history service behind them."""
+    """Settings with an empty Redis, no history service, and deadlines that a busy machine keeps."""
     return InferenceSettings(
+        idempotency_deadline_s=PATIENT_S,
+        publish_redis_deadline_s=PATIENT_S,
         redis_url=redis_url,
         history_url=f"http://{HOST}:{free_port()}",
         api_keys=parse_keys(keys.ENTRY),

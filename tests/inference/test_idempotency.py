@@ -25,24 +25,15 @@ from shared.contract.events import IDEMPOTENCY_KEEP_S, STREAM, PredictionRecorde
 from shared.redis import connect_in_turn
 from tests import keys
 from tests.harness import HOST, free_port
+from tests.inference.conftest import PATIENT_S
 from tests.prometheus import Exposition
 from tests.serving import served
 from tests.stream import recorded_events
 from tests.waiting import eventually_said
 
 _OTHER_BODY = EXAMPLE | {"ApplicantIncome": 5000}
-_PATIENT_S = 20.0
-"""A deadline that a busy machine keeps too, for tests in which Redis is there."""
 
 pytestmark = pytest.mark.filterwarnings("error")
-
-
-@pytest.fixture
-def settings(settings: InferenceSettings) -> InferenceSettings:
-    """Settings whose deadlines a busy machine does not miss."""
-    return settings.model_copy(
-        update={"idempotency_deadline_s": _PATIENT_S, "publish_redis_deadline_s": _PATIENT_S}
-    )
 
 
 @pytest_asyncio.fixture
@@ -317,7 +308,7 @@ async def test_without_redis_requests_are_decided_under_the_same_id(own_redis: S
 async def test_frozen_redis_costs_one_deadline_and_mixes_no_answers_up(own_redis: Server) -> None:
     """Meanwhile no answer is replayed; afterwards each request gets its own."""
     async with connect_in_turn(own_redis.url, command_timeout_s=0.2, max_connections=2) as redis:
-        idempotency = Idempotency(redis, deadline_s=0.2, pending_s=_PATIENT_S, budget=9)
+        idempotency = Idempotency(redis, deadline_s=0.2, pending_s=PATIENT_S, budget=9)
         requests = [_named(key=b"%d" % number) for number in range(6)]
         for request in requests[:3]:
             await idempotency.once(request, request.key, _nothing)

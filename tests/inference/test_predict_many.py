@@ -34,14 +34,8 @@ _GOOD = [0, 2, 6]
 
 @pytest.fixture
 def settings(settings: InferenceSettings) -> InferenceSettings:
-    """Deadlines that a busy machine keeps, and room for many requests."""
-    return settings.model_copy(
-        update={
-            "idempotency_deadline_s": 20.0,
-            "publish_redis_deadline_s": 20.0,
-            "rate_limit_predict": parse_limits("100000/hour"),
-        }
-    )
+    """Room for many requests."""
+    return settings.model_copy(update={"rate_limit_predict": parse_limits("100000/hour")})
 
 
 def _lines(applications: list[Any]) -> bytes:
