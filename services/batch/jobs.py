@@ -172,13 +172,13 @@ async def cancel(pool: Pool, batch: UUID, client: str) -> Job | None:
     """The client's batch, which ends unless it has ended before."""
     async with transaction(pool) as connection:
         await connection.execute(
-            "UPDATE batch.batches SET state = 'cancelled', finished_at = now(),"
+            "WITH cancelled AS (UPDATE batch.batches SET state = 'cancelled', finished_at = now(),"
             " webhook_due = CASE WHEN webhook IS NOT NULL THEN now() END"
-            " WHERE id = $1 AND client = $2 AND active",
+            " WHERE id = $1 AND client = $2 AND active RETURNING id)"
+            " DELETE FROM batch.uploads WHERE batch_id IN (SELECT id FROM cancelled)",
             batch,
             client,
         )
-        await connection.execute("DELETE FROM batch.uploads WHERE batch_id = $1", batch)
         row = await connection.fetchrow(
             "SELECT * FROM batch.batches WHERE id = $1 AND client = $2", batch, client
         )

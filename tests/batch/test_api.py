@@ -239,6 +239,8 @@ async def test_caller_sees_its_own_batches_alone_the_newest_first_a_page_at_a_ti
             assert answer.status_code == 404, path
         assert (await client.get("/batches", headers=another)).json()["items"] == []
         assert (await client.get(paths[0])).json()["state"] == "queued"
+        async with working(settings):
+            assert (await ended(client, paths[0]))["state"] == "done"
 
 
 async def test_cancelled_batch_is_decided_no_further(
