@@ -68,7 +68,7 @@ def test_syntax_that_is_no_csv_is_named_by_line(
     path.write_text(f'{_HEADER}\nA,1,x\nB,2,"y"z\nC,3,z\n')
     for size in (64, 2**20):
         monkeypatch.setattr(sources, "_BLOCK_BYTES", size)
-        with pytest.raises(FileError, match=r"no CSV.*line 3"):
+        with pytest.raises(FileError, match=r"not a CSV file.*line 3"):
             _rows_of(Location.of(str(path)))
 
 

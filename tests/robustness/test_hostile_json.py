@@ -87,8 +87,9 @@ async def test_hostile_json_is_refused_and_never_recorded(
 async def test_hostile_json_is_refused_by_every_route(http: httpx.AsyncClient) -> None:
     """Whatever it reads."""
     documented = (await http.get("/openapi.json")).json()["paths"]
+    version = (await http.get("/model-info")).json()["version"]
     paths = [
-        path.replace("{model}", "random_forest")
+        path.replace("{model}", "random_forest").replace("{version}", version)
         for path, operations in documented.items()
         if "application/json"
         in operations.get("post", {}).get("requestBody", {"content": ()})["content"]
