@@ -233,7 +233,7 @@ async def renew(pool: Pool, job: Job, *, lease_s: float) -> None:
 
 
 async def release(pool: Pool, job: Job, *, blameless: bool) -> None:
-    """Leave the batch to whoever takes it next; does nothing if it is lost.
+    """Let another worker take the batch; does nothing if it is lost.
 
     ``blameless`` if it has made progress, or what stopped it is no fault of its own.
     """

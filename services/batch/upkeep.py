@@ -54,8 +54,8 @@ WHERE batch_id = $1 AND number = $2
 async def erase_noted(pool: Pool) -> int:
     """Take out of the chunks what the history has erased; return how many notes are done.
 
-    The notes of an application wait for files that are not read yet. Until a note is done, what it
-    names is shown to nobody.
+    The notes of an application wait for files that are not read yet. Until a note is done, the API
+    hides what it names.
     """
     async with transaction(pool) as connection:
         notes = await connection.fetch(_NOTES)

@@ -1,19 +1,20 @@
 """Batch: a file of applications is checked by line and decided by the batch service."""
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from typing import Final
 
 from fastapi import APIRouter, Request, Response
-from fastapi.responses import PlainTextResponse, RedirectResponse, StreamingResponse
+from fastapi.responses import PlainTextResponse, RedirectResponse
 from markupsafe import Markup
 from nicegui import ui
 
-from loan_predictor_client import ApiError, CallFailed
+from loan_predictor_client import CallFailed
 from loan_predictor_client.calls import ResultsFormat
 from loan_predictor_client.models import Batch
 from services.dashboard.batches import ENDED, MAX_SHOWN, Results, is_identifier, results_of
+from services.dashboard.downloads import download
 from services.dashboard.drafts import MAX_ROWS, Draft, Drafts, order
 from services.dashboard.frame import frame
 from services.dashboard.gate import root_of, session_of
@@ -172,24 +173,6 @@ def files_router(drafts: Drafts) -> APIRouter:
         if not is_identifier(batch_id):
             return PlainTextResponse(_LOST, 404)
         opened = session_of(request.scope).api.batch_results(batch_id, format=format_)
-        try:
-            # Entered before the response starts, so that an outage still has a status of its own.
-            pieces = await opened.__aenter__()
-        except CallFailed as error:
-            status = error.status if isinstance(error, ApiError) else 503
-            return PlainTextResponse(str(error), status)
-
-        async def all_pieces() -> AsyncIterator[bytes]:
-            try:
-                async for piece in pieces:
-                    yield piece
-            finally:
-                await opened.__aexit__(None, None, None)
-
-        return StreamingResponse(
-            all_pieces(),
-            media_type=_MEDIA_TYPES[format_],
-            headers={"content-disposition": f'attachment; filename="decisions.{format_}"'},
-        )
+        return await download(opened, media_type=_MEDIA_TYPES[format_], name=f"decisions.{format_}")
 
     return router

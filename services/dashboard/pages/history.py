@@ -1,15 +1,16 @@
 """History: recorded decisions, filtered and in pages; the address has the filters."""
 
-from collections.abc import AsyncIterator, Collection, Sequence
+from collections.abc import Collection, Sequence
 from typing import Final
 
 from fastapi import APIRouter, Request, Response
-from fastapi.responses import PlainTextResponse, StreamingResponse
+from fastapi.responses import PlainTextResponse
 from markupsafe import Markup
 from nicegui import ui
 
-from loan_predictor_client import ApiError, CallFailed, InvalidRequest
+from loan_predictor_client import InvalidRequest
 from loan_predictor_client.models import Fault
+from services.dashboard.downloads import download
 from services.dashboard.filters import HistoryQuery, filter_fields, query_of
 from services.dashboard.frame import frame
 from services.dashboard.gate import root_of, session_of
@@ -72,24 +73,6 @@ def export_router() -> APIRouter:
         if query.faults:
             return PlainTextResponse("One of the filters cannot be read.", 400)
         opened = session_of(request.scope).api.export(query.filters, format="csv")
-        try:
-            # Entered before the response starts, so that an outage still has a status of its own.
-            pieces = await opened.__aenter__()
-        except CallFailed as error:
-            status = error.status if isinstance(error, ApiError) else 503
-            return PlainTextResponse(str(error), status)
-
-        async def all_pieces() -> AsyncIterator[bytes]:
-            try:
-                async for piece in pieces:
-                    yield piece
-            finally:
-                await opened.__aexit__(None, None, None)
-
-        return StreamingResponse(
-            all_pieces(),
-            media_type="text/csv; charset=utf-8",
-            headers={"content-disposition": 'attachment; filename="history.csv"'},
-        )
+        return await download(opened, media_type="text/csv; charset=utf-8", name="history.csv")
 
     return router
