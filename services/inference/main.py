@@ -10,7 +10,7 @@ import httpx
 from fastapi import FastAPI, Request
 from redis.asyncio import Redis
 
-from services.inference import open_inference, routes
+from services.inference import model_routes, open_inference, routes
 from services.inference.deps import Resources, resources_of, serve
 from services.inference.registration import registering
 from services.inference.settings import InferenceSettings
@@ -135,7 +135,7 @@ def create_app(
     app = documented_app(title=TITLE, description=DESCRIPTION, lifespan=lifespan)
     routers = (
         *(routes.together, routes.decisions, routes.explanations),
-        *(routes.models, routes.about, open_inference.router),
+        *(model_routes.router, routes.about, open_inference.router),
     )
     for router in routers:
         app.include_router(router)

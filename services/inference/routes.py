@@ -3,24 +3,17 @@
 from time import perf_counter
 from typing import Annotated, Any, Final
 
-from fastapi import APIRouter, Depends, Path, Query, Request, Response
+from fastapi import APIRouter, Depends, Query, Request, Response
 from pydantic import BaseModel, ValidationError
 from pydantic_core import to_json
 
 from services.inference.catalogue import (
-    MARKDOWN,
-    PNG,
-    ChampionInfo,
-    Document,
-    ModelComparison,
-    ModelDetail,
-    ModelList,
-    ModelScorecard,
     ValidationRules,
 )
 from services.inference.deps import resources_of
 from services.inference.idempotency import HEADER_DOC, named_request
 from services.inference.many import MANY_DOC, answer_of, parse_many, read_many
+from services.inference.model_routes import DOCUMENT, MODEL_DOC, ModelInPath
 from services.inference.schemas import (
     Benchmark,
     ExplainQuery,
@@ -39,17 +32,16 @@ from services.scoring.decisions import (
 )
 from services.scoring.engine import benchmark
 from services.scoring.explain import explain, find_reasons
-from services.scoring.manifest import BundleError
 from services.scoring.registry import Bundle, ServedModel
 from services.scoring.replay import Replay, replay
 from services.scoring.rules import warnings_for
 from shared.access.middleware import caller_of, count_as, needs
 from shared.contract.application import EXAMPLE
-from shared.contract.errors import InvalidInput, NotFound
+from shared.contract.errors import InvalidInput
 from shared.contract.events import Decision, ReasonsFound
 from shared.contract.parsing import LoanApplication, parse_application
 from shared.web.conventions import invalid_input, note_decision, problem_docs, request_id_of
-from shared.web.direct import PATH_PARAMETER, DirectRoute, describe, read_body
+from shared.web.direct import DirectRoute, describe, read_body
 from shared.web.idempotency import idempotency_key
 from shared.web.parameters import refuse_parameters, refuse_repeated_parameters
 from shared.web.performance import Performance, performance_of
@@ -57,17 +49,6 @@ from shared.web.tracing import trace_of
 
 JSON: Final = "application/json"
 _EXAMPLE_BODY: Final = to_json(EXAMPLE)
-_MODEL_DOC: Final = {"model": "Name of a served model."}
-ModelInPath = Annotated[
-    str, Path(description=_MODEL_DOC["model"], json_schema_extra={**PATH_PARAMETER})
-]
-BundleInPath = Annotated[
-    str, Path(description="Version of a bundle.", json_schema_extra={**PATH_PARAMETER})
-]
-PictureInPath = Annotated[
-    str,
-    Path(description="As the model card names it: roc.png.", json_schema_extra={**PATH_PARAMETER}),
-]
 _EMPTY_OBJECT: Final = {"type": "object", "maxProperties": 0}
 _REPLAYED: Final = {"idempotency-replayed": "true"}
 _REPLAYED_DOC: Final = {
@@ -81,18 +62,12 @@ _DECIDED: Final[dict[int | str, dict[str, Any]]] = {
     **problem_docs(400, 408, 409, 410, 413, 415, 422, 503),
 }
 _EXPLAINED: Final = problem_docs(400, 408, 413, 415, 503)
-_DOCUMENT: Final[dict[int | str, dict[str, Any]]] = {
-    304: {"description": "The copy that If-None-Match names is still right."},
-    **problem_docs(400),
-}
-_NO_PARAMETERS: Final = [Depends(refuse_parameters)]
 
 decisions = APIRouter(tags=["decisions"], route_class=DirectRoute)
 # Its path is also one of the next router's, which therefore comes after it.
 together = APIRouter(tags=["decisions"], dependencies=[Depends(refuse_repeated_parameters)])
 explanations = APIRouter(tags=["decisions"], dependencies=[Depends(refuse_repeated_parameters)])
-models = APIRouter(tags=["models"], dependencies=_NO_PARAMETERS)
-about = APIRouter(tags=["about"], dependencies=_NO_PARAMETERS)
+about = APIRouter(tags=["about"], dependencies=[Depends(refuse_parameters)])
 
 
 @decisions.post(
@@ -111,7 +86,7 @@ async def predict(request: Request) -> Response:
     "/predict/{model}",
     response_model=Decision,
     responses=_DECIDED | problem_docs(404),
-    openapi_extra=describe(body=LoanApplication, path=_MODEL_DOC, headers=[HEADER_DOC])
+    openapi_extra=describe(body=LoanApplication, path=MODEL_DOC, headers=[HEADER_DOC])
     | needs("predict"),
 )
 async def predict_with(request: Request) -> Response:
@@ -339,109 +314,10 @@ async def _recorded(request: Request) -> Decision:
         raise invalid_input(error.errors(include_url=False)) from None
 
 
-@about.get("/validation-rules", response_model=ValidationRules, responses=_DOCUMENT)
+@about.get("/validation-rules", response_model=ValidationRules, responses=DOCUMENT)
 async def validation_rules(request: Request) -> Response:
     """The rules that /predict checks and warns by, as data."""
     return resources_of(request.scope).served.catalogue.rules.respond(request)
-
-
-@models.get("/models", response_model=ModelList, responses=_DOCUMENT)
-async def list_models(request: Request) -> Response:
-    """The served models, and which of them decides."""
-    return resources_of(request.scope).served.catalogue.models.respond(request)
-
-
-@models.get("/models/compare", response_model=ModelComparison, responses=_DOCUMENT)
-async def compare_models(request: Request) -> Response:
-    """The models beside each other and beside the baselines, with intervals."""
-    return resources_of(request.scope).served.catalogue.comparison.respond(request)
-
-
-_CARD: Final[dict[int | str, dict[str, Any]]] = (
-    _DOCUMENT | problem_docs(404) | {200: {"content": {MARKDOWN: {"schema": {"type": "string"}}}}}
-)
-_PICTURE: Final[dict[int | str, dict[str, Any]]] = (
-    _DOCUMENT
-    | problem_docs(404)
-    | {200: {"content": {PNG: {"schema": {"type": "string", "format": "binary"}}}}}
-)
-
-
-@models.get("/models/card", response_class=Response, responses=_CARD)
-async def model_card(request: Request) -> Response:
-    """The model card of the served bundle, in Markdown; its pictures are at /models/pictures."""
-    return _card(request, resources_of(request.scope).served.bundle)
-
-
-@models.get("/models/card/{bundle}", response_class=Response, responses=_CARD)
-async def model_card_of(request: Request, bundle: BundleInPath) -> Response:
-    """The model card of the bundle that a decision names, which may be an earlier one."""
-    return _card(request, await _bundle(request, bundle))
-
-
-@models.get("/models/pictures/{name}", response_class=Response, responses=_PICTURE)
-async def picture(request: Request, name: PictureInPath) -> Response:
-    """One picture of the model card."""
-    return _picture(request, resources_of(request.scope).served.bundle, name)
-
-
-@models.get("/models/pictures/{bundle}/{name}", response_class=Response, responses=_PICTURE)
-async def picture_of(request: Request, bundle: BundleInPath, name: PictureInPath) -> Response:
-    """One picture of the model card of the bundle that a decision names."""
-    return _picture(request, await _bundle(request, bundle), name)
-
-
-async def _bundle(request: Request, version: str) -> Bundle:
-    resources = resources_of(request.scope)
-    try:
-        return await resources.bundles.find(version, resources.served.bundle)
-    except BundleError:
-        raise NotFound(f"There is no bundle {version!r} here that can be used.") from None
-
-
-def _card(request: Request, bundle: Bundle) -> Response:
-    if bundle.card is None:
-        raise NotFound(f"The bundle {bundle.manifest.version} was published without a model card.")
-    return Document.holding(bundle.card, media_type=MARKDOWN).respond(request)
-
-
-def _picture(request: Request, bundle: Bundle, name: str) -> Response:
-    if name not in bundle.pictures:
-        raise NotFound(f"There is no picture {name!r}; there are: {', '.join(bundle.pictures)}.")
-    return Document.holding(bundle.pictures[name], media_type=PNG).respond(request)
-
-
-@models.get("/models/{model}", response_model=ModelDetail, responses=_DOCUMENT | problem_docs(404))
-async def describe_model(
-    request: Request,
-    model: ModelInPath,
-) -> Response:
-    """Everything measured of one model."""
-    served = resources_of(request.scope).served
-    return served.catalogue.details[served.bundle.model(model).name].respond(request)
-
-
-@models.get(
-    "/models/{model}/scorecard",
-    response_model=ModelScorecard,
-    responses=_DOCUMENT | problem_docs(404),
-)
-async def scorecard(
-    request: Request,
-    model: ModelInPath,
-) -> Response:
-    """The points of an additive model: its score is the base and the points of each attribute."""
-    served = resources_of(request.scope).served
-    name = served.bundle.model(model).name
-    if name not in served.catalogue.scorecards:
-        raise NotFound(f"The model {name} has no scorecard; POST /explain/{name} explains it.")
-    return served.catalogue.scorecards[name].respond(request)
-
-
-@models.get("/model-info", response_model=ChampionInfo, responses=_DOCUMENT)
-async def model_info(request: Request) -> Response:
-    """The deciding model, and the bundle it came in."""
-    return resources_of(request.scope).served.catalogue.champion.respond(request)
 
 
 class Index(BaseModel):
