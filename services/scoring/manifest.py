@@ -20,6 +20,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from pydantic_core import from_json
 
 from shared.contract.events import ModelName
+from shared.contract.rollout import VERSION_PATTERN, BundleVersion
 
 SCHEMA_VERSION: Final = 3
 """Raised when a reader of the former version could no longer serve the bundle correctly."""
@@ -36,7 +37,6 @@ FileName = Annotated[str, Field(pattern=r"^(?:[A-Za-z0-9][\w.-]*/)?[A-Za-z0-9][\
 """A file in the bundle's folder, or in a folder of it: never outside."""
 Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 Share = Annotated[float, Field(ge=0, le=1)]
-_VERSION: Final = "^b-[0-9a-f]{8}$"
 BaselineName = Literal["majority_class", "credit_history_rule"]
 
 RESERVED_NAMES: Final = frozenset({"benchmark", "card", "compare", "many", "pictures"})
@@ -239,7 +239,7 @@ class Manifest(_Frozen):
     """The whole bundle; ``version`` is derived from everything else but the card and timings."""
 
     schema_version: Literal[1, 2, 3] = SCHEMA_VERSION
-    version: str = Field(pattern=_VERSION)
+    version: BundleVersion
     data: Data
     seed: int
     threshold: Share
@@ -297,7 +297,7 @@ def bundle_folder(root: Path, version: str | None) -> Path:
 
 def check_version(version: str) -> str:
     """``version`` unchanged; raises ``BundleError`` if it is not a version, such as a path."""
-    if not re.fullmatch(_VERSION, version):
+    if not re.fullmatch(VERSION_PATTERN, version):
         raise BundleError(f"{version!r} is no version of a bundle, such as b-0a1b2c3d")
     return version
 
@@ -309,9 +309,16 @@ def read_manifest(path: Path) -> Manifest:
     written for a newer schema than this reader knows.
     """
     try:
-        content = from_json(path.read_bytes())
+        content = path.read_bytes()
     except OSError as error:
         raise BundleError(f"{path} cannot be read: {error.strerror}") from error
+    return parse_manifest(content, path)
+
+
+def parse_manifest(text: bytes, path: Path | str) -> Manifest:
+    """As ``read_manifest``, of the content of a file; errors name ``path``."""
+    try:
+        content = from_json(text)
     except ValueError as error:
         raise BundleError(f"{path} is no valid JSON: {error}") from error
     schema_version = content.get("schema_version") if isinstance(content, dict) else None

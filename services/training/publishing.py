@@ -2,8 +2,6 @@
 
 import hashlib
 import os
-import shutil
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -15,6 +13,7 @@ from services.scoring.manifest import (
     check_files,
     read_manifest,
 )
+from services.scoring.store import sync_folder, write_file, write_folder
 
 
 def checksum(content: bytes) -> str:
@@ -50,28 +49,11 @@ def check_same(published: Manifest, trained: Manifest) -> None:
 
 
 def publish(root: Path, manifest: Manifest, files: Mapping[str, bytes]) -> Path:
-    """Write the bundle's folder under ``root`` and return it.
+    """Write the bundle's folder under ``root``, whole or not at all, and return it.
 
-    ``files`` are all files except the manifest, by path inside the bundle. The folder appears under
-    its name only once every byte is on disk; a failure leaves no trace.
+    ``files`` are all files except the manifest, by path inside the bundle.
     """
-    # A sibling, because a rename is atomic only within one file system.
-    unfinished = Path(tempfile.mkdtemp(prefix=".unfinished-", dir=root))
-    try:
-        # Temporary folders are private; the service may run as another user.
-        unfinished.chmod(0o755)
-        for name, content in (*files.items(), (MANIFEST_FILE, manifest_file(manifest))):
-            path = unfinished / name
-            path.parent.mkdir(exist_ok=True)
-            _write(path, content)
-        for folder in (*(path for path in unfinished.iterdir() if path.is_dir()), unfinished):
-            _sync(folder)
-        published = unfinished.rename(root / manifest.version)
-    except BaseException:
-        shutil.rmtree(unfinished)
-        raise
-    _sync(root)
-    return published
+    return write_folder(root, manifest.version, {**files, MANIFEST_FILE: manifest_file(manifest)})
 
 
 def make_current(root: Path, version: str) -> None:
@@ -81,9 +63,9 @@ def make_current(root: Path, version: str) -> None:
     if current.exists() and current.read_bytes() == content:
         return
     unfinished = root / f".{CURRENT_FILE}.{os.getpid()}"
-    _write(unfinished, content)
+    write_file(unfinished, content)
     unfinished.replace(current)
-    _sync(root)
+    sync_folder(root)
 
 
 def promote(folder: Path, root: Path) -> None:
@@ -96,18 +78,3 @@ def promote(folder: Path, root: Path) -> None:
         check_files(folder, manifest)
         publish(root, manifest, {name: (folder / name).read_bytes() for name in manifest.files})
     make_current(root, manifest.version)
-
-
-def _write(path: Path, content: bytes) -> None:
-    with path.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _sync(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
