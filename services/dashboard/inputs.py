@@ -8,7 +8,7 @@ from loan_predictor_client import Application
 from loan_predictor_client.models import Attribute, Characteristic, ModelScorecard, Summary
 from services.dashboard.formatting import NOT_GIVEN, amount, points
 from services.dashboard.forms import FormField, Option
-from shared.contract.application import FIELDS, Field, Section
+from shared.contract.application import COUNTS_AS_ZERO, FIELDS, Field, Section
 
 _FIELDS: Final = {field.name: field for field in FIELDS}
 _NAME: Final = re.compile(rf"\b(?:{'|'.join(_FIELDS)})\b")
@@ -25,9 +25,8 @@ _SECTIONS_BY_USE: Final = {
 MUST_BE_CHOSEN: Final = frozenset({"Credit_History"})
 """Categories that decide so much that leaving one out is a choice of its own, ``NOT_KNOWN``."""
 NOT_KNOWN: Final = "not known"
-COUNTS_AS_ZERO: Final = frozenset({"CoapplicantIncome"})
-"""Amounts that count as zero where they are missing: ``NONE_DECLARED``, not filled in."""
 NONE_DECLARED: Final = "none declared"
+"""For a missing input that counts as zero."""
 
 
 def field_title(name: str) -> str:

@@ -1,7 +1,7 @@
 """Figures with 95 % intervals, from counts: pure functions without any library of numbers."""
 
 from collections.abc import Iterable, Sequence
-from math import exp, log, sqrt
+from math import exp, hypot, log, sqrt
 from statistics import NormalDist
 from typing import Final, NamedTuple
 
@@ -36,8 +36,8 @@ def mean_of_two(one: Estimate, other: Estimate) -> Estimate:
     measures: a general approach, Statistics in Medicine 27 (MOVER).
     """
     value = (one.value + other.value) / 2
-    below = sqrt((one.value - one.low) ** 2 + (other.value - other.low) ** 2) / 2
-    above = sqrt((one.high - one.value) ** 2 + (other.high - other.value) ** 2) / 2
+    below = hypot(one.value - one.low, other.value - other.low) / 2
+    above = hypot(one.high - one.value, other.high - other.value) / 2
     return Estimate(value, value - below, value + above)
 
 
@@ -50,6 +50,56 @@ def mean(count: int, total: float, total_of_squares: float) -> Estimate:
     variance = max(0.0, total_of_squares - count * value * value) / (count - 1)
     half = Z * sqrt(variance / count)
     return Estimate(value, value - half, value + half)
+
+
+class Count(NamedTuple):
+    """How many of a group there are, and of how many."""
+
+    hits: int
+    of: int
+
+
+def difference(one: Count, other: Count) -> Estimate:
+    """The share of ``one`` minus that of ``other``, an independent group; neither is empty.
+
+    Source: R. G. Newcombe (1998), Interval estimation for the difference between independent
+    proportions, Statistics in Medicine 17, method 10.
+    """
+    first, second = proportion(*one), proportion(*other)
+    value = first.value - second.value
+    below = hypot(first.value - first.low, second.high - second.value)
+    above = hypot(first.high - first.value, second.value - second.low)
+    return Estimate(value, value - below, value + above)
+
+
+def ratio(one: Count, other: Count) -> Estimate | None:
+    """The share of ``one`` divided by that of ``other``; None where the latter is 0.
+
+    The interval combines those of both shares on the scale of logarithms. Where ``one`` is 0,
+    which has no logarithm, its upper bound is that of ``one`` over the share of ``other``'s lower.
+    Source: Zou and Donner (2008), as for ``mean_of_two``.
+    """
+    first, second = proportion(*one), proportion(*other)
+    if not second.value:
+        return None
+    value = first.value / second.value
+    if not value:
+        return Estimate(0.0, 0.0, first.high / second.low)
+    below = hypot(log(first.value / first.low), log(second.high / second.value))
+    above = hypot(log(first.high / first.value), log(second.value / second.low))
+    return Estimate(value, value * exp(-below), value * exp(above))
+
+
+def expected_share(total: float, of: int) -> Estimate:
+    """The share of hits among ``of`` events whose probabilities have the sum ``total``.
+
+    It presumes that the probabilities are right; with at least 95 % probability the share is found
+    between the bounds then. Knowing how the probabilities vary could only narrow them.
+    Source: the normal approximation of a binomial share.
+    """
+    value = min(total / of, 1.0)
+    half = Z * sqrt(value * (1 - value) / of)
+    return Estimate(value, max(0.0, value - half), min(1.0, value + half))
 
 
 class Pairs(NamedTuple):

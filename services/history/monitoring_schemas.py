@@ -6,6 +6,7 @@ from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, Field, WithJsonSchema, model_validator
 
+from services.history.estimates import Estimate
 from shared.contract.events import ModelName
 from shared.contract.outcomes import OutcomeKind
 from shared.web.parameters import Parameters
@@ -67,6 +68,11 @@ class Estimated(BaseModel):
     high: float
 
 
+def estimated(found: Estimate) -> Estimated:
+    """The estimate as it is reported."""
+    return Estimated(**found._asdict())
+
+
 class CrossValidated(BaseModel):
     """What cross-validation found of a model: means over the folds."""
 
@@ -117,6 +123,32 @@ class Figures(BaseModel):
     log_loss: Estimated
     calibration: list[CalibrationBin]
     rule: AgainstRule | None
+
+
+class CalibrationTest(BaseModel):
+    """Whether as many outcomes are good as the probabilities of the same decisions said."""
+
+    outcomes: int = Field(description="Good or bad.")
+    expected: float = Field(description="The share of good ones that the probabilities said.")
+    observed: Estimated = Field(description="The share of good ones.")
+    p_value: float = Field(
+        description="How probable so great a difference is if the probabilities are right."
+    )
+    holds: bool = Field(description="Whether that is at least 5 %.")
+
+
+class Expected(BaseModel):
+    """An estimate of how right all decisions are, with or without outcome; not a measurement."""
+
+    decisions: int
+    accuracy: Estimated
+    good_among_approved: Estimated | None = Field(
+        description="The share of approved decisions that turn out well; null where they are few."
+    )
+    weakness: str
+    calibration: CalibrationTest | None = Field(
+        description="Whether the estimate may be relied on; null where outcomes are few."
+    )
 
 
 class ModelPerformance(BaseModel):

@@ -8,10 +8,7 @@ import numpy as np
 
 from services.scoring.features import Imputation, Matrix, feature_matrix
 from services.training.models import Probabilities
-from shared.contract.application import FIELDS
-
-NONE_DECLARED: Final[Mapping[str, float]] = {"CoapplicantIncome": 0.0}
-"""Inputs whose absence is a statement: no co-applicant declared an income."""
+from shared.contract.application import COUNTS_AS_ZERO, FIELDS
 
 TOLERANCE: Final = 1e-6
 """Served probabilities are float32 and shown to six digits."""
@@ -29,7 +26,7 @@ def learn_imputation(applications: Sequence[Mapping[str, object]]) -> Imputation
     A number counts as the mean of the known ones, and so does Credit_History, between bad and good;
     any other category counts as the most common one.
     """
-    imputation: dict[str, float | str] = dict(NONE_DECLARED)
+    imputation: dict[str, float | str] = dict.fromkeys(COUNTS_AS_ZERO, 0.0)
     for field in FIELDS:
         if field.use != "scored" or field.required or field.name in imputation:
             continue

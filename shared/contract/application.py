@@ -290,5 +290,8 @@ SCORED: Final = tuple(field.name for field in FIELDS_BY_USE if field.use == "sco
 MONITORED: Final = tuple(field.name for field in FIELDS_BY_USE if field.use == "monitored")
 """Recorded for fairness monitoring, never scored."""
 
+COUNTS_AS_ZERO: Final = frozenset({"CoapplicantIncome"})
+"""Inputs whose absence is a statement: no co-applicant declared an income."""
+
 EXAMPLE: Final = {field.name: field.example for field in FIELDS if field.example is not None}
 """The documented example."""

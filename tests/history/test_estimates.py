@@ -6,18 +6,23 @@ from typing import Any
 import numpy as np
 import pytest
 from scipy.stats import binomtest, norm
+from scipy.stats.contingency import relative_risk
 from sklearn.metrics import roc_auc_score
 
 from services.history.estimates import (
+    Count,
     Estimate,
     Pairs,
     RankedCounts,
     auc,
     auc_error,
+    difference,
+    expected_share,
     mean,
     mean_of_two,
     paired_difference,
     proportion,
+    ratio,
 )
 from services.history.tables import PROBABILITY_BINS
 
@@ -71,6 +76,48 @@ def test_paired_difference_has_the_interval_published_by_newcombe() -> None:
     assert (low, high) == pytest.approx((-0.3404, -0.0569), abs=1e-4)
 
 
+def test_difference_has_the_interval_published_by_newcombe() -> None:
+    """Table II of the source, method 10."""
+    published = {
+        (56, 70, 48, 80): (0.2000, 0.0524, 0.3339),
+        (9, 10, 3, 10): (0.6000, 0.1705, 0.8090),
+        (10, 10, 0, 20): (1.0000, 0.6791, 1.0000),
+    }
+    for (one, of_one, other, of_other), expected in published.items():
+        found = difference(Count(one, of_one), Count(other, of_other))
+        assert found == pytest.approx(expected, abs=1e-4)
+
+
+def test_ratio_has_an_interval_that_is_the_same_the_other_way_round() -> None:
+    """Close to the one of logarithms where there are many; and with a bound where there is none."""
+    one, other = Count(700, 1000), Count(450, 600)
+    found, back = ratio(one, other), ratio(other, one)
+    assert found is not None
+    assert back is not None
+    assert found == pytest.approx((1 / back.value, 1 / back.high, 1 / back.low))
+    exact = relative_risk(*one, *other).confidence_interval(0.95)
+    assert found[1:] == pytest.approx((exact.low, exact.high), abs=2e-3)
+    assert ratio(one, Count(0, 50)) is None
+    none = ratio(Count(0, 50), other)
+    assert none is not None
+    assert none[:2] == (0, 0)
+    assert 0 < none.high < 0.2
+
+
+def test_expected_share_has_bounds_that_the_share_is_found_between() -> None:
+    """At least at the nominal rate, if the probabilities are right."""
+    rng = np.random.default_rng(20)
+    found = []
+    for _ in range(SEEDS):
+        probability = rng.beta(6, 2, size=300)
+        share = (rng.random(300) < probability).mean()
+        value, low, high = expected_share(float(probability.sum()), 300)
+        assert value == pytest.approx(probability.mean())
+        found.append(low <= share <= high)
+    assert COVERS[0] < np.mean(found)
+    assert expected_share(300.0000001, 300) == (1, 1, 1)
+
+
 @pytest.mark.parametrize("apart", [0.0, 0.8, 2.5])
 def test_auc_from_bins_is_within_its_stated_error(apart: float) -> None:
     """Of scikit-learn's on the raw scores; and exactly DeLong's on the binned ones."""
@@ -100,6 +147,20 @@ def _rate(rng: np.random.Generator) -> Estimate:
     return proportion(int(rng.binomial(120, 0.83)), 120)
 
 
+def _two(rng: np.random.Generator) -> tuple[Count, Count]:
+    return Count(int(rng.binomial(60, 0.7)), 60), Count(int(rng.binomial(240, 0.8)), 240)
+
+
+def _difference(rng: np.random.Generator) -> Estimate:
+    return difference(*_two(rng))
+
+
+def _ratio(rng: np.random.Generator) -> Estimate:
+    found = ratio(*_two(rng))
+    assert found is not None
+    return found
+
+
 def _balanced(rng: np.random.Generator) -> Estimate:
     return mean_of_two(
         proportion(int(rng.binomial(90, 0.9)), 90), proportion(int(rng.binomial(30, 0.6)), 30)
@@ -124,6 +185,8 @@ def _brier(rng: np.random.Generator) -> Estimate:
     ("estimate", "truth"),
     [
         (_rate, 0.83),
+        (_difference, -0.1),
+        (_ratio, 0.875),
         (_balanced, 0.75),
         (_paired, 0.05),
         (_area, float(norm.cdf(1.5 / np.sqrt(2)))),

@@ -1,0 +1,205 @@
+"""Whether a model approves the groups of an attribute that is never scored at different rates."""
+
+from collections.abc import Mapping, Sequence
+from typing import Final, NamedTuple, TypeAlias
+
+from services.history.cohorts import Cohort, Counts, Slices, by_decision
+from services.history.estimates import Count, difference, proportion, ratio
+from services.history.fairness_schemas import (
+    AgainstGroup,
+    AttributeFairness,
+    GroupFairness,
+    ModelFairness,
+    Screened,
+)
+from services.history.monitoring_schemas import Estimated, estimated
+from services.history.references import MISSING, OTHER, Rates, Reference
+from services.history.shifts import detectable_difference
+from shared.contract.application import FIELDS, Field
+
+LEAST_DECISIONS: Final = 30
+"""Smaller groups are suppressed: their rates say little, and may say it of a known person."""
+
+LEAST_GOOD: Final = 30
+"""Good outcomes that a group's true positive rate needs."""
+
+LEAST_REFUSED: Final = 10
+"""Refused decisions of a group that need a good or bad outcome, or its rate would always be 1."""
+
+NOT_KNOWN: Final = "not known"
+
+_MONITORED: Final = tuple(field for field in FIELDS if field.use == "monitored")
+
+
+class Outcomes(NamedTuple):
+    """The decisions of a group whose outcome is known to be good or bad."""
+
+    approved_good: int = 0
+    approved_bad: int = 0
+    refused_good: int = 0
+    refused_bad: int = 0
+
+    @property
+    def good(self) -> int:
+        """Those with a good outcome."""
+        return self.approved_good + self.refused_good
+
+    @property
+    def refused(self) -> int:
+        """Those that were refused."""
+        return self.refused_good + self.refused_bad
+
+
+GroupOutcomes: TypeAlias = Mapping[tuple[str, str], Outcomes]
+"""By the attribute's column and the group."""
+
+
+class _Group(NamedTuple):
+    name: str
+    selected: Count
+    outcomes: Outcomes
+
+    @property
+    def true_positives(self) -> Count | None:
+        """None where the outcomes do not suffice."""
+        outcomes = self.outcomes
+        if outcomes.good < LEAST_GOOD or outcomes.refused < LEAST_REFUSED:
+            return None
+        return Count(outcomes.approved_good, outcomes.good)
+
+
+def fairness_of(
+    cohort: Cohort,
+    slices: Slices,
+    outcomes: GroupOutcomes,
+    reference: Reference | None,
+    *,
+    screen: float,
+) -> ModelFairness:
+    """The rates of each attribute's groups in one cohort."""
+    decided = by_decision(slices)
+    rates = reference.rates.get(cohort.model, {}) if reference else {}
+    return ModelFairness(
+        model=cohort.model,
+        bundle=cohort.bundle,
+        month=f"{cohort.month:%Y-%m}" if cohort.month else None,
+        decisions=sum(counts.decisions for counts in decided.values()),
+        on_whom=_on_whom(outcomes),
+        attributes=[
+            _attribute(field.name, groups, rates.get(field.name), screen)
+            for field in _MONITORED
+            if (groups := _groups(field, decided, outcomes))
+        ],
+    )
+
+
+def group_of(field: Field, value: str) -> str:
+    """The group of an input's value as roll-ups have it."""
+    if value == MISSING:
+        return NOT_KNOWN
+    return value if value in map(str, field.allowed) else OTHER
+
+
+def _groups(field: Field, decided: Mapping[bool, Counts], outcomes: GroupOutcomes) -> list[_Group]:
+    names = (*map(str, field.allowed), OTHER, NOT_KNOWN)
+    approved, refused = (
+        decided[of].histograms.get(field.column, (0,) * len(names)) for of in (True, False)
+    )
+    return [
+        _Group(name, Count(yes, yes + no), outcomes.get((field.column, name), Outcomes()))
+        for name, yes, no in zip(names, approved, refused, strict=True)
+        if yes + no
+    ]
+
+
+def _attribute(
+    name: str, groups: Sequence[_Group], rates: Rates | None, screen: float
+) -> AttributeFairness:
+    shown = [group for group in groups if group.selected.of >= LEAST_DECISIONS]
+    stated = [group for group in shown if group.name not in {NOT_KNOWN, OTHER}]
+    largest = max(stated, key=lambda group: group.selected.of, default=None)
+    found = [_group(group, largest, rates, screen) for group in shown]
+    not_stated = sum(group.selected.of for group in groups if group.name == NOT_KNOWN)
+    return AttributeFairness(
+        attribute=name,
+        not_stated=estimated(proportion(not_stated, sum(group.selected.of for group in groups))),
+        largest=largest.name if largest else None,
+        groups=found,
+        suppressed=[group.name for group in groups if group not in shown],
+        conclusion=_conclusion(name, found, largest, screen),
+    )
+
+
+def _group(
+    group: _Group, largest: _Group | None, rates: Rates | None, screen: float
+) -> GroupFairness:
+    true_positives = group.true_positives
+    return GroupFairness(
+        group=group.name,
+        decisions=group.selected.of,
+        selection_rate=estimated(proportion(*group.selected)),
+        selection_rate_out_of_fold=rates.selection_rates.get(group.name) if rates else None,
+        good=group.outcomes.good,
+        true_positive_rate=estimated(proportion(*true_positives)) if true_positives else None,
+        true_positive_rate_out_of_fold=(
+            rates.true_positive_rates.get(group.name) if rates else None
+        ),
+        against_largest=_against(group, largest, screen)
+        if largest and group is not largest
+        else None,
+    )
+
+
+def _against(group: _Group, largest: _Group, screen: float) -> AgainstGroup:
+    one, other = group.selected, largest.selected
+    compared = ratio(one, other)
+    ours, theirs = group.true_positives, largest.true_positives
+    return AgainstGroup(
+        ratio=estimated(compared) if compared else None,
+        difference=estimated(difference(one, other)),
+        screen=_screened(estimated(compared), screen) if compared else None,
+        detectable=detectable_difference(
+            (one.hits + other.hits) / (one.of + other.of), one.of, other.of
+        ),
+        true_positive_gap=estimated(difference(ours, theirs)) if ours and theirs else None,
+    )
+
+
+def _screened(found: Estimated, screen: float) -> Screened:
+    if screen <= found.low and found.high <= 1 / screen:
+        return "inside"
+    if found.high < screen or found.low > 1 / screen:
+        return "outside"
+    return "undecided"
+
+
+def _conclusion(
+    name: str, groups: Sequence[GroupFairness], largest: _Group | None, screen: float
+) -> str:
+    compared = [(group, against) for group in groups if (against := group.against_largest)]
+    if largest is None or not compared:
+        return f"{name}: no two groups of {LEAST_DECISIONS} decisions or more to compare."
+    sentences = [
+        f"{group.group} is approved {against.ratio.value:.2f} times as often as {largest.name}"
+        f" (95 % interval {against.ratio.low:.2f} to {against.ratio.high:.2f}):"
+        f" {_SAID[against.screen]} the screen of {screen:g}."
+        for group, against in compared
+        if against.ratio and against.screen
+    ]
+    return f"{name}: {' '.join(sentences)}"
+
+
+_SAID: Final[Mapping[Screened, str]] = {
+    "inside": "inside",
+    "outside": "outside",
+    "undecided": "too few decisions to say on which side of",
+}
+
+
+def _on_whom(outcomes: GroupOutcomes) -> str:
+    known = [found for (column, _), found in outcomes.items() if column == _MONITORED[0].column]
+    good, refused = sum(found.good for found in known), sum(found.refused for found in known)
+    return (
+        f"True positive rates are of {good:,} decisions with a good outcome. Outcomes are known of"
+        f" {refused:,} refused decisions; the others might change the rates."
+    )
