@@ -25,13 +25,7 @@ class Evidence(NamedTuple):
     served: Attempt[ChampionInfo]
     """The champion of the bundle served now, which need not be the record's."""
     explanation: Attempt[Explanation]
-
-    @property
-    def own_explanation(self) -> Explanation | None:
-        """The explanation if it is by the record's own bundle: another one says nothing of it."""
-        found = self.explanation.value
-        same = found and found.model_info.version == self.record.model_info.version
-        return found if same else None
+    """By the record's own bundle."""
 
 
 async def attempted(call: Awaitable[T]) -> Attempt[T]:
@@ -45,10 +39,14 @@ async def attempted(call: Awaitable[T]) -> Attempt[T]:
 async def explained(
     api: AsyncLoanPredictorClient, decision: Decision, *, asked: bool
 ) -> Attempt[Explanation]:
-    """What counted for ``decision``; one without reasons only where ``asked``: it takes longer."""
+    """What counted for ``decision``, by its own bundle.
+
+    For one without reasons only where ``asked``, because it takes longer.
+    """
     if not (decision.reasons or asked):
         return Attempt(None)
-    return await attempted(api.explain(decision.input_data, model=decision.model_info.name))
+    info = decision.model_info
+    return await attempted(api.explain(decision.input_data, model=info.name, bundle=info.version))
 
 
 async def evidence_of(

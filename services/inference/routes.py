@@ -31,8 +31,8 @@ from services.scoring.decisions import (
     record_once,
 )
 from services.scoring.engine import benchmark
-from services.scoring.explain import explain, find_reasons
-from services.scoring.registry import Bundle, ServedModel
+from services.scoring.explain import bundle_for_explaining, explain, find_reasons
+from services.scoring.registry import ServedModel
 from services.scoring.replay import Replay, replay
 from services.scoring.rules import warnings_for
 from shared.access.middleware import caller_of, count_as, needs
@@ -180,13 +180,12 @@ async def predict_many(request: Request, query: Annotated[ManyQuery, Query()]) -
 @explanations.post(
     "/explain",
     response_model=Explanation,
-    responses=_EXPLAINED,
+    responses=_EXPLAINED | problem_docs(404),
     openapi_extra=describe(body=LoanApplication) | needs("predict"),
 )
 async def explain_champion(request: Request, query: Annotated[ExplainQuery, Query()]) -> Response:
     """Explain how the champion scores an application; nothing is recorded."""
-    bundle = resources_of(request.scope).served.bundle
-    return await _explain(request, bundle, bundle.champion, query)
+    return await _explain(request, None, query)
 
 
 @explanations.post(
@@ -199,18 +198,22 @@ async def explain_with(
     request: Request, model: ModelInPath, query: Annotated[ExplainQuery, Query()]
 ) -> Response:
     """Explain how the model named in the path scores an application; nothing is recorded."""
-    bundle = resources_of(request.scope).served.bundle
-    return await _explain(request, bundle, bundle.model(model), query)
+    return await _explain(request, model, query)
 
 
-async def _explain(
-    request: Request, bundle: Bundle, model: ServedModel, query: ExplainQuery
-) -> Response:
+async def _explain(request: Request, name: str | None, query: ExplainQuery) -> Response:
     caller_of(request.scope).require("predict")
     application = parse_application(await read_body(request))
-    explainer = resources_of(request.scope).explainer
+    resources = resources_of(request.scope)
+    bundle = resources.served.bundle
+    if query.bundle is not None:
+        bundle = await bundle_for_explaining(query.bundle, resources.bundles, bundle)
     answer = await explain(
-        application, model=model, bundle=bundle, reference=query.reference, explainer=explainer
+        application,
+        model=bundle.champion if name is None else bundle.model(name),
+        bundle=bundle,
+        reference=query.reference,
+        explainer=resources.explainer,
     )
     return Response(to_json(answer), media_type=JSON)
 

@@ -8,6 +8,7 @@ from shared.contract.application import Application
 from shared.contract.errors import Fault
 from shared.contract.events import Decision, ModelInfo, Prediction, Probability
 from shared.contract.reasons import DEFAULT_REFERENCE, Reason, ReferenceId
+from shared.contract.rollout import BundleVersion
 from shared.web.parameters import Parameters
 
 
@@ -79,6 +80,11 @@ class ExplainQuery(Parameters):
         default=DEFAULT_REFERENCE,
         description="The training rows whose mean an application is compared with. A model without"
         " a scorecard is compared with typical_applicant instead.",
+    )
+    bundle: BundleVersion | None = Field(
+        default=None,
+        description="Explain by this bundle, such as the one that a record names; by the served one"
+        " if it is left out.",
     )
 
 

@@ -141,6 +141,14 @@ async def explain(
     }
 
 
+async def bundle_for_explaining(version: str, bundles: Bundles, served: Bundle) -> Bundle:
+    """The bundle ``version``; raises ``NotFound`` if there is none that can be used."""
+    try:
+        return await bundles.find(version, served)
+    except BundleError:
+        raise NotFound(f"There is no bundle {version!r} here that can be used.") from None
+
+
 async def find_reasons(
     recorded: Decision, bundles: Bundles, served: Bundle, explainer: Explainer
 ) -> Decision:
@@ -149,12 +157,7 @@ async def find_reasons(
     They are found by the bundle that it names, against ``TYPICAL_APPLICANT``. Raises ``NotFound``
     if that cannot be used, or not on such an input, and ``TooManyExplanations``.
     """
-    try:
-        bundle = await bundles.find(recorded.model_info.version, served)
-    except BundleError:
-        raise NotFound(
-            f"There is no bundle {recorded.model_info.version!r} here that can be used."
-        ) from None
+    bundle = await bundle_for_explaining(recorded.model_info.version, bundles, served)
     model = bundle.model(recorded.model_info.name)
     if recorded.reasons or recorded.prediction == "Approved":
         return recorded

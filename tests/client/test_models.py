@@ -23,8 +23,11 @@ _CALLS: list[tuple[Callable[..., Call[Any]], dict[str, object]]] = [
     (calls.predict, {"application": {}, "model": "any", "key": None}),
     (calls.predict_many, {"applications": [{}], "model": "any", "key": None}),
     (calls.benchmark, {"application": {}}),
-    (calls.explain, {"application": {}, "model": None, "reference": None}),
-    (calls.explain, {"application": {}, "model": "any", "reference": "all_applicants"}),
+    (calls.explain, {"application": {}, "model": None, "reference": None, "bundle": None}),
+    (
+        calls.explain,
+        {"application": {}, "model": "any", "reference": "all_applicants", "bundle": "b-0"},
+    ),
     (calls.validate, {"application": {}}),
     (calls.validation_rules, {}),
     (calls.models, {}),

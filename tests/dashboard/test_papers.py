@@ -10,7 +10,6 @@ from nicegui.testing import User
 
 from loan_predictor_client import LoanPredictorClient
 from loan_predictor_client.models import Record
-from services.dashboard.evidence import Attempt, Evidence
 from services.dashboard.inputs import with_titles
 from services.dashboard.letter import as_text, letter
 from services.dashboard.waterfall import bars
@@ -127,19 +126,6 @@ async def test_letter_without_reasons_leaves_them_blank(records: list[Record]) -
     """None is made up."""
     text = as_text(letter(records[0], ()))
     assert re.search(r"main\s+reasons\s+are:\n\n- _+\n- _+\n", text)
-
-
-async def test_reasons_of_another_bundle_are_not_the_records(
-    api: LoanPredictorClient, records: list[Record]
-) -> None:
-    """What the bundle served now finds is no reason of a decision by an earlier one."""
-    record = records[1]
-    found = Attempt(api.explain(record.input_data, model=record.model_info.name))
-    evidence = Evidence(record, Attempt(None), Attempt(None), found)
-    assert evidence.own_explanation == found.value
-    info = record.model_info.model_copy(update={"version": "b-00000000"})
-    earlier = evidence._replace(record=record.model_copy(update={"model_info": info}))
-    assert earlier.own_explanation is None
 
 
 async def test_approval_has_no_letter_and_an_unknown_decision_no_paper(

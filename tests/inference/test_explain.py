@@ -1,5 +1,6 @@
 """POST /explain and the scorecards: documented, limited, and never recorded."""
 
+import json
 from math import log
 from typing import Any
 
@@ -14,6 +15,7 @@ from shared.access.rate_limit import parse_limits
 from shared.contract.application import EXAMPLE
 from shared.contract.events import STREAM
 from shared.contract.reasons import REASON_CODES_VERSION
+from tests.inference.record import RECORDED
 from tests.serving import served
 
 _REFUSED = EXAMPLE | {"Credit_History": 0, "ApplicantIncome": 800, "LoanAmount": 300}
@@ -74,6 +76,36 @@ async def test_unknown_reference_is_refused(client: httpx.AsyncClient, query: st
     refused = await client.post(f"/explain?{query}", json=_REFUSED)
     assert refused.status_code == 400
     assert refused.json()["validation_errors"][0]["field"] == "reference"
+
+
+@pytest.mark.parametrize(
+    "recorded",
+    [json.loads(path.read_bytes())[0] for path in sorted(RECORDED.glob("*.json"))],
+    ids=lambda recorded: recorded["model_info"]["version"],
+)
+async def test_recorded_decision_is_explained_by_the_bundle_it_names(
+    client: httpx.AsyncClient, recorded: dict[str, Any]
+) -> None:
+    """Every bundle that ever decided: the probability is the record's."""
+    info = recorded["model_info"]
+    explained = await client.post(
+        f"/explain/{info['name']}?bundle={info['version']}", json=recorded["input_data"]
+    )
+    answer = explained.raise_for_status().json()
+    assert answer["model_info"] == info
+    assert answer["probability"] == recorded["probability"]
+    moved = sum(each["contribution"] for each in answer["contributions"])
+    assert moved == pytest.approx(answer["score"] - answer["reference"]["mean"], abs=1e-9)
+
+
+@pytest.mark.parametrize(("bundle", "status"), [("b-00000000", 404), ("../b-ac6978ad", 400)])
+async def test_bundle_that_is_not_here_explains_nothing(
+    client: httpx.AsyncClient, bundle: str, status: int
+) -> None:
+    """It is named in the answer, or refused as no version."""
+    refused = await client.post("/explain", params={"bundle": bundle}, json=_REFUSED)
+    assert refused.status_code == status
+    assert "bundle" in refused.text
 
 
 async def test_unknown_model_has_neither_explanation_nor_scorecard(

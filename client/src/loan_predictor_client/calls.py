@@ -159,7 +159,7 @@ def benchmark(application: Applied) -> Call[Benchmark]:
 
 
 def explain(
-    application: Applied, *, model: str | None, reference: Reference | None
+    application: Applied, *, model: str | None, reference: Reference | None, bundle: str | None
 ) -> Call[Explanation]:
     """Explain how a model scores an application; nothing is recorded."""
     return Call(
@@ -168,7 +168,11 @@ def explain(
         _json(Explanation),
         method="POST",
         body=_body(application),
-        parameters={} if reference is None else {"reference": reference},
+        parameters={
+            name: value
+            for name, value in (("reference", reference), ("bundle", bundle))
+            if value is not None
+        },
     )
 
 

@@ -142,9 +142,15 @@ class LoanPredictorClient:
         *,
         model: str | None = None,
         reference: Reference | None = None,
+        bundle: str | None = None,
     ) -> Explanation:
-        """Why the champion, or the named model, scores an application as it does; not recorded."""
-        return self._call(calls.explain(application, model=model, reference=reference))
+        """Why the champion, or the named model, scores an application as it does; not recorded.
+
+        By the served bundle, or by the one that is named.
+        """
+        return self._call(
+            calls.explain(application, model=model, reference=reference, bundle=bundle)
+        )
 
     def find_reasons(self, record: Record) -> Decision:
         """The decision of ``record`` with its reasons; new ones are recorded with it, once."""

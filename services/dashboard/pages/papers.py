@@ -55,9 +55,9 @@ def papers_router() -> APIRouter:
 
 
 def _reasons(evidence: Evidence) -> list[Reason]:
-    """The recorded reasons, or else those of the same bundle, computed now."""
-    own = evidence.own_explanation
-    return evidence.record.reasons or (own.reasons if own else None) or []
+    """The recorded reasons, or else those that its bundle gives now."""
+    found = evidence.explanation.value
+    return evidence.record.reasons or (found.reasons if found else None) or []
 
 
 def _failed(title: str, error: CallFailed, root: str) -> Response:
