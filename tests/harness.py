@@ -124,7 +124,7 @@ def empty(system: System) -> None:
         until(lambda: _is_drained(redis))
         servers.run_sql(
             system.environment["DATABASE_URL"],
-            "TRUNCATE predictions, prediction_rollup, applicant_rollup,"
+            "TRUNCATE predictions, prediction_rollup, applicant_rollup, daily_rollup,"
             " current_outcomes, outcome_bins, outcome_groups, outcome_vintages",
         )
         others = set(redis.scan_iter()) - {STREAM.encode()}

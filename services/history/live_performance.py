@@ -12,10 +12,11 @@ from datetime import UTC, date, datetime
 from math import fsum
 from typing import Any, Final, NamedTuple
 
-from sqlalchemy import BigInteger, ColumnElement, Date, Table, cast, func, select
+from sqlalchemy import BigInteger, ColumnElement, Table, cast, func, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services.history.bundles import read_cross_validated
+from services.history.daily import By, Decided, read_totals
 from services.history.estimates import (
     Estimate,
     Pairs,
@@ -51,7 +52,6 @@ from services.history.tables import (
     outcome_bins,
     outcome_groups,
     outcome_vintages,
-    prediction_rollup,
 )
 from shared.contract.outcomes import BAD, GOOD
 
@@ -139,7 +139,7 @@ async def read_vintages(connection: AsyncConnection, query: CohortQuery) -> Vint
     approved: defaultdict[date, int] = defaultdict(int)
     for row in await _read_decisions(connection, query, monthly=True):
         if row.prediction == _APPROVED:
-            approved[row.month] += row.n
+            approved[row.month] += row.predictions
     return Vintages(
         vintages=[
             _vintage(month, approved[month], by_month[month])
@@ -184,11 +184,6 @@ def _conditions(table: Table, query: CohortQuery) -> list[ColumnElement[bool]]:
         conditions.append(table.c.month >= first_day(query.since))
     if query.until is not None:
         conditions.append(table.c.month < first_day(query.until))
-    return conditions + _of_model(table, query)
-
-
-def _of_model(table: Table, query: CohortQuery) -> list[ColumnElement[bool]]:
-    conditions: list[ColumnElement[bool]] = []
     if query.model is not None:
         conditions.append(table.c.model == query.model)
     if query.bundle is not None:
@@ -228,22 +223,14 @@ async def _read_decisions(
     monthly: bool,
 ) -> Sequence[AnyRow]:
     """How many decisions there are by month if ``monthly``, model, bundle and decision."""
-    table = prediction_rollup.c
-    day = cast(func.timezone("UTC", table.starts_at), Date)
-    keys = [table.model, table.bundle_version, table.prediction]
-    month = cast(func.date_trunc("month", func.timezone("UTC", table.starts_at)), Date)
-    months = [month.label("month")] if monthly else []
-    conditions = [table.period == "day", *_of_model(prediction_rollup, query)]
-    if query.since is not None:
-        conditions.append(day >= first_day(query.since))
-    if query.until is not None:
-        conditions.append(day < first_day(query.until))
-    statement = (
-        select(*months, *keys, _total(table.predictions).label("n"))
-        .where(*conditions)
-        .group_by(*([month] if monthly else []), *keys)
+    decided = Decided(
+        since=first_day(query.since) if query.since else None,
+        until=first_day(query.until) if query.until else None,
+        model=query.model,
+        bundle=query.bundle,
     )
-    return (await connection.execute(statement)).all()
+    keys: list[By] = ["model", "bundle_version", "prediction"]
+    return await read_totals(connection, decided, ["month", *keys] if monthly else keys)
 
 
 def _models(
@@ -254,7 +241,7 @@ def _models(
 ) -> list[ModelPerformance]:
     known: defaultdict[_Cohort, _Known] = defaultdict(_Known)
     for row in decisions:
-        known[_cohort(row)].decisions[row.prediction == _APPROVED] += row.n
+        known[_cohort(row)].decisions[row.prediction == _APPROVED] += row.predictions
     for row in bins:
         _add_bin(known[_cohort(row)], row)
     for row in groups:

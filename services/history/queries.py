@@ -2,7 +2,6 @@
 
 from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime, timedelta
-from typing import Final
 from uuid import UUID
 
 from sqlalchemy import ColumnElement, and_, exists, func, select
@@ -20,8 +19,6 @@ from services.history.tables import (
     predictions,
 )
 from shared.contract.ids import first_uuid7_at, is_uuid7
-
-TREND_DAYS: Final = 30
 
 
 async def read_page(
@@ -102,25 +99,6 @@ async def read_last_hours(connection: AsyncConnection, hours: int) -> Sequence[A
         )
         .where(rollup.period == "hour", rollup.starts_at >= starts)
         .group_by(rollup.prediction)
-    )
-    return (await connection.execute(statement)).all()
-
-
-async def read_days(connection: AsyncConnection) -> Sequence[AnyRow]:
-    """Counts per UTC day (as ``date``) and outcome of the last ``TREND_DAYS``, oldest first."""
-    rollup = prediction_rollup.c
-    first = func.date_trunc("day", func.now() - timedelta(days=TREND_DAYS - 1), "UTC")
-    day = func.date(func.timezone("UTC", rollup.starts_at))
-    statement = (
-        select(
-            day.label("date"),
-            rollup.prediction,
-            func.sum(rollup.predictions).label("predictions"),
-            func.sum(rollup.confidence_sum).label("confidence_sum"),
-        )
-        .where(rollup.period == "day", rollup.starts_at >= first)
-        .group_by(rollup.starts_at, rollup.prediction)
-        .order_by(rollup.starts_at)
     )
     return (await connection.execute(statement)).all()
 

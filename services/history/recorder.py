@@ -1,6 +1,6 @@
 """Where events are stored in PostgreSQL, each decision once: by the consumer and by HTTP."""
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, Final
 
@@ -10,6 +10,7 @@ from pydantic_core import CoreConfig, SchemaValidator
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from services.history.binning import Bins, known_bins
 from services.history.database import Unstorable, is_data_error
 from services.history.records import COLUMNS, EVENT, Row, row_of
 from services.history.rollups import add_up
@@ -21,6 +22,7 @@ _log = get_logger(__name__)
 _ID: Final = COLUMNS.index("id")
 _DERIVED_ID: Final = COLUMNS.index("derived_id")
 _REQUEST_ID: Final = COLUMNS.index("request_id")
+_BUNDLE: Final = COLUMNS.index("bundle_version")
 
 # The adapter's own method costs more than it adds, and a cache of values that do not repeat, too.
 _read_event: Final = SchemaValidator(
@@ -58,9 +60,10 @@ async def store(engine: AsyncEngine, rows: Sequence[Row]) -> int:
     by_id = {(row[_DERIVED_ID] or row[_ID]).int: row for row in reversed(rows)}
     new = [by_id[number] for number in sorted(by_id)]
     async with _driver(engine) as connection:
+        bins = await known_bins(engine).find(connection, {row[_BUNDLE] for row in new})
         while new:
             try:
-                await _insert(connection, new)
+                await _insert(connection, new, bins)
             except asyncpg.UniqueViolationError:
                 # Some event was delivered before. The transaction that stored it has committed by
                 # now, so its row is found and left out.
@@ -78,41 +81,49 @@ async def store(engine: AsyncEngine, rows: Sequence[Row]) -> int:
 _FIND: Final = """
 SELECT id, derived_id FROM predictions WHERE id = ANY($1) OR derived_id = ANY($2)
 """
-# One statement for both tables: other writers wait during every round trip.
-_ADD_UP: Final = """
+_MERGE: Final = """predictions = total.predictions + excluded.predictions,
+        with_warnings = total.with_warnings + excluded.with_warnings,
+        confidence_sum = total.confidence_sum + excluded.confidence_sum,
+        {histogram} = ARRAY(
+            SELECT old + new
+            FROM unnest(total.{histogram}, excluded.{histogram})
+                WITH ORDINALITY AS pair (old, new, bin)
+            ORDER BY bin
+        )"""
+# One statement for all tables: other writers wait during every round trip.
+_ADD_UP: Final = f"""
 WITH by_applicant AS (
     INSERT INTO applicant_rollup AS total
     SELECT * FROM unnest(CAST($2 AS applicant_rollup[]))
     ON CONFLICT (property_area, credit_history, prediction) DO UPDATE SET
         predictions = total.predictions + excluded.predictions,
         confidence_sum = total.confidence_sum + excluded.confidence_sum
+), by_day AS (
+    INSERT INTO daily_rollup AS total
+    SELECT * FROM unnest(CAST($3 AS daily_rollup[]))
+    ON CONFLICT ON CONSTRAINT daily_rollup_pkey DO UPDATE SET
+        {_MERGE.format(histogram="counts")}
 )
 INSERT INTO prediction_rollup AS total
 SELECT * FROM unnest(CAST($1 AS prediction_rollup[]))
-ON CONFLICT (period, starts_at, model, bundle_version, prediction) DO UPDATE SET
-    predictions = total.predictions + excluded.predictions,
-    with_warnings = total.with_warnings + excluded.with_warnings,
-    confidence_sum = total.confidence_sum + excluded.confidence_sum,
-    confidence_histogram = ARRAY(
-        SELECT old + new
-        FROM unnest(total.confidence_histogram, excluded.confidence_histogram)
-            WITH ORDINALITY AS pair (old, new, bucket)
-        ORDER BY bucket
-    )
-"""
+ON CONFLICT ON CONSTRAINT prediction_rollup_pkey DO UPDATE SET
+        {_MERGE.format(histogram="confidence_histogram")}
+"""  # noqa: S608 - the names of two columns
 
 
-async def _insert(connection: asyncpg.Connection, rows: Sequence[Row]) -> None:
+async def _insert(
+    connection: asyncpg.Connection, rows: Sequence[Row], bins: Mapping[str, Bins]
+) -> None:
     """Insert in one transaction; raises ``UniqueViolationError`` if a row exists already.
 
     COPY is the cheapest for both sides but cannot skip existing rows; they are rare, so it is
     tried first.
     """
-    by_model, by_applicant = add_up(rows)
+    rollups = add_up(rows, bins)
     async with connection.transaction():
         await connection.copy_records_to_table(predictions.name, records=rows, columns=COLUMNS)
         # Last, so that the rows that every writer updates are locked as briefly as possible.
-        await connection.execute(_ADD_UP, by_model, by_applicant)
+        await connection.execute(_ADD_UP, *rollups)
 
 
 # COMMIT raises the last one if the server has just ended the session.

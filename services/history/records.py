@@ -66,7 +66,7 @@ COLUMNS: Final = (
     *("id", "derived_id", "decided_at", "confidence"),
     *("probability_approved", "probability_rejected"),
     *("prediction", "model", "bundle_version", "model_accuracy"),
-    *("client", "request_id", "imputed", "warnings", "reasons"),
+    *("client", "request_id", "imputed", "warnings", "reasons", "arm"),
     *(field.column for field in FIELDS),
 )
 """The columns of ``predictions`` that an event fills."""
@@ -107,6 +107,7 @@ def row_of(event: Mapping[str, Any]) -> Row:
         decision["imputed"] or None,
         decision["warnings"] or None,
         pack(decision["reasons"], decision["reasons_basis"]),
+        model["arm"],
         *_members_of(decision["input_data"]),
     )
 
@@ -126,7 +127,10 @@ def record_of(row: AnyRow, outcomes: Sequence[AnyRow] = ()) -> Record:
             approved=row.probability_approved, rejected=row.probability_rejected
         ),
         model_info=ModelInfo(
-            name=row.model, version=row.bundle_version, accuracy=row.model_accuracy
+            name=row.model,
+            version=row.bundle_version,
+            accuracy=row.model_accuracy,
+            arm=row.arm,
         ),
         input_data=Application(**dict(zip(_NAMES, _inputs_of(row), strict=True))),
         imputed=row.imputed or [],

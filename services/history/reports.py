@@ -2,11 +2,13 @@
 
 from collections import defaultdict
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
 from typing import Final, NamedTuple, TypeVar
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services.history import queries
+from services.history.daily import Decided, read_totals
 from services.history.schemas import (
     Analytics,
     Bucket,
@@ -18,6 +20,7 @@ from services.history.schemas import (
 from services.history.tables import HISTOGRAM_BUCKETS, AnyRow
 
 _HOURS: Final = 24
+_TREND_DAYS: Final = 30
 _HIGH_FROM: Final = HISTOGRAM_BUCKETS * 8 // 10
 _MEDIUM_FROM: Final = HISTOGRAM_BUCKETS * 6 // 10
 _Key = TypeVar("_Key", bound=Hashable)
@@ -45,7 +48,8 @@ async def read_analytics(connection: AsyncConnection) -> Analytics:
     """Outcomes of decisions over time, by confidence and by applicant."""
     totals = await queries.read_totals(connection)
     recent = await queries.read_last_hours(connection, _HOURS)
-    days = await queries.read_days(connection)
+    first = datetime.now(UTC).date() - timedelta(days=_TREND_DAYS - 1)
+    days = await read_totals(connection, Decided(since=first), ["day", "prediction"])
     applicants = await queries.read_applicants(connection)
 
     histogram = _histogram(totals)
@@ -54,7 +58,7 @@ async def read_analytics(connection: AsyncConnection) -> Analytics:
         last_24_hours=_summary(_sum(recent)),
         daily_trend=[
             Day(date=date, **_summary(_sum(rows)).model_dump())
-            for date, rows in _grouped(days, lambda row: row.date).items()
+            for date, rows in _grouped(days, lambda row: row.day).items()
         ],
         confidence_analysis=_analysis(_sum(totals), histogram),
         confidence_histogram=[

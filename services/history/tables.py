@@ -89,6 +89,7 @@ predictions = Table(
     ),
     Column("erased_at", _timestamp),
     Column("reasons", Text, comment="codes and contributions, as history/reasons.py packs them"),
+    Column("arm", Text, comment="the arm of a roll-out that decided"),
 )
 
 _personal_inputs: Final = {field.column for field in FIELDS if field.personal}
@@ -152,12 +153,12 @@ Index(
 # are so few that the index stores each once, with a list of rows of six bytes each.
 Index("predictions_confidence_idx", CONFIDENCE_PER_MILLE, _table=predictions)
 
-# Kept per UTC hour, per UTC day and over all time, so that no answer adds up more than a few
-# dozen rows however long the history is. The fill factor leaves room to update in place.
+# Kept per UTC hour and over all time, so that no answer adds up more than a few dozen rows however
+# long the history is. The fill factor leaves room to update in place.
 prediction_rollup = Table(
     "prediction_rollup",
     metadata,
-    Column("period", Text, primary_key=True, comment="hour, day or all"),
+    Column("period", Text, primary_key=True, comment="hour or all"),
     Column("starts_at", _timestamp, primary_key=True, comment="the epoch for all"),
     Column("model", Text, primary_key=True),
     Column("bundle_version", Text, primary_key=True),
@@ -177,6 +178,23 @@ applicant_rollup = Table(
     Column("prediction", Text, primary_key=True),
     Column("predictions", BigInteger, nullable=False),
     Column("confidence_sum", Double, nullable=False),
+    postgresql_with={"fillfactor": 50},
+)
+
+daily_rollup = Table(
+    "daily_rollup",
+    metadata,
+    Column("day", Date, primary_key=True, comment="of UTC"),
+    Column("model", Text, primary_key=True),
+    Column("bundle_version", Text, primary_key=True),
+    Column("arm", Text, primary_key=True, comment="of a roll-out; empty without one"),
+    Column("client", Text, primary_key=True),
+    Column("prediction", Text, primary_key=True),
+    Column("layout", Text, primary_key=True, comment="names and sizes, in their order in counts"),
+    Column("predictions", BigInteger, nullable=False),
+    Column("with_warnings", BigInteger, nullable=False),
+    Column("confidence_sum", Double, nullable=False),
+    Column("counts", ARRAY(BigInteger), nullable=False, comment="histograms, end to end"),
     postgresql_with={"fillfactor": 50},
 )
 

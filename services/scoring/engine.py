@@ -118,7 +118,12 @@ def _decided(
             "prediction_code": int(prediction == "Approved"),
             "confidence": outcome["confidence"],
             "probability": probability,
-            "model_info": {"name": name, "version": version, "accuracy": model.accuracy},
+            "model_info": {
+                "name": name,
+                "version": version,
+                "accuracy": model.accuracy,
+                "arm": None,
+            },
             "input_data": application,
             "imputed": imputed,
             "warnings": warnings,

@@ -123,6 +123,7 @@ async def explain(
             "name": model.name,
             "version": bundle.manifest.version,
             "accuracy": model.accuracy,
+            "arm": None,
         },
         "prediction": outcome["prediction"],
         "probability": outcome["probability"],

@@ -116,6 +116,9 @@ async def replay(recorded: Decision, bundles: Bundles, served: Bundle) -> Replay
 
 
 def _as_answered(recorded: Decision) -> Decision:
+    # The arm says why the bundle was chosen, not what it decides.
+    info = recorded.model_info.model_copy(update={"arm": None})
+    recorded = recorded.model_copy(update={"model_info": info})
     # Reasons that were found later were no part of the answer.
     later = recorded.reasons_basis is not None and recorded.reasons_basis.later
     return (

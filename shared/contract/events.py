@@ -57,6 +57,12 @@ class ModelInfo(Wire):
     name: str
     version: str = Field(description="Version of the bundle the model came from.")
     accuracy: float = Field(ge=0, le=1, description="Mean accuracy in repeated cross-validation.")
+    # Older events lack it.
+    arm: str | None = Field(
+        default=None,
+        max_length=64,
+        description="Which arm of a roll-out decided, such as x13:candidate; null without one.",
+    )
 
 
 class Decision(Wire):

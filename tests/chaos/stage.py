@@ -17,7 +17,7 @@ from shared.contract.events import DEAD_LETTER_STREAM
 from tests.harness import System, running_system
 from tests.load.stack import baseline
 
-_EMPTY: Final = "TRUNCATE predictions, prediction_rollup, applicant_rollup"
+_EMPTY: Final = "TRUNCATE predictions, prediction_rollup, applicant_rollup, daily_rollup"
 
 
 @dataclass(frozen=True)

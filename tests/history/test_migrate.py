@@ -14,11 +14,13 @@ from services.history.recorder import decode, store
 from services.history.records import COLUMNS, record_of
 from services.history.revise import differences
 from services.history.settings import HistorySettings
-from services.history.tables import PERSONAL, predictions
+from services.history.tables import PERSONAL, AnyRow, predictions
 from tests.harness import HOST, free_port
 from tests.history.conftest import engine_of
 from tests.history.events import body_of, random_events, row_of
+from tests.history.recount import recount_by_day
 from tests.history.storage import NEWEST_REVISION
+from tests.history.test_daily import BUNDLE, EDGES, MANIFEST, changed
 
 
 async def test_migrations_lead_to_the_tables_even_when_run_at_once(
@@ -41,6 +43,7 @@ async def test_upgrade_keeps_the_rows_that_are_there(empty_database_url: str) ->
     settings = HistorySettings(database_url=empty_database_url)
     engine = engine_of(settings)
     events = random_events(50, seed=91, reasons=None, reasons_basis=None)
+    events[::2] = [changed(event) for event in events[::2]]
     async with transaction(engine) as connection:
         await connection.run_sync(_upgrade_to, "0001")
         there = await connection.run_sync(lambda sync: inspect(sync).get_columns(predictions.name))
@@ -55,9 +58,17 @@ async def test_upgrade_keeps_the_rows_that_are_there(empty_database_url: str) ->
             insert(table(predictions.name, *map(column, names))),
             [{name: row[name] for name in names} for row in rows],
         )
+        await connection.run_sync(_upgrade_to, "0007")
+        register = text("INSERT INTO bundles (version, manifest) VALUES (:version, :manifest)")
+        await connection.execute(register, {"version": BUNDLE, "manifest": MANIFEST})
     await migrate(settings.database_url)
 
     async with engine.connect() as connection:
+        for edges, version in ((EDGES, "="), ({}, "<>")):
+            of_bundle = f"SELECT * FROM ({{}}) AS rollup WHERE bundle_version {version} '{BUNDLE}'"  # noqa: S608 - the product's own version
+            kept = await connection.execute(text(of_bundle.format("TABLE daily_rollup")))
+            counted = await connection.execute(text(of_bundle.format(recount_by_day(edges))))
+            assert sorted(map(_rounded, kept)) == sorted(map(_rounded, counted))
         for event in events:
             row = await read_one(connection, event.decision.prediction_id)
             assert row is not None
@@ -70,6 +81,11 @@ async def test_upgrade_keeps_the_rows_that_are_there(empty_database_url: str) ->
         assert await connection.run_sync(differences) == []
     assert await store(engine, [row_of(event) for event in events]) == 0
     await engine.dispose()
+
+
+def _rounded(row: AnyRow) -> tuple[object, ...]:
+    """The row with a sum that does not depend on the order of what is added up."""
+    return tuple(round(value, 9) if isinstance(value, float) else value for value in row)
 
 
 def _upgrade_to(connection: Connection, revision: str) -> None:

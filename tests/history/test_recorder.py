@@ -24,7 +24,7 @@ from services.history.schemas import Filters
 from services.history.tables import predictions
 from services.local import servers
 from shared.contract.application import FIELDS, Application
-from shared.contract.events import Decision
+from shared.contract.events import Decision, ModelInfo
 from shared.contract.ids import first_uuid7_at, is_uuid7
 from tests.history.events import body_of, derived_id, random_event, random_events, row_of
 from tests.history.storage import assert_rollups_equal_a_recount, ids_of, store_all, stored_ids
@@ -93,6 +93,7 @@ async def test_stored_decision_is_given_back_as_it_was_answered(engine: AsyncEng
     [
         {"input_data": Application(ApplicantIncome=0.0)},
         {"prediction_id": derived_id("stored")},
+        {"model_info": ModelInfo(name="m", version="v", accuracy=0.8, arm="x13:candidate")},
         {"imputed": [], "warnings": ["", "{}", 'a "b", \\c', "Zürich \U0001f3e0"]},
         {"timestamp": datetime(1999, 12, 31, 23, 59, 59, 999_999, UTC)},
         {"timestamp": datetime(2026, 1, 1, tzinfo=timezone(timedelta(hours=-11)))},

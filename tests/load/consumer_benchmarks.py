@@ -153,7 +153,9 @@ def wait_until(condition: Callable[[], bool]) -> None:
 async def empty_tables(bench: Bench, database: str) -> None:
     connection = await asyncpg.connect(bench.database_url(database))
     try:
-        await connection.execute("TRUNCATE predictions, prediction_rollup, applicant_rollup")
+        await connection.execute(
+            "TRUNCATE predictions, prediction_rollup, applicant_rollup, daily_rollup"
+        )
         await connection.execute("CHECKPOINT")
     finally:
         await connection.close()

@@ -6,9 +6,12 @@ from typing import Final
 import asyncpg
 from tqdm import tqdm
 
+from services.history.binning import edges_of
 from services.history.recorder import decode
 from services.history.records import COLUMNS
 from services.history.tables import HISTOGRAM_BUCKETS, MISSING, WARNINGS, predictions
+from services.scoring.manifest import BUNDLE_ROOT, MANIFEST_FILE, bundle_folder
+from tests.history.recount import recount_by_day
 from tests.load.consumer_benchmarks import real_events
 
 _SAMPLE: Final = 2_000
@@ -37,17 +40,16 @@ _HISTOGRAM: Final = ", ".join(
 )
 _COUNT_BY_MODEL: Final = f"""
 INSERT INTO prediction_rollup
-SELECT CASE WHEN grouping(hour) = 0 THEN 'hour' WHEN grouping(day) = 0 THEN 'day' ELSE 'all' END,
-    coalesce(hour, day, 'epoch'), model, bundle_version, prediction,
+SELECT CASE WHEN grouping(hour) = 0 THEN 'hour' ELSE 'all' END,
+    coalesce(hour, 'epoch'), model, bundle_version, prediction,
     count(*), count(*) FILTER (WHERE {WARNINGS} > 0), sum(confidence),
     ARRAY[{_HISTOGRAM}]
 FROM (
     SELECT *, date_trunc('hour', decided_at, 'UTC') AS hour,
-        date_trunc('day', decided_at, 'UTC') AS day,
         least(width_bucket(confidence, 0, 1, {HISTOGRAM_BUCKETS}), {HISTOGRAM_BUCKETS}) AS bucket
     FROM predictions
 ) AS prediction
-GROUP BY model, bundle_version, prediction, GROUPING SETS ((hour), (day), ())
+GROUP BY model, bundle_version, prediction, GROUPING SETS ((hour), ())
 """  # noqa: S608 - as above
 _COUNT_BY_APPLICANT: Final = f"""
 INSERT INTO applicant_rollup
@@ -67,7 +69,9 @@ async def fill(url: str, *, rows: int) -> None:
                 last = min(first + _PER_STATEMENT, rows) - 1
                 await connection.execute(_FILL, first, last, rows, timeout=None)
                 bar.update(last - first + 1)
-        for statement in (_COUNT_BY_MODEL, _COUNT_BY_APPLICANT):
+        manifest = (bundle_folder(BUNDLE_ROOT, None) / MANIFEST_FILE).read_text(encoding="utf-8")
+        count_by_day = f"INSERT INTO daily_rollup {recount_by_day(edges_of(manifest))}"
+        for statement in (_COUNT_BY_MODEL, _COUNT_BY_APPLICANT, count_by_day):
             await connection.execute(statement)
         await connection.execute("DROP TABLE sample")
         await connection.execute("VACUUM ANALYZE")

@@ -260,6 +260,12 @@ class ModelInfo(BaseModel):
     name: str
     version: Annotated[str, Field(description="Version of the bundle the model came from.")]
     accuracy: Annotated[float, Field(description="Mean accuracy in repeated cross-validation.")]
+    arm: Annotated[
+        str | None,
+        Field(
+            description="Which arm of a roll-out decided, such as x13:candidate; null without one."
+        ),
+    ] = None
 
 
 class ModelNames(BaseModel):

@@ -1,0 +1,169 @@
+"""Decisions by day, from ``daily_rollup``: how many, how they came out, and what was asked for.
+
+Every answer costs what its days and callers cost, however many decisions there are.
+"""
+
+from collections import defaultdict
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from datetime import date
+from operator import add
+from typing import Any, Final, Literal, NamedTuple, TypeAlias
+
+from sqlalchemy import (
+    BigInteger,
+    ColumnElement,
+    Date,
+    DateTime,
+    cast,
+    func,
+    literal_column,
+    select,
+)
+from sqlalchemy.dialects.postgresql import ARRAY
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from services.history.binning import BINNED, SCORE, histograms
+from services.history.tables import AnyRow, daily_rollup
+
+By: TypeAlias = Literal[
+    "day", "week", "month", "model", "bundle_version", "arm", "client", "prediction"
+]
+"""What decisions can be grouped by. Weeks begin on Monday; a week and a month are its first day."""
+
+_NOT_NUMERIC: Final = {SCORE, *(field.column for field in BINNED if field.allowed)}
+_AFTER_VALUES: Final = 2
+"""The bins of a category after those of its values: other and missing."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Decided:
+    """Which decisions: of the UTC days from ``since`` to before ``until``, and by what."""
+
+    since: date | None = None
+    until: date | None = None
+    model: str | None = None
+    bundle: str | None = None
+    client: str | None = None
+    arm: str | None = None
+
+
+class Distribution(NamedTuple):
+    """The decisions of one group."""
+
+    group: tuple[Any, ...]
+    """The values that they are grouped by."""
+    predictions: int
+    with_warnings: int
+    confidence_sum: float
+    histograms: dict[str, list[int]]
+    """By ``binning.SCORE`` and the columns of inputs. Those of an input may count fewer decisions:
+    not those made while their bundle was not registered, nor some that were erased."""
+
+
+async def read_totals(
+    connection: AsyncConnection, decided: Decided, by: Sequence[By]
+) -> Sequence[AnyRow]:
+    """The ``predictions``, ``with_warnings`` and ``confidence_sum`` of each group, in order."""
+    table = daily_rollup.c
+    keys = [_key(each) for each in by]
+    statement = (
+        select(
+            *keys,
+            _whole(func.sum(table.predictions)).label("predictions"),
+            _whole(func.sum(table.with_warnings)).label("with_warnings"),
+            func.sum(table.confidence_sum).label("confidence_sum"),
+        )
+        .where(*_conditions(decided))
+        .group_by(*keys)
+        .order_by(*keys)
+    )
+    return (await connection.execute(statement)).all()
+
+
+async def read_distributions(
+    connection: AsyncConnection, decided: Decided, by: Sequence[By]
+) -> list[Distribution]:
+    """The distribution of the score and of each input in each group, in order.
+
+    The bins of a numeric input are its bundle's: it has a histogram only if ``by`` has the
+    bundle, or ``decided`` names one.
+    """
+    table = daily_rollup.c
+    conditions = _conditions(decided)
+    longest = select(func.max(func.cardinality(table.counts))).where(*conditions)
+    bins: int = (await connection.execute(longest)).scalar_one() or 0
+    keys = [_key(each) for each in by]
+    # One sum per bin takes a tenth of the time of taking the arrays apart.
+    sums = ", ".join(f"CAST(sum(counts[{place}]) AS bigint)" for place in range(1, bins + 1))
+    statement = (
+        select(
+            *keys,
+            table.layout,
+            _whole(func.sum(table.predictions)).label("predictions"),
+            _whole(func.sum(table.with_warnings)).label("with_warnings"),
+            func.sum(table.confidence_sum).label("confidence_sum"),
+            literal_column(f"ARRAY[{sums}]::bigint[]", ARRAY(BigInteger)).label("counts"),
+        )
+        .where(*conditions)
+        .group_by(*keys, table.layout)
+        .order_by(*keys, table.layout)
+    )
+    one_bundle = "bundle_version" in by or decided.bundle is not None
+    groups: defaultdict[tuple[Any, ...], list[AnyRow]] = defaultdict(list)
+    for row in await connection.execute(statement):
+        groups[tuple(row[: len(by)])].append(row)
+    return [_distribution(group, rows, one_bundle) for group, rows in groups.items()]
+
+
+def _key(by: By) -> ColumnElement[Any]:
+    if by in ("week", "month"):
+        day = cast(daily_rollup.c.day, DateTime)
+        return cast(func.date_trunc(by, day), Date).label(by)
+    return daily_rollup.c[by]
+
+
+def _whole(total: ColumnElement[Any]) -> ColumnElement[int]:
+    # A sum of whole numbers is a decimal otherwise.
+    return cast(total, BigInteger)
+
+
+def _conditions(decided: Decided) -> list[ColumnElement[bool]]:
+    table = daily_rollup.c
+    equal = {
+        table.model: decided.model,
+        table.bundle_version: decided.bundle,
+        table.client: decided.client,
+        table.arm: decided.arm,
+    }
+    conditions = [column == value for column, value in equal.items() if value is not None]
+    if decided.since is not None:
+        conditions.append(table.day >= decided.since)
+    if decided.until is not None:
+        conditions.append(table.day < decided.until)
+    return conditions
+
+
+def _distribution(
+    group: tuple[Any, ...], rows: Collection[AnyRow], one_bundle: bool
+) -> Distribution:
+    merged: dict[str, list[int]] = {}
+    for row in rows:
+        for name, counts in histograms(row.layout, row.counts).items():
+            if one_bundle or name in _NOT_NUMERIC:
+                merged[name] = _merged(merged[name], counts) if name in merged else list(counts)
+    return Distribution(
+        group,
+        sum(row.predictions for row in rows),
+        sum(row.with_warnings for row in rows),
+        sum(row.confidence_sum for row in rows),
+        merged,
+    )
+
+
+def _merged(ours: Sequence[int], theirs: Sequence[int]) -> list[int]:
+    """Both together; a category has got values at its end if one of them is longer."""
+    shorter, longer = sorted((ours, theirs), key=len)
+    values = len(shorter) - _AFTER_VALUES
+    grown = [*shorter[:values], *[0] * (len(longer) - len(shorter)), *shorter[values:]]
+    return list(map(add, grown, longer))
