@@ -1,13 +1,25 @@
-"""Decisions of one model of one bundle, split by caller and by decision, with their histograms."""
+"""Decisions of one model of one bundle, of one month or all, and what became of them."""
 
-from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from datetime import date
-from operator import add
-from typing import Final, NamedTuple, TypeAlias
+from collections.abc import Iterable, Sequence
+from datetime import UTC, date, datetime
+from typing import Any, Final, NamedTuple
 
-SCORE: Final = "score"
+from sqlalchemy import BigInteger, ColumnElement, Table, cast, func, select
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from services.history.daily import By, Decided, read_totals
+from services.history.monitoring_schemas import (
+    MOST_MONTHS,
+    CohortQuery,
+    PerformanceQuery,
+    first_day,
+)
+from services.history.outcome_rollups import month_of
+from services.history.tables import AnyRow
+
+APPROVED: Final = "Approved"
+
+BY_COHORT: Final[Sequence[By]] = ("model", "bundle_version")
 
 
 class Cohort(NamedTuple):
@@ -17,55 +29,88 @@ class Cohort(NamedTuple):
     model: str
     bundle: str
 
-
-class Slice(NamedTuple):
-    """A part of a cohort."""
-
-    client: str
-    approved: bool
+    @property
+    def month_text(self) -> str | None:
+        """The month as it is reported."""
+        return f"{self.month:%Y-%m}" if self.month else None
 
 
-@dataclass
-class Counts:
-    """How many decisions there are, and their histograms by column; ``score`` is one of them."""
-
-    decisions: int = 0
-    histograms: dict[str, Sequence[int]] = field(default_factory=dict)
-
-    def add(self, other: "Counts") -> None:
-        """Count the other ones, too."""
-        self.decisions += other.decisions
-        for name, counts in other.histograms.items():
-            known = self.histograms.get(name)
-            if known is None or len(known) != len(counts):
-                # The bins of another definition cannot be added to these.
-                self.histograms[name] = counts
-            else:
-                self.histograms[name] = [*map(add, known, counts)]
+def cohort_of(row: AnyRow) -> Cohort:
+    """The cohort that a row is of."""
+    return Cohort(getattr(row, "month", None), row.model, row.bundle_version)
 
 
-Slices: TypeAlias = Mapping[Slice, Counts]
+def in_order(cohorts: Iterable[Cohort]) -> list[Cohort]:
+    """By month, bundle and model."""
+    return sorted(cohorts, key=lambda each: (each.month or date.min, each.bundle, each.model))
 
 
-def total(parts: Iterable[Counts]) -> Counts:
-    """The parts together."""
-    counted = Counts()
-    for part in parts:
-        counted.add(part)
-    return counted
+def decided_in(query: CohortQuery) -> Decided:
+    """The decisions that ``query`` is about; by month, those of the last ``MOST_MONTHS``."""
+    since = query.since
+    if isinstance(query, PerformanceQuery) and query.by == "month":
+        first = _months_before(query.until, MOST_MONTHS)
+        since = max(first, since or first)
+    return Decided(
+        since=first_day(since) if since else None,
+        until=first_day(query.until) if query.until else None,
+        model=query.model,
+        bundle=query.bundle,
+    )
 
 
-def by_client(slices: Slices) -> Mapping[str, Counts]:
-    """The decisions of each caller, approved or not."""
-    found: defaultdict[str, Counts] = defaultdict(Counts)
-    for slice_, counts in slices.items():
-        found[slice_.client].add(counts)
-    return found
+async def read_decisions(
+    connection: AsyncConnection, decided: Decided, *, monthly: bool
+) -> Sequence[AnyRow]:
+    """How many decisions there are by month if ``monthly``, model, bundle and decision."""
+    keys: list[By] = [*BY_COHORT, "prediction"]
+    return await read_totals(connection, decided, ["month", *keys] if monthly else keys)
 
 
-def by_decision(slices: Slices) -> Mapping[bool, Counts]:
-    """The decisions that approve, and those that do not."""
-    return {
-        approved: total(counts for slice_, counts in slices.items() if slice_.approved is approved)
-        for approved in (True, False)
-    }
+async def read_outcomes(
+    connection: AsyncConnection,
+    table: Table,
+    decided: Decided,
+    *details: ColumnElement[Any],
+    monthly: bool,
+    where: ColumnElement[bool] | None = None,
+) -> Sequence[AnyRow]:
+    """Counts by month if ``monthly``, model, bundle, decision, outcome and ``details``."""
+    columns = table.c
+    keys = [columns.model, columns.bundle_version, columns.prediction, columns.outcome, *details]
+    sums = [column for column in columns if column.name.endswith(("outcomes", "_sum"))]
+    months = [columns.month] if monthly else []
+    conditions = [columns.outcomes > 0, *outcomes_of(table, decided)]
+    statement = (
+        select(*months, *keys, *(whole_sum(each).label(each.name) for each in sums))
+        .where(*conditions, *([] if where is None else [where]))
+        .group_by(*months, *keys)
+    )
+    return (await connection.execute(statement)).all()
+
+
+def outcomes_of(table: Table, decided: Decided) -> list[ColumnElement[bool]]:
+    """The conditions for rows of a roll-up of outcomes; its months are whole."""
+    conditions: list[ColumnElement[bool]] = []
+    if decided.since is not None:
+        conditions.append(table.c.month >= decided.since)
+    if decided.until is not None:
+        conditions.append(table.c.month < decided.until)
+    if decided.model is not None:
+        conditions.append(table.c.model == decided.model)
+    if decided.bundle is not None:
+        conditions.append(table.c.bundle_version == decided.bundle)
+    return conditions
+
+
+def whole_sum(column: ColumnElement[int]) -> ColumnElement[int]:
+    """The sum of whole numbers as one."""
+    # It is a decimal otherwise, which takes longer to add up here.
+    return cast(func.sum(column), BigInteger)
+
+
+def _months_before(end: str | None, months: int) -> str:
+    """The month that many before ``end``, or before the one after this."""
+    last = first_day(end) if end else month_of(datetime.now(UTC))
+    count = last.year * 12 + last.month - 1 - months + (end is None)
+    return f"{count // 12:04}-{count % 12 + 1:02}"

@@ -1,22 +1,20 @@
 """How far applications and scores are from what a bundle's models were trained on."""
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from typing import Final, TypeAlias
 
-from services.history.cohorts import (
-    SCORE,
-    Cohort,
-    Counts,
-    Slices,
-    by_client,
-    by_decision,
-    total,
-)
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from services.history.binning import SCORE
+from services.history.cohorts import Cohort, in_order
+from services.history.daily import Decided
 from services.history.drift_schemas import (
     ApprovalShare,
     CallerShift,
     Drift,
     DriftBin,
+    LiveDrift,
     MissingShare,
     ModelDrift,
     Needed,
@@ -24,8 +22,10 @@ from services.history.drift_schemas import (
 )
 from services.history.estimates import Count, difference, proportion
 from services.history.monitoring_schemas import estimated
-from services.history.references import MISSING, Bin, Reference, ReferenceBins
+from services.history.references import Bin, Reference, ReferenceBins, read_references
 from services.history.shifts import decisions_needed, detectable_psi, psi, psi_limit
+from services.history.slices import Counts, Slices, by_client, by_decision, read_slices, total
+from services.history.tables import MISSING
 from shared.contract.application import FIELDS
 
 LEAST_DECISIONS: Final = 300
@@ -39,6 +39,22 @@ SHIFTS: Final = (0.03, 0.05, 0.1)
 
 _Counts: TypeAlias = Mapping[str, Sequence[int]]
 """Of one input or the score, by caller."""
+
+
+async def read_drift(
+    connection: AsyncConnection, decided: Decided, *, monthly: bool = False
+) -> LiveDrift:
+    """The drift of each model of each bundle that has decided in that time."""
+    cohorts = await read_slices(connection, decided, monthly=monthly)
+    references = await read_references(connection, {each.bundle for each in cohorts})
+
+    def compute() -> list[ModelDrift]:
+        return [
+            drift_of(cohort, cohorts[cohort], references.get(cohort.bundle))
+            for cohort in in_order(cohorts)
+        ]
+
+    return LiveDrift(least_decisions=LEAST_DECISIONS, models=await asyncio.to_thread(compute))
 
 
 def drift_of(cohort: Cohort, slices: Slices, reference: Reference | None) -> ModelDrift:
@@ -62,7 +78,7 @@ def drift_of(cohort: Cohort, slices: Slices, reference: Reference | None) -> Mod
     return ModelDrift(
         model=cohort.model,
         bundle=cohort.bundle,
-        month=f"{cohort.month:%Y-%m}" if cohort.month else None,
+        month=cohort.month_text,
         decisions=decisions,
         without_inputs=without_inputs,
         conclusion=not_compared or _conclusion(inputs, score, approval),

@@ -1,7 +1,7 @@
 """How right decisions are expected to be before their outcomes are known, and a test of that."""
 
 from collections.abc import Iterable
-from math import sqrt
+from math import fsum, sqrt
 from statistics import NormalDist
 from typing import Final, NamedTuple
 
@@ -18,7 +18,7 @@ WEAKNESS: Final = (
 )
 
 
-class Decided(NamedTuple):
+class Decisions(NamedTuple):
     """Decisions of one kind, and the sum of the probabilities that they are right."""
 
     decisions: int
@@ -35,7 +35,7 @@ class Foretold(NamedTuple):
 
 
 def expected_of(
-    approved: Decided, refused: Decided, foretold: Iterable[Foretold]
+    approved: Decisions, refused: Decisions, foretold: Iterable[Foretold]
 ) -> Expected | None:
     """None where there are too few decisions.
 
@@ -68,8 +68,8 @@ def calibration_test(foretold: Iterable[Foretold]) -> CalibrationTest | None:
     outcomes, good = sum(each.outcomes for each in some), sum(each.good for each in some)
     if outcomes < LEAST_DECISIONS:
         return None
-    total = sum(each.probability for each in some)
-    variance = sum(each.probability * (1 - each.probability / each.outcomes) for each in some)
+    total = fsum(each.probability for each in some)
+    variance = fsum(each.probability * (1 - each.probability / each.outcomes) for each in some)
     deviation = abs(good - total) / sqrt(variance) if variance > 0 else 0.0
     p_value = 2 * NormalDist().cdf(-deviation)
     return CalibrationTest(

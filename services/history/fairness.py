@@ -1,21 +1,30 @@
 """Whether a model approves the groups of an attribute that is never scored at different rates."""
 
-from collections.abc import Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Final, NamedTuple, TypeAlias
 
-from services.history.cohorts import Cohort, Counts, Slices, by_decision
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from services.history.binning import OTHER
+from services.history.cohorts import APPROVED, Cohort, cohort_of, in_order, read_outcomes
+from services.history.daily import Decided
 from services.history.estimates import Count, difference, proportion, ratio
 from services.history.fairness_schemas import (
     AgainstGroup,
     AttributeFairness,
     GroupFairness,
+    LiveFairness,
     ModelFairness,
     Screened,
 )
 from services.history.monitoring_schemas import Estimated, estimated
-from services.history.references import MISSING, OTHER, Rates, Reference
+from services.history.references import Rates, Reference, read_references
 from services.history.shifts import detectable_difference
+from services.history.slices import Counts, Slices, by_decision, read_slices
+from services.history.tables import MISSING, AnyRow, outcome_groups
 from shared.contract.application import FIELDS, Field
+from shared.contract.outcomes import BAD, GOOD
 
 LEAST_DECISIONS: Final = 30
 """Smaller groups are suppressed: their rates say little, and may say it of a known person."""
@@ -39,6 +48,11 @@ class Outcomes(NamedTuple):
     refused_good: int = 0
     refused_bad: int = 0
 
+    def and_(self, approved: bool, good: bool, more: int) -> "Outcomes":
+        """With more of one kind."""
+        name = f"{'approved' if approved else 'refused'}_{'good' if good else 'bad'}"
+        return self._replace(**{name: getattr(self, name) + more})
+
     @property
     def good(self) -> int:
         """Those with a good outcome."""
@@ -52,6 +66,9 @@ class Outcomes(NamedTuple):
 
 GroupOutcomes: TypeAlias = Mapping[tuple[str, str], Outcomes]
 """By the attribute's column and the group."""
+
+
+_MONITORED_COLUMNS: Final = {field.column: field for field in _MONITORED}
 
 
 class _Group(NamedTuple):
@@ -68,6 +85,54 @@ class _Group(NamedTuple):
         return Count(outcomes.approved_good, outcomes.good)
 
 
+async def read_fairness(
+    connection: AsyncConnection, decided: Decided, *, screen: float, monthly: bool = False
+) -> LiveFairness:
+    """The rates of groups of each model of each bundle that has decided in that time."""
+    cohorts = await read_slices(connection, decided, monthly=monthly)
+    references = await read_references(connection, {each.bundle for each in cohorts})
+    table = outcome_groups.c
+    outcomes = _by_cohort(
+        await read_outcomes(
+            connection,
+            outcome_groups,
+            decided,
+            table.attribute,
+            table.value,
+            monthly=monthly,
+            where=table.attribute.in_(_MONITORED_COLUMNS),
+        )
+    )
+    return LiveFairness(
+        least_decisions=LEAST_DECISIONS,
+        least_good=LEAST_GOOD,
+        screen=screen,
+        models=[
+            fairness_of(
+                cohort,
+                cohorts[cohort],
+                outcomes.get(cohort, {}),
+                references.get(cohort.bundle),
+                screen=screen,
+            )
+            for cohort in in_order(cohorts)
+        ],
+    )
+
+
+def _by_cohort(rows: Iterable[AnyRow]) -> Mapping[Cohort, GroupOutcomes]:
+    found: defaultdict[Cohort, dict[tuple[str, str], Outcomes]] = defaultdict(dict)
+    for row in rows:
+        if row.outcome in GOOD | BAD:
+            field = _MONITORED_COLUMNS[row.attribute]
+            key = (row.attribute, _group_of(field, row.value))
+            groups = found[cohort_of(row)]
+            groups[key] = groups.get(key, Outcomes()).and_(
+                row.prediction == APPROVED, row.outcome in GOOD, row.outcomes
+            )
+    return found
+
+
 def fairness_of(
     cohort: Cohort,
     slices: Slices,
@@ -82,7 +147,7 @@ def fairness_of(
     return ModelFairness(
         model=cohort.model,
         bundle=cohort.bundle,
-        month=f"{cohort.month:%Y-%m}" if cohort.month else None,
+        month=cohort.month_text,
         decisions=sum(counts.decisions for counts in decided.values()),
         on_whom=_on_whom(outcomes),
         attributes=[
@@ -93,8 +158,7 @@ def fairness_of(
     )
 
 
-def group_of(field: Field, value: str) -> str:
-    """The group of an input's value as roll-ups have it."""
+def _group_of(field: Field, value: str) -> str:
     if value == MISSING:
         return NOT_KNOWN
     return value if value in map(str, field.allowed) else OTHER

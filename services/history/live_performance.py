@@ -6,17 +6,23 @@ spread; log-loss and accuracy are exact; the AUC says by how much ties may have 
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, date, datetime
 from math import fsum
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
-from sqlalchemy import BigInteger, ColumnElement, Table, cast, func, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services.history.bundles import read_cross_validated
-from services.history.daily import By, Decided, read_totals
+from services.history.cohorts import (
+    APPROVED,
+    Cohort,
+    cohort_of,
+    in_order,
+    read_decisions,
+    read_outcomes,
+)
+from services.history.daily import Decided
 from services.history.estimates import (
     Estimate,
     Pairs,
@@ -28,30 +34,23 @@ from services.history.estimates import (
     paired_difference,
     proportion,
 )
+from services.history.expected import Decisions, Foretold, expected_of
 from services.history.monitoring_schemas import (
-    MOST_MONTHS,
     AgainstRule,
     CalibrationBin,
-    CohortQuery,
     CrossValidated,
-    Estimated,
     Figures,
     Labelled,
     LivePerformance,
     ModelPerformance,
-    PerformanceQuery,
-    Vintage,
-    VintagePoint,
-    Vintages,
-    first_day,
+    estimated,
 )
-from services.history.outcome_rollups import BILLION, RULE_INPUT, month_of, months_between
+from services.history.outcome_rollups import BILLION, RULE_INPUT
 from services.history.tables import (
     PROBABILITY_BINS,
     AnyRow,
     outcome_bins,
     outcome_groups,
-    outcome_vintages,
 )
 from shared.contract.outcomes import BAD, GOOD
 
@@ -60,13 +59,6 @@ LEAST_OUTCOMES: Final = 100
 LEAST_OF_EACH: Final = 10
 
 CALIBRATION_BINS: Final = 10
-_APPROVED: Final = "Approved"
-
-
-class _Cohort(NamedTuple):
-    month: date | None
-    model: str
-    bundle: str
 
 
 class _Bin(NamedTuple):
@@ -98,24 +90,26 @@ class _Known:
     """By both and whether the rule approves."""
     decisions: dict[bool, int] = field(default_factory=lambda: defaultdict(int))
     """By whether they were approved."""
+    confidence: dict[bool, float] = field(default_factory=lambda: defaultdict(float))
+    """The sum of the confidences of those."""
 
 
-async def read_performance(connection: AsyncConnection, query: PerformanceQuery) -> LivePerformance:
+async def read_performance(
+    connection: AsyncConnection, decided: Decided, *, monthly: bool = False
+) -> LivePerformance:
     """The live performance of each model of each bundle that has decided in that time."""
-    monthly = query.by == "month"
-    if monthly:
-        first = _months_before(query.until, MOST_MONTHS)
-        query = query.model_copy(update={"since": max(first, query.since or first)})
-    bins = await _read(connection, outcome_bins, query, monthly, outcome_bins.c.bin)
-    groups = await _read(
+    bins = await read_outcomes(
+        connection, outcome_bins, decided, outcome_bins.c.bin, monthly=monthly
+    )
+    groups = await read_outcomes(
         connection,
         outcome_groups,
-        query,
-        monthly,
+        decided,
         outcome_groups.c.value,
-        outcome_groups.c.attribute == RULE_INPUT,
+        monthly=monthly,
+        where=outcome_groups.c.attribute == RULE_INPUT,
     )
-    decisions = await _read_decisions(connection, query, monthly)
+    decisions = await read_decisions(connection, decided, monthly=monthly)
     cross_validated = await read_cross_validated(
         connection, {row.bundle_version for row in decisions}
     )
@@ -125,139 +119,29 @@ async def read_performance(connection: AsyncConnection, query: PerformanceQuery)
     )
 
 
-async def read_vintages(connection: AsyncConnection, query: CohortQuery) -> Vintages:
-    """The vintages of the months in which anything was approved, the newest first."""
-    table = outcome_vintages.c
-    statement = (
-        select(table.month, table.months_on_book, table.outcome, _total(table.outcomes).label("n"))
-        .where(table.prediction == _APPROVED, *_conditions(outcome_vintages, query))
-        .group_by(table.month, table.months_on_book, table.outcome)
-    )
-    by_month: defaultdict[date, list[AnyRow]] = defaultdict(list)
-    for row in await connection.execute(statement):
-        by_month[row.month].append(row)
-    approved: defaultdict[date, int] = defaultdict(int)
-    for row in await _read_decisions(connection, query, monthly=True):
-        if row.prediction == _APPROVED:
-            approved[row.month] += row.predictions
-    return Vintages(
-        vintages=[
-            _vintage(month, approved[month], by_month[month])
-            for month in sorted(approved, reverse=True)
-        ]
-    )
-
-
-def _vintage(month: date, approved: int, rows: Iterable[AnyRow]) -> Vintage:
-    bad: defaultdict[int, int] = defaultdict(int)
-    outcomes = 0
-    for row in rows:
-        outcomes += row.n
-        if row.outcome in BAD:
-            bad[row.months_on_book] += row.n
-    age = months_between(datetime(month.year, month.month, 1, tzinfo=UTC), datetime.now(UTC))
-    curve, so_far = [], 0
-    for months in range(age + 1):
-        so_far += bad[months]
-        share = _estimated(proportion(so_far, approved))
-        curve.append(VintagePoint(months_on_book=months, bad=so_far, share=share))
-    return Vintage(
-        month=f"{month:%Y-%m}",
-        approved=approved,
-        outcomes=outcomes,
-        on_whom=f"Outcomes exist for {outcomes:,} of {approved:,} approved decisions; the others"
-        " count as not bad yet.",
-        curve=curve,
-    )
-
-
-def _months_before(end: str | None, months: int) -> str:
-    """The month that many before ``end``, or before the one after this."""
-    last = first_day(end) if end else month_of(datetime.now(UTC))
-    count = last.year * 12 + last.month - 1 - months + (end is None)
-    return f"{count // 12:04}-{count % 12 + 1:02}"
-
-
-def _conditions(table: Table, query: CohortQuery) -> list[ColumnElement[bool]]:
-    conditions: list[ColumnElement[bool]] = []
-    if query.since is not None:
-        conditions.append(table.c.month >= first_day(query.since))
-    if query.until is not None:
-        conditions.append(table.c.month < first_day(query.until))
-    if query.model is not None:
-        conditions.append(table.c.model == query.model)
-    if query.bundle is not None:
-        conditions.append(table.c.bundle_version == query.bundle)
-    return conditions
-
-
-async def _read(
-    connection: AsyncConnection,
-    table: Table,
-    query: CohortQuery,
-    monthly: bool,
-    detail: ColumnElement[Any],
-    *conditions: ColumnElement[bool],
-) -> Sequence[AnyRow]:
-    """Counts by month if ``monthly``, model, bundle, decision, outcome and ``detail``."""
-    columns = table.c
-    keys = [columns.model, columns.bundle_version, columns.prediction, columns.outcome, detail]
-    sums = [column for column in columns if column.name.endswith(("outcomes", "_sum"))]
-    months = [columns.month] if monthly else []
-    statement = (
-        select(*months, *keys, *(_total(each).label(each.name) for each in sums))
-        .where(columns.outcomes > 0, *conditions, *_conditions(table, query))
-        .group_by(*months, *keys)
-    )
-    return (await connection.execute(statement)).all()
-
-
-def _total(column: ColumnElement[int]) -> ColumnElement[int]:
-    # A sum of whole numbers is a decimal otherwise, which takes longer to add up here.
-    return cast(func.sum(column), BigInteger)
-
-
-async def _read_decisions(
-    connection: AsyncConnection,
-    query: CohortQuery,
-    monthly: bool,
-) -> Sequence[AnyRow]:
-    """How many decisions there are by month if ``monthly``, model, bundle and decision."""
-    decided = Decided(
-        since=first_day(query.since) if query.since else None,
-        until=first_day(query.until) if query.until else None,
-        model=query.model,
-        bundle=query.bundle,
-    )
-    keys: list[By] = ["model", "bundle_version", "prediction"]
-    return await read_totals(connection, decided, ["month", *keys] if monthly else keys)
-
-
 def _models(
     bins: Iterable[AnyRow],
     groups: Iterable[AnyRow],
     decisions: Iterable[AnyRow],
     cross_validated: Mapping[tuple[str, str], CrossValidated],
 ) -> list[ModelPerformance]:
-    known: defaultdict[_Cohort, _Known] = defaultdict(_Known)
+    known: defaultdict[Cohort, _Known] = defaultdict(_Known)
     for row in decisions:
-        known[_cohort(row)].decisions[row.prediction == _APPROVED] += row.predictions
+        approved = row.prediction == APPROVED
+        known[cohort_of(row)].decisions[approved] += row.predictions
+        # Confidences have six digits; whatever order they were added in, so does their sum.
+        known[cohort_of(row)].confidence[approved] += round(row.confidence_sum, 6)
     for row in bins:
-        _add_bin(known[_cohort(row)], row)
+        _add_bin(known[cohort_of(row)], row)
     for row in groups:
         if row.outcome in GOOD | BAD:
             # As in training: missing counts like good, which most of those applicants have.
-            key = (row.prediction == _APPROVED, row.outcome in GOOD, row.value != "0")
-            known[_cohort(row)].by_rule[key] += row.outcomes
-    order = sorted(known, key=lambda each: (each.month or date.min, each.bundle, each.model))
+            key = (row.prediction == APPROVED, row.outcome in GOOD, row.value != "0")
+            known[cohort_of(row)].by_rule[key] += row.outcomes
     return [
         _performance(cohort, known[cohort], cross_validated.get((cohort.bundle, cohort.model)))
-        for cohort in order
+        for cohort in in_order(known)
     ]
-
-
-def _cohort(row: AnyRow) -> _Cohort:
-    return _Cohort(getattr(row, "month", None), row.model, row.bundle_version)
 
 
 def _add_bin(known: _Known, row: AnyRow) -> None:
@@ -268,11 +152,11 @@ def _add_bin(known: _Known, row: AnyRow) -> None:
     good = row.outcome in GOOD
     bin_ = _Bin(row.outcomes, row.probability_sum, row.log_loss_sum)
     known.bins[row.bin, good] = known.bins[row.bin, good].and_(bin_)
-    known.right[row.prediction == _APPROVED, good] += count
+    known.right[row.prediction == APPROVED, good] += count
 
 
 def _performance(
-    cohort: _Cohort, known: _Known, cross_validated: CrossValidated | None
+    cohort: Cohort, known: _Known, cross_validated: CrossValidated | None
 ) -> ModelPerformance:
     good, bad = (
         sum(known.right[approved, of] for approved in (True, False)) for of in (True, False)
@@ -288,7 +172,7 @@ def _performance(
     return ModelPerformance(
         model=cohort.model,
         bundle=cohort.bundle,
-        month=f"{cohort.month:%Y-%m}" if cohort.month else None,
+        month=cohort.month_text,
         outcomes=known.kinds,
         good=good,
         bad=bad,
@@ -298,7 +182,19 @@ def _performance(
         not_enough=not_enough,
         figures=None if not_enough else _figures(known, good=good, bad=bad),
         cross_validated=cross_validated,
+        expected=expected_of(
+            Decisions(known.decisions[True], known.confidence[True]),
+            Decisions(known.decisions[False], known.confidence[False]),
+            _foretold(known),
+        ),
     )
+
+
+def _foretold(known: _Known) -> Iterator[Foretold]:
+    for number in {number for number, _ in known.bins}:
+        good, bad = (known.bins.get((number, of), _EMPTY) for of in (True, False))
+        both = good.and_(bad)
+        yield Foretold(both.outcomes, good.outcomes, both.probability / BILLION)
 
 
 def _not_enough(good: int, bad: int) -> str | None:
@@ -329,14 +225,14 @@ def _figures(known: _Known, *, good: int, bad: int) -> Figures:
     specificity = proportion(right[False, False], bad)
     counts = RankedCounts(*(_counts(known, of) for of in (True, False)))
     return Figures(
-        accuracy=_estimated(proportion(right[True, True] + right[False, False], outcomes)),
-        balanced_accuracy=_estimated(mean_of_two(sensitivity, specificity))
+        accuracy=estimated(proportion(right[True, True] + right[False, False], outcomes)),
+        balanced_accuracy=estimated(mean_of_two(sensitivity, specificity))
         if refused >= LEAST_OF_EACH
         else None,
-        auc=_estimated(auc(counts)),
+        auc=estimated(auc(counts)),
         auc_error=auc_error(counts),
-        brier=_estimated(_mean(_squared_error(*each) for each in known.bins.items())),
-        log_loss=_estimated(
+        brier=estimated(_mean(_squared_error(*each) for each in known.bins.items())),
+        log_loss=estimated(
             _mean((bin_.outcomes, bin_.log_loss / BILLION) for bin_ in known.bins.values()),
         ),
         calibration=list(_calibration(known)),
@@ -383,7 +279,7 @@ def _calibration(known: _Known) -> Iterator[CalibrationBin]:
                 below=(place + 1) / CALIBRATION_BINS,
                 outcomes=bin_.outcomes,
                 predicted=bin_.probability / BILLION / bin_.outcomes,
-                observed=_estimated(proportion(good[place], bin_.outcomes)),
+                observed=estimated(proportion(good[place], bin_.outcomes)),
             )
 
 
@@ -399,12 +295,8 @@ def _against_rule(known: _Known) -> AgainstRule | None:
     difference = paired_difference(Pairs(both, only_model, only_rule, neither))
     return AgainstRule(
         outcomes=count,
-        model_accuracy=_estimated(proportion(both + only_model, count)),
-        rule_accuracy=_estimated(proportion(both + only_rule, count)),
-        difference=_estimated(difference),
+        model_accuracy=estimated(proportion(both + only_model, count)),
+        rule_accuracy=estimated(proportion(both + only_rule, count)),
+        difference=estimated(difference),
         better=None if difference.low <= 0 <= difference.high else difference.value > 0,
     )
-
-
-def _estimated(estimate: Estimate) -> Estimated:
-    return Estimated(**estimate._asdict())

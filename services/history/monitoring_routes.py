@@ -1,13 +1,21 @@
 """The routes of monitoring, and the one by which bundles are registered for it."""
 
+from collections.abc import Awaitable, Callable
 from typing import Annotated, Any, Final
 
 from fastapi import APIRouter, Depends, Query, Request, Response
+from pydantic import BaseModel
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services.history.bundles import register
+from services.history.cohorts import decided_in
 from services.history.database import connection
 from services.history.deps import cached_response, resources_of
-from services.history.live_performance import read_performance, read_vintages
+from services.history.drift import read_drift
+from services.history.drift_schemas import LiveDrift
+from services.history.fairness import read_fairness
+from services.history.fairness_schemas import LiveFairness
+from services.history.live_performance import read_performance
 from services.history.monitoring_schemas import (
     CohortQuery,
     LivePerformance,
@@ -16,6 +24,7 @@ from services.history.monitoring_schemas import (
     Vintages,
 )
 from services.history.routes import CACHED
+from services.history.vintages import read_vintages
 from shared.access.middleware import caller_of, needs, require
 from shared.contract.events import INTERNAL_BUNDLES_PATH
 from shared.web.conventions import problem_docs
@@ -43,16 +52,35 @@ async def live_performance(
 ) -> Response:
     """Return how right the models were, by the outcomes that are known, with 95 % intervals.
 
-    Each figure says on whom it is, and has the cross-validated one beside it.
+    Each figure says on whom it is, and has the cross-validated one beside it. How right they are
+    expected to be before outcomes are known is an estimate, and marked as one.
     """
-    resources = resources_of(request.scope)
+    decided, monthly = decided_in(query), query.by == "month"
+    return await _cached(request, lambda opened: read_performance(opened, decided, monthly=monthly))
 
-    async def compute() -> bytes:
-        async with connection(resources.engine) as opened:
-            return (await read_performance(opened, query)).model_dump_json().encode()
 
-    return await cached_response(
-        request, compute, ttl_s=resources.settings.analytics_ttl_s, erasable=False
+@monitoring.get("/drift", response_model=LiveDrift, responses=_ANSWERS, openapi_extra=_READS)
+async def live_drift(request: Request, query: Annotated[PerformanceQuery, Query()]) -> Response:
+    """Return how far applications and scores are from those that the models were trained on.
+
+    An alarm needs a population stability index that chance alone seldom reaches; each comparison
+    says which index so many decisions would show, and from which caller a shift comes.
+    """
+    decided, monthly = decided_in(query), query.by == "month"
+    return await _cached(request, lambda opened: read_drift(opened, decided, monthly=monthly))
+
+
+@monitoring.get("/fairness", response_model=LiveFairness, responses=_ANSWERS, openapi_extra=_READS)
+async def live_fairness(request: Request, query: Annotated[PerformanceQuery, Query()]) -> Response:
+    """Return the rates at which groups are approved that are recorded and never scored.
+
+    Each group is compared with the largest one, with 95 % intervals. The screen is a convention
+    that says where to look, not whether anybody is discriminated against.
+    """
+    decided, monthly = decided_in(query), query.by == "month"
+    screen = resources_of(request.scope).settings.fairness_screen
+    return await _cached(
+        request, lambda opened: read_fairness(opened, decided, screen=screen, monthly=monthly)
     )
 
 
@@ -62,11 +90,17 @@ async def vintages(request: Request, query: Annotated[CohortQuery, Query()]) -> 
 
     A loan without an outcome counts as not bad yet; each vintage says on how many that is known.
     """
+    return await _cached(request, lambda opened: read_vintages(opened, decided_in(query)))
+
+
+async def _cached(
+    request: Request, read: Callable[[AsyncConnection], Awaitable[BaseModel]]
+) -> Response:
     resources = resources_of(request.scope)
 
     async def compute() -> bytes:
         async with connection(resources.engine) as opened:
-            return (await read_vintages(opened, query)).model_dump_json().encode()
+            return (await read(opened)).model_dump_json().encode()
 
     return await cached_response(
         request, compute, ttl_s=resources.settings.analytics_ttl_s, erasable=False

@@ -169,6 +169,9 @@ class ModelPerformance(BaseModel):
         description="On the training data, whose labels are past decisions; null if the bundle has"
         " not been registered."
     )
+    expected: Expected | None = Field(
+        description="Before outcomes are known; null where decisions are few."
+    )
 
 
 class LivePerformance(BaseModel):

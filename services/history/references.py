@@ -9,12 +9,10 @@ from pydantic import BaseModel, Field, ValidationError
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from services.history.binning import OTHER
 from services.history.estimates import Count
-from services.history.tables import HISTOGRAM_BUCKETS, bundles
+from services.history.tables import HISTOGRAM_BUCKETS, MISSING, bundles
 from shared.contract.application import COUNTS_AS_ZERO, FIELDS
-
-OTHER: Final = "other"
-MISSING: Final = "missing"
 
 SCORE_BINS: Final = HISTOGRAM_BUCKETS // 2
 

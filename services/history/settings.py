@@ -100,6 +100,14 @@ class HistorySettings(CommonSettings):
     list_ttl_s: int = Field(default=30, ge=1)
     record_ttl_s: int = Field(default=300, ge=1)
 
+    fairness_screen: float = Field(
+        default=0.8,
+        gt=0,
+        le=1,
+        description="Ratio of approval rates below which, or above whose reciprocal, groups are"
+        " outside the screen; 0.8 is the four-fifths rule of thumb.",
+    )
+
     retention_days: int | None = Field(
         default=None,
         ge=1,

@@ -10,10 +10,12 @@ from typing import Any, Final
 
 import numpy as np
 
-from services.history.cohorts import SCORE, Counts, Slice, Slices
+from services.history.binning import OTHER, SCORE
 from services.history.expected import Foretold
 from services.history.fairness import NOT_KNOWN, GroupOutcomes, Outcomes
-from services.history.references import MISSING, OTHER, Bin, Reference, ReferenceBins
+from services.history.references import Bin, Reference, ReferenceBins
+from services.history.slices import Counts, Slice, Slices
+from services.history.tables import MISSING
 
 Floats = np.ndarray[Any, np.dtype[np.float64]]
 Flags = np.ndarray[Any, np.dtype[np.bool_]]

@@ -15,7 +15,7 @@ from fairlearn.metrics import (
 from services.history.cohorts import Cohort
 from services.history.drift import drift_of
 from services.history.drift_schemas import ModelDrift
-from services.history.expected import Decided, calibration_test, expected_of
+from services.history.expected import Decisions, calibration_test, expected_of
 from services.history.fairness import NOT_KNOWN, fairness_of
 from services.history.fairness_schemas import AgainstGroup, GroupFairness
 from tests.history.simulated_year import (
@@ -100,7 +100,7 @@ def test_expected_accuracy_covers_the_actual_one_until_good_loans_turn_bad(
     values = np.zeros((SEEDS, MONTHS))
     for seed, month in np.ndindex(SEEDS, MONTHS):
         yes, no = (
-            Decided(int(of.sum()), float(confidence[seed, month][of].sum()))
+            Decisions(int(of.sum()), float(confidence[seed, month][of].sum()))
             for of in (approved[seed, month], ~approved[seed, month])
         )
         expected = expected_of(yes, no, foretold=[])
