@@ -101,12 +101,12 @@ async def read_references(
     return {
         version: reference
         for version, content in await connection.execute(statement)
-        if (reference := _reference_of(content)) is not None
+        if (reference := parse_reference(content)) is not None
     }
 
 
-def _reference_of(content: str) -> Reference | None:
-    """None where a later version of manifests writes them otherwise."""
+def parse_reference(content: str) -> Reference | None:
+    """What a manifest says; None where a later version of manifests writes it otherwise."""
     try:
         manifest = _Manifest.model_validate_json(content)
     except ValidationError:

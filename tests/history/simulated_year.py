@@ -4,18 +4,18 @@ Women have lower incomes and worse credit histories, so fewer of them are approv
 difference. Outcomes are known months later. All seeds are drawn at once.
 """
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
 
-from services.history.binning import OTHER, SCORE
+from services.history.binning import SCORE
 from services.history.expected import Foretold
 from services.history.fairness import NOT_KNOWN, GroupOutcomes, Outcomes
-from services.history.references import Bin, Reference, ReferenceBins
+from services.history.references import Reference, parse_reference, tenths
 from services.history.slices import Counts, Slice, Slices
-from services.history.tables import MISSING
 
 Floats = np.ndarray[Any, np.dtype[np.float64]]
 Flags = np.ndarray[Any, np.dtype[np.bool_]]
@@ -26,6 +26,7 @@ CHANGES_IN: Final = 6
 """The first month, counted from 0, with other incomes and more bad loans."""
 REFERENCE_ROWS: Final = 614
 MODEL: Final = "logistic_regression"
+BUNDLE: Final = "b-00000018"
 
 _INCOME_GROWS: Final = 1.35
 _GOOD_TURN_BAD: Final = 0.15
@@ -91,31 +92,43 @@ def draw_years(rng: np.random.Generator, seeds: int, decisions_a_month: int) -> 
     return draw(rng, seeds, MONTHS, decisions_a_month, changed=np.arange(MONTHS) >= CHANGES_IN)
 
 
+def manifest_of(rows: Applications) -> dict[str, Any]:
+    """What monitoring reads of the manifest of a bundle that was trained on ``rows``."""
+    edges = np.quantile(rows.income, np.linspace(0, 1, _BINS + 1))
+    income, *_ = np.histogram(rows.income, edges)
+    score, *_ = np.histogram(rows.probability, np.linspace(0, 1, 21))
+    return {
+        "version": BUNDLE,
+        "threshold": 0.5,
+        "models": {MODEL: {}},
+        "inputs": {
+            "ApplicantIncome": {
+                "kind": "numeric",
+                "bin_edges": edges.tolist(),
+                "counts": income.tolist(),
+                "missing": 0,
+            },
+            "Credit_History": _category(rows.credit_history, "0", "1"),
+            "Gender": _category(rows.gender, "Male", "Female"),
+        },
+        "scores": {MODEL: score.tolist()},
+    }
+
+
+def _category(values: Ints, *names: str) -> dict[str, Any]:
+    *known, missing = np.bincount(values, minlength=3).tolist()
+    return {
+        "kind": "categorical",
+        "counts": dict(zip(names, known, strict=True)),
+        "missing": missing,
+    }
+
+
 def reference_of(rows: Applications) -> Reference:
     """The reference that a bundle trained on ``rows`` has."""
-    edges = np.quantile(rows.income, np.linspace(0, 1, _BINS + 1))
-    ranges = [Bin(None, None, float(edges[0])), *(Bin(None, *pair) for pair in _pairs(edges))]
-    ranges += [Bin(None, float(edges[-1]), None), Bin(MISSING)]
-    score = [Bin(None, number / 10, (number + 1) / 10) for number in range(10)]
-    counts = histograms(rows, edges)
-    return Reference(
-        inputs={
-            "ApplicantIncome": ReferenceBins(ranges, counts["applicant_income"]),
-            "Credit_History": ReferenceBins(
-                [*map(Bin, ("0", "1", OTHER, MISSING))], counts["credit_history"]
-            ),
-            "Gender": ReferenceBins(
-                [*map(Bin, ("Male", "Female", OTHER, MISSING))], counts["gender"]
-            ),
-        },
-        scores={MODEL: ReferenceBins(score, counts[SCORE])},
-        approves_from=5,
-        rates={},
-    )
-
-
-def _pairs(edges: Floats) -> list[tuple[float, float]]:
-    return [*zip(edges[:-1].tolist(), edges[1:].tolist(), strict=True)]
+    found = parse_reference(json.dumps(manifest_of(rows)))
+    assert found is not None
+    return found
 
 
 def edges_of(reference: Reference) -> Floats:
@@ -132,9 +145,7 @@ def histograms(rows: Applications, edges: Floats) -> dict[str, Sequence[int]]:
         "applicant_income": [*np.bincount(place, minlength=edges.size + 1).tolist(), 0],
         "credit_history": _categories(rows.credit_history),
         "gender": _categories(rows.gender),
-        SCORE: np.bincount(
-            np.minimum((rows.probability * 10).astype(int), 9), minlength=10
-        ).tolist(),
+        SCORE: tenths(np.histogram(rows.probability, np.linspace(0, 1, 21))[0].tolist()),
     }
 
 

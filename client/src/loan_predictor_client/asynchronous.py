@@ -38,6 +38,8 @@ from loan_predictor_client.models import (
     Erasure,
     Explanation,
     Health,
+    LiveDrift,
+    LiveFairness,
     LivePerformance,
     ManyDecisions,
     ModelComparison,
@@ -324,6 +326,16 @@ class AsyncLoanPredictorClient:
     ) -> LivePerformance:
         """How right the models were, by the outcomes that are known."""
         return await self._call(calls.live_performance(cohorts or Cohorts(), by=by))
+
+    async def drift(self, cohorts: Cohorts | None = None, *, by: Grouping = "all") -> LiveDrift:
+        """How far applications and scores are from those the models were trained on."""
+        return await self._call(calls.drift(cohorts or Cohorts(), by=by))
+
+    async def fairness(
+        self, cohorts: Cohorts | None = None, *, by: Grouping = "all"
+    ) -> LiveFairness:
+        """The rates at which groups are approved that are never scored, each with its interval."""
+        return await self._call(calls.fairness(cohorts or Cohorts(), by=by))
 
     async def vintages(self, cohorts: Cohorts | None = None) -> Vintages:
         """Cumulative shares of bad outcomes by months on book, per month of decision."""

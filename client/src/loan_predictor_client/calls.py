@@ -27,6 +27,8 @@ from loan_predictor_client.models import (
     Explanation,
     Fault,
     Health,
+    LiveDrift,
+    LiveFairness,
     LivePerformance,
     ManyDecisions,
     ModelComparison,
@@ -319,6 +321,18 @@ def live_performance(cohorts: Cohorts, *, by: Grouping) -> Call[LivePerformance]
     """How right the models were, by the outcomes that are known."""
     parameters = cohorts.parameters() | {"by": by}
     return Call("history", "/monitoring/performance", _json(LivePerformance), parameters=parameters)
+
+
+def drift(cohorts: Cohorts, *, by: Grouping) -> Call[LiveDrift]:
+    """How far applications and scores are from those the models were trained on."""
+    parameters = cohorts.parameters() | {"by": by}
+    return Call("history", "/monitoring/drift", _json(LiveDrift), parameters=parameters)
+
+
+def fairness(cohorts: Cohorts, *, by: Grouping) -> Call[LiveFairness]:
+    """The rates at which groups are approved that are never scored."""
+    parameters = cohorts.parameters() | {"by": by}
+    return Call("history", "/monitoring/fairness", _json(LiveFairness), parameters=parameters)
 
 
 def vintages(cohorts: Cohorts) -> Call[Vintages]:

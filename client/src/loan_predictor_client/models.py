@@ -550,6 +550,19 @@ class Bucket(BaseModel):
     predictions: int
 
 
+class CallerShift(BaseModel):
+    """The decisions of one caller against the same reference."""
+
+    decisions: int
+    psi: Annotated[float, Field(description="The population stability index; 0 is no difference.")]
+    limit: Annotated[
+        float,
+        Field(description="There is an alarm above it; it falls with more decisions."),
+    ]
+    alarm: bool
+    client: str
+
+
 class ConfidenceAnalysis(BaseModel):
     """
     How sure the models were: on average per outcome, and in how many decisions.
@@ -563,6 +576,23 @@ class ConfidenceAnalysis(BaseModel):
     low: int
     medium: int
     high: int
+
+
+class DriftBin(BaseModel):
+    """One bin of an input or of the score: a value, or a range."""
+
+    value: Annotated[
+        str | None,
+        Field(description="Of a category, other or missing; null for a range."),
+    ]
+    at_least: Annotated[
+        float | None, Field(description="Of a range; null for one without lower bound.")
+    ]
+    below: Annotated[
+        float | None, Field(description="Of a range; null for one without upper bound.")
+    ]
+    reference: Annotated[float, Field(description="The share of the reference's rows.")]
+    share: Annotated[float, Field(description="The share of the decisions.")]
 
 
 class Erasure(BaseModel):
@@ -597,6 +627,21 @@ class Labelled(BaseModel):
 
     decisions: int
     outcomes: int
+
+
+class MissingShare(BaseModel):
+    """How often an input is missing."""
+
+    share: Estimated
+    reference: Annotated[float, Field(description="The share of the reference's rows.")]
+
+
+class Needed(BaseModel):
+    """How many decisions show a shift of the approval share with 80 % probability."""
+
+    shift: Annotated[float, Field(description="Of the share: 0.05 is 5 percentage points.")]
+    decisions: int
+    enough: Annotated[bool, Field(description="Whether there are so many.")]
 
 
 class OutcomeFault(BaseModel):
@@ -857,6 +902,34 @@ class ValidationRules(BaseModel):
     missing: str
 
 
+class AgainstGroup(BaseModel):
+    """A group against the largest one."""
+
+    ratio: Annotated[
+        Estimated | None,
+        Field(
+            description="Of the selection rates; null where nobody of the largest group is approved."
+        ),
+    ]
+    difference: Annotated[Estimated, Field(description="Of the selection rates.")]
+    screen: Annotated[
+        Literal["inside", "outside", "undecided"] | None,
+        Field(
+            description="Whether the interval of the ratio is inside the screen, outside of it, or has its edge inside; null without a ratio."
+        ),
+    ]
+    detectable: Annotated[
+        float,
+        Field(
+            description="The difference of the rates that so many decisions show with 80 % probability."
+        ),
+    ]
+    true_positive_gap: Annotated[
+        Estimated | None,
+        Field(description="Of the true positive rates; null where either is."),
+    ]
+
+
 class AgainstRule(BaseModel):
     """The model against the rule that refuses where Credit_History is 0, on the same rows."""
 
@@ -873,6 +946,18 @@ class AgainstRule(BaseModel):
     ]
 
 
+class ApprovalShare(BaseModel):
+    """The share of decisions that approve."""
+
+    share: Estimated
+    reference: Annotated[
+        float | None,
+        Field(description="That of the training rows, out of fold; null as for the score."),
+    ]
+    difference: Estimated | None
+    needed: list[Needed]
+
+
 class CalibrationBin(BaseModel):
     """Decisions whose probability of approval is at least ``at_least`` and below ``below``."""
 
@@ -881,6 +966,21 @@ class CalibrationBin(BaseModel):
     outcomes: int
     predicted: Annotated[float, Field(description="The mean probability.")]
     observed: Annotated[Estimated, Field(description="The share with a good outcome.")]
+
+
+class CalibrationTest(BaseModel):
+    """Whether as many outcomes are good as the probabilities of the same decisions said."""
+
+    outcomes: Annotated[int, Field(description="Good or bad.")]
+    expected: Annotated[
+        float, Field(description="The share of good ones that the probabilities said.")
+    ]
+    observed: Annotated[Estimated, Field(description="The share of good ones.")]
+    p_value: Annotated[
+        float,
+        Field(description="How probable so great a difference is if the probabilities are right."),
+    ]
+    holds: Annotated[bool, Field(description="Whether that is at least 5 %.")]
 
 
 class CrossValidated(BaseModel):
@@ -899,6 +999,50 @@ class Day(Summary):
     date: date_aliased
 
 
+class Drift(BaseModel):
+    """How far one input, or the probability of approval, is from the bundle's reference."""
+
+    decisions: int
+    psi: Annotated[float, Field(description="The population stability index; 0 is no difference.")]
+    limit: Annotated[
+        float,
+        Field(description="There is an alarm above it; it falls with more decisions."),
+    ]
+    alarm: bool
+    name: Annotated[str, Field(description="The input, or score for the probability of approval.")]
+    reference_rows: int
+    detectable: Annotated[
+        float,
+        Field(
+            description="So many decisions raise an alarm with 80 % probability if the true index is this."
+        ),
+    ]
+    missing: Annotated[MissingShare | None, Field(description="null for the score.")]
+    bins: list[DriftBin]
+    callers: Annotated[
+        list[CallerShift],
+        Field(description="Those with enough decisions, the one that differs most first."),
+    ]
+
+
+class Expected(BaseModel):
+    """An estimate of how right all decisions are, with or without outcome; not a measurement."""
+
+    decisions: int
+    accuracy: Estimated
+    good_among_approved: Annotated[
+        Estimated | None,
+        Field(
+            description="The share of approved decisions that turn out well; null where they are few."
+        ),
+    ]
+    weakness: str
+    calibration: Annotated[
+        CalibrationTest | None,
+        Field(description="Whether the estimate may be relied on; null where outcomes are few."),
+    ]
+
+
 class Figures(BaseModel):
     """What the outcomes say of a model; null is a figure that they do not suffice for."""
 
@@ -913,6 +1057,54 @@ class Figures(BaseModel):
     log_loss: Estimated
     calibration: list[CalibrationBin]
     rule: AgainstRule | None
+
+
+class GroupFairness(BaseModel):
+    """How one group is decided about."""
+
+    group: Annotated[str, Field(description="A value of the attribute, other, or not known.")]
+    decisions: int
+    selection_rate: Annotated[Estimated, Field(description="The share that is approved.")]
+    selection_rate_out_of_fold: Annotated[
+        float | None,
+        Field(description="That of the training rows; null if the bundle has none."),
+    ]
+    good: Annotated[int, Field(description="Decisions with a good outcome.")]
+    true_positive_rate: Annotated[
+        Estimated | None,
+        Field(
+            description="The share of those that was approved; null where they do not suffice, or too few refused decisions have an outcome."
+        ),
+    ]
+    true_positive_rate_out_of_fold: float | None
+    against_largest: Annotated[
+        AgainstGroup | None, Field(description="null for the largest group itself.")
+    ]
+
+
+class ModelDrift(BaseModel):
+    """How far the applications and scores of one model of one bundle are from its training."""
+
+    model: str
+    bundle: str
+    month: Annotated[str | None, Field(description="Of the decisions; null over all months.")]
+    decisions: int
+    without_inputs: Annotated[
+        int,
+        Field(
+            description="Decisions stored before the bundle was registered: not in any quantity's bins."
+        ),
+    ]
+    conclusion: str
+    approval: ApprovalShare
+    not_compared: Annotated[
+        str | None, Field(description="Why there are no inputs; null if there are.")
+    ]
+    inputs: list[Drift]
+    score_not_compared: Annotated[
+        str | None, Field(description="Why there is no score; null if there is.")
+    ]
+    score: Drift | None
 
 
 class ModelPerformance(BaseModel):
@@ -937,6 +1129,10 @@ class ModelPerformance(BaseModel):
         Field(
             description="On the training data, whose labels are past decisions; null if the bundle has not been registered."
         ),
+    ]
+    expected: Annotated[
+        Expected | None,
+        Field(description="Before outcomes are known; null where decisions are few."),
     ]
 
 
@@ -1099,6 +1295,26 @@ class Analytics(BaseModel):
     ]
 
 
+class AttributeFairness(BaseModel):
+    """One attribute that is recorded to compare its groups, and never scored."""
+
+    attribute: str
+    not_stated: Annotated[
+        Estimated, Field(description="The share of decisions without the attribute.")
+    ]
+    largest: Annotated[str | None, Field(description="The group the others are compared with.")]
+    groups: list[GroupFairness]
+    suppressed: Annotated[list[str], Field(description="Groups too small to be shown.")]
+    conclusion: str
+
+
+class LiveDrift(BaseModel):
+    """Whether applications and scores still look like those a model was trained on."""
+
+    least_decisions: Annotated[int, Field(description="Decisions that a comparison needs.")]
+    models: list[ModelDrift]
+
+
 class LivePerformance(BaseModel):
     """Whether the models were right, by the outcomes that are known."""
 
@@ -1107,8 +1323,31 @@ class LivePerformance(BaseModel):
     models: list[ModelPerformance]
 
 
+class ModelFairness(BaseModel):
+    """How one model of one bundle treats the groups of each attribute."""
+
+    model: str
+    bundle: str
+    month: Annotated[str | None, Field(description="Of the decisions; null over all months.")]
+    decisions: int
+    on_whom: Annotated[str, Field(description="Whose outcomes the true positive rates are of.")]
+    attributes: list[AttributeFairness]
+
+
 class Page(BaseModel):
     """Some records, the newest first, and where the next ones begin."""
 
     items: list[Record]
     next_cursor: Annotated[str | None, Field(description="null on the last page.")]
+
+
+class LiveFairness(BaseModel):
+    """Whether groups are approved at different rates: a screen, not a finding of discrimination."""
+
+    least_decisions: Annotated[int, Field(description="Smaller groups are suppressed.")]
+    least_good: Annotated[int, Field(description="Good outcomes that a true positive rate needs.")]
+    screen: Annotated[
+        float,
+        Field(description="FAIRNESS_SCREEN: ratios between it and its reciprocal are inside."),
+    ]
+    models: list[ModelFairness]

@@ -38,6 +38,8 @@ from loan_predictor_client.models import (
     Erasure,
     Explanation,
     Health,
+    LiveDrift,
+    LiveFairness,
     LivePerformance,
     ManyDecisions,
     ModelComparison,
@@ -321,6 +323,14 @@ class LoanPredictorClient:
     ) -> LivePerformance:
         """How right the models were, by the outcomes that are known."""
         return self._call(calls.live_performance(cohorts or Cohorts(), by=by))
+
+    def drift(self, cohorts: Cohorts | None = None, *, by: Grouping = "all") -> LiveDrift:
+        """How far applications and scores are from those the models were trained on."""
+        return self._call(calls.drift(cohorts or Cohorts(), by=by))
+
+    def fairness(self, cohorts: Cohorts | None = None, *, by: Grouping = "all") -> LiveFairness:
+        """The rates at which groups are approved that are never scored, each with its interval."""
+        return self._call(calls.fairness(cohorts or Cohorts(), by=by))
 
     def vintages(self, cohorts: Cohorts | None = None) -> Vintages:
         """Cumulative shares of bad outcomes by months on book, per month of decision."""
