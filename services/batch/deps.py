@@ -8,6 +8,7 @@ from starlette.types import Scope
 
 from services.batch.database import Pool
 from services.batch.settings import BatchSettings
+from services.scoring.store import BundleStore
 from shared.observability.metrics import Metrics
 
 
@@ -18,6 +19,7 @@ class Resources:
     settings: BatchSettings
     pool: Pool
     redis: Redis
+    store: BundleStore
     metrics: Metrics
     checking: CapacityLimiter
     """Uploaded files are in memory one at a time."""

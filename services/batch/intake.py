@@ -13,12 +13,15 @@ from anyio import CapacityLimiter
 from anyio.to_thread import run_sync
 from fastapi import Request
 from pydantic_core import to_json
+from redis.asyncio import Redis
 
 from services.batch.checking import MEDIA_TYPES, check
 from services.batch.jobs import PIECE_BYTES, Kind, Order
 from services.batch.schemas import OrderQuery
 from services.batch.settings import BatchSettings
 from services.scoring.manifest import MANIFEST_FILE, Manifest, bundle_folder, read_manifest
+from services.scoring.remembered import remembered
+from services.scoring.store import BundleStore
 from shared.access.middleware import caller_of
 from shared.contract.errors import (
     BodyTooLarge,
@@ -45,10 +48,21 @@ class UnusableFile(InvalidInput):
         self.detail = detail
 
 
-def served_manifest(settings: BatchSettings) -> Manifest:
-    """The bundle that new batches are decided with; raises ``BundleError``."""
-    folder = bundle_folder(settings.bundle_root, settings.bundle_version)
-    return read_manifest(folder / MANIFEST_FILE)
+async def served_manifest(settings: BatchSettings, store: BundleStore, redis: Redis) -> Manifest:
+    """The bundle that new batches are decided with, and its champion; raises ``BundleError``.
+
+    If no model is named, the worker has the last word: it follows the roll-outs.
+    """
+    rollout = await remembered(redis)
+
+    def read() -> Manifest:
+        if rollout is None:
+            folder = bundle_folder(settings.bundle_root, settings.bundle_version)
+            return read_manifest(folder / MANIFEST_FILE)
+        manifest = read_manifest(store.folder(rollout.default.bundle) / MANIFEST_FILE)
+        return manifest.model_copy(update={"champion": rollout.default.model})
+
+    return await run_sync(read)
 
 
 def check_order(query: OrderQuery, manifest: Manifest, settings: BatchSettings) -> None:
@@ -83,6 +97,7 @@ async def take_in(
     query: OrderQuery,
     file: IO[bytes],
     *,
+    manifest: Manifest,
     settings: BatchSettings,
     checking: CapacityLimiter,
 ) -> Order:
@@ -91,7 +106,6 @@ async def take_in(
     Raises ``UnsupportedMediaType``, ``BodyTooLarge``, ``UnusableFile``, ``UnknownModel`` and
     ``InvalidInput``. One file at a time is in memory, under the limiter ``checking``.
     """
-    manifest = await run_sync(served_manifest, settings)
     check_order(query, manifest, settings)
     key = idempotency_key(request.scope)
     kind = _kind(request)
@@ -126,6 +140,7 @@ async def take_in(
         kind=kind,
         model=query.model or manifest.champion,
         bundle_version=manifest.version,
+        by_rollout=query.model is None,
         record=query.record,
         faulty_rows=query.faulty,
         spellings=query.spelling,

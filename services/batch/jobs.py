@@ -7,7 +7,7 @@ writes that has lost the batch meanwhile (it was paused, or cut off) is refused 
 
 from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from hashlib import sha256
 from typing import Final, Literal, Self
@@ -18,6 +18,7 @@ import asyncpg
 from services.batch.database import Connection, Pool, transaction
 from shared.contract.errors import IdempotencyKeyReused
 from shared.contract.ids import uuid8
+from shared.contract.rollout import Rollout
 
 State = Literal["queued", "checking", "running", "done", "failed", "cancelled"]
 Kind = Literal["csv", "ndjson", "parquet", "xlsx"]
@@ -46,6 +47,8 @@ class Order:
     kind: Kind
     model: str
     bundle_version: str
+    by_rollout: bool
+    """Whether no model was named: then the roll-out in force when it is begun decides."""
     record: bool
     faulty_rows: FaultyRows
     spellings: Sequence[str]
@@ -56,6 +59,8 @@ class Order:
 class Job(Order):
     """A batch as it was when it was read."""
 
+    rollout: str | None
+    """The roll-out that decides, as JSON."""
     state: State
     problem: str | None
     remarks: Sequence[str]
@@ -112,10 +117,10 @@ LAST_LINE: Final = (1 << _LINE_BITS) - 1
 
 _CREATE: Final = """
 INSERT INTO batch.batches (
-    id, client, key_digest, request_digest, kind, model, bundle_version, record, faulty_rows,
-    spellings, webhook, first_id, last_id
+    id, client, key_digest, request_digest, kind, model, bundle_version, by_rollout, record,
+    faulty_rows, spellings, webhook, first_id, last_id
 )
-VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)
 ON CONFLICT (client, key_digest) DO NOTHING
 RETURNING *
 """
@@ -268,6 +273,18 @@ async def confirm(pool: Pool, job: Job) -> None:
     """Return if the batch is this worker's and goes on; raises ``Lost``."""
     async with holding(pool, job):
         pass
+
+
+async def fix_rollout(pool: Pool, job: Job, rollout: Rollout) -> Job:
+    """The batch, which ``rollout`` decides from its first row to its last; raises ``Lost``."""
+    content = rollout.model_dump_json()
+    model, bundle = rollout.default.model, rollout.default.bundle
+    async with holding(pool, job) as connection:
+        await connection.execute(
+            "UPDATE batch.batches SET rollout = $2, model = $3, bundle_version = $4 WHERE id = $1",
+            *(job.id, content, model, bundle),
+        )
+    return replace(job, rollout=content, model=model, bundle_version=bundle)
 
 
 async def read_upload(pool: Pool, job: Job) -> bytes:

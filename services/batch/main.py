@@ -15,6 +15,7 @@ from services.batch.database import open_pool, ping
 from services.batch.deps import Resources, resources_of
 from services.batch.intake import served_manifest
 from services.batch.settings import BatchSettings, webhook_faults
+from services.scoring.store import BundleStore
 from shared.access.api_keys import anonymous
 from shared.access.middleware import (
     KEY_BUCKET,
@@ -65,6 +66,7 @@ def create_app(settings: BatchSettings | None = None, *, tracing: Tracing | None
                     settings=settings,
                     pool=pool,
                     redis=redis,
+                    store=BundleStore(settings.bundle_store, shipped=settings.bundle_root),
                     metrics=metrics,
                     checking=CapacityLimiter(1),
                 )
@@ -99,7 +101,7 @@ def _checks(request: Request) -> Sequence[Check]:
     resources = resources_of(request.scope)
 
     async def bundle() -> dict[str, str]:
-        manifest = served_manifest(resources.settings)
+        manifest = await served_manifest(resources.settings, resources.store, resources.redis)
         return {"version": manifest.version, "champion": manifest.champion}
 
     # Without Redis limits are counted alone, and decisions wait or are handed over by HTTP.

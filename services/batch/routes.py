@@ -11,7 +11,7 @@ from services.batch import jobs
 from services.batch.checking import MEDIA_TYPES
 from services.batch.database import reporting_outages
 from services.batch.deps import Resources, resources_of
-from services.batch.intake import pieces, spooled, take_in
+from services.batch.intake import pieces, served_manifest, spooled, take_in
 from services.batch.jobs import Job
 from services.batch.results import FAULTS_MEDIA_TYPE, faults, results
 from services.batch.results import MEDIA_TYPES as RESULT_TYPES
@@ -77,9 +77,15 @@ async def create_batch(request: Request, query: Annotated[OrderQuery, Query()]) 
     is refused at once, and nothing of it is kept.
     """
     resources = resources_of(request.scope)
+    manifest = await served_manifest(resources.settings, resources.store, resources.redis)
     with spooled() as file:
         order = await take_in(
-            request, query, file, settings=resources.settings, checking=resources.checking
+            request,
+            query,
+            file,
+            manifest=manifest,
+            settings=resources.settings,
+            checking=resources.checking,
         )
         async with reporting_outages():
             job, there_before = await jobs.create(resources.pool, order, pieces(file))

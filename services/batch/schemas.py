@@ -86,7 +86,9 @@ class Batch(BaseModel):
         " failed or cancelled."
     )
     client: str = Field(description="Who asked for it.")
-    model: str
+    model: str = Field(
+        description="What decides; once the batch is begun, that of the roll-out then in force."
+    )
     bundle_version: str
     record: bool
     faulty_rows: FaultyRows

@@ -55,6 +55,11 @@ class BatchSettings(CommonSettings):
     bundle_version: Annotated[str, AfterValidator(_bundle_version)] | None = Field(
         default=None, description="Decide with this version instead of the one CURRENT names."
     )
+    bundle_store: Annotated[str | None, AfterValidator(lambda value: value or None)] = Field(
+        default=None,
+        description="Where bundles are published: a folder that all processes share, or the address"
+        " of an object store, such as s3://bucket/bundles.",
+    )
     history_url: HttpAddress = Field(
         default="http://127.0.0.1:8001", description="The history service, for hand-over by HTTP."
     )

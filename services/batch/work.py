@@ -21,14 +21,16 @@ from services.batch.jobs import Chunk, Job, decision_id
 from services.batch.metrics import WorkerMetrics
 from services.batch.results import Line, decisions_of, packed_decisions
 from services.batch.settings import BatchSettings
-from services.scoring.decisions import Submission, recorded_event
-from services.scoring.engine import Decided, decide_many
+from services.scoring.decisions import Served, Submission, decide_by_rollout, recorded_event
+from services.scoring.engine import Decided
+from services.scoring.follower import Follower
 from services.scoring.manifest import BundleError
 from services.scoring.metrics import DecisionMetrics
 from services.scoring.publisher import Publisher
-from services.scoring.registry import Bundle, ServedModel
+from services.scoring.registry import Bundle
 from services.scoring.replay import Bundles
 from shared.contract.events import STREAM
+from shared.contract.rollout import Arm, Rollout
 from shared.files.tables import FileError
 from shared.observability.logs import get_logger
 from shared.redis import REDIS_ERRORS
@@ -47,7 +49,7 @@ class Tools:
     redis: Redis
     publisher: Publisher
     bundles: Bundles
-    served: Bundle
+    follower: Follower[Served]
     decisions: DecisionMetrics
     metrics: WorkerMetrics
     stopping: asyncio.Event
@@ -64,8 +66,12 @@ async def work_on(job: Job, tools: Tools) -> None:
         await _end(job, tools, "failed", problem)
         return
     try:
-        if job.state == "checking" and not await _check(job, tools):
-            return
+        if job.state == "checking":
+            rollout = tools.follower.served.rollout
+            if job.by_rollout and job.rollout is None and rollout is not None:
+                job = await jobs.fix_rollout(tools.pool, job, rollout)
+            if not await _check(job, tools):
+                return
         await _decide(job, tools)
     except FileError as error:
         await _end(job, tools, "failed", str(error))
@@ -137,24 +143,42 @@ async def _check(job: Job, tools: Tools) -> bool:
 
 async def _decide(job: Job, tools: Tools) -> None:
     """Decide chunks until the turn is over; raises ``BundleError``."""
-    bundle = await tools.bundles.find(job.bundle_version, tools.served)
-    if job.model not in bundle.models:
-        raise BundleError(f"It holds no model {job.model}.")
-    tools.decisions.expect(bundle)
+    served = await _serving(job, tools)
+    served.expect()
     ends_s = monotonic() + tools.settings.batch_turn_s
     while monotonic() < ends_s and not tools.stopping.is_set():
         chunk = await jobs.next_chunk(tools.pool, job)
         if chunk is None:
             await _end(job, tools, "done")
             return
-        await _advance(job, chunk, bundle, tools)
+        await _advance(job, chunk, served, tools)
 
 
-async def _advance(job: Job, chunk: Chunk, bundle: Bundle, tools: Tools) -> None:
+async def _serving(job: Job, tools: Tools) -> Served:
+    """What decides the batch; raises ``BundleError``.
+
+    A batch that is put on record takes part in an experiment, a what-if does not.
+    """
+
+    async def bundle_of(arm: Arm) -> Bundle:
+        bundle = await tools.bundles.find(arm.bundle, tools.follower.served.bundle)
+        if arm.model not in bundle.models:
+            raise BundleError(f"It holds no model {arm.model}.")
+        return bundle.deciding_with(arm.model, "The batch names it.")
+
+    default = await bundle_of(Arm(bundle=job.bundle_version, model=job.model))
+    rollout = None if job.rollout is None else Rollout.model_validate_json(job.rollout)
+    candidate = None
+    if job.record and rollout is not None and rollout.candidate is not None:
+        candidate = await bundle_of(rollout.candidate)
+    return Served(default, tools.decisions, rollout, candidate)
+
+
+async def _advance(job: Job, chunk: Chunk, served: Served, tools: Tools) -> None:
     """Bring one chunk to its end, unless a row was erased from it meanwhile."""
     began_s = perf_counter()
     if chunk.state == "checked":
-        lines, decided = _decided(job, chunk, bundle.models[job.model], bundle)
+        lines, decided = _decided(job, chunk, served)
         kept = await jobs.keep_decisions(tools.pool, job, chunk, packed_decisions(lines))
         if not kept:
             return
@@ -183,15 +207,12 @@ async def _advance(job: Job, chunk: Chunk, bundle: Bundle, tools: Tools) -> None
             )
 
 
-def _decided(
-    job: Job, chunk: Chunk, model: ServedModel, bundle: Bundle
-) -> tuple[list[Line], list[Decided]]:
+def _decided(job: Job, chunk: Chunk, served: Served) -> tuple[list[Line], list[Decided]]:
     rows = checked_rows(chunk.content)
-    decided = decide_many(
+    decided = decide_by_rollout(
         [row.application for row in rows],
-        model=model,
-        bundle=bundle,
-        prediction_ids=[str(decision_id(job.id, row.line)) for row in rows],
+        served,
+        [str(decision_id(job.id, row.line)) for row in rows],
     )
     lines = [Line(row.line, each.body) for row, each in zip(rows, decided, strict=True)]
     return lines, decided

@@ -20,12 +20,16 @@ from services.batch.jobs import Job, Lost
 from services.batch.metrics import WorkerMetrics
 from services.batch.settings import BatchSettings, webhook_faults
 from services.batch.work import Tools, work_on
+from services.scoring.decisions import Served
+from services.scoring.follower import Follower
 from services.scoring.manifest import BundleError
 from services.scoring.metrics import DecisionMetrics
 from services.scoring.publisher import Publisher, http_sink, redis_sink
-from services.scoring.registry import load_bundle
+from services.scoring.registry import Bundle, load_bundle
 from services.scoring.replay import Bundles
+from services.scoring.store import BundleStore
 from shared.contract.errors import NotRecorded
+from shared.contract.rollout import Rollout
 from shared.observability.logs import configure_logging, get_logger, take_over_output
 from shared.observability.metrics import Metrics, Sample, build_info
 from shared.observability.metrics.server import metrics_server
@@ -53,6 +57,7 @@ class Worker:
         yield from self._tools.metrics.samples()
         yield from self._tools.decisions.samples()
         yield from self._tools.publisher.samples()
+        yield from self._tools.follower.samples()
 
     def stop(self) -> None:
         """Have ``run`` return once the chunks in progress are done."""
@@ -174,23 +179,31 @@ class Worker:
 @asynccontextmanager
 async def open_worker(settings: BatchSettings) -> AsyncIterator[Worker]:
     """A worker with its connections; raises ``BundleError``."""
-    served = load_bundle(settings.bundle_root, settings.bundle_version)
     decisions = DecisionMetrics()
-    decisions.expect(served)
-    key = settings.internal_api_key
+    served = Served(load_bundle(settings.bundle_root, settings.bundle_version), decisions)
+    served.expect()
+    secret = settings.internal_api_key
+    key = secret.get_secret_value() if secret else None
+    store = BundleStore(settings.bundle_store, shipped=settings.bundle_root)
+
+    def compose(bundle: Bundle, rollout: Rollout, candidate: Bundle | None) -> Served:
+        return Served(bundle, decisions, rollout, candidate)
+
+    follower = Follower(served, kind="batch-worker", store=store, compose=compose)
     async with (
         httpx.AsyncClient() as history,
         httpx.AsyncClient() as webhooks,
         connect(settings.redis_url) as redis,
         connect(settings.redis_url, command_timeout_s=settings.publish_redis_deadline_s) as stream,
         open_pool(settings, name="batch-worker", size=settings.batch_concurrency + 2) as pool,
+        follower.following(history, redis, history_url=settings.history_url, api_key=key),
     ):
         publisher = Publisher(
             stream=redis_sink(stream, deadline_s=settings.publish_redis_deadline_s),
             fallback=http_sink(
                 history,
                 history_url=settings.history_url,
-                api_key=key.get_secret_value() if key else None,
+                api_key=key,
                 deadline_s=settings.publish_http_deadline_s,
             ),
         )
@@ -199,8 +212,8 @@ async def open_worker(settings: BatchSettings) -> AsyncIterator[Worker]:
             pool=pool,
             redis=redis,
             publisher=publisher,
-            bundles=Bundles(settings.bundle_root),
-            served=served,
+            bundles=Bundles(store),
+            follower=follower,
             decisions=decisions,
             metrics=WorkerMetrics(),
             stopping=asyncio.Event(),

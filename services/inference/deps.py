@@ -9,27 +9,37 @@ from starlette.types import Scope
 from services.inference.catalogue import Catalogue, build_catalogue
 from services.scoring.decisions import Served
 from services.scoring.explain import Explainer
+from services.scoring.follower import Follower
 from services.scoring.idempotency import Idempotency
 from services.scoring.metrics import DecisionMetrics
 from services.scoring.publisher import Publisher
 from services.scoring.registry import Bundle
 from services.scoring.replay import Bundles
 from shared.contract.events import Decision, ReasonsFound
+from shared.contract.rollout import Rollout
 from shared.observability.metrics import Metrics
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class DocumentedBundle(Served):
     """A served bundle and the documents about it."""
 
     catalogue: Catalogue
 
 
-def serve(bundle: Bundle, decision_metrics: DecisionMetrics) -> DocumentedBundle:
-    """Everything that is served of ``bundle``."""
-    decision_metrics.expect(bundle)
+def serve(
+    metrics: DecisionMetrics,
+    bundle: Bundle,
+    rollout: Rollout | None = None,
+    candidate: Bundle | None = None,
+) -> DocumentedBundle:
+    """Everything that is served of ``bundle``, which is the default arm of a roll-out if any."""
     return DocumentedBundle(
-        bundle=bundle, metrics=decision_metrics, catalogue=build_catalogue(bundle)
+        bundle=bundle,
+        metrics=metrics,
+        rollout=rollout,
+        candidate=candidate,
+        catalogue=build_catalogue(bundle),
     )
 
 
@@ -41,6 +51,7 @@ class Resources:
     """
 
     served: DocumentedBundle
+    follower: Follower[DocumentedBundle]
     bundles: Bundles
     publisher: Publisher
     idempotency: Idempotency

@@ -5,16 +5,18 @@
 
 from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager, suppress
+from functools import partial
 
 import httpx
 from fastapi import FastAPI, Request
 from redis.asyncio import Redis
 
 from services.inference import model_routes, open_inference, routes
-from services.inference.deps import Resources, resources_of, serve
+from services.inference.deps import DocumentedBundle, Resources, resources_of, serve
 from services.inference.registration import registering
 from services.inference.settings import InferenceSettings
 from services.scoring.explain import Explainer
+from services.scoring.follower import Follower
 from services.scoring.idempotency import Idempotency
 from services.scoring.manifest import BundleError
 from services.scoring.metrics import DecisionMetrics
@@ -27,6 +29,7 @@ from services.scoring.publisher import (
 )
 from services.scoring.registry import load_bundle
 from services.scoring.replay import Bundles
+from services.scoring.store import BundleStore
 from shared.access.api_keys import anonymous
 from shared.access.middleware import (
     KEY_BUCKET,
@@ -79,7 +82,9 @@ def create_app(
     rate_limits = RateLimits(KEY_BUCKET, "predict", "benchmark", "explain", "other")
     metrics = Metrics()
     decision_metrics = DecisionMetrics()
-    served = serve(bundle, decision_metrics)
+    compose = partial(serve, decision_metrics)
+    served = compose(bundle)
+    served.expect()
     metrics.read_from(build_info("inference"), rate_limits.samples, decision_metrics.samples)
 
     @asynccontextmanager
@@ -115,9 +120,18 @@ def create_app(
                 pending_s=_pending_s(settings),
                 budget=settings.idempotency_budget,
             )
+
+            def install(newer: DocumentedBundle) -> None:
+                resources.served = newer
+
+            store = BundleStore(settings.bundle_store, shipped=settings.bundle_root)
+            follower = Follower(
+                served, kind="inference", store=store, compose=compose, install=install
+            )
             resources = Resources(
                 served=served,
-                bundles=Bundles(settings.bundle_root),
+                follower=follower,
+                bundles=Bundles(store),
                 publisher=publisher,
                 idempotency=idempotency,
                 redis=redis,
@@ -126,9 +140,16 @@ def create_app(
                 store_reasons=reasons_sink(history, **_history(settings)),
             )
             metrics.read_from(
-                publisher.samples, idempotency.samples, lambda: _bundle_info(resources)
+                *(publisher.samples, idempotency.samples, follower.samples),
+                lambda: _bundle_info(resources),
             )
-            yield {"resources": resources}
+            async with follower.following(
+                history,
+                redis,
+                history_url=settings.history_url,
+                api_key=_internal_key(settings),
+            ):
+                yield {"resources": resources}
             await publisher.drain()
             await tracing.close()
 
@@ -222,5 +243,6 @@ def _checks(request: Request) -> Sequence[Check]:
     # Without Redis decisions are handed over by HTTP, so the service is only degraded.
     return (
         Check("bundle", bundle),
+        Check("rollout", resources.follower.check, tolerant=False),
         Check("redis", lambda: check_writable(resources.redis), required=False),
     )

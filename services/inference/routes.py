@@ -77,9 +77,11 @@ about = APIRouter(tags=["about"], dependencies=[Depends(refuse_parameters)])
     openapi_extra=describe(body=LoanApplication, headers=[HEADER_DOC]) | needs("predict"),
 )
 async def predict(request: Request) -> Response:
-    """Decide an application with the champion; the answer is recorded before it is given."""
-    served = resources_of(request.scope).served
-    return await _decide(request, served, served.bundle.champion)
+    """Decide an application with the champion; the answer is recorded before it is given.
+
+    While a roll-out has a candidate, it decides for a share of the applications instead.
+    """
+    return await _decide(request, resources_of(request.scope).served, None)
 
 
 @decisions.post(
@@ -95,7 +97,7 @@ async def predict_with(request: Request) -> Response:
     return await _decide(request, served, served.bundle.model(request.path_params["model"]))
 
 
-async def _decide(request: Request, served: Served, model: ServedModel) -> Response:
+async def _decide(request: Request, served: Served, model: ServedModel | None) -> Response:
     scope = request.scope
     caller = caller_of(scope)
     caller.require("predict")
@@ -146,7 +148,7 @@ async def predict_many(request: Request, query: Annotated[ManyQuery, Query()]) -
     body, lines = await read_many(request)
     resources = resources_of(scope)
     served = resources.served
-    model = served.bundle.champion if query.model is None else served.bundle.model(query.model)
+    model = None if query.model is None else served.bundle.model(query.model)
     trace = trace_of(scope)
     trace.step("validate")
     began_s = perf_counter()

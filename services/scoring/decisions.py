@@ -18,6 +18,7 @@ from services.scoring.metrics import DecisionMetrics
 from services.scoring.publisher import Publisher
 from services.scoring.registry import Bundle, ServedModel
 from services.scoring.turns import in_turns
+from shared.contract.rollout import Rollout, arm_label, arm_of
 from shared.observability.tracing import NO_TRACE, Trace
 
 SLICE: Final = 64
@@ -30,8 +31,26 @@ class Served:
     """What is served at one moment. A request takes it once, so that it never sees two bundles."""
 
     bundle: Bundle
+    """Its champion decides, unless the roll-out has the application meet a candidate."""
     metrics: DecisionMetrics
     """Counts by the version of the bundle that decided."""
+    rollout: Rollout | None = None
+    candidate: Bundle | None = None
+    """The roll-out's, if it has one: its champion decides for a share of the applications."""
+
+    def expect(self) -> None:
+        """Export what is served from now on, at 0 before its first decision."""
+        for bundle in (self.bundle, self.candidate):
+            if bundle is not None:
+                self.metrics.expect(bundle)
+
+    def choose(self, application: Mapping[str, Any]) -> tuple[Bundle, str | None]:
+        """The bundle whose champion decides, and which arm of an experiment that is, if any."""
+        if self.rollout is None or self.candidate is None:
+            return self.bundle, None
+        arm = arm_of(self.rollout, application)
+        bundle = self.candidate if arm == "candidate" else self.bundle
+        return bundle, arm_label(self.rollout, arm)
 
 
 class Submission(NamedTuple):
@@ -49,12 +68,13 @@ async def record(
     served: Served,
     submission: Submission,
     *,
-    model: ServedModel,
+    model: ServedModel | None,
     publisher: Publisher,
 ) -> Decided:
     """Decide a parsed application, and return once the decision is durable.
 
-    ``model`` is one of ``served``'s. Raises ``NotRecorded``: then the decision must not be shown.
+    ``model`` is one of the served bundle's; with None the roll-out chooses one. Raises
+    ``NotRecorded``: then the decision must not be shown.
     """
     decided, model_s = _decide(application, served, submission, model)
     await _hand_over(decided, served, submission, publisher, model_s)
@@ -66,7 +86,7 @@ async def record_once(
     served: Served,
     submission: Submission,
     *,
-    model: ServedModel,
+    model: ServedModel | None,
     publisher: Publisher,
     idempotency: Idempotency,
     request: NamedRequest,
@@ -98,7 +118,7 @@ async def record_many(
     served: Served,
     submissions: Sequence[Submission],
     *,
-    model: ServedModel,
+    model: ServedModel | None,
     publisher: Publisher,
     prediction_ids: Sequence[str] | None = None,
 ) -> list[Decided]:
@@ -117,7 +137,7 @@ async def record_many_once(
     served: Served,
     submissions: Sequence[Submission],
     *,
-    model: ServedModel,
+    model: ServedModel | None,
     publisher: Publisher,
     idempotency: Idempotency,
     request: NamedRequest,
@@ -152,7 +172,7 @@ def _as_kept(pair: tuple[Decided, bytes]) -> Decided:
 async def _decide_many(
     applications: Sequence[Mapping[str, Any]],
     served: Served,
-    model: ServedModel,
+    model: ServedModel | None,
     prediction_ids: Sequence[str] | None,
 ) -> tuple[list[Decided], float]:
     """The decisions, and the seconds that each took."""
@@ -161,17 +181,39 @@ async def _decide_many(
     def decide_slice(part: slice) -> list[Decided]:
         nonlocal model_s
         began_s = perf_counter()
-        decided = decide_many(
-            applications[part],
-            model=model,
-            bundle=served.bundle,
-            prediction_ids=prediction_ids and prediction_ids[part],
-        )
+        ids = prediction_ids and prediction_ids[part]
+        if model is None:
+            decided = decide_by_rollout(applications[part], served, ids)
+        else:
+            decided = decide_many(
+                applications[part], model=model, bundle=served.bundle, prediction_ids=ids
+            )
         model_s += perf_counter() - began_s
         return decided
 
     slices = await in_turns(decide_slice, _slices(len(applications)))
     return list(chain.from_iterable(slices)), model_s / max(1, len(applications))
+
+
+def decide_by_rollout(
+    applications: Sequence[Mapping[str, Any]],
+    served: Served,
+    prediction_ids: Sequence[str] | None = None,
+) -> list[Decided]:
+    """The decision on each application by the arm that it meets, as ``decide_many`` makes it."""
+    chosen = [served.choose(application) for application in applications]
+    decided: dict[int, Decided] = {}
+    for arm, bundle in {arm: bundle for bundle, arm in chosen}.items():
+        indexes = [index for index, (_, other) in enumerate(chosen) if other == arm]
+        decisions = decide_many(
+            [applications[index] for index in indexes],
+            model=bundle.champion,
+            bundle=bundle,
+            prediction_ids=prediction_ids and [prediction_ids[index] for index in indexes],
+            arm=arm,
+        )
+        decided.update(zip(indexes, decisions, strict=True))
+    return [decided[index] for index in range(len(applications))]
 
 
 async def _hand_over_many(
@@ -202,12 +244,16 @@ def _decide(
     application: Mapping[str, Any],
     served: Served,
     submission: Submission,
-    model: ServedModel,
+    model: ServedModel | None,
     prediction_id: str | None = None,
 ) -> tuple[Decided, float]:
     submission.trace.step("model")
     began_s = perf_counter()
-    decided = decide(application, model=model, bundle=served.bundle, prediction_id=prediction_id)
+    bundle, arm = served.bundle, None
+    if model is None:
+        bundle, arm = served.choose(application)
+        model = bundle.champion
+    decided = decide(application, model=model, bundle=bundle, prediction_id=prediction_id, arm=arm)
     return decided, perf_counter() - began_s
 
 

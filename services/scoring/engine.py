@@ -61,14 +61,16 @@ def decide(
     model: ServedModel,
     bundle: Bundle,
     prediction_id: str | None = None,
+    arm: str | None = None,
 ) -> Decided:
     """The decision of ``model``, which is one of ``bundle``'s, on a parsed application.
 
-    Without a ``prediction_id`` it gets a new one, of version 7.
+    Without a ``prediction_id`` it gets a new one, of version 7. ``arm`` names the arm of an
+    experiment that the model decides for.
     """
     features = bundle.row_of(application)
     approved = model.approval_probability(features)
-    return _decided(application, features, approved, model, bundle, prediction_id)
+    return _decided(application, features, approved, model, bundle, prediction_id, arm)
 
 
 def decide_many(
@@ -77,6 +79,7 @@ def decide_many(
     model: ServedModel,
     bundle: Bundle,
     prediction_ids: Sequence[str] | None = None,
+    arm: str | None = None,
 ) -> list[Decided]:
     """The decision on each application, as ``decide`` makes it, from one run of the model."""
     if not applications:
@@ -85,7 +88,7 @@ def decide_many(
     probabilities = model.approval_probabilities(np.array(rows)).tolist()
     ids: Sequence[str | None] = prediction_ids or [None] * len(applications)
     return [
-        _decided(application, features, approved, model, bundle, prediction_id)
+        _decided(application, features, approved, model, bundle, prediction_id, arm)
         for application, features, approved, prediction_id in zip(
             applications, rows, probabilities, ids, strict=True
         )
@@ -99,6 +102,7 @@ def _decided(
     model: ServedModel,
     bundle: Bundle,
     prediction_id: str | None,
+    arm: str | None,
 ) -> Decided:
     decided_at = datetime.now(UTC)
     prediction_id = prediction_id or uuid7(int(decided_at.timestamp() * _MS_PER_S))
@@ -122,7 +126,7 @@ def _decided(
                 "name": name,
                 "version": version,
                 "accuracy": model.accuracy,
-                "arm": None,
+                "arm": arm,
             },
             "input_data": application,
             "imputed": imputed,

@@ -5,10 +5,10 @@ reasons are computed from.
 """
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -151,6 +151,13 @@ class Bundle:
     def champion(self) -> ServedModel:
         """The model that decides when none is named."""
         return self.models[self.manifest.champion]
+
+    def deciding_with(self, name: str, reason: str) -> Self:
+        """The same bundle with its model ``name`` as the champion."""
+        update = {"champion": name, "champion_reason": reason}
+        if name == self.manifest.champion:
+            return self
+        return replace(self, manifest=self.manifest.model_copy(update=update))
 
     def model(self, name: str) -> ServedModel:
         """The model of this name; raises ``UnknownModel``."""

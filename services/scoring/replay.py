@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Any, Final, Literal
 
 from pydantic import BaseModel, Field
@@ -11,6 +10,7 @@ from pydantic_core import from_json
 from services.scoring.engine import decide
 from services.scoring.manifest import BundleError
 from services.scoring.registry import Bundle, load_bundle
+from services.scoring.store import BundleStore
 from shared.contract.events import Decision
 
 MOST_BUNDLES: Final = 4
@@ -54,14 +54,14 @@ class Replay(BaseModel):
 
 
 class Bundles:
-    """The bundles that recorded decisions name: the served one, and others of the same folder.
+    """The bundles that recorded decisions name: the served one, and others of the store.
 
     Another one is verified and loaded off the event loop when it is first named; the
     ``MOST_BUNDLES`` used last stay loaded.
     """
 
-    def __init__(self, root: Path) -> None:
-        self._root = root
+    def __init__(self, store: BundleStore) -> None:
+        self._store = store
         self._loaded: dict[str, Bundle] = {}
         self._loading = asyncio.Lock()
 
@@ -72,11 +72,14 @@ class Bundles:
         async with self._loading:
             bundle = self._loaded.pop(version, None)
             if bundle is None:
-                bundle = await asyncio.to_thread(load_bundle, self._root, version)
+                bundle = await asyncio.to_thread(self._load, version)
             self._loaded[version] = bundle
             while len(self._loaded) > MOST_BUNDLES:
                 del self._loaded[next(iter(self._loaded))]
         return bundle
+
+    def _load(self, version: str) -> Bundle:
+        return load_bundle(self._store.folder(version).parent, version)
 
 
 async def replay(recorded: Decision, bundles: Bundles, served: Bundle) -> Replay:
@@ -103,6 +106,7 @@ async def replay(recorded: Decision, bundles: Bundles, served: Bundle) -> Replay
             model=bundle.models[name],
             bundle=bundle,
             prediction_id=report.prediction_id,
+            arm=recorded.model_info.arm,
         )
     except (ArithmeticError, LookupError, TypeError, ValueError):
         # The contract of a record is wider than what any one version decides on.

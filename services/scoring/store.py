@@ -51,7 +51,7 @@ class BundleStore:
             return shipped
         folder = self._store.folder(version) if self._store else None
         if folder is None:
-            raise BundleError(f"There is no bundle {version} here.")
+            raise BundleError(f"The bundle {version} cannot be read: it is not published here")
         return folder
 
     def versions(self) -> list[str]:

@@ -26,6 +26,8 @@ class Check:
     ping: Callable[[], Awaitable[object]]
     required: bool = True
     """Whether the service cannot work at all without it."""
+    tolerant: bool = True
+    """Whether the service stays ready through the first seconds of an outage."""
 
 
 class CheckResult(BaseModel):
@@ -109,9 +111,14 @@ def health_router(
 
     async def examine(request: Request) -> tuple[Health, bool]:
         """The health of this moment, and whether the service is ready, outages tolerated."""
-        results = await _run_all(checks(request))
+        examined = checks(request)
+        results = await _run_all(examined)
         unready = [
-            tolerance.is_down(name, result) for name, result in results.items() if result.required
+            tolerance.is_down(check.name, results[check.name])
+            if check.tolerant
+            else results[check.name].status == "down"
+            for check in examined
+            if check.required
         ]
         draining = bool(request.scope.get("state", {}).get(DRAINING))
         health = Health(

@@ -148,7 +148,7 @@ def _replacement(resources: Resources, root: Path) -> tuple[Manifest, Any]:
     """The manifest that is served, and everything to be served after it."""
     return (
         resources.served.bundle.manifest,
-        serve(load_bundle(root, None), resources.served.metrics),
+        serve(resources.served.metrics, load_bundle(root, None)),
     )
 
 

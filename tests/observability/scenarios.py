@@ -371,6 +371,17 @@ SCENARIOS: Final = (
         within=20,
         not_within=14,
     ),
+    _fires(
+        "RolloutNotLoaded",
+        when="one replica cannot load a roll-out",
+        changes=_all("rollout_load_failures", "1x300"),
+    ),
+    _fires(
+        "RolloutNotLoaded",
+        when="one replica does not serve the roll-out in force",
+        changes=_all("rollout_active_epoch", "4x300"),
+        not_within=0,
+    ),
     _week("the same applicants for eight days", {}),
     _week(
         "half are approved instead of seven in ten",

@@ -127,6 +127,17 @@ BUNDLE_INFO: Final = Gauge(
     ("version", "champion"),
 )
 
+ROLLOUT_EPOCH: Final = Gauge(
+    "rollout_epoch", "Epoch of the roll-out that this process serves; 0 is its own default."
+)
+ROLLOUT_ACTIVE_EPOCH: Final = Gauge(
+    "rollout_active_epoch",
+    "Epoch of the roll-out in force, as this process last learnt; 0 if there is none.",
+)
+ROLLOUT_LOAD_FAILURES: Final = Counter(
+    "rollout_load_failures_total", "Roll-outs that this process tried to load and could not."
+)
+
 # --- Inference: the hand-over ---------------------------------------------------------------------
 
 PUBLISH_DECISIONS: Final = Counter("publish_decisions_total", "Decisions published.")
@@ -298,6 +309,9 @@ _DECIDES: Final[tuple[Metric, ...]] = (
     IMPUTED_INPUTS,
     WARNINGS,
     DECISION_STAGE,
+    ROLLOUT_EPOCH,
+    ROLLOUT_ACTIVE_EPOCH,
+    ROLLOUT_LOAD_FAILURES,
     PUBLISH_DECISIONS,
     PUBLISH_GROUP,
     PUBLISH_FALLBACKS,

@@ -1,0 +1,290 @@
+"""A replica follows roll-outs: it loads beside, reports, swaps, and refuses what it cannot use."""
+
+import asyncio
+import json
+import shutil
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from pydantic import SecretStr
+from redis.asyncio import Redis
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from services.inference.main import create_app
+from services.inference.settings import InferenceSettings
+from services.scoring import follower
+from services.scoring.manifest import MANIFEST_FILE, SCHEMA_VERSION
+from shared.contract.application import EXAMPLE
+from shared.contract.parsing import read_application
+from shared.contract.rollout import (
+    INTERNAL_ROLLOUT_PATH,
+    REPORT_S,
+    ROLLOUT_KEY,
+    ReplicaReport,
+    Rollout,
+    RolloutState,
+    arm_of,
+)
+from tests import keys
+from tests.bundles import make_bundle
+from tests.prometheus import Exposition
+from tests.serving import served
+from tests.waiting import eventually, eventually_said
+
+OWN = "b-00000001"
+NEW = "b-00000002"
+OTHER = "b-00000003"
+
+
+def rollout(epoch: int, bundle: str, model: str, share: int | None = None) -> Rollout:
+    """A roll-out; with a ``share`` the newcomer of ``OTHER`` is the candidate."""
+    candidate = share and {"bundle": OTHER, "model": "forest", "share": share}
+    return Rollout.model_validate(
+        {
+            "epoch": epoch,
+            "default": {"bundle": bundle, "model": model},
+            "candidate": candidate,
+            "salt": "salt",
+            "experiment": candidate and "x2",
+        }
+    )
+
+
+class History:
+    """What the history service answers about roll-outs, and what it was asked."""
+
+    def __init__(self) -> None:
+        self.state = RolloutState()
+        self.reports: list[ReplicaReport] = []
+        self.away = False
+
+    async def answer(self, request: Request) -> Response:
+        """One report; as the real service, only with a key."""
+        if self.away or request.headers["x-api-key"] != keys.SECRET:
+            return Response(status_code=503)
+        self.reports.append(ReplicaReport.model_validate_json(await request.body()))
+        return Response(self.state.model_dump_json(), media_type="application/json")
+
+    async def reported(self, condition: Callable[[ReplicaReport], object]) -> ReplicaReport:
+        """A report from now on of which ``condition`` holds."""
+        self.reports.clear()
+        await eventually(lambda: any(map(condition, self.reports)))
+        return next(each for each in self.reports if condition(each))
+
+    async def reported_failure(self, epoch: int) -> ReplicaReport:
+        """A report that this roll-out cannot be loaded."""
+        return await self.reported(lambda report: report.failed and report.failed.epoch == epoch)
+
+    async def puts_in_force(self, wanted: Rollout) -> None:
+        """Both phases, as with one replica."""
+        self.state = self.state.model_copy(update={"pending": wanted})
+        await self.reported(lambda report: report.ready == wanted.epoch)
+        self.state = RolloutState(active=wanted)
+        await self.reported(lambda report: report.epoch == wanted.epoch)
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Path:
+    """A store with two bundles; beside it are shipped ones of which ``OWN`` is current."""
+    shipped = {"regression": "logistic_regression", "forest": "random_forest"}
+    make_bundle(tmp_path / "shipped", version=OWN, models=shipped)
+    make_bundle(tmp_path / "store", version=NEW, models={"newcomer": "gradient_boosting"})
+    make_bundle(tmp_path / "store", version=OTHER, models={"forest": "random_forest"})
+    return tmp_path / "store"
+
+
+@asynccontextmanager
+async def serving(
+    settings: InferenceSettings, store: Path, history: History | None = None
+) -> AsyncIterator[tuple[httpx.AsyncClient, History]]:
+    """A replica with the bundles of ``store``, and the history service that it reports to."""
+    history = history or History()
+    route = Route(INTERNAL_ROLLOUT_PATH, history.answer, methods=["POST"])
+    async with served(Starlette(routes=[route])) as there:
+        here = settings.model_copy(
+            update={
+                "bundle_root": store.parent / "shipped",
+                "bundle_store": str(store),
+                "history_url": str(there.base_url),
+                "internal_api_key": SecretStr(keys.SECRET),
+            }
+        )
+        async with served(create_app(here), headers=keys.HEADERS) as client:
+            yield client, history
+
+
+async def _decide(client: httpx.AsyncClient, loan_id: str = "LP1", **more: Any) -> dict[str, Any]:
+    answer = await client.post("/predict", json={**EXAMPLE, "Loan_ID": loan_id}, **more)
+    info: dict[str, Any] = answer.raise_for_status().json()["model_info"]
+    return {name: info.get(name) for name in ("name", "version", "arm")}
+
+
+async def _ready(client: httpx.AsyncClient) -> tuple[int, Any]:
+    answer = await client.get("/readyz")
+    return answer.status_code, answer.json()["checks"]["rollout"]["detail"]
+
+
+async def test_a_pending_roll_out_is_loaded_beside_and_swapped_in_once_it_is_in_force(
+    settings: InferenceSettings, store: Path
+) -> None:
+    async with serving(settings, store) as (client, history):
+        await history.reported(lambda report: (report.epoch, report.ready) == (0, None))
+        assert await _decide(client) == {"name": "regression", "version": OWN, "arm": None}
+        assert await _ready(client) == (200, {"epoch": 0, "source": "history", "failed": None})
+        first = rollout(1, NEW, "newcomer")
+        history.state = RolloutState(pending=first)
+        await history.reported(lambda report: (report.epoch, report.ready) == (0, 1))
+        assert (await _decide(client))["version"] == OWN
+        history.state = RolloutState(active=first)
+        await history.reported(lambda report: (report.epoch, report.ready) == (1, None))
+        assert await _decide(client) == {"name": "newcomer", "version": NEW, "arm": None}
+        assert [each["name"] for each in (await client.get("/models")).json()["models"]] == [
+            "newcomer"
+        ]
+        # Another model of the first bundle: it decides wherever none is named.
+        await history.puts_in_force(rollout(2, OWN, "forest"))
+        assert await _decide(client) == {"name": "forest", "version": OWN, "arm": None}
+        assert (await client.get("/model-info")).json()["name"] == "forest"
+        history.state = RolloutState()
+        await history.reported(lambda report: report.epoch == 0)
+        assert (await _decide(client))["name"] == "regression"
+        metrics = Exposition((await client.get("/metrics")).text)
+    assert metrics.sum_of("rollout_load_failures_total") == 0
+    assert metrics.sum_of("decisions_total", version=OWN, model="forest") == 1
+
+
+async def test_arms_are_met_alone_and_together_and_a_repeated_request_keeps_its_answer(
+    settings: InferenceSettings, store: Path
+) -> None:
+    async with serving(settings, store) as (client, history):
+        half = rollout(2, OWN, "regression", share=5000)
+        await history.puts_in_force(half)
+        applications = [{**EXAMPLE, "Loan_ID": f"LP{number}"} for number in range(60)]
+        expected = [f"x2:{arm_of(half, read_application(each))}" for each in applications]
+        together = (await client.post("/predict/many", json=applications)).raise_for_status().json()
+        decisions = [each["decision"] for each in together["results"]]
+        assert [each["model_info"]["arm"] for each in decisions] == expected
+        assert {*expected} == {"x2:default", "x2:candidate"}
+        of_arms = {
+            (each["model_info"]["arm"], each["model_info"]["version"], each["model_info"]["name"])
+            for each in decisions
+        }
+        assert of_arms == {("x2:default", OWN, "regression"), ("x2:candidate", OTHER, "forest")}
+        for number, arm in enumerate(expected[:20]):
+            assert (await _decide(client, f"LP{number}"))["arm"] == arm
+        candidate = expected.index("x2:candidate")
+        named = await client.post("/predict/forest", json=applications[candidate])
+        assert (named.json()["model_info"]["version"], named.json()["model_info"]["arm"]) == (
+            OWN,
+            None,
+        )
+        for decision in decisions[:10]:
+            replayed = (await client.post("/replay", json=decision)).json()
+            assert (replayed["equal"], replayed["differences"]) == (True, [])
+        keyed = {"headers": {"idempotency-key": "one"}}
+        before = await _decide(client, f"LP{candidate}", **keyed)
+        await history.puts_in_force(rollout(3, NEW, "newcomer"))
+        assert (await _decide(client, f"LP{candidate}"))["version"] == NEW
+        assert await _decide(client, f"LP{candidate}", **keyed) == before
+        assert before["arm"] == "x2:candidate"
+
+
+def _alter(folder: Path) -> None:
+    model = folder / "newcomer.onnx"
+    model.write_bytes(model.read_bytes()[:-1] + b"x")
+
+
+def _truncate(folder: Path) -> None:
+    model = folder / "newcomer.onnx"
+    model.write_bytes(model.read_bytes()[:-100])
+
+
+def _make_newer(folder: Path) -> None:
+    manifest = json.loads((folder / MANIFEST_FILE).read_bytes())
+    manifest["schema_version"] = SCHEMA_VERSION + 1
+    (folder / MANIFEST_FILE).write_text(json.dumps(manifest))
+
+
+async def test_a_bundle_that_cannot_be_used_is_refused_in_one_sentence_and_changes_nothing(
+    settings: InferenceSettings, store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(follower, "FOLLOW_S", 0.3)
+    monkeypatch.setattr(follower, "_RETRY_S", 0.1)
+    faults: list[tuple[Callable[[Path], object], str]] = [
+        (_alter, "newcomer.onnx is altered"),
+        (_truncate, "newcomer.onnx is altered"),
+        (_make_newer, f"newer than the {SCHEMA_VERSION} that this service reads"),
+        (shutil.rmtree, f"The bundle {NEW} cannot be read: it is not published here"),
+    ]
+    kept = store.parent / "kept"
+    shutil.copytree(store / NEW, kept)
+    async with serving(settings, store) as (client, history):
+        for epoch, (spoil, sentence) in enumerate(faults, start=1):
+            spoil(store / NEW)
+            history.state = RolloutState(pending=rollout(epoch, NEW, "newcomer"))
+            report = await history.reported_failure(epoch)
+            assert report.failed is not None
+            assert sentence in report.failed.reason
+            assert (report.epoch, report.ready) == (0, None)
+            assert (await _decide(client))["version"] == OWN
+            status, detail = await _ready(client)
+            assert status == 200
+            assert sentence in detail["failed"]
+            shutil.copytree(kept, store / NEW, dirs_exist_ok=True)
+        unknown = rollout(5, NEW, "regression")
+        history.state = RolloutState(pending=unknown)
+        report = await history.reported_failure(5)
+        assert report.failed is not None
+        assert report.failed.reason == f"The bundle {NEW} has no model regression."
+        # In force nevertheless, for others have it: this replica is not ready, and says why.
+        history.state = RolloutState(active=unknown)
+        await eventually_said(lambda: _is_not_ready(client, "has no model regression"))
+        assert (await _decide(client))["version"] == OWN
+        metrics = Exposition((await client.get("/metrics")).text)
+        assert metrics.sum_of("rollout_load_failures_total") >= len(faults) + 1
+        assert metrics.sum_of("rollout_active_epoch") == 5
+        history.state = RolloutState()
+        await history.reported(lambda report: (report.epoch, report.failed) == (0, None))
+        assert (await _ready(client))[0] == 200
+
+
+async def _is_not_ready(client: httpx.AsyncClient, reason: str) -> bool:
+    status, detail = await _ready(client)
+    return status == 503 and reason in detail
+
+
+async def test_a_replica_without_history_starts_with_the_copy_in_redis_and_follows_it_forward(
+    settings: InferenceSettings, redis: Redis, store: Path
+) -> None:
+    """Without either it serves its own default; a copy that is late leads nowhere back."""
+    history = History()
+    history.away = True
+    async with serving(settings, store, history) as (client, _):
+        assert (await _decide(client))["version"] == OWN
+        assert await _ready(client) == (
+            200,
+            {"epoch": 0, "source": "last known", "failed": None},
+        )
+    await redis.set(ROLLOUT_KEY, rollout(4, NEW, "newcomer").model_dump_json())
+    async with serving(settings, store, history) as (client, _):
+        assert (await _decide(client))["version"] == NEW
+        assert (await _ready(client))[1] == {"epoch": 4, "source": "last known", "failed": None}
+        await redis.set(ROLLOUT_KEY, rollout(3, OTHER, "forest").model_dump_json())
+        await asyncio.sleep(2 * REPORT_S)
+        assert (await _decide(client))["version"] == NEW
+        await redis.set(ROLLOUT_KEY, rollout(5, OTHER, "forest").model_dump_json())
+        await eventually_said(lambda: _serves(client, OTHER))
+        history.away, history.state = False, RolloutState(active=rollout(4, NEW, "newcomer"))
+        await history.reported(lambda report: report.epoch == 4)
+        assert (await _decide(client))["version"] == NEW
+
+
+async def _serves(client: httpx.AsyncClient, version: str) -> bool:
+    return bool((await _decide(client))["version"] == version)
