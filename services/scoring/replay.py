@@ -106,6 +106,7 @@ async def replay(recorded: Decision, bundles: Bundles, served: Bundle) -> Replay
             model=bundle.models[name],
             bundle=bundle,
             prediction_id=report.prediction_id,
+            # It says why the bundle was chosen, not what it decides.
             arm=recorded.model_info.arm,
         )
     except (ArithmeticError, LookupError, TypeError, ValueError):
@@ -120,9 +121,6 @@ async def replay(recorded: Decision, bundles: Bundles, served: Bundle) -> Replay
 
 
 def _as_answered(recorded: Decision) -> Decision:
-    # The arm says why the bundle was chosen, not what it decides.
-    info = recorded.model_info.model_copy(update={"arm": None})
-    recorded = recorded.model_copy(update={"model_info": info})
     # Reasons that were found later were no part of the answer.
     later = recorded.reasons_basis is not None and recorded.reasons_basis.later
     return (

@@ -710,7 +710,12 @@ class Batch(BaseModel):
         ),
     ]
     client: Annotated[str, Field(description="Who asked for it.")]
-    model: str
+    model: Annotated[
+        str,
+        Field(
+            description="What decides; once the batch is begun, that of the roll-out then in force."
+        ),
+    ]
     bundle_version: str
     record: bool
     faulty_rows: Literal["skip", "stop"]
