@@ -4,10 +4,10 @@ They stand one after the other in the row's ``counts``; its ``layout`` names the
 So rows of another layout, from another bundle or another version of the product, merge by name.
 """
 
+import sys
 from bisect import bisect_right
-from collections import Counter
-from collections.abc import Callable, Collection, Mapping, Sequence
-from functools import cached_property, partial
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from functools import cached_property
 from itertools import repeat
 from math import inf, nextafter
 from operator import itemgetter
@@ -36,8 +36,6 @@ BINNED: Final = tuple(field for field in FIELDS_BY_USE if field.use in ("scored"
 
 ASK_AGAIN_S: Final = 1.0
 """How often the bins of a bundle that is not registered yet are looked up at most."""
-
-_Count: TypeAlias = Callable[[Sequence[Any]], list[int]]
 
 
 class _Reference(BaseModel):
@@ -76,51 +74,59 @@ class Bins:
     """
 
     def __init__(self, edges: Edges) -> None:
-        counted = {
-            field.column: _category(field.allowed) if field.allowed else _number(edges[field.name])
+        coded = {
+            field.column: _values(field.allowed) if field.allowed else _numbers(edges[field.name])
             for field in BINNED
             if field.allowed or field.name in edges
         }
-        sizes = {name: each.size for name, each in counted.items()}
+        sizes = {name: len(each.bins) for name, each in coded.items()}
         self.layout: Final = layout_of({SCORE: HISTOGRAM_BUCKETS} | sizes)
-        self._count: Final = [each.of for each in counted.values()]
-        self._columns_of: Final = itemgetter(*map(COLUMNS.index, counted))
+        self._codings: Final = tuple(coded.values())
+        self._columns_of: Final = itemgetter(*map(COLUMNS.index, coded))
 
-    def counts(self, rows: Sequence[Row], buckets: Sequence[int], *, approved: bool) -> list[int]:
-        """The histograms of ``rows``, all of one decision, with ``buckets`` of confidence."""
-        counts = list(buckets if approved else reversed(buckets))
+    def codes(self, rows: Iterable[Row]) -> list[bytes]:
+        """For each input the bins of all ``rows``, a byte each."""
         columns = zip(*map(self._columns_of, rows), strict=True)
-        for count, column in zip(self._count, columns, strict=True):
-            counts += count(column)
-        return counts
+        return [each.code(column) for each, column in zip(self._codings, columns, strict=True)]
+
+    def counts(self, codes: Sequence[bytes], part: slice) -> list[int]:
+        """The histograms of some of the rows: to count bytes costs least, however few they are."""
+        return [
+            of_part.count(bin_)
+            for coding, code in zip(self._codings, codes, strict=True)
+            for of_part in (code[part],)
+            for bin_ in coding.bins
+        ]
 
 
-class _Histogram(NamedTuple):
-    size: int
-    of: _Count
+class _Coding(NamedTuple):
+    """How the values of an input become bins, and the codes of these in the order of the bins."""
+
+    code: Callable[[Iterable[Any]], bytes]
+    bins: Sequence[int]
 
 
-def _category(allowed: Sequence[object]) -> _Histogram:
-    return _Histogram(len(allowed) + 2, partial(_count_values, allowed))
+class _CodeOf(dict[object, int]):
+    def __missing__(self, value: object) -> int:
+        return len(self) - 1
 
 
-def _count_values(allowed: Sequence[object], values: Sequence[Any]) -> list[int]:
-    counts = Counter(values)
-    known = [counts[value] for value in allowed]
-    missing = counts[None]
-    return [*known, len(values) - sum(known) - missing, missing]
+def _values(allowed: Sequence[object]) -> _Coding:
+    # A value that is not known has the code between the known ones and that of a missing one.
+    code_of = _CodeOf({value: code for code, value in enumerate(allowed)})
+    code_of[None] = len(allowed) + 1
+    return _Coding(lambda values: bytes(map(code_of.__getitem__, values)), range(len(allowed) + 2))
 
 
-def _number(edges: Sequence[float]) -> _Histogram:
-    # The last bin includes its upper edge.
-    starts = [*edges[:-1], nextafter(edges[-1], inf)]
-    return _Histogram(len(starts) + 2, partial(_count_numbers, starts))
+def _numbers(edges: Sequence[float]) -> _Coding:
+    # Below all others is what stands for a missing value. The last bin includes its upper edge.
+    starts = [-sys.float_info.max, *edges[:-1], nextafter(edges[-1], inf)]
 
+    def code(values: Iterable[float | None]) -> bytes:
+        known = [-inf if value is None else value for value in values]
+        return bytes(map(bisect_right, repeat(starts), known))
 
-def _count_numbers(starts: Sequence[float], values: Sequence[float | None]) -> list[int]:
-    known = [value for value in values if value is not None]
-    counts = Counter(map(bisect_right, repeat(starts), known))
-    return [*(counts[place] for place in range(len(starts) + 1)), len(values) - len(known)]
+    return _Coding(code, [*range(1, len(starts) + 1), 0])
 
 
 def layout_of(sizes: Mapping[str, int]) -> str:

@@ -4,9 +4,10 @@ from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime, timedelta
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, and_, exists, func, select
+from sqlalchemy import BigInteger, ColumnElement, and_, cast, exists, func, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from services.history.daily import Decided
 from services.history.schemas import Filters
 from services.history.tables import (
     CONFIDENCE_PER_MILLE,
@@ -14,6 +15,7 @@ from services.history.tables import (
     AnyRow,
     applicant_rollup,
     current_outcomes,
+    outcome_bins,
     outcomes,
     prediction_rollup,
     predictions,
@@ -99,6 +101,29 @@ async def read_last_hours(connection: AsyncConnection, hours: int) -> Sequence[A
         )
         .where(rollup.period == "hour", rollup.starts_at >= starts)
         .group_by(rollup.prediction)
+    )
+    return (await connection.execute(statement)).all()
+
+
+async def read_outcome_totals(connection: AsyncConnection, decided: Decided) -> Sequence[AnyRow]:
+    """Counts per outcome and decision of the months in which ``decided`` begins and ends."""
+    table = outcome_bins.c
+    equal = {table.model: decided.model, table.bundle_version: decided.bundle}
+    conditions = [column == value for column, value in equal.items() if value is not None]
+    if decided.since is not None:
+        conditions.append(table.month >= decided.since)
+    if decided.until is not None:
+        conditions.append(table.month < decided.until)
+    statement = (
+        select(
+            table.outcome,
+            table.prediction,
+            cast(func.sum(table.outcomes), BigInteger).label("outcomes"),
+            cast(func.sum(table.probability_sum), BigInteger).label("probability_sum"),
+        )
+        .where(*conditions)
+        .group_by(table.outcome, table.prediction)
+        .having(func.sum(table.outcomes) > 0)
     )
     return (await connection.execute(statement)).all()
 

@@ -2,20 +2,30 @@
 
 from collections import defaultdict
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
-from datetime import UTC, datetime, timedelta
-from typing import Final, NamedTuple, TypeVar
+from datetime import UTC, date, datetime, timedelta
+from operator import add
+from typing import Final, NamedTuple, Protocol, TypeVar
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services.history import queries
-from services.history.daily import Decided, read_totals
-from services.history.schemas import (
+from services.history.binning import BINNED, SCORE, values_of
+from services.history.daily import By, Decided, Distribution, read_distributions, read_totals
+from services.history.outcome_rollups import BILLION
+from services.history.report_schemas import (
+    MOST_GROUPS,
     Analytics,
+    AnalyticsQuery,
     Bucket,
     ConfidenceAnalysis,
     Day,
+    Grouping,
+    Period,
+    ReportQuery,
     Statistics,
+    StatisticsQuery,
     Summary,
+    Unit,
 )
 from services.history.tables import HISTOGRAM_BUCKETS, AnyRow
 
@@ -23,7 +33,35 @@ _HOURS: Final = 24
 _TREND_DAYS: Final = 30
 _HIGH_FROM: Final = HISTOGRAM_BUCKETS * 8 // 10
 _MEDIUM_FROM: Final = HISTOGRAM_BUCKETS * 6 // 10
+_APPROVED: Final = "Approved"
+_NO_OUTCOME: Final = "none"
+_ONE_DAY: Final = timedelta(days=1)
+_VALUES: Final = {field.column: values_of(field) for field in BINNED if field.allowed}
+_KEYS: Final[Mapping[Grouping, By]] = {
+    "day": "day",
+    "week": "week",
+    "month": "month",
+    "bundle": "bundle_version",
+    "client": "client",
+}
 _Key = TypeVar("_Key", bound=Hashable)
+
+
+class _Counted(Protocol):
+    """Decisions that came out the same: a row of a roll-up, or what follows from some."""
+
+    @property
+    def prediction(self) -> str: ...
+    @property
+    def predictions(self) -> int: ...
+    @property
+    def confidence_sum(self) -> float: ...
+
+
+class _Part(NamedTuple):
+    prediction: str
+    predictions: int
+    confidence_sum: float
 
 
 class _Sums(NamedTuple):
@@ -35,31 +73,42 @@ class _Sums(NamedTuple):
     rejected_confidence: float
 
 
-async def read_statistics(connection: AsyncConnection) -> Statistics:
-    """Outcomes of all decisions, overall and by model."""
-    totals = await queries.read_totals(connection)
+async def read_statistics(connection: AsyncConnection, query: StatisticsQuery) -> Statistics:
+    """How the decisions came out, overall and by model."""
+    if _is_everything(query):
+        totals = await queries.read_totals(connection)
+    else:
+        totals = await read_totals(connection, _decided(query), ["model", "prediction"])
     return Statistics(
         **_summary(_sum(totals)).model_dump(),
         by_model=_by(totals, lambda row: str(row.model)),
+        groups=await _groups(connection, query, query.group_by) if query.group_by else None,
+        previous=await _previous(connection, query),
     )
 
 
-async def read_analytics(connection: AsyncConnection) -> Analytics:
-    """Outcomes of decisions over time, by confidence and by applicant."""
-    totals = await queries.read_totals(connection)
+async def read_analytics(connection: AsyncConnection, query: AnalyticsQuery) -> Analytics:
+    """How decisions came out over time, by confidence and by applicant."""
     recent = await queries.read_last_hours(connection, _HOURS)
-    first = datetime.now(UTC).date() - timedelta(days=_TREND_DAYS - 1)
-    days = await read_totals(connection, Decided(since=first), ["day", "prediction"])
-    applicants = await queries.read_applicants(connection)
-
-    histogram = _histogram(totals)
+    if _is_everything(query):
+        rows = await queries.read_totals(connection)
+        totals: Sequence[_Counted] = rows
+        histogram = _added(row.confidence_histogram for row in rows)
+        applicants = await queries.read_applicants(connection)
+        by_area = _by(applicants, lambda row: str(row.property_area))
+        by_history = _by(applicants, lambda row: str(row.credit_history))
+    else:
+        found = await read_distributions(connection, _decided(query), ["prediction"])
+        totals = [_Part(each.group[0], each.predictions, each.confidence_sum) for each in found]
+        histogram = _added(map(_confidences, found))
+        by_area = _by_value(found, "property_area")
+        by_history = _by_value(found, "credit_history")
     return Analytics(
         overall=_summary(_sum(totals)),
+        previous=await _previous(connection, query),
         last_24_hours=_summary(_sum(recent)),
-        daily_trend=[
-            Day(date=date, **_summary(_sum(rows)).model_dump())
-            for date, rows in _grouped(days, lambda row: row.day).items()
-        ],
+        daily_trend=await _daily_trend(connection, query),
+        trend=await _trend(connection, query, query.group_by) if query.group_by else None,
         confidence_analysis=_analysis(_sum(totals), histogram),
         confidence_histogram=[
             Bucket(
@@ -69,12 +118,135 @@ async def read_analytics(connection: AsyncConnection) -> Analytics:
             )
             for number, count in enumerate(histogram)
         ],
-        by_property_area=_by(applicants, lambda row: str(row.property_area)),
-        by_credit_history=_by(applicants, lambda row: str(row.credit_history)),
+        by_property_area=by_area,
+        by_credit_history=by_history,
     )
 
 
-def _sum(rows: Iterable[AnyRow]) -> _Sums:
+def _is_everything(query: ReportQuery) -> bool:
+    return _decided(query) == Decided()
+
+
+def _decided(query: ReportQuery) -> Decided:
+    return Decided(
+        since=query.since,
+        until=query.until,
+        model=query.model,
+        bundle=query.bundle,
+        client=query.client,
+    )
+
+
+def _end(query: ReportQuery) -> date:
+    return query.until or datetime.now(UTC).date() + _ONE_DAY
+
+
+async def _previous(connection: AsyncConnection, query: ReportQuery) -> Period | None:
+    if query.since is None or query.compare is None:
+        return None
+    since = query.since - max(_end(query) - query.since, _ONE_DAY)
+    before = query.model_copy(update={"since": since, "until": query.since})
+    totals = await read_totals(connection, _decided(before), ["prediction"])
+    return Period(since=since, until=query.since, **_summary(_sum(totals)).model_dump())
+
+
+async def _daily_trend(connection: AsyncConnection, query: ReportQuery) -> list[Day]:
+    first = _end(query) - timedelta(days=_TREND_DAYS)
+    last_days = query.model_copy(update={"since": max(first, query.since or first)})
+    rows = await read_totals(connection, _decided(last_days), ["day", "prediction"])
+    return [
+        Day(date=day, **_summary(_sum(of_day)).model_dump())
+        for day, of_day in _grouped(rows, lambda row: row.day).items()
+    ]
+
+
+async def _trend(connection: AsyncConnection, query: ReportQuery, unit: Unit) -> list[Period]:
+    rows = await read_totals(connection, _decided(query), [unit, "prediction"])
+    periods = _grouped(rows, lambda row: row[0])
+    return [
+        Period(
+            since=max(starts, query.since or starts),
+            until=min(_after(starts, unit), query.until or date.max),
+            **_summary(_sum(of_period)).model_dump(),
+        )
+        for starts, of_period in list(periods.items())[-MOST_GROUPS:]
+    ]
+
+
+def _after(starts: date, unit: Unit) -> date:
+    """The first day of the next period."""
+    if unit == "month":
+        return (starts + timedelta(days=31)).replace(day=1)
+    return starts + timedelta(days=1 if unit == "day" else 7)
+
+
+async def _groups(
+    connection: AsyncConnection, query: ReportQuery, by: Grouping
+) -> dict[str, Summary]:
+    if by == "outcome":
+        return await _by_outcome(connection, query)
+    if by in _VALUES:
+        found = await read_distributions(connection, _decided(query), ["prediction"])
+        return _by_value(found, by)
+    rows = await read_totals(connection, _decided(query), [_KEYS[by], "prediction"])
+    groups = _by(rows, lambda row: str(row[0]))
+    return dict(list(groups.items())[-MOST_GROUPS:])
+
+
+async def _by_outcome(connection: AsyncConnection, query: ReportQuery) -> dict[str, Summary]:
+    decided = _decided(query)
+    rest = {
+        row.prediction: _Part(row.prediction, row.predictions, row.confidence_sum)
+        for row in await read_totals(connection, decided, ["prediction"])
+    }
+    groups: defaultdict[str, list[_Part]] = defaultdict(list)
+    for row in await queries.read_outcome_totals(connection, decided):
+        approved = row.probability_sum / BILLION
+        confidence = approved if row.prediction == _APPROVED else row.outcomes - approved
+        groups[row.outcome].append(_Part(row.prediction, row.outcomes, confidence))
+        left = rest[row.prediction]
+        rest[row.prediction] = left._replace(
+            predictions=left.predictions - row.outcomes,
+            confidence_sum=left.confidence_sum - confidence,
+        )
+    groups[_NO_OUTCOME] = list(rest.values())
+    return {name: _summary(_sum(groups[name])) for name in sorted(groups)}
+
+
+def _by_value(found: Iterable[Distribution], column: str) -> dict[str, Summary]:
+    values = _VALUES[column]
+    counts = {"Approved": [0] * len(values), "Rejected": [0] * len(values)}
+    counts |= {
+        each.group[0]: each.histograms.get(column, []) or [0] * len(values) for each in found
+    }
+    pairs = zip(values, counts["Approved"], counts["Rejected"], strict=True)
+    return {
+        value: Summary(
+            total_predictions=approved + rejected,
+            approved=approved,
+            rejected=rejected,
+            approval_rate=approved / (approved + rejected),
+            average_confidence=None,
+        )
+        for value, approved, rejected in sorted(pairs)
+        if approved + rejected
+    }
+
+
+def _confidences(found: Distribution) -> Sequence[int]:
+    """The buckets of confidence, which is the probability of what was decided."""
+    [prediction], scores = found.group, found.histograms[SCORE]
+    return scores if prediction == _APPROVED else scores[::-1]
+
+
+def _added(histograms: Iterable[Sequence[int]]) -> list[int]:
+    total = [0] * HISTOGRAM_BUCKETS
+    for histogram in histograms:
+        total = list(map(add, total, histogram))
+    return total
+
+
+def _sum(rows: Iterable[_Counted]) -> _Sums:
     counts = {"Approved": 0, "Rejected": 0}
     confidences = {"Approved": 0.0, "Rejected": 0.0}
     for row in rows:
@@ -107,14 +279,6 @@ def _analysis(sums: _Sums, histogram: Sequence[int]) -> ConfidenceAnalysis:
         medium=sum(histogram[_MEDIUM_FROM:_HIGH_FROM]),
         high=sum(histogram[_HIGH_FROM:]),
     )
-
-
-def _histogram(rows: Iterable[AnyRow]) -> list[int]:
-    buckets = [0] * HISTOGRAM_BUCKETS
-    for row in rows:
-        for number, count in enumerate(row.confidence_histogram):
-            buckets[number] += count
-    return buckets
 
 
 def _by(rows: Iterable[AnyRow], key: Callable[[AnyRow], str]) -> dict[str, Summary]:

@@ -21,17 +21,21 @@ from services.history.export import MEDIA_TYPES, export
 from services.history.intake import take_in
 from services.history.later import store_reasons
 from services.history.records import Record, record_of
+from services.history.report_schemas import (
+    Analytics,
+    AnalyticsQuery,
+    Statistics,
+    StatisticsQuery,
+)
 from services.history.reports import read_analytics, read_statistics
 from services.history.retention import kept_since
 from services.history.schemas import (
     About,
-    Analytics,
     Erasure,
     ErasureQuery,
     ExportQuery,
     Page,
     PageQuery,
-    Statistics,
     encode_cursor,
 )
 from shared.access.middleware import caller_of, needs, require
@@ -215,14 +219,17 @@ async def erase_records(request: Request, query: Annotated[ErasureQuery, Query()
     responses=CACHED | _FAILURES,
     openapi_extra=_READS,
 )
-async def statistics(request: Request) -> Response:
-    """Return the outcomes of all recorded decisions, overall and by model."""
+async def statistics(request: Request, query: Annotated[StatisticsQuery, Query()]) -> Response:
+    """Return how recorded decisions came out: overall, by model, and by what you choose.
+
+    Without parameters it is about all of them.
+    """
     caller_of(request.scope).require("history:read")
     resources = resources_of(request.scope)
 
     async def compute() -> bytes:
         async with connection(resources.engine) as opened:
-            return (await read_statistics(opened)).model_dump_json().encode()
+            return (await read_statistics(opened, query)).model_dump_json().encode()
 
     return await cached_response(
         request, compute, ttl_s=resources.settings.statistics_ttl_s, erasable=False
@@ -235,14 +242,17 @@ async def statistics(request: Request) -> Response:
     responses=CACHED | _FAILURES,
     openapi_extra=_READS,
 )
-async def analytics(request: Request) -> Response:
-    """Return the outcomes of decisions over time, by confidence and by applicant."""
+async def analytics(request: Request, query: Annotated[AnalyticsQuery, Query()]) -> Response:
+    """Return how recorded decisions came out: over time, by confidence and by applicant.
+
+    Without parameters it is about all of them.
+    """
     caller_of(request.scope).require("history:read")
     resources = resources_of(request.scope)
 
     async def compute() -> bytes:
         async with connection(resources.engine) as opened:
-            return (await read_analytics(opened)).model_dump_json().encode()
+            return (await read_analytics(opened, query)).model_dump_json().encode()
 
     return await cached_response(
         request, compute, ttl_s=resources.settings.analytics_ttl_s, erasable=False

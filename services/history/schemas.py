@@ -61,7 +61,7 @@ Cursor = Annotated[
 ]
 
 
-def _written_as(pattern: str, kind: str) -> BeforeValidator:
+def written_as(pattern: str, kind: str) -> BeforeValidator:
     """Refuse spellings that Pydantic reads but the documented type does not allow.
 
     For example, "1_0" as a number, a Unix time as a date-time, "on" as a boolean.
@@ -92,13 +92,13 @@ def in_utc(moment: datetime.datetime) -> datetime.datetime:
 _Confidence = Annotated[
     float,
     Field(ge=0, le=1),
-    _written_as(r"-?(?:0|[1-9]\d*)(?:\.\d+)?(?:[eE][+-]?\d+)?|nan", "a number"),
+    written_as(r"-?(?:0|[1-9]\d*)(?:\.\d+)?(?:[eE][+-]?\d+)?|nan", "a number"),
 ]
-_PageSize = Annotated[int, Field(ge=1, le=100), _written_as(r"-?\d{1,18}", "a whole number")]
-_Boolean = Annotated[bool, _written_as("true|false", "true or false")]
+_PageSize = Annotated[int, Field(ge=1, le=100), written_as(r"-?\d{1,18}", "a whole number")]
+_Boolean = Annotated[bool, written_as("true|false", "true or false")]
 _Moment = Annotated[
     AwareDatetime,
-    _written_as(
+    written_as(
         r"\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(?:\.\d+)?(?:[Zz]|[+-]\d\d:\d\d)?",
         "a datetime such as 2026-01-31T12:00:00Z",
     ),
@@ -175,65 +175,6 @@ class Page(BaseModel):
 
     items: list[Record]
     next_cursor: str | None = Field(description="null on the last page.")
-
-
-class Summary(BaseModel):
-    """How a set of decisions came out; the two averages are null when there is no decision."""
-
-    total_predictions: int
-    approved: int
-    rejected: int
-    approval_rate: float | None
-    average_confidence: float | None
-
-
-class Statistics(Summary):
-    """All decisions ever recorded, and those of each model."""
-
-    by_model: dict[str, Summary]
-
-
-class Day(Summary):
-    """One UTC day."""
-
-    date: datetime.date
-
-
-class ConfidenceAnalysis(BaseModel):
-    """How sure the models were: on average per outcome, and in how many decisions.
-
-    ``low`` is below 0.6, ``high`` from 0.8 on, ``medium`` between the two.
-    """
-
-    average: float | None
-    average_approved: float | None
-    average_rejected: float | None
-    low: int
-    medium: int
-    high: int
-
-
-class Bucket(BaseModel):
-    """Decisions whose confidence is at least ``at_least`` and below ``below``.
-
-    The last bucket includes 1.
-    """
-
-    at_least: float
-    below: float
-    predictions: int
-
-
-class Analytics(BaseModel):
-    """Decisions over time, by confidence and by applicant."""
-
-    overall: Summary
-    last_24_hours: Summary = Field(description="In whole UTC hours: the present one and 24 before.")
-    daily_trend: list[Day] = Field(description="The last 30 UTC days that have decisions.")
-    confidence_analysis: ConfidenceAnalysis
-    confidence_histogram: list[Bucket]
-    by_property_area: dict[str, Summary] = Field(description="missing: not given.")
-    by_credit_history: dict[str, Summary] = Field(description="1, 0, or missing: not given.")
 
 
 class About(BaseModel):

@@ -3,18 +3,20 @@
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from functools import cached_property
+from typing import Any, Final, get_type_hints
 
 from fastapi import APIRouter
 from fastapi.routing import APIRoute
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from shared.contract.errors import BodyTooLarge, ServiceError, UnsupportedMediaType
-from shared.web.conventions import SCHEMA_REFERENCE, service_error_response
-from shared.web.parameters import refuse_parameters
+from shared.web.conventions import SCHEMA_REFERENCE, invalid_input, service_error_response
+from shared.web.parameters import refuse_parameters, refuse_repetitions
 
 PATH_PARAMETER: Final = {"pattern": r"^[^\x00-\x1f\x7f-\x9f]+$"}
 """What the schema of a text in a path adds: the protocol refuses control characters there."""
@@ -58,7 +60,8 @@ def either(*kinds: MediaType) -> MediaType:
 class DirectRoute(APIRoute):
     """A route whose endpoint takes the request and returns the response, with nothing between.
 
-    It takes no query parameters: one is a 400, because the caller means something by it.
+    Its query parameters are the members of the model of the endpoint's argument ``query``. Any
+    other is a 400, because the caller means something by it.
 
     FastAPI's own handling (dependency solving, two exit stacks, a second validation of the
     answer) costs more than deciding does. The endpoint reads and writes the documented models
@@ -70,10 +73,35 @@ class DirectRoute(APIRoute):
         allowed = self.methods or set()
         if scope["method"] not in allowed:
             raise HTTPException(405, headers={"allow": ", ".join(sorted(allowed))})
-        request = Request(scope, receive)
-        await refuse_parameters(request)
-        response = await self.endpoint(request)
+        response = await self.answer(Request(scope, receive))
         await response(scope, receive, send)
+
+    async def answer(self, request: Request) -> Response:
+        """Return the endpoint's response; raises ``InvalidInput`` for its parameters."""
+        if self._parameters is None:
+            await refuse_parameters(request)
+            response: Response = await self.endpoint(request)
+        else:
+            response = await self.endpoint(request, _read_parameters(request, self._parameters))
+        return response
+
+    @cached_property
+    def _parameters(self) -> type[BaseModel] | None:
+        parameters: type[BaseModel] | None = get_type_hints(self.endpoint).get("query")
+        return parameters
+
+
+def _read_parameters(request: Request, parameters: type[BaseModel]) -> BaseModel:
+    if not request.scope["query_string"]:
+        return parameters()
+    refuse_repetitions(request)
+    try:
+        return parameters.model_validate(dict(request.query_params))
+    except ValidationError as error:
+        faults = error.errors(include_url=False)
+        raise invalid_input(
+            [{**fault, "loc": ("query", *fault["loc"])} for fault in faults], within=1
+        ) from None
 
 
 class DirectMiddleware:
@@ -105,8 +133,7 @@ class DirectMiddleware:
         scope["route"] = route
         request = Request(scope, receive)
         try:
-            await refuse_parameters(request)
-            response = await route.endpoint(request)
+            response = await route.answer(request)
         except ServiceError as error:
             response = service_error_response(scope, error)
         await response(scope, receive, send)

@@ -36,7 +36,12 @@ _LEFT_OUT: Final = frozenset(
     | {"minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum"}
 )
 """What a service promises of its answers and a client need not check."""
-_EXTENDS: Final = {"Record": "Decision", "Day": "Summary", "Statistics": "Summary"}
+_EXTENDS: Final = {
+    "Record": "Decision",
+    "Day": "Summary",
+    "Period": "Summary",
+    "Statistics": "Summary",
+}
 """Schemas that repeat another one's members, and become its subclasses."""
 
 

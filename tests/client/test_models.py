@@ -14,8 +14,8 @@ import pytest
 from pydantic import BaseModel
 
 import loan_predictor_client
-from loan_predictor_client import Cohorts, Filters, LoanPredictorClient, calls
-from loan_predictor_client.calls import Call
+from loan_predictor_client import Cohorts, Filters, LoanPredictorClient, Selection, calls
+from loan_predictor_client.calls import Call, StatisticsGrouping, Unit
 from tests.client.generate_models import MODELS, apps, generate
 
 _CALLS: list[tuple[Callable[..., Call[Any]], dict[str, object]]] = [
@@ -41,8 +41,8 @@ _CALLS: list[tuple[Callable[..., Call[Any]], dict[str, object]]] = [
     (calls.report_outcomes, {"reports": [{}]}),
     (calls.live_performance, {"cohorts": Cohorts(), "by": "all"}),
     (calls.vintages, {"cohorts": Cohorts()}),
-    (calls.statistics, {}),
-    (calls.analytics, {}),
+    (calls.statistics, {"selection": Selection(), "group_by": None}),
+    (calls.analytics, {"selection": Selection(), "group_by": "day"}),
     (calls.health, {"service": "inference"}),
     (calls.health, {"service": "history"}),
     (calls.performance, {"service": "inference"}),
@@ -103,6 +103,18 @@ def test_filters_are_those_of_the_history(path: str) -> None:
     operation = _document("history")["paths"][path]["get"]
     parameters = {each["name"] for each in operation["parameters"] if each["in"] == "query"}
     assert parameters - {"limit", "cursor", "format"} == {each.name for each in fields(Filters)}
+
+
+@pytest.mark.parametrize(
+    ("path", "grouping"), [("/statistics", StatisticsGrouping), ("/analytics", Unit)]
+)
+def test_selection_and_groupings_are_those_of_the_statistics(path: str, grouping: Any) -> None:
+    """Names of parameters, and the values that ``group_by`` takes."""
+    operation = _document("history")["paths"][path]["get"]
+    schemas = {each["name"]: each["schema"] for each in operation["parameters"]}
+    assert schemas.keys() == {"group_by", *(each.name for each in fields(Selection))}
+    [known, _] = schemas["group_by"]["anyOf"]
+    assert set(known["enum"]) == set(re.findall(r"'(\w+)'", str(grouping)))
 
 
 def test_every_answer_can_be_imported_and_every_method_is_listed() -> None:

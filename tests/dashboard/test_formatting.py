@@ -167,8 +167,10 @@ def test_statistics_without_decisions_have_no_chart() -> None:
     """A sentence says so instead."""
     analytics = Analytics(
         overall=_NONE,
+        previous=None,
         last_24_hours=_NONE,
         daily_trend=[],
+        trend=None,
         confidence_analysis=ConfidenceAnalysis(
             average=None, average_approved=None, average_rejected=None, low=0, medium=0, high=0
         ),
@@ -176,7 +178,8 @@ def test_statistics_without_decisions_have_no_chart() -> None:
         by_property_area={},
         by_credit_history={},
     )
-    shown = overview(Statistics(**_NONE.model_dump(), by_model={}), analytics)
+    statistics = Statistics(**_NONE.model_dump(), by_model={}, groups=None, previous=None)
+    shown = overview(statistics, analytics)
     assert "No decisions yet" in shown
 
 

@@ -20,7 +20,7 @@ from loan_predictor_client.errors import (
     UnreadableAnswer,
     UnsendableCall,
 )
-from loan_predictor_client.filters import Cohorts, Filters, OutcomeKind, Prediction
+from loan_predictor_client.filters import Cohorts, Filters, OutcomeKind, Prediction, Selection
 from loan_predictor_client.models import (
     Analytics,
     Application,
@@ -92,6 +92,7 @@ __all__ = [
     "Record",
     "Replay",
     "RetryPolicy",
+    "Selection",
     "ServiceUnreachable",
     "Statistics",
     "Unavailable",

@@ -25,9 +25,11 @@ from loan_predictor_client.calls import (
     ResultsFormat,
     Service,
     Services,
+    StatisticsGrouping,
+    Unit,
     UnknownColumns,
 )
-from loan_predictor_client.filters import Cohorts, Filters
+from loan_predictor_client.filters import Cohorts, Filters, Selection
 from loan_predictor_client.models import (
     Analytics,
     Batch,
@@ -313,13 +315,17 @@ class AsyncLoanPredictorClient:
         finally:
             await response.aclose()
 
-    async def statistics(self) -> Statistics:
-        """Totals of all recorded decisions, overall and by model."""
-        return await self._call(calls.statistics())
+    async def statistics(
+        self, selection: Selection | None = None, *, group_by: StatisticsGrouping | None = None
+    ) -> Statistics:
+        """How decisions came out, overall, by model and by ``group_by``; by default all of them."""
+        return await self._call(calls.statistics(selection or Selection(), group_by=group_by))
 
-    async def analytics(self) -> Analytics:
-        """Decisions over time, by confidence and by applicant."""
-        return await self._call(calls.analytics())
+    async def analytics(
+        self, selection: Selection | None = None, *, group_by: Unit | None = None
+    ) -> Analytics:
+        """Decisions over time, by confidence and by applicant; by default all of them."""
+        return await self._call(calls.analytics(selection or Selection(), group_by=group_by))
 
     async def live_performance(
         self, cohorts: Cohorts | None = None, *, by: Grouping = "all"

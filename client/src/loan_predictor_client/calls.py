@@ -14,7 +14,7 @@ import httpx
 from pydantic import BaseModel
 
 from loan_predictor_client.errors import UnreadableAnswer, UnsendableCall
-from loan_predictor_client.filters import Cohorts, Filters
+from loan_predictor_client.filters import Cohorts, Filters, Selection
 from loan_predictor_client.models import (
     Analytics,
     Application,
@@ -55,6 +55,8 @@ UnknownColumns = Literal["stop", "skip"]
 Reference = Literal["approved_near_threshold", "all_applicants"]
 """The training rows whose mean an application is compared with."""
 Grouping = Literal["all", "month"]
+Unit = Literal["day", "week", "month"]
+StatisticsGrouping = Literal[Unit, "bundle", "client", "property_area", "credit_history", "outcome"]
 Applied = Application | Mapping[str, object]
 """An application: the data set's own names with their values; None, or no entry, is missing."""
 
@@ -307,14 +309,20 @@ def export(filters: Filters, *, format_: ExportFormat) -> Call[httpx.Response]:
     return Call("history", "/history/export", lambda response: response, parameters=parameters)
 
 
-def statistics() -> Call[Statistics]:
-    """Totals of all decisions."""
-    return Call("history", "/statistics", _json(Statistics))
+def statistics(selection: Selection, *, group_by: StatisticsGrouping | None) -> Call[Statistics]:
+    """How decisions came out: overall, by model and by ``group_by``."""
+    parameters = _grouped(selection, group_by)
+    return Call("history", "/statistics", _json(Statistics), parameters=parameters)
 
 
-def analytics() -> Call[Analytics]:
+def analytics(selection: Selection, *, group_by: Unit | None) -> Call[Analytics]:
     """Decisions over time, by confidence and by applicant."""
-    return Call("history", "/analytics", _json(Analytics))
+    parameters = _grouped(selection, group_by)
+    return Call("history", "/analytics", _json(Analytics), parameters=parameters)
+
+
+def _grouped(selection: Selection, group_by: str | None) -> dict[str, str]:
+    return selection.parameters() | ({"group_by": group_by} if group_by else {})
 
 
 def live_performance(cohorts: Cohorts, *, by: Grouping) -> Call[LivePerformance]:

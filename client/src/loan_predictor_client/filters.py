@@ -1,7 +1,7 @@
 """Filters of the history."""
 
 from dataclasses import dataclass, fields
-from datetime import datetime
+from datetime import date, datetime
 from typing import Literal
 
 Prediction = Literal["Approved", "Rejected"]
@@ -47,6 +47,25 @@ class Cohorts:
     def parameters(self) -> dict[str, str]:
         """The query parameters of what is set."""
         return {name: value for name, value in vars(self).items() if value is not None}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Selection:
+    """Decisions by the day (UTC) they were made on, and by what and for whom."""
+
+    since: date | None = None
+    """Decided on this day or later."""
+    until: date | None = None
+    """Decided before this day."""
+    model: str | None = None
+    bundle: str | None = None
+    client: str | None = None
+    compare: Literal["previous"] | None = None
+    """Report the same number of days before ``since``, too, which must be set."""
+
+    def parameters(self) -> dict[str, str]:
+        """The query parameters of what is set."""
+        return {name: str(value) for name, value in vars(self).items() if value is not None}
 
 
 def _text(value: object) -> str:

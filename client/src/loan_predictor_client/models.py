@@ -1141,6 +1141,13 @@ class ModelPerformance(BaseModel):
     ]
 
 
+class Period(Summary):
+    """The decisions from one UTC day to before another."""
+
+    since: date_aliased
+    until: date_aliased
+
+
 class Record(Decision):
     """A stored decision: what was answered, who asked, and what became of it."""
 
@@ -1156,9 +1163,16 @@ class Record(Decision):
 
 
 class Statistics(Summary):
-    """All decisions ever recorded, and those of each model."""
+    """The decisions that the parameters leave; all that are recorded if there are none."""
 
     by_model: dict[str, Summary]
+    groups: Annotated[
+        dict[str, Summary] | None,
+        Field(
+            description="By group_by, at most the last 366. A week or month is its first day; the outcome none is that of decisions without one; inputs have missing and other, and no average confidence. null without group_by."
+        ),
+    ]
+    previous: Annotated[Period | None, Field(description="The days before; null without compare.")]
 
 
 class Vintage(BaseModel):
@@ -1283,14 +1297,30 @@ class ModelDetail(BaseModel):
 
 
 class Analytics(BaseModel):
-    """Decisions over time, by confidence and by applicant."""
+    """
+    Decisions over time, by confidence and by applicant.
+
+    With parameters the groups by applicant have no average confidence, and decisions of applicants
+    that were erased may be missing there.
+    """
 
     overall: Summary
+    previous: Annotated[Period | None, Field(description="The days before; null without compare.")]
     last_24_hours: Annotated[
-        Summary, Field(description="In whole UTC hours: the present one and 24 before.")
+        Summary,
+        Field(
+            description="In whole UTC hours: the present one and 24 before; parameters do not count."
+        ),
     ]
     daily_trend: Annotated[
-        list[Day], Field(description="The last 30 UTC days that have decisions.")
+        list[Day],
+        Field(description="Of the last 30 UTC days of the range those that have decisions."),
+    ]
+    trend: Annotated[
+        list[Period] | None,
+        Field(
+            description="By group_by, at most the last 366 that have decisions; null without it."
+        ),
     ]
     confidence_analysis: ConfidenceAnalysis
     confidence_histogram: list[Bucket]

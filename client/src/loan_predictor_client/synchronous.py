@@ -25,9 +25,11 @@ from loan_predictor_client.calls import (
     ResultsFormat,
     Service,
     Services,
+    StatisticsGrouping,
+    Unit,
     UnknownColumns,
 )
-from loan_predictor_client.filters import Cohorts, Filters
+from loan_predictor_client.filters import Cohorts, Filters, Selection
 from loan_predictor_client.models import (
     Analytics,
     Batch,
@@ -310,13 +312,17 @@ class LoanPredictorClient:
         finally:
             response.close()
 
-    def statistics(self) -> Statistics:
-        """Totals of all recorded decisions, overall and by model."""
-        return self._call(calls.statistics())
+    def statistics(
+        self, selection: Selection | None = None, *, group_by: StatisticsGrouping | None = None
+    ) -> Statistics:
+        """How decisions came out, overall, by model and by ``group_by``; by default all of them."""
+        return self._call(calls.statistics(selection or Selection(), group_by=group_by))
 
-    def analytics(self) -> Analytics:
-        """Decisions over time, by confidence and by applicant."""
-        return self._call(calls.analytics())
+    def analytics(
+        self, selection: Selection | None = None, *, group_by: Unit | None = None
+    ) -> Analytics:
+        """Decisions over time, by confidence and by applicant; by default all of them."""
+        return self._call(calls.analytics(selection or Selection(), group_by=group_by))
 
     def live_performance(
         self, cohorts: Cohorts | None = None, *, by: Grouping = "all"
