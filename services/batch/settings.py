@@ -8,6 +8,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
 from pydantic_settings import NoDecode
 
 from services.scoring.manifest import BUNDLE_ROOT, BundleError, check_version
+from services.scoring.store import StoreAddress
 from shared.settings import CommonSettings, HttpAddress, SecretKey
 
 _SCHEME: Final = re.compile(r"postgres(?:ql(?:\+asyncpg)?)?://")
@@ -55,7 +56,7 @@ class BatchSettings(CommonSettings):
     bundle_version: Annotated[str, AfterValidator(_bundle_version)] | None = Field(
         default=None, description="Decide with this version instead of the one CURRENT names."
     )
-    bundle_store: Annotated[str | None, AfterValidator(lambda value: value or None)] = Field(
+    bundle_store: StoreAddress = Field(
         default=None,
         description="Where bundles are published: a folder that all processes share, or the address"
         " of an object store, such as s3://bucket/bundles.",

@@ -13,6 +13,7 @@ from services.scoring.manifest import (
     check_version,
     read_manifest,
 )
+from services.scoring.store import StoreAddress
 from shared.access.rate_limit import parse_limits
 from shared.settings import CommonSettings, HttpAddress, RateLimit, SecretKey
 
@@ -31,7 +32,7 @@ class InferenceSettings(CommonSettings):
     bundle_version: Annotated[str, AfterValidator(_bundle_version)] | None = Field(
         default=None, description="Serve this version instead of the one CURRENT names."
     )
-    bundle_store: Annotated[str | None, AfterValidator(lambda value: value or None)] = Field(
+    bundle_store: StoreAddress = Field(
         default=None,
         description="Where bundles are published: a folder that all processes share, or the address"
         " of an object store, such as s3://bucket/bundles.",

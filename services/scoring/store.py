@@ -14,7 +14,10 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Final
+from typing import Annotated, Any, Final
+from weakref import finalize
+
+from pydantic import AfterValidator
 
 from services.scoring.manifest import (
     MANIFEST_FILE,
@@ -29,6 +32,19 @@ from shared.contract.rollout import VERSION_PATTERN
 
 MAX_BYTES: Final = 64 * 1024 * 1024
 """Of a bundle; the shipped ones have one or two MB."""
+
+
+def _address(value: str | None) -> str | None:
+    if value and "://" in value:
+        try:
+            _objects_at(value)
+        except ImportError as error:
+            raise ValueError(f"needs another package: {error}") from None
+    return value or None
+
+
+StoreAddress = Annotated[str | None, AfterValidator(_address)]
+"""A setting that says where the store is; None without one."""
 
 
 class BundleStore:
@@ -175,21 +191,18 @@ class _Objects:
     """An object store; what is read of it is kept in a folder of this process's own."""
 
     def __init__(self, address: str) -> None:
-        # Only those need it that have such a store.
-        from fsspec.core import url_to_fs  # noqa: PLC0415
-
-        self._objects: Any
-        self._objects, self._root = url_to_fs(address, use_listings_cache=False)
-        self._kept = tempfile.TemporaryDirectory(prefix="bundles-")
+        self._objects, self._root = _objects_at(address)
+        self._kept = Path(tempfile.mkdtemp(prefix="bundles-"))
+        finalize(self, shutil.rmtree, self._kept, ignore_errors=True)
 
     def folder(self, version: str) -> Path | None:
-        kept = Path(self._kept.name) / version
+        kept = self._kept / version
         if not kept.is_dir() and version in self.versions():
             with _store_faults():
                 manifest = self._read(version, MANIFEST_FILE)
                 names = parse_manifest(manifest, f"{version}/{MANIFEST_FILE}").files
                 files = {name: self._read(version, name) for name in names}
-                _write(kept.parent, version, files | {MANIFEST_FILE: manifest})
+                _write(self._kept, version, files | {MANIFEST_FILE: manifest})
         return kept if kept.is_dir() else None
 
     def versions(self) -> list[str]:
@@ -217,6 +230,14 @@ def _store_faults() -> Iterator[None]:
         raise
     except Exception as error:  # each kind of store raises errors of its own
         raise BundleError(f"The store of bundles cannot be used: {error!r}") from error
+
+
+def _objects_at(address: str) -> tuple[Any, str]:
+    # Only those need it that have such a store.
+    from fsspec.core import url_to_fs  # noqa: PLC0415  an optional dependency
+
+    files, root = url_to_fs(address, use_listings_cache=False)
+    return files, root
 
 
 def _open(address: str) -> _Folder | _Objects:

@@ -6,16 +6,13 @@ import shutil
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
+from time import thread_time
 from typing import Any
 
 import httpx
 import pytest
 from pydantic import SecretStr
 from redis.asyncio import Redis
-from starlette.applications import Starlette
-from starlette.requests import Request
-from starlette.responses import Response
-from starlette.routing import Route
 
 from services.inference.main import create_app
 from services.inference.settings import InferenceSettings
@@ -24,70 +21,17 @@ from services.scoring.manifest import MANIFEST_FILE, SCHEMA_VERSION
 from shared.contract.application import EXAMPLE
 from shared.contract.parsing import read_application
 from shared.contract.rollout import (
-    INTERNAL_ROLLOUT_PATH,
     REPORT_S,
     ROLLOUT_KEY,
-    ReplicaReport,
-    Rollout,
     RolloutState,
     arm_of,
 )
 from tests import keys
 from tests.bundles import make_bundle
 from tests.prometheus import Exposition
+from tests.rollouts import NEW, OTHER, OWN, History, rollout
 from tests.serving import served
-from tests.waiting import eventually, eventually_said
-
-OWN = "b-00000001"
-NEW = "b-00000002"
-OTHER = "b-00000003"
-
-
-def rollout(epoch: int, bundle: str, model: str, share: int | None = None) -> Rollout:
-    """A roll-out; with a ``share`` the newcomer of ``OTHER`` is the candidate."""
-    candidate = share and {"bundle": OTHER, "model": "forest", "share": share}
-    return Rollout.model_validate(
-        {
-            "epoch": epoch,
-            "default": {"bundle": bundle, "model": model},
-            "candidate": candidate,
-            "salt": "salt",
-            "experiment": candidate and "x2",
-        }
-    )
-
-
-class History:
-    """What the history service answers about roll-outs, and what it was asked."""
-
-    def __init__(self) -> None:
-        self.state = RolloutState()
-        self.reports: list[ReplicaReport] = []
-        self.away = False
-
-    async def answer(self, request: Request) -> Response:
-        """One report; as the real service, only with a key."""
-        if self.away or request.headers["x-api-key"] != keys.SECRET:
-            return Response(status_code=503)
-        self.reports.append(ReplicaReport.model_validate_json(await request.body()))
-        return Response(self.state.model_dump_json(), media_type="application/json")
-
-    async def reported(self, condition: Callable[[ReplicaReport], object]) -> ReplicaReport:
-        """A report from now on of which ``condition`` holds."""
-        self.reports.clear()
-        await eventually(lambda: any(map(condition, self.reports)))
-        return next(each for each in self.reports if condition(each))
-
-    async def reported_failure(self, epoch: int) -> ReplicaReport:
-        """A report that this roll-out cannot be loaded."""
-        return await self.reported(lambda report: report.failed and report.failed.epoch == epoch)
-
-    async def puts_in_force(self, wanted: Rollout) -> None:
-        """Both phases, as with one replica."""
-        self.state = self.state.model_copy(update={"pending": wanted})
-        await self.reported(lambda report: report.ready == wanted.epoch)
-        self.state = RolloutState(active=wanted)
-        await self.reported(lambda report: report.epoch == wanted.epoch)
+from tests.waiting import eventually_said
 
 
 @pytest.fixture
@@ -106,8 +50,7 @@ async def serving(
 ) -> AsyncIterator[tuple[httpx.AsyncClient, History]]:
     """A replica with the bundles of ``store``, and the history service that it reports to."""
     history = history or History()
-    route = Route(INTERNAL_ROLLOUT_PATH, history.answer, methods=["POST"])
-    async with served(Starlette(routes=[route])) as there:
+    async with served(history.app()) as there:
         here = settings.model_copy(
             update={
                 "bundle_root": store.parent / "shipped",
@@ -288,3 +231,43 @@ async def test_a_replica_without_history_starts_with_the_copy_in_redis_and_follo
 
 async def _serves(client: httpx.AsyncClient, version: str) -> bool:
     return bool((await _decide(client))["version"] == version)
+
+
+async def test_a_hundred_swaps_hold_no_request_up_and_leave_no_memory_behind(
+    settings: InferenceSettings, store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every request meanwhile is answered, and the event loop is never busy for long."""
+    monkeypatch.setattr(follower, "REPORT_S", 0.005)
+    turns: list[float] = []
+    answered: list[str] = []
+
+    async def turn() -> None:
+        while True:
+            began_s = thread_time()
+            await asyncio.sleep(0)
+            turns.append(thread_time() - began_s)
+
+    async def ask(client: httpx.AsyncClient) -> None:
+        while True:
+            answered.append((await _decide(client))["version"])
+
+    async with serving(settings, store) as (client, history):
+        busy = [asyncio.create_task(each) for each in (turn(), ask(client))]
+        first_kb = 0
+        for epoch in range(1, 121):
+            wanted = (NEW, "newcomer") if epoch % 2 else (OTHER, "forest")
+            await history.puts_in_force(rollout(epoch, *wanted))
+            if epoch == 20:
+                first_kb = _resident_kb()
+        last_kb = _resident_kb()
+        for task in busy:
+            task.cancel()
+        assert (await _ready(client))[0] == 200
+    assert {*answered} == {OWN, NEW, OTHER}
+    assert last_kb < 1.05 * first_kb
+    assert sorted(turns)[-len(turns) // 1000] < 0.005
+
+
+def _resident_kb() -> int:
+    status = Path("/proc/self/status").read_text(encoding="ascii")
+    return int(status.partition("VmRSS:")[2].split()[0])

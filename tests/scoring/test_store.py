@@ -1,0 +1,147 @@
+"""The bundle store: what is published is there whole, and nothing else ever is."""
+
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from uuid import uuid4
+
+import pytest
+from pydantic import ValidationError
+
+from services.inference.settings import InferenceSettings
+from services.scoring import store as module
+from services.scoring.manifest import (
+    BUNDLE_ROOT,
+    MANIFEST_FILE,
+    SCHEMA_VERSION,
+    BundleError,
+    read_current_version,
+)
+from services.scoring.registry import load_bundle
+from services.scoring.store import BundleStore
+from tests.bundles import make_bundle
+
+_NEW = "b-00000001"
+Files = dict[str, bytes]
+
+
+def _files_of(folder: Path) -> Files:
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file()
+    }
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> Files:
+    """The files of a bundle."""
+    make_bundle(tmp_path / "made", version=_NEW, models={"newcomer": "gradient_boosting"})
+    return _files_of(tmp_path / "made" / _NEW)
+
+
+@pytest.fixture(params=["folder", "objects"])
+def address(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """The address of an empty store."""
+    return str(tmp_path / "store") if request.param == "folder" else f"memory://{uuid4()}/bundles"
+
+
+def _store(address: str | None) -> BundleStore:
+    return BundleStore(address, shipped=BUNDLE_ROOT)
+
+
+def test_a_published_bundle_is_found_whole_by_every_process(address: str, files: Files) -> None:
+    assert _store(address).publish(files).version == _NEW
+    elsewhere = _store(address)
+    assert _files_of(elsewhere.folder(_NEW)) == files
+    assert load_bundle(elsewhere.folder(_NEW).parent, _NEW).champion.name == "newcomer"
+    shipped = {path.name for path in BUNDLE_ROOT.glob("b-*")}
+    assert {*elsewhere.versions()} == shipped | {_NEW}
+    assert elsewhere.folder(read_current_version(BUNDLE_ROOT)).parent == BUNDLE_ROOT
+
+
+def test_publishing_again_changes_nothing_and_another_bundle_of_the_same_version_is_refused(
+    address: str, files: Files
+) -> None:
+    store = _store(address)
+    store.publish(files)
+    store.publish(files)
+    other = files | {MANIFEST_FILE: files[MANIFEST_FILE].replace(b'"seed": ', b'"seed": 1')}
+    with pytest.raises(BundleError, match=f"Another bundle is published as {_NEW}"):
+        store.publish(other)
+    assert _files_of(_store(address).folder(_NEW)) == files
+
+
+def _newer(files: Files) -> Mapping[str, bytes]:
+    old = f'"schema_version": {SCHEMA_VERSION}'.encode()
+    assert old in files[MANIFEST_FILE]
+    return {MANIFEST_FILE: files[MANIFEST_FILE].replace(old, b'"schema_version": 99')}
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        (lambda _: {"newcomer.onnx": b"x"}, "newcomer.onnx is altered"),
+        (lambda files: {"newcomer.onnx": files["newcomer.onnx"][:-9]}, "newcomer.onnx is altered"),
+        (lambda _: {"newcomer.onnx": None}, "newcomer.onnx is missing"),
+        (lambda _: {"../other": b"x"}, "../other is not in the manifest"),
+        (lambda _: {MANIFEST_FILE: None}, "The bundle has no manifest.json"),
+        (lambda files: {MANIFEST_FILE: files[MANIFEST_FILE][:-9]}, "is no valid JSON"),
+        (_newer, f"newer than the {SCHEMA_VERSION} that this service reads"),
+    ],
+    ids=["altered", "truncated", "missing", "extra", "no manifest", "half a manifest", "newer"],
+)
+def test_what_is_no_bundle_is_refused_in_one_sentence_and_changes_nothing(
+    address: str, files: Files, change: Callable[[Files], dict[str, bytes | None]], sentence: str
+) -> None:
+    store = _store(address)
+    before = store.versions()
+    changed = {name: content for name, content in {**files, **change(files)}.items() if content}
+    with pytest.raises(BundleError, match=sentence):
+        store.publish(changed)
+    assert store.versions() == before
+    with pytest.raises(BundleError, match="is not published here"):
+        store.folder(_NEW)
+
+
+def test_a_bundle_that_is_too_large_is_refused(
+    files: Files, address: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "MAX_BYTES", 1000)
+    with pytest.raises(BundleError, match="has more than"):
+        _store(address).publish(files)
+
+
+def test_publishing_that_is_cut_off_leaves_nothing_to_be_found(
+    tmp_path: Path, files: Files, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = _store(str(tmp_path / "store"))
+
+    def stop(_: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", stop)
+    with pytest.raises(BundleError, match="No space left"):
+        store.publish(files)
+    assert list((tmp_path / "store").iterdir()) == []
+    assert _NEW not in store.versions()
+
+
+def test_without_a_store_nothing_is_published_and_the_shipped_bundles_are_there(
+    files: Files,
+) -> None:
+    with pytest.raises(BundleError, match="set BUNDLE_STORE"):
+        _store(None).publish(files)
+    assert read_current_version(BUNDLE_ROOT) in _store(None).versions()
+
+
+def test_a_store_that_cannot_be_written_is_reported(files: Files, tmp_path: Path) -> None:
+    (tmp_path / "store").write_text("a file")
+    with pytest.raises(BundleError, match="The store of bundles cannot be used"):
+        _store(str(tmp_path / "store")).publish(files)
+
+
+def test_an_address_of_no_known_store_is_an_unusable_setting() -> None:
+    with pytest.raises(ValidationError, match="Protocol not known: nothing"):
+        InferenceSettings(bundle_store="nothing://here")
+    assert InferenceSettings(bundle_store="").bundle_store is None
