@@ -11,6 +11,8 @@ from shared.contract.application import EXAMPLE
 from tests.serving import served
 
 _PARAMETERS = {
+    "{version}": "b-0a1b2c3d",
+    "{epoch}": "1",
     "{model}": "random_forest",
     "{batch_id}": "01a20afb-7957-74b4-90e3-62e561575793",
     "{prediction_id}": "01a20afb-7957-74b4-90e3-62e561575793",

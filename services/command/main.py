@@ -1,11 +1,17 @@
-"""The command line of the product: ``loan-predictor score IN OUT``."""
+"""The command line of the product: ``loan-predictor score``, ``bundle`` and ``rollout``."""
 
 import argparse
+import importlib
 import sys
 from collections.abc import Sequence
-from typing import Final
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, TypeAlias
 
+from shared.contract.rollout import SHARES
 from shared.version import VERSION
+
+if TYPE_CHECKING:
+    Commands: TypeAlias = argparse._SubParsersAction[argparse.ArgumentParser]  # noqa: SLF001
 
 STOPPED: Final = 1
 
@@ -17,6 +23,13 @@ The result has the columns of the file and those of the decision, one row for ea
 is decided, in order. Faulty rows are named with all their faults in OUT.faults.csv. While a run is
 not finished there is a folder OUT.progress.
 """
+_SERVICE: Final = """\
+The history service, or a gateway that serves it, is at HISTORY_URL (http://127.0.0.1:8001), and
+API_KEY needs the scope admin.
+
+exit codes: 0 done; 1 refused or failed, one sentence says why; 2 wrong arguments
+"""
+_AS_WRITTEN: Final = argparse.RawDescriptionHelpFormatter
 _EXIT_CODES: Final = """\
 exit codes: 0 every row is decided; 1 stopped, one sentence says why; 2 wrong arguments;
 3 finished, but some rows are faulty; 130 interrupted
@@ -27,18 +40,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command, and return its exit code."""
     options = _parser().parse_args(arguments)
     try:
-        from services.command.run import run  # noqa: PLC0415 - needs what is in an extra
+        # What decides on files needs what is in an extra.
+        module = importlib.import_module(f"services.command.{options.module}")
     except ImportError as error:
         print(
             f"This command needs the extra 'command' of this product: {error.name} is missing.",
             file=sys.stderr,
         )
         return STOPPED
-    return run(options)
+    code: int = module.run(options)
+    return code
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="loan-predictor", description="Loan decisions on files.")
+    parser = argparse.ArgumentParser(
+        prog="loan-predictor", description="Loan decisions on files, and which models decide."
+    )
     parser.add_argument("--version", action="version", version=VERSION)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     score = commands.add_parser(
@@ -46,7 +63,7 @@ def _parser() -> argparse.ArgumentParser:
         help="decide on the applications in files",
         description=_SCORE,
         epilog=_EXIT_CODES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=_AS_WRITTEN,
     )
     score.add_argument("source", metavar="IN", help="a file of applications, or a folder of them")
     score.add_argument(
@@ -67,7 +84,76 @@ def _parser() -> argparse.ArgumentParser:
     )
     score.add_argument("--workers", type=_count, help="processes of the local engine (all cores)")
     score.add_argument("--scheduler", help="address of the Dask cluster, such as tcp://host:8786")
+    score.set_defaults(module="run")
+    _add_bundle(commands)
+    _add_rollout(commands)
     return parser
+
+
+def _add_bundle(commands: "Commands") -> None:
+    bundle = commands.add_parser(
+        "bundle", help="the registry of bundles", epilog=_SERVICE, formatter_class=_AS_WRITTEN
+    )
+    bundle.set_defaults(module="administration", room="bundle")
+    actions = bundle.add_subparsers(required=True, metavar="ACTION", dest="action")
+    actions.add_parser("list", help="all bundles, with who published them and what uses them")
+    publish = actions.add_parser("publish", help="verify a bundle and put it into the store")
+    publish.add_argument("folder", type=Path, help="the folder of the bundle")
+    for name, text in (
+        ("show", "one bundle: what was measured, and its card"),
+        ("verify", "read every file in the store again, and compare the checksums"),
+    ):
+        actions.add_parser(name, help=text).add_argument("version")
+    compare = actions.add_parser("compare", help="two bundles by what was measured in training")
+    compare.add_argument("of")
+    compare.add_argument("with_", metavar="with")
+    retire = actions.add_parser("retire", help="keep a bundle from deciding anything new")
+    retire.add_argument("version")
+    retire.add_argument("--reason", required=True)
+
+
+def _add_rollout(commands: "Commands") -> None:
+    rollout = commands.add_parser(
+        "rollout", help="which models decide", epilog=_SERVICE, formatter_class=_AS_WRITTEN
+    )
+    rollout.set_defaults(module="administration", room="rollout")
+    actions = rollout.add_subparsers(required=True, metavar="ACTION", dest="action")
+    actions.add_parser("show", help="what is in force, what waits, and the replicas")
+    report = actions.add_parser("report", help="the two arms of an experiment side by side")
+    report.add_argument("experiment", nargs="?", help="such as x13 (the last one)")
+    change = actions.add_parser("set", help="say what decides")
+    arm = "a bundle's version (then its champion), or version/model"
+    change.add_argument("--default", required=True, metavar="ARM", help=arm)
+    change.add_argument("--candidate", metavar="ARM", help=f"what meets a share; {arm}")
+    change.add_argument("--share", type=_share, metavar="PERCENT", help="of the candidate")
+    change.add_argument(
+        "--shadow", action="append", default=[], metavar="ARM", help="scores, decides nothing"
+    )
+    approve = actions.add_parser("approve", help="approve what another key proposed")
+    approve.add_argument("epoch", type=int)
+    promote = actions.add_parser("promote", help="have the candidate decide everything")
+    rollback = actions.add_parser(
+        "rollback", help="take the candidate's share away; without one, go back to the former"
+    )
+    for each in (change, promote, rollback):
+        each.add_argument("--reason", required=True)
+        each.add_argument(
+            "--epoch",
+            type=int,
+            help="the newest one you have seen; the change is refused if it"
+            " is not the newest any more (the newest there is)",
+        )
+
+
+def _share(value: str) -> int:
+    """Hundredths of a percent."""
+    try:
+        share = round(100 * float(value.removesuffix("%")))
+    except (ValueError, OverflowError):
+        share = 0
+    if not 1 <= share <= SHARES:
+        raise argparse.ArgumentTypeError(f"{value} is not a percentage from 0.01 to 100")
+    return share
 
 
 def _count(value: str) -> int:

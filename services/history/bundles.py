@@ -62,16 +62,16 @@ async def read_cross_validated(
     """By bundle and model what cross-validation found, of those bundles that are registered."""
     statement = select(bundles.c.version, bundles.c.manifest).where(bundles.c.version.in_(versions))
     return {
-        (version, name): folds.estimated()
+        (version, name): found
         for version, content in await connection.execute(statement)
         for name, model in Manifest.model_validate_json(content).models.items()
-        if (folds := _folds_of(model)) is not None
+        if (found := cross_validated(model)) is not None
     }
 
 
-def _folds_of(model: Mapping[str, Any]) -> _Folds | None:
-    """None where a later version of manifests writes them otherwise."""
+def cross_validated(model: Mapping[str, Any]) -> CrossValidated | None:
+    """The metrics of a model of a manifest; None where another version writes them otherwise."""
     try:
-        return _Folds.model_validate(model.get("cross_validation"))
+        return _Folds.model_validate(model.get("cross_validation")).estimated()
     except ValidationError:
         return None

@@ -60,6 +60,8 @@ class AdvisoryLock(IntEnum):
     """One transaction at a time appends to the audit log; others wait."""
     RETENTION = 0x10A2_0A6E
     """One process erases what is too old; others leave the work to it."""
+    ROLLOUT_GUARD = 0x10A2_69A5
+    """One process guards the roll-out."""
 
 
 def open_engine(

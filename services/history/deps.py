@@ -13,6 +13,7 @@ from starlette.types import Scope
 from services.history.cache import Cache
 from services.history.erasure import Stores
 from services.history.settings import CACHE_PREFIX, HistorySettings
+from services.scoring.store import BundleStore
 from shared.observability.metrics import Metrics
 from shared.observability.tracing import Tracing
 
@@ -29,6 +30,7 @@ class Resources:
     cache: Cache
     tracing: Tracing
     metrics: Metrics
+    store: BundleStore
     erasing: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     @property

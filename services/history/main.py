@@ -15,8 +15,11 @@ from services.history.cache import Cache
 from services.history.database import open_engine, ping
 from services.history.deps import Resources, resources_of
 from services.history.retention import Retention
+from services.history.rollout import routes as rollout_routes
+from services.history.rollout.guard import guarded
 from services.history.server_metrics import ServerMetrics
 from services.history.settings import CACHE_PREFIX, HistorySettings
+from services.scoring.store import BundleStore
 from shared.access.api_keys import anonymous
 from shared.access.middleware import (
     KEY_BUCKET,
@@ -70,6 +73,7 @@ def create_app(
             async with (
                 rate_limits.shared_through(resources.redis),
                 retention.enforced(resources.stores, settings),
+                guarded(resources.engine, resources.redis, settings),
             ):
                 yield {"resources": resources}
         finally:
@@ -82,7 +86,8 @@ def create_app(
     routers = (
         *(routes.records, routes.erasure, outcome_routes.outcomes),
         *(routes.reports, monitoring_routes.monitoring, routes.about),
-        *(routes.internal, monitoring_routes.internal),
+        *(rollout_routes.queries, rollout_routes.admin),
+        *(routes.internal, monitoring_routes.internal, rollout_routes.internal),
     )
     for router in routers:
         app.include_router(router)
@@ -126,6 +131,7 @@ def _build_resources(settings: HistorySettings, tracing: Tracing, metrics: Metri
             ),
             prefix=CACHE_PREFIX,
         ),
+        store=BundleStore(settings.bundle_store, shipped=settings.bundle_root),
     )
 
 

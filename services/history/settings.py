@@ -3,13 +3,14 @@
 import os
 import socket
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
-from pydantic import BeforeValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field
 from pydantic_settings import NoDecode
 from sqlalchemy import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
+from services.scoring.manifest import BUNDLE_ROOT
 from shared.contract.events import KEY_PREFIX
 from shared.settings import CommonSettings
 
@@ -116,6 +117,25 @@ class HistorySettings(CommonSettings):
     )
     retention_pause_s: float = Field(
         default=21_600.0, gt=0, description="Pause between two runs that erase old decisions."
+    )
+
+    bundle_root: Path = Field(default=BUNDLE_ROOT, description="Folder of the bundles that ship.")
+    bundle_store: Annotated[str | None, AfterValidator(lambda value: value or None)] = Field(
+        default=None,
+        description="Where bundles are published: a folder that all processes share, or the address"
+        " of an object store, such as s3://bucket/bundles.",
+    )
+    rollout_approvals: Literal[1, 2] = Field(
+        default=1, description="2 has another key approve each change of the roll-out."
+    )
+    rollout_guard_difference: float = Field(
+        default=0.1,
+        gt=0,
+        le=1,
+        description="A candidate whose approval share surely differs by more loses its share.",
+    )
+    rollout_guard_pause_s: float = Field(
+        default=5.0, gt=0, description="Pause between two looks at the candidate."
     )
 
     database_budget_bytes: int | None = Field(

@@ -1,4 +1,4 @@
-"""The tables: decisions, outcomes, the counts that statistics are read from, and the audit log.
+"""The tables: decisions, outcomes, the counts of both, bundles, roll-outs and the audit log.
 
 A migration brings a database to this shape; a test holds the two against each other.
 """
@@ -290,11 +290,52 @@ outcome_vintages = _outcome_rollup(
     ),
 )
 
-# The manifests of the bundles that were served, as the inference service registered them.
+# The bundles that were published, or are served and so registered by the inference service.
 bundles = Table(
     "bundles",
     metadata,
     Column("version", Text, primary_key=True),
     Column("registered_at", _timestamp, nullable=False, server_default=func.now()),
     Column("manifest", Text, nullable=False, comment="JSON, as it was registered"),
+    Column("published_at", _timestamp),
+    Column("published_by", Text, comment="a client's name"),
+    Column("retired_at", _timestamp),
+    Column("retired_by", Text, comment="a client's name"),
+)
+
+# Which models decide. Rows of both tables are only ever added, as in the audit log: a roll-out
+# changes its state by a further row.
+rollouts = Table(
+    "rollouts",
+    metadata,
+    Column("epoch", BigInteger, primary_key=True, autoincrement=False),
+    Column("proposed_at", _timestamp, nullable=False),
+    Column("proposed_by", Text, nullable=False, comment="a client's name, or guard"),
+    Column("change", Text, nullable=False, comment="set, promote or roll back"),
+    Column("reason", Text, nullable=False),
+    Column("experiment", Text),
+    Column("content", Text, nullable=False, comment="JSON, as replicas get it"),
+)
+rollout_states = Table(
+    "rollout_states",
+    metadata,
+    Column("epoch", BigInteger, primary_key=True, autoincrement=False),
+    Column("state", Text, primary_key=True),
+    Column("reached_at", _timestamp, nullable=False),
+    Column("actor", Text, nullable=False),
+    Column("why", Text),
+)
+
+# How each process that decides stood when it reported last.
+replicas = Table(
+    "replicas",
+    metadata,
+    Column("replica", Text, primary_key=True),
+    Column("kind", Text, nullable=False),
+    Column("epoch", BigInteger, nullable=False, comment="what it decides by"),
+    Column("ready", BigInteger, comment="what it has loaded"),
+    Column("failed", BigInteger, comment="what it cannot load"),
+    Column("failure", Text, comment="why"),
+    Column("seen_at", _timestamp, nullable=False),
+    postgresql_with={"fillfactor": 50},
 )

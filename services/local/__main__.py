@@ -70,6 +70,7 @@ def _run(settings: LocalSettings, folder: Path) -> None:
             history_url=history_url,
             batch_url=batch_url,
             api_key=api_key,
+            bundle_store=str(settings.bundle_store),
         )
         history = components.history(env, host=host, port=settings.history_port, logs=logs)
         consumer = components.consumer(

@@ -29,13 +29,15 @@ def environment(
     history_url: str,
     api_key: str,
     batch_url: str = "http://127.0.0.1:8004",
+    bundle_store: str = "",
 ) -> dict[str, str]:
     """The environment of every process: that of this one, addresses and keys.
 
     ``api_key`` has every scope and no limit. The services get a key for each other, and the
     dashboard one for what people do there; both are new each time.
     Callers without a key may ask for decisions if ``host`` is a loopback address, unless
-    ``ALLOW_ANONYMOUS`` says otherwise.
+    ``ALLOW_ANONYMOUS`` says otherwise. Bundles are published in ``bundle_store`` unless
+    ``BUNDLE_STORE`` says otherwise.
     """
     internal_key, internal_entry = mint_key("services", ["internal"])
     dashboard_key, dashboard_entry = mint_key("dashboard", DASHBOARD_SCOPES)
@@ -46,7 +48,7 @@ def environment(
         dashboard_entry,
     ]
     return (
-        {"ALLOW_ANONYMOUS": str(is_loopback(host))}
+        {"ALLOW_ANONYMOUS": str(is_loopback(host)), "BUNDLE_STORE": bundle_store}
         | os.environ
         | {
             "DATABASE_URL": database_url,

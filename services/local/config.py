@@ -74,6 +74,7 @@ def _of_run() -> Iterator[str]:
         history_url=service_url(settings.local_host, settings.history_port),
         batch_url=service_url(settings.local_host, settings.batch_port),
         api_key="not made yet",
+        bundle_store=str(settings.bundle_store),
     )
     yield from _lines(_SERVICES, left_out=set(LocalSettings.model_fields))
 

@@ -45,6 +45,11 @@ class LocalSettings(BaseSettings):
         }
 
     @property
+    def bundle_store(self) -> Path:
+        """Where bundles are published."""
+        return self.local_data.resolve() / "published"
+
+    @property
     def key_file(self) -> Path:
         """Where a run keeps the API key that it made for this machine."""
         return self.local_data.resolve() / "api-key"

@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Final, get_type_hints
+from typing import IO, Any, Final, get_type_hints
 
 from fastapi import APIRouter
 from fastapi.routing import APIRoute
@@ -49,6 +49,7 @@ CSV: Final = MediaType("text/csv", re.compile(rb"text/csv" + _IN_UTF_8, re.IGNOR
 OCTETS: Final = MediaType(
     "application/octet-stream", re.compile(rb"application/octet-stream", re.IGNORECASE)
 )
+ZIP: Final = MediaType("application/zip", re.compile(rb"application/zip", re.IGNORECASE))
 
 
 def either(*kinds: MediaType) -> MediaType:
@@ -150,13 +151,7 @@ async def read_body(
     ``UnsupportedMediaType``. ``shared.web.protocol`` bounds how long a body may take.
     Raises ``ClientDisconnect`` if the client leaves before the end.
     """
-    for name, value in request.scope["headers"]:
-        if (name == b"content-type" and not media_type.spellings.fullmatch(value)) or (
-            name == b"content-encoding" and value.lower() != b"identity"
-        ):
-            raise UnsupportedMediaType(media_type.name)
-        if name == b"expect" and _announced_bytes(request) > limit_bytes:
-            raise BodyTooLarge(limit_bytes)
+    _check_head(request, limit_bytes, media_type)
     body = b""
     while True:
         message = await request.receive()
@@ -168,6 +163,30 @@ async def read_body(
             raise BodyTooLarge(limit_bytes)
         if not message.get("more_body", False):
             return body
+
+
+async def read_file(
+    request: Request, file: IO[bytes], *, limit_bytes: int, media_type: MediaType
+) -> None:
+    """Write the whole body to ``file``, which is at its beginning then; raises as ``read_body``."""
+    _check_head(request, limit_bytes, media_type)
+    size = 0
+    async for piece in request.stream():
+        size += len(piece)
+        if size > limit_bytes:
+            raise BodyTooLarge(limit_bytes)
+        file.write(piece)
+    file.seek(0)
+
+
+def _check_head(request: Request, limit_bytes: int, media_type: MediaType) -> None:
+    for name, value in request.scope["headers"]:
+        if (name == b"content-type" and not media_type.spellings.fullmatch(value)) or (
+            name == b"content-encoding" and value.lower() != b"identity"
+        ):
+            raise UnsupportedMediaType(media_type.name)
+        if name == b"expect" and _announced_bytes(request) > limit_bytes:
+            raise BodyTooLarge(limit_bytes)
 
 
 def _announced_bytes(request: Request) -> int:

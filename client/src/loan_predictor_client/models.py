@@ -531,6 +531,13 @@ class About(BaseModel):
     links: dict[str, str]
 
 
+class Arm(BaseModel):
+    """A model that decides, and the bundle it is in."""
+
+    bundle: str
+    model: str
+
+
 class AuditEntry(BaseModel):
     """A row of the audit log; `make verify-audit HEAD=id:hash` proves that it still stands."""
 
@@ -550,6 +557,36 @@ class Bucket(BaseModel):
     predictions: int
 
 
+class BundleDetail(BaseModel):
+    """A bundle with its manifest and its model card."""
+
+    version: str
+    registered_at: AwareDatetime
+    published_at: Annotated[
+        AwareDatetime | None,
+        Field(description="null if it was never published here, such as a bundle that ships."),
+    ]
+    published_by: str | None
+    retired_at: AwareDatetime | None
+    retired_by: str | None
+    data_sha256: Annotated[str | None, Field(description="Digest of the data it was trained on.")]
+    champion: str | None
+    models: list[str]
+    gate: Annotated[
+        dict[str, Any] | None,
+        Field(description="What the gate of its training found; null without one."),
+    ]
+    uses: Annotated[
+        list[int],
+        Field(description="Epochs of the active, pending and proposed roll-outs that name it."),
+    ]
+    manifest: dict[str, Any]
+    card: Annotated[
+        str | None,
+        Field(description="Markdown; null if the bundle is not in the store."),
+    ]
+
+
 class CallerShift(BaseModel):
     """The decisions of one caller against the same reference."""
 
@@ -561,6 +598,14 @@ class CallerShift(BaseModel):
     ]
     alarm: bool
     client: str
+
+
+class Candidate(BaseModel):
+    """The arm that some applications meet instead of the default."""
+
+    bundle: str
+    model: str
+    share: Annotated[int, Field(description="Of the applications, in hundredths of a percent.")]
 
 
 class ConfidenceAnalysis(BaseModel):
@@ -622,11 +667,27 @@ class Estimated(BaseModel):
     high: float
 
 
+class Guard(BaseModel):
+    """The limit at which the share goes back to 0 by itself."""
+
+    largest_difference: Annotated[float, Field(description="Of the approval shares.")]
+    crossed: Annotated[str | None, Field(description="One sentence; null as long as it is not.")]
+
+
 class Labelled(BaseModel):
     """How many decisions there are, and how many of them have a good or a bad outcome."""
 
     decisions: int
     outcomes: int
+
+
+class Measured(BaseModel):
+    """A metric in both bundles, from cross-validation; null where a bundle has no such model."""
+
+    model: str
+    metric: str
+    of: Estimated | None
+    with_: Annotated[Estimated | None, Field(alias="with")]
 
 
 class MissingShare(BaseModel):
@@ -681,6 +742,126 @@ class RecordedOutcome(BaseModel):
     recorded_at: AwareDatetime
 
 
+class RegisteredBundle(BaseModel):
+    """A bundle that is known here."""
+
+    version: str
+    registered_at: AwareDatetime
+    published_at: Annotated[
+        AwareDatetime | None,
+        Field(description="null if it was never published here, such as a bundle that ships."),
+    ]
+    published_by: str | None
+    retired_at: AwareDatetime | None
+    retired_by: str | None
+    data_sha256: Annotated[str | None, Field(description="Digest of the data it was trained on.")]
+    champion: str | None
+    models: list[str]
+    gate: Annotated[
+        dict[str, Any] | None,
+        Field(description="What the gate of its training found; null without one."),
+    ]
+    uses: Annotated[
+        list[int],
+        Field(description="Epochs of the active, pending and proposed roll-outs that name it."),
+    ]
+
+
+class Replica(BaseModel):
+    """A process that decides, as it reported last."""
+
+    replica: str
+    kind: Literal["inference", "batch-worker"]
+    epoch: Annotated[int, Field(description="What it decides by; 0 is its own default.")]
+    ready: int | None
+    failed: Annotated[int | None, Field(description="The epoch that it cannot load.")]
+    failure: str | None
+    seen_s_ago: float
+
+
+class Rollout(BaseModel):
+    """
+    What decides when a request names no model.
+
+    Raising the share of a candidate keeps ``salt`` and ``experiment``, so that it only adds
+    applications to those that meet the candidate.
+    """
+
+    epoch: int
+    default: Arm
+    candidate: Candidate | None = None
+    shadows: Annotated[
+        list[Arm],
+        Field(description="Score what is recorded, decide nothing.", validate_default=True),
+    ] = []
+    salt: str
+    experiment: Annotated[
+        str | None,
+        Field(
+            description="Names the comparison of the two arms: x and the epoch in which this candidate first got a share. null without a candidate."
+        ),
+    ] = None
+
+
+class RolloutEntry(BaseModel):
+    """A roll-out, and what became of it."""
+
+    epoch: int
+    state: Literal["proposed", "pending", "active", "failed", "superseded", "replaced"]
+    since: Annotated[AwareDatetime, Field(description="When it reached that state.")]
+    why: Annotated[str | None, Field(description="Why it failed or was superseded.")]
+    change: Literal["set", "promote", "roll back"]
+    reason: str
+    proposed_by: str
+    proposed_at: AwareDatetime
+    approved_by: Annotated[str | None, Field(description="Who approved it; null if nobody had to.")]
+    rollout: Rollout
+
+
+class RolloutState(BaseModel):
+    """What the replicas have to do."""
+
+    active: Annotated[
+        Rollout | None,
+        Field(description="In force; null: each replica serves its own default."),
+    ] = None
+    pending: Annotated[
+        Rollout | None,
+        Field(description="To be prepared; in force once every replica is ready."),
+    ] = None
+
+
+class RolloutStatus(BaseModel):
+    """Which models decide, what is about to change that, and who follows."""
+
+    epoch: Annotated[int, Field(description="The newest epoch: what a change has to be based on.")]
+    approvals: Annotated[
+        int,
+        Field(description="How many people a change needs: 2 has another key approve."),
+    ]
+    active: Annotated[
+        RolloutEntry | None,
+        Field(description="null until the first roll-out: each replica serves its own default."),
+    ]
+    pending: Annotated[RolloutEntry | None, Field(description="Waits for the replicas.")]
+    proposed: Annotated[RolloutEntry | None, Field(description="Waits for another key's approval.")]
+    replicas: Annotated[
+        list[Replica], Field(description="Those that reported within the last minute.")
+    ]
+    recent: Annotated[list[RolloutEntry], Field(description="The newest first, at most 20.")]
+
+
+class ShareDifference(BaseModel):
+    """Candidate minus default, with an interval that holds whenever one looks."""
+
+    value: float
+    low: float
+    high: float
+    p_value: float
+    different: Annotated[bool, Field(description="Whether the interval excludes 0.")]
+    sentence: str
+
+
 class Summary(BaseModel):
     """How a set of decisions came out; the two averages are null when there is no decision."""
 
@@ -691,12 +872,29 @@ class Summary(BaseModel):
     average_confidence: float | None
 
 
+class Verification(BaseModel):
+    """What verifying a bundle in the store found."""
+
+    version: str
+    intact: bool
+    fault: Annotated[
+        str | None, Field(description="One sentence; null if every checksum is right.")
+    ]
+
+
 class VintagePoint(BaseModel):
     """How many of a month's approved decisions had turned out badly by then."""
 
     months_on_book: int
     bad: int
     share: Estimated
+
+
+class Failure(BaseModel):
+    """Why a replica cannot serve a roll-out."""
+
+    epoch: int
+    reason: Annotated[str, Field(description="One sentence.")]
 
 
 class Batch(BaseModel):
@@ -963,6 +1161,44 @@ class ApprovalShare(BaseModel):
     needed: list[Needed]
 
 
+class ArmReport(BaseModel):
+    """What one arm decided in the experiment."""
+
+    arm: Arm
+    decisions: int
+    approved: int
+    with_warnings: int
+    approval_share: Annotated[Estimated | None, Field(description="null without decisions.")]
+    mean_confidence: float | None
+    good: Annotated[int, Field(description="Approved, and the current outcome is a good one.")]
+    bad: int
+    bad_share: Annotated[
+        Estimated | None,
+        Field(description="Of approved decisions with a good or bad outcome; null without any."),
+    ]
+
+
+class BundleComparison(BaseModel):
+    """Two bundles side by side."""
+
+    of: RegisteredBundle
+    with_: Annotated[RegisteredBundle, Field(alias="with")]
+    same_data: bool
+    differs: Annotated[list[str], Field(description="Members of the manifest that are not equal.")]
+    measured: Annotated[
+        list[Measured],
+        Field(
+            description="Means over folds with their 95 % intervals. On other data the folds are other ones, and intervals that overlap do not show that two models are equal."
+        ),
+    ]
+
+
+class BundleList(BaseModel):
+    """All bundles, the newest first."""
+
+    bundles: list[RegisteredBundle]
+
+
 class CalibrationBin(BaseModel):
     """Decisions whose probability of approval is at least ``at_least`` and below ``below``."""
 
@@ -1160,6 +1396,34 @@ class Record(Decision):
             description="What became of it: the current outcome first, then those it superseded."
         ),
     ]
+
+
+class RolloutReport(BaseModel):
+    """The two arms of an experiment side by side."""
+
+    experiment: str
+    since: AwareDatetime
+    share: Annotated[
+        int,
+        Field(description="The candidate's last share, in hundredths of a percent."),
+    ]
+    running: bool
+    default: ArmReport
+    candidate: ArmReport
+    approval: Annotated[
+        ShareDifference | None,
+        Field(description="Of the approval shares; null while an arm has too few decisions."),
+    ]
+    outcomes: Annotated[
+        ShareDifference | None,
+        Field(description="Of the bad shares; null while an arm has too few outcomes."),
+    ]
+    least: Annotated[
+        int,
+        Field(description="Decisions, or outcomes, that each arm needs for a test."),
+    ]
+    guard: Guard
+    method: str
 
 
 class Statistics(Summary):

@@ -1,0 +1,285 @@
+"""``loan-predictor bundle`` and ``rollout``: the admin routes of the history service, in words."""
+
+import argparse
+import io
+import sys
+import time
+import zipfile
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any, Final
+
+import httpx
+from pydantic import Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from services.command.main import STOPPED
+from services.scoring.manifest import MANIFEST_FILE, BundleError, check_files, read_manifest
+from shared.contract.rollout import SHARES
+from shared.settings import HttpAddress, SecretKey, UnusableSettings, read_settings
+
+Answer = Mapping[str, Any]
+
+_OK: Final = 0
+_DEADLINE_S: Final = 60.0
+_WAIT_S: Final = 90.0
+"""Longer than the replicas may take to load a roll-out."""
+_POLL_S: Final = 0.25
+
+
+class AdministrationSettings(BaseSettings):
+    """Where the history service is, and the key for it."""
+
+    model_config = SettingsConfigDict(extra="ignore", env_ignore_empty=True)
+
+    history_url: HttpAddress = Field(default="http://127.0.0.1:8001")
+    api_key: SecretKey | None = Field(default=None)
+
+
+class Refused(Exception):
+    """The service refused, or does not answer; the message is one sentence."""
+
+
+class Service:
+    """The admin routes."""
+
+    def __init__(self, http: httpx.Client) -> None:
+        self._http = http
+
+    def get(self, path: str, **parameters: str) -> Answer:
+        """Read; raises ``Refused``."""
+        return self._answer("GET", path, params=parameters)
+
+    def post(self, path: str, **body: object) -> Answer:
+        """Change something; raises ``Refused``."""
+        return self._answer("POST", path, json=body)
+
+    def send(self, path: str, content: bytes) -> Answer:
+        """Post a ZIP archive; raises ``Refused``."""
+        headers = {"content-type": "application/zip"}
+        return self._answer("POST", path, content=content, headers=headers)
+
+    def _answer(self, method: str, path: str, **request: Any) -> Answer:
+        try:
+            answer = self._http.request(method, path, **request)
+            body: Answer = answer.json()
+        except (httpx.HTTPError, ValueError) as error:
+            raise Refused(f"{self._http.base_url} does not answer: {error!r}") from error
+        if answer.is_error:
+            raise Refused(" ".join([str(body.get("detail")), *_faults(body)]))
+        return body
+
+
+def _faults(problem: Answer) -> Iterable[str]:
+    for fault in problem.get("validation_errors", ()):
+        if fault["message"] not in problem["detail"]:
+            yield f"{fault['field']} {fault['message']}."
+
+
+def run(options: argparse.Namespace) -> int:
+    """Do what the command line says, and return its exit code."""
+    act = _ACTIONS[options.room, options.action]
+    try:
+        with _connect(read_settings(AdministrationSettings)) as http:
+            return act(Service(http), options)
+    except (Refused, BundleError, UnusableSettings, OSError) as error:
+        print(" ".join(str(error).split()), file=sys.stderr)
+        return STOPPED
+
+
+def _connect(settings: AdministrationSettings) -> httpx.Client:
+    key = settings.api_key
+    return httpx.Client(
+        base_url=f"{settings.history_url.rstrip('/')}/admin/",
+        headers={} if key is None else {"x-api-key": key.get_secret_value()},
+        timeout=_DEADLINE_S,
+    )
+
+
+def _publish(service: Service, options: argparse.Namespace) -> int:
+    folder: Path = options.folder
+    manifest = read_manifest(folder / MANIFEST_FILE)
+    check_files(folder, manifest)
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name in (MANIFEST_FILE, *manifest.files):
+            archive.write(folder / name, name)
+    found = service.send("bundles", packed.getvalue())
+    print(f"{found['version']} is published; it decides nothing until a roll-out names it.")
+    return _OK
+
+
+def _list(service: Service, _: argparse.Namespace) -> int:
+    for bundle in service.get("bundles")["bundles"]:
+        print(_line(bundle))
+    return _OK
+
+
+def _line(bundle: Answer) -> str:
+    by = bundle["published_by"]
+    parts = [
+        bundle["version"],
+        f"champion {bundle['champion']}",
+        f"published by {by} {_when(bundle['published_at'])}" if by else "ships with the product",
+    ]
+    parts += [f"retired by {bundle['retired_by']}"] if bundle["retired_by"] else []
+    parts += [f"in roll-out {', '.join(map(str, bundle['uses']))}"] if bundle["uses"] else []
+    return "  ".join(parts)
+
+
+def _show_bundle(service: Service, options: argparse.Namespace) -> int:
+    bundle = service.get(f"bundles/{options.version}")
+    print(_line(bundle))
+    print(f"models {', '.join(bundle['models'])}; trained on the data {bundle['data_sha256']}")
+    if bundle["gate"] is not None:
+        print(f"gate {bundle['gate']}")
+    print(bundle["card"] or "The bundle is not in the store, so there is no card.")
+    return _OK
+
+
+def _verify(service: Service, options: argparse.Namespace) -> int:
+    found = service.post(f"bundles/{options.version}/verify")
+    if not found["intact"]:
+        raise Refused(found["fault"])
+    print(f"{options.version} is intact.")
+    return _OK
+
+
+def _compare(service: Service, options: argparse.Namespace) -> int:
+    found = service.get("bundles/compare", **{"of": options.of, "with": options.with_})
+    print("The same data." if found["same_data"] else "Other data, so the folds are other ones.")
+    for each in found["measured"]:
+        values = f"{_interval(each['of'])}   {_interval(each['with'])}"
+        print(f"{each['model']:24} {each['metric']:18} {values}")
+    if found["differs"]:
+        print(f"Otherwise different: {', '.join(found['differs'])}")
+    return _OK
+
+
+def _interval(value: Answer | None) -> str:
+    if value is None:
+        return f"{'-':24}"
+    return f"{value['value']:.4f} ({value['low']:.4f} to {value['high']:.4f})"
+
+
+def _retire(service: Service, options: argparse.Namespace) -> int:
+    service.post(f"bundles/{options.version}/retire", reason=options.reason)
+    print(f"{options.version} is retired; it stays in the store, for replays.")
+    return _OK
+
+
+def _show_rollout(service: Service, _: argparse.Namespace) -> int:
+    status = service.get("rollout")
+    if status["active"] is None:
+        print("Nothing is rolled out: each replica decides by its own default.")
+    for name in ("active", "pending", "proposed"):
+        if status[name] is not None:
+            print(_described(status[name]))
+    for replica in status["replicas"]:
+        fault = f"  {replica['failure']}" if replica["failure"] else ""
+        seen = f"seen {replica['seen_s_ago']:.1f} s ago"
+        print(f"replica {replica['replica']}  at {replica['epoch']}  {seen}{fault}")
+    return _OK
+
+
+def _described(entry: Answer) -> str:
+    rollout = entry["rollout"]
+    parts = [f"roll-out {entry['epoch']} ({entry['state']}): {_arm_text(rollout['default'])}"]
+    if candidate := rollout["candidate"]:
+        share = 100 * candidate["share"] / SHARES
+        parts.append(f"{share:g} % meet {_arm_text(candidate)} ({rollout['experiment']})")
+    parts += (f"shadow {_arm_text(shadow)}" for shadow in rollout["shadows"])
+    parts.append(f"by {entry['proposed_by']} {_when(entry['proposed_at'])}: {entry['reason']}")
+    parts += [entry["why"]] if entry["why"] else []
+    return "; ".join(parts)
+
+
+def _set(service: Service, options: argparse.Namespace) -> int:
+    if (options.candidate is None) != (options.share is None):
+        raise Refused("--candidate and --share are given together.")
+    candidate = None
+    if options.candidate is not None:
+        candidate = {**_arm(service, options.candidate), "share": options.share}
+    return _change(
+        service,
+        options,
+        "rollout",
+        default=_arm(service, options.default),
+        candidate=candidate,
+        shadows=[_arm(service, shadow) for shadow in options.shadow],
+    )
+
+
+def _arm(service: Service, text: str) -> dict[str, str]:
+    bundle, _, model = text.partition("/")
+    return {"bundle": bundle, "model": model or service.get(f"bundles/{bundle}")["champion"]}
+
+
+def _arm_text(arm: Answer) -> str:
+    return f"{arm['bundle']}/{arm['model']}"
+
+
+def _promote(service: Service, options: argparse.Namespace) -> int:
+    return _change(service, options, "rollout/promote")
+
+
+def _roll_back(service: Service, options: argparse.Namespace) -> int:
+    return _change(service, options, "rollout/rollback")
+
+
+def _change(service: Service, options: argparse.Namespace, path: str, **body: object) -> int:
+    epoch = service.get("rollout")["epoch"] if options.epoch is None else options.epoch
+    return _follow(service, service.post(path, epoch=epoch, reason=options.reason, **body))
+
+
+def _approve(service: Service, options: argparse.Namespace) -> int:
+    return _follow(service, service.post(f"rollout/{options.epoch}/approve"))
+
+
+def _follow(service: Service, entry: Answer) -> int:
+    """Wait until the replicas have agreed on a roll-out, and say what came of it."""
+    deadline_s = time.monotonic() + _WAIT_S
+    while entry["state"] == "pending" and time.monotonic() < deadline_s:
+        time.sleep(_POLL_S)
+        recent = service.get("rollout")["recent"]
+        entry = next(each for each in recent if each["epoch"] == entry["epoch"])
+    print(_described(entry))
+    return STOPPED if entry["state"] in ("failed", "superseded") else _OK
+
+
+def _report(service: Service, options: argparse.Namespace) -> int:
+    named = {} if options.experiment is None else {"experiment": options.experiment}
+    report = service.get("rollout/report", **named)
+    for name in ("default", "candidate"):
+        arm = report[name]
+        share = _interval(arm["approval_share"])
+        print(
+            f"{name:10} {_arm_text(arm['arm'])}  {arm['decisions']:,} decisions, approved {share}"
+        )
+        print(f"{'':10} {arm['good']:,} good and {arm['bad']:,} bad outcomes")
+    least = f"too few yet: each arm needs {report['least']}"
+    for name in ("approval", "outcomes"):
+        print(f"{name}: {report[name]['sentence'] if report[name] else least}")
+    if report["guard"]["crossed"]:
+        print(report["guard"]["crossed"])
+    return _OK
+
+
+def _when(moment: str) -> str:
+    return f"{moment[:16].replace('T', ' ')} UTC"
+
+
+_ACTIONS: Final[Mapping[tuple[str, str], Callable[[Service, argparse.Namespace], int]]] = {
+    ("bundle", "publish"): _publish,
+    ("bundle", "list"): _list,
+    ("bundle", "show"): _show_bundle,
+    ("bundle", "verify"): _verify,
+    ("bundle", "compare"): _compare,
+    ("bundle", "retire"): _retire,
+    ("rollout", "show"): _show_rollout,
+    ("rollout", "set"): _set,
+    ("rollout", "approve"): _approve,
+    ("rollout", "promote"): _promote,
+    ("rollout", "rollback"): _roll_back,
+    ("rollout", "report"): _report,
+}

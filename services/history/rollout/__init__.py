@@ -1,0 +1,1 @@
+"""The bundle registry, and the roll-outs that say which models decide."""

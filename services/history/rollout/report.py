@@ -1,0 +1,198 @@
+"""The report of an experiment: its two arms side by side, and whether they differ."""
+
+from datetime import datetime
+from typing import Final, NamedTuple
+
+from sqlalchemy import func, select
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from services.history.estimates import proportion
+from services.history.monitoring_schemas import Estimated
+from services.history.rollout import sequential
+from services.history.rollout.board import read_board
+from services.history.rollout.schemas import ArmReport, Guard, RolloutReport, ShareDifference
+from services.history.rollout.sequential import LEAST, Counts, difference
+from services.history.tables import (
+    current_outcomes,
+    daily_rollup,
+    predictions,
+    rollout_states,
+    rollouts,
+)
+from shared.contract.errors import NotFound
+from shared.contract.ids import first_uuid7_at
+from shared.contract.outcomes import BAD, GOOD
+from shared.contract.rollout import Arm, ArmName, Rollout
+
+_APPROVED: Final = "Approved"
+_METHOD: Final = (
+    "Shares have Wilson's 95 % interval, right for one look. The differences have a 95 % confidence"
+    " sequence (mixture sequential probability ratio test), right however often one looks. The arms"
+    " are assigned by a hash, so that nothing but chance and the models differs between them."
+    " Outcomes are known of approved loans only, sooner of bad ones."
+)
+
+
+class Experiment(NamedTuple):
+    """A comparison of two arms."""
+
+    name: str
+    since: datetime
+    first: Rollout
+    last: Rollout
+    """Its first and its last roll-out that were in force."""
+
+
+class Total(NamedTuple):
+    """What one arm decided."""
+
+    decisions: int = 0
+    approved: int = 0
+    with_warnings: int = 0
+    confidence_sum: float = 0.0
+    good: int = 0
+    bad: int = 0
+
+    @property
+    def approvals(self) -> Counts:
+        """Approvals among decisions."""
+        return Counts(self.approved, self.decisions)
+
+    @property
+    def bad_loans(self) -> Counts:
+        """Bad outcomes among the approved decisions whose outcome is known."""
+        return Counts(self.bad, self.good + self.bad)
+
+
+async def read_report(
+    connection: AsyncConnection, name: str | None, *, guard_difference: float
+) -> RolloutReport:
+    """The report of the experiment ``name``, or of the last one; raises ``NotFound``."""
+    experiment = await read_experiment(connection, name)
+    active = (await read_board(connection)).active
+    default = await read_total(connection, experiment, "default", outcomes=True)
+    candidate = await read_total(connection, experiment, "candidate", outcomes=True)
+    approval = difference(candidate.approvals, default.approvals)
+    first, last = experiment.first.candidate, experiment.last.candidate
+    assert first is not None  # noqa: S101 - an experiment has a candidate
+    assert last is not None  # noqa: S101
+    return RolloutReport(
+        experiment=experiment.name,
+        since=experiment.since,
+        share=last.share,
+        running=active is not None and active.experiment == experiment.name,
+        default=_arm(experiment.first.default, default),
+        candidate=_arm(Arm(bundle=first.bundle, model=first.model), candidate),
+        approval=_stated(approval, "approves", candidate.approvals.of),
+        outcomes=_stated(
+            difference(candidate.bad_loans, default.bad_loans),
+            "has bad outcomes in",
+            candidate.bad_loans.of,
+        ),
+        least=LEAST,
+        guard=Guard(
+            largest_difference=guard_difference, crossed=crossed(approval, guard_difference)
+        ),
+        method=_METHOD,
+    )
+
+
+def crossed(approval: sequential.Difference | None, largest: float) -> str | None:
+    """Why the candidate must not decide on: its approval share is surely too far off, or None."""
+    if approval is None or (approval.low <= largest and approval.high >= -largest):
+        return None
+    return (
+        f"The candidate approves {_points(approval.value)} than the default,"
+        f" more than the {100 * largest:g} points that are allowed"
+        f" (between {100 * approval.low:+.1f} and {100 * approval.high:+.1f})."
+    )
+
+
+async def read_total(
+    connection: AsyncConnection, experiment: Experiment, arm: ArmName, *, outcomes: bool = False
+) -> Total:
+    """What an arm decided in the experiment; ``outcomes`` cost a join of as many decisions."""
+    label = f"{experiment.name}:{arm}"
+    table = daily_rollup.c
+    is_approved = table.prediction == _APPROVED
+    statement = select(
+        func.coalesce(func.sum(table.predictions), 0),
+        func.coalesce(func.sum(table.predictions).filter(is_approved), 0),
+        func.coalesce(func.sum(table.with_warnings), 0),
+        func.coalesce(func.sum(table.confidence_sum), 0.0),
+    ).where(table.day >= experiment.since.date(), table.arm == label)
+    decisions, approved, with_warnings, confidence = (await connection.execute(statement)).one()
+    total = Total(int(decisions), int(approved), int(with_warnings), confidence)
+    if not outcomes:
+        return total
+    known = (
+        select(current_outcomes.c.outcome, func.count().label("outcomes"))
+        .join(predictions, predictions.c.id == current_outcomes.c.decision)
+        .where(
+            current_outcomes.c.decision >= first_uuid7_at(experiment.since),
+            predictions.c.arm == label,
+            predictions.c.prediction == _APPROVED,
+        )
+        .group_by(current_outcomes.c.outcome)
+    )
+    counts = {row.outcome: row.outcomes for row in await connection.execute(known)}
+    return total._replace(
+        good=sum(counts.get(outcome, 0) for outcome in GOOD),
+        bad=sum(counts.get(outcome, 0) for outcome in BAD),
+    )
+
+
+async def read_experiment(connection: AsyncConnection, name: str | None) -> Experiment:
+    """The experiment ``name``, or the last one that ran; raises ``NotFound``."""
+    in_force = (
+        select(rollouts.c.experiment, rollouts.c.content, rollout_states.c.reached_at)
+        .join(rollout_states, rollout_states.c.epoch == rollouts.c.epoch)
+        .where(rollout_states.c.state == "active", rollouts.c.experiment.isnot(None))
+    )
+    if name is None:
+        newest = in_force.order_by(rollouts.c.epoch.desc()).limit(1)
+        row = (await connection.execute(newest)).one_or_none()
+        name = row.experiment if row else None
+    statement = in_force.where(rollouts.c.experiment == name).order_by(rollouts.c.epoch)
+    rows = (await connection.execute(statement)).all()
+    if name is None or not rows:
+        raise NotFound("No candidate has had a share yet." if name is None else f"No {name} ran.")
+    first, last = (Rollout.model_validate_json(row.content) for row in (rows[0], rows[-1]))
+    return Experiment(name, rows[0].reached_at, first, last)
+
+
+def _arm(arm: Arm, total: Total) -> ArmReport:
+    decided = total.decisions
+    return ArmReport(
+        arm=arm,
+        decisions=decided,
+        approved=total.approved,
+        with_warnings=total.with_warnings,
+        approval_share=_share(total.approvals),
+        mean_confidence=total.confidence_sum / decided if decided else None,
+        good=total.good,
+        bad=total.bad,
+        bad_share=_share(total.bad_loans),
+    )
+
+
+def _share(counts: Counts) -> Estimated | None:
+    if not counts.of:
+        return None
+    return Estimated(**proportion(*counts)._asdict())
+
+
+def _stated(found: sequential.Difference | None, verb: str, of: int) -> ShareDifference | None:
+    if found is None:
+        return None
+    sentence = (
+        f"The candidate {verb} {_points(found.value)} than the default: more than chance explains."
+        if found.is_different
+        else f"After {of:,} of the candidate, no difference can be told from chance;"
+        f" one of more than {100 * max(-found.low, found.high):.1f} points is ruled out."
+    )
+    return ShareDifference(**found._asdict(), different=found.is_different, sentence=sentence)
+
+
+def _points(value: float) -> str:
+    return f"{100 * abs(value):.1f} points {'more' if value > 0 else 'less'}"

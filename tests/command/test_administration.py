@@ -1,0 +1,118 @@
+"""The life of a bundle from the command line, against the history service."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from services.command.main import main
+from services.history.main import create_app
+from shared.contract.rollout import ReplicaReport, RolloutState
+from tests import keys
+from tests.bundles import make_bundle
+from tests.history.conftest import quick_settings
+from tests.serving import served
+
+OLD, NEW = "b-0000000a", "b-0000000b"
+MODELS = {"random_forest": "random_forest", "gradient_boosting": "gradient_boosting"}
+
+
+@asynccontextmanager
+async def _replica(client: httpx.AsyncClient) -> AsyncIterator[None]:
+    """A replica that takes over whatever is rolled out."""
+
+    async def follow() -> None:
+        state = RolloutState()
+        while True:
+            report = ReplicaReport(
+                replica="one",
+                kind="inference",
+                epoch=state.active.epoch if state.active else 0,
+                ready=state.pending.epoch if state.pending else None,
+            )
+            answer = await client.post("/internal/rollout", json=report.model_dump())
+            state = RolloutState.model_validate_json(answer.content)
+            await asyncio.sleep(0.05)
+
+    task = asyncio.create_task(follow())
+    yield
+    task.cancel()
+    with suppress(asyncio.CancelledError):
+        await task
+
+
+async def test_a_bundle_is_published_given_a_share_promoted_and_rolled_back(
+    database_url: str,
+    redis_url: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Each command says what came of it, and one that is refused says why in one line."""
+    for version in (OLD, NEW):
+        make_bundle(tmp_path, version=version, models=MODELS)
+    settings = quick_settings(database_url=database_url, redis_url=redis_url).model_copy(
+        update={"bundle_store": str(tmp_path / "store")}
+    )
+
+    async def said(line: str, code: int = 0, *more: str) -> str:
+        assert await asyncio.to_thread(main, [*line.split(), *more]) == code
+        captured = capsys.readouterr()
+        # The service logs to the same stream.
+        logged = [line for line in captured.err.splitlines() if not line.startswith("{")]
+        return "\n".join(logged) if code else captured.out
+
+    async with served(create_app(settings), headers=keys.HEADERS) as client, _replica(client):
+        monkeypatch.setenv("HISTORY_URL", str(client.base_url))
+        assert "Send a valid API key" in await said("bundle list", 1)
+        monkeypatch.setenv("API_KEY", keys.SECRET)
+
+        for version in (OLD, NEW):
+            assert "is published" in await said(f"bundle publish {tmp_path / version}")
+        assert "published by tests" in await said("bundle list")
+        assert "no card" in await said(f"bundle show {NEW}")
+        assert "is intact" in await said(f"bundle verify {NEW}")
+        assert "The same data." in await said(f"bundle compare {OLD} {NEW}")
+
+        assert "Nothing is rolled out" in await said("rollout show")
+        line = f"rollout set --default {OLD} --reason begin"
+        assert f"roll-out 1 (active): {OLD}/random_forest" in await said(line)
+        arms = f"--candidate {NEW}/gradient_boosting --share 10%"
+        found = await said(f"{line} {arms} --shadow {OLD}/gradient_boosting")
+        assert f"10 % meet {NEW}/gradient_boosting (x2)" in found
+        assert "each arm needs 200" in await said("rollout report")
+        refused = await said(f"bundle retire {NEW} --reason tired", 1)
+        assert refused == f"{NEW} is in use: roll-out 2 names it."
+        assert "(active)" in await said("rollout promote --reason better")
+        refused = await said("rollout rollback --epoch 1 --reason late", 1)
+        assert "newest roll-out has the epoch 3" in refused
+        assert f"roll-out 4 (active): {OLD}" in await said("rollout rollback --reason worse")
+        assert "one  at 4" in await said("rollout show")
+        assert "is retired" in await said(f"bundle retire {NEW} --reason worse")
+        refused = await said(f"rollout set --default {NEW} --reason again", 1)
+        assert refused.endswith("default.bundle is retired.")
+        assert "does not wait" in await said("rollout approve 4", 1)
+
+
+@pytest.mark.parametrize(
+    ("damage", "sentence"),
+    [
+        (lambda folder: (folder / "random_forest.onnx").write_bytes(b""), "is altered"),
+        (lambda folder: (folder / "manifest.json").unlink(), "cannot be read"),
+    ],
+)
+def test_a_damaged_bundle_is_not_even_sent(
+    damage: Callable[[Path], Any],
+    sentence: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    make_bundle(tmp_path, version=NEW, models=MODELS)
+    damage(tmp_path / NEW)
+    assert main(["bundle", "publish", str(tmp_path / NEW)]) == 1
+    [line] = capsys.readouterr().err.splitlines()
+    assert sentence in line

@@ -1,0 +1,196 @@
+"""Changes of what decides: based on the newest, agreed by all replicas, and approved."""
+
+import json
+from typing import Any
+
+import pytest
+from redis.asyncio import Redis
+from sqlalchemy import text
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from services.history import audit
+from services.history.main import create_app
+from services.history.rollout import replicas
+from services.history.settings import HistorySettings
+from shared.contract.rollout import ROLLOUT_KEY, Rollout
+from tests import keys
+from tests.history.rollout.conftest import (
+    FIRST,
+    OTHER_SECRET,
+    SECOND,
+    THIRD,
+    Registry,
+    arm,
+)
+from tests.history.storage import rows_of
+from tests.serving import served
+
+
+async def test_a_roll_out_is_in_force_once_every_living_replica_has_it(
+    registry: Registry, redis: Redis
+) -> None:
+    """Not before; then Redis has a copy for replicas that start while history is away."""
+    assert await registry.report("one") == {"active": None, "pending": None}
+    await registry.report("two")
+    entry = await registry.set(0, FIRST, SECOND, 1000)
+    assert (entry["epoch"], entry["state"]) == (1, "pending")
+    state = await registry.report("one")
+    assert state["active"] is None
+    assert state["pending"] == entry["rollout"]
+
+    assert (await registry.report("one", ready=1))["active"] is None
+    assert await redis.get(ROLLOUT_KEY) is None
+    assert (await registry.report("two", ready=1)) == {"active": entry["rollout"], "pending": None}
+    copy = Rollout.model_validate_json(await redis.get(ROLLOUT_KEY) or b"")
+    assert copy == Rollout.model_validate(entry["rollout"])
+    status = await registry.status()
+    assert status["active"]["state"] == "active"
+    assert {each["replica"]: each["ready"] for each in status["replicas"]} == {"one": 1, "two": 1}
+
+
+async def test_a_roll_out_that_a_replica_cannot_load_fails_and_the_former_one_stays(
+    registry: Registry,
+) -> None:
+    """Its sentence says why; the next change is based on the one that failed."""
+    first = await registry.roll_out(0, FIRST)
+    await registry.report("two", epoch=1)
+    await registry.set(1, SECOND)
+    await registry.report("one", epoch=1, ready=2)
+    state = await registry.report("two", epoch=1, ready=2, failed="model.onnx is altered")
+    assert state == {"active": first, "pending": None}
+    failed = (await registry.status())["recent"][0]
+    assert (failed["state"], failed["why"]) == ("failed", "two (inference): model.onnx is altered")
+    assert (await registry.set(2, THIRD))["epoch"] == 3
+
+
+async def test_a_replica_that_has_ended_is_not_waited_for_and_one_that_is_late_ends_the_wait(
+    registry: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await registry.report("ended")
+    await registry.set(0, FIRST)
+    assert (await registry.report("one", ready=1))["active"] is None
+    monkeypatch.setattr(replicas, "ALIVE_S", 0.05)
+    assert (await registry.report("one", ready=1))["active"]["epoch"] == 1
+
+    monkeypatch.setattr(replicas, "PATIENCE_S", 0.0)
+    monkeypatch.setattr(replicas, "ALIVE_S", 30.0)
+    await registry.set(1, SECOND)
+    while (found := (await registry.status())["recent"][0])["state"] == "pending":
+        await registry.report("one", epoch=1)
+    assert (found["state"], "not ready after 0 s" in found["why"]) == ("failed", True)
+
+
+async def test_a_change_that_is_not_based_on_the_newest_is_refused(registry: Registry) -> None:
+    """It names the newest epoch. What waits is superseded by a change that is based on it."""
+    await registry.set(0, FIRST)
+    for path, more in (
+        ("rollout", {"default": arm(SECOND)}),
+        ("rollout/promote", {}),
+        ("rollout/rollback", {}),
+    ):
+        problem = await registry.post(path, 409, epoch=0, **more)
+        assert (problem["code"], problem["epoch"]) == ("RolloutChanged", 1)
+    await registry.set(1, SECOND)
+    newest, former = (await registry.status())["recent"]
+    assert (newest["state"], former["state"]) == ("pending", "superseded")
+    assert "roll-out 2" in former["why"]
+
+
+_REFUSED: list[tuple[dict[str, Any], str]] = [
+    ({"default": arm("b-ffffffff")}, "default.bundle"),
+    ({"default": arm(FIRST, "no_such")}, "default.model"),
+    ({"candidate": arm(FIRST) | {"share": 10}}, "candidate"),
+    ({"candidate": arm(SECOND) | {"share": 0}}, "candidate.share"),
+    ({"shadows": [arm(SECOND), arm(SECOND)]}, "shadows.1"),
+    ({"reason": ""}, "reason"),
+    ({"shares": 5}, "shares"),
+]
+
+
+async def test_what_cannot_decide_is_refused_by_its_name(registry: Registry) -> None:
+    for change, field in _REFUSED:
+        body = {"epoch": 0, "default": arm(FIRST)} | change
+        problem = await registry.post("rollout", 400, **body)
+        assert [fault["field"] for fault in problem["validation_errors"]] == [field]
+    assert (await registry.status())["epoch"] == 0
+
+
+async def test_a_candidate_keeps_its_experiment_while_its_share_grows(registry: Registry) -> None:
+    """Another candidate, or another default, is another experiment with another salt."""
+    shares = [await registry.roll_out(0, FIRST, SECOND, 1000)]
+    shares.append(await registry.roll_out(1, FIRST, SECOND, 5000))
+    assert [each["experiment"] for each in shares] == ["x1", "x1"]
+    assert shares[0]["salt"] == shares[1]["salt"]
+    other = await registry.roll_out(2, FIRST, THIRD, 1000)
+    assert other["experiment"] == "x3"
+    assert other["salt"] != shares[0]["salt"]
+
+
+async def test_a_candidate_is_promoted_and_rolled_back(registry: Registry) -> None:
+    """Back to no share while there is a candidate; after the promotion, to the former default."""
+    await registry.post("rollout/rollback", 409, epoch=0)
+    await registry.roll_out(0, FIRST, SECOND, shadows=[arm(SECOND, "gradient_boosting")])
+    await registry.post("rollout/rollback", epoch=1)
+    active = await registry.follow(2)
+    assert (active["default"], active["candidate"]) == (arm(FIRST), None)
+    assert active["shadows"] == [arm(SECOND, "gradient_boosting")]
+    await registry.post("rollout/promote", 409, epoch=2)
+
+    await registry.roll_out(2, FIRST, SECOND)
+    entry = await registry.post("rollout/promote", epoch=3)
+    assert (entry["change"], entry["proposed_by"]) == ("promote", "tests")
+    active = await registry.follow(4)
+    assert (active["default"], active["candidate"]) == (arm(SECOND), None)
+    assert active["experiment"] is None
+    await registry.post("rollout/rollback", epoch=4)
+    assert (await registry.follow(5))["default"] == arm(FIRST)
+    states = [each["state"] for each in (await registry.status())["recent"]]
+    assert states == ["active", "replaced", "replaced", "replaced", "replaced"]
+
+
+async def test_two_people_are_needed_where_the_setting_says_so(
+    registry: Registry, settings: HistorySettings
+) -> None:
+    """The proposer cannot approve; going back needs nobody else."""
+    await registry.roll_out(0, FIRST)
+    app = create_app(settings.model_copy(update={"rollout_approvals": 2}))
+    async with served(app, headers=keys.HEADERS) as client:
+        careful = Registry(client)
+        entry = await careful.set(1, FIRST, SECOND)
+        assert entry["state"] == "proposed"
+        assert (await careful.report(epoch=1))["pending"] is None
+        problem = await careful.post("rollout/2/approve", 403)
+        assert problem["code"] == "SecondPersonNeeded"
+        await careful.post("rollout/1/approve", 409)
+        approved = await client.post(
+            "/admin/rollout/2/approve", headers={"x-api-key": OTHER_SECRET}
+        )
+        assert approved.status_code == 202, approved.text
+        assert approved.json()["approved_by"] == "other-person"
+        await careful.post("rollout/2/approve", 409)
+        await careful.follow(2)
+        assert (await careful.post("rollout/promote", epoch=2))["state"] == "proposed"
+        assert (await careful.post("rollout/rollback", epoch=3))["state"] == "pending"
+        assert (await careful.status())["recent"][1]["state"] == "superseded"
+
+
+async def test_every_change_is_in_the_audit_log_and_no_row_can_be_changed(
+    registry: Registry, engine: AsyncEngine
+) -> None:
+    await registry.roll_out(0, FIRST, SECOND)
+    await registry.post("rollout/rollback", epoch=1, reason="too many refusals")
+    log = await rows_of(engine, "audit_log")
+    assert [(row["actor"], row["action"], row["subject"]) for row in log] == [
+        ("tests", "set roll-out", "roll-out 1"),
+        ("replicas", "activate roll-out", "roll-out 1"),
+        ("tests", "roll back roll-out", "roll-out 2"),
+    ]
+    assert json.loads(log[0]["details"])["rollout"]["candidate"]["share"] == 1000
+    assert "salt" not in log[0]["details"]
+    assert json.loads(log[2]["details"])["reason"] == "too many refusals"
+    assert (await audit.verify(engine)).id == 3
+    for statement in ("UPDATE rollouts SET content = '{}'", "DELETE FROM rollout_states"):
+        async with engine.connect() as connection:
+            with pytest.raises(DBAPIError, match="only ever added"):
+                await connection.execute(text(statement))
