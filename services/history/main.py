@@ -14,6 +14,7 @@ from services.history import monitoring_routes, outcome_routes, routes, stream
 from services.history.cache import Cache
 from services.history.database import open_engine, ping
 from services.history.deps import Resources, resources_of
+from services.history.model_metrics import ModelMetrics
 from services.history.retention import Retention
 from services.history.rollout import routes as rollout_routes
 from services.history.rollout.guard import guarded
@@ -68,7 +69,8 @@ def create_app(
         resources = _build_resources(settings, tracing, metrics)
         servers = ServerMetrics(settings, engine=resources.engine, redis=resources.redis)
         metrics.read_from(resources.cache.samples, servers.pool)
-        metrics.read_from_servers(servers.samples)
+        models = ModelMetrics(settings, engine=resources.engine)
+        metrics.read_from_servers(servers.samples, models.samples)
         try:
             async with (
                 rate_limits.shared_through(resources.redis),

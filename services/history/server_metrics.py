@@ -64,7 +64,8 @@ class ServerMetrics:
         async with self._querying:
             if monotonic() >= self._expire_at_s:
                 redis, database = await asyncio.gather(
-                    _in_time(self._query_redis), _in_time(self._query_database)
+                    in_time(self._query_redis, _DEADLINE_S),
+                    in_time(self._query_database, _DEADLINE_S),
                 )
                 self._samples = (
                     Sample(STREAM_UP, int(redis is not None)),
@@ -103,10 +104,12 @@ class ServerMetrics:
         return (sample,) if budget is None else (sample, Sample(DATABASE_BUDGET, budget))
 
 
-async def _in_time(query: Callable[[], Awaitable[Sequence[Sample]]]) -> Sequence[Sample] | None:
+async def in_time(
+    query: Callable[[], Awaitable[Sequence[Sample]]], deadline_s: float
+) -> Sequence[Sample] | None:
     """The server's metrics; None if it did not answer in time."""
     try:
-        async with asyncio.timeout(_DEADLINE_S):
+        async with asyncio.timeout(deadline_s):
             return await query()
     except (*REDIS_ERRORS, *DATABASE_ERRORS):
         return None

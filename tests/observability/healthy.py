@@ -6,6 +6,8 @@ from typing import Final
 PREDICT: Final = 'job="inference",instance="a:8000",method="POST",route="/predict"'
 DECIDED: Final = 'decisions_total{job="inference",model="gradient_boosting",version="b-1"'
 IMPUTED: Final = "decision_imputed_inputs_total"
+OF_MODEL: Final = 'job="history",model="gradient_boosting",version="b-1"'
+OF_GROUP: Final = f'{OF_MODEL},attribute="Gender",group="Female"'
 DISK_FULL: Final = 'consumer_database_failures_total{job="history-consumer",reason="disk_full"}'
 
 # In the notation of promtool: start+step x times. A step is a minute.
@@ -50,6 +52,14 @@ HEALTHY: Final[Mapping[str, str]] = {
     'redis_memory_bytes{job="history"}': "100000000x400",
     'redis_max_memory_bytes{job="history"}': "402653184x400",
     'redis_full{job="history"}': "0x400",
+    f'drift_psi{{{OF_MODEL},input="LoanAmount"}}': "0.04x400",
+    f'drift_psi_limit{{{OF_MODEL},input="LoanAmount"}}': "0.1x400",
+    f'outcome_good_ratio{{{OF_MODEL},bound="low"}}': "0.78x400",
+    f'outcome_good_ratio{{{OF_MODEL},bound="high"}}': "0.86x400",
+    f"outcome_expected_good_ratio{{{OF_MODEL}}}": "0.81x400",
+    f'fairness_selection_rate_ratio{{{OF_GROUP},bound="low"}}': "0.79x400",
+    f'fairness_selection_rate_ratio{{{OF_GROUP},bound="high"}}': "0.95x400",
+    'fairness_screen_ratio{job="history"}': "0.8x400",
 }
 
 # The same for the alerts that compare with a week; a step is ten minutes.

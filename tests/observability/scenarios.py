@@ -11,7 +11,16 @@ from pathlib import Path
 from typing import Any, Final
 
 from tests.observability.files import GROUPS
-from tests.observability.healthy import DECIDED, DISK_FULL, HEALTHY, IMPUTED, PREDICT, WEEK
+from tests.observability.healthy import (
+    DECIDED,
+    DISK_FULL,
+    HEALTHY,
+    IMPUTED,
+    OF_GROUP,
+    OF_MODEL,
+    PREDICT,
+    WEEK,
+)
 
 _CHANGES_AT: Final = 120
 """Steps before the healthy system changes; until then no alert fires."""
@@ -360,6 +369,41 @@ SCENARIOS: Final = (
             **_all("database_budget", None),
         },
         within=150,
+    ),
+    _fires(
+        "DriftFound",
+        when="amounts are no longer those of the training data",
+        changes=_all("drift_psi{", "0.24x300"),
+        within=70,
+        not_within=59,
+    ),
+    _fires(
+        when="an index is as high as chance makes it with few decisions",
+        changes={**_all("drift_psi{", "0.13x300"), **_all("drift_psi_limit", "0.14x300")},
+        within=70,
+    ),
+    _fires(
+        "OutcomesWorse",
+        when="fewer loans are repaid than the probabilities said",
+        changes={
+            f'outcome_good_ratio{{{OF_MODEL},bound="low"}}': "0.70x300",
+            f'outcome_good_ratio{{{OF_MODEL},bound="high"}}': "0.78x300",
+        },
+        within=70,
+        not_within=59,
+    ),
+    *(
+        _fires(
+            "GroupOutsideScreen",
+            when=f"a group is approved far {how} often than the largest one",
+            changes={
+                f'fairness_selection_rate_ratio{{{OF_GROUP},bound="low"}}': f"{low}x300",
+                f'fairness_selection_rate_ratio{{{OF_GROUP},bound="high"}}': f"{high}x300",
+            },
+            within=70,
+            not_within=59,
+        )
+        for how, low, high in (("less", 0.6, 0.75), ("more", 1.3, 1.5))
     ),
     _fires(
         "BundlesDiffer",

@@ -221,6 +221,50 @@ RETENTION_FAILURES: Final = Counter(
     "Attempts to erase old decisions that a failing server interrupted.",
 )
 
+# --- History: do the models still hold? -----------------------------------------------------------
+# The same in every replica. model and version (of the bundle) are those of recent decisions.
+
+DRIFT_PSI: Final = Gauge(
+    "drift_psi",
+    "Population stability index of the decisions of the last 30 days against the training data;"
+    " absent below 300 decisions. input: a field of the application, or score.",
+    ("model", "version", "input"),
+)
+DRIFT_PSI_LIMIT: Final = Gauge(
+    "drift_psi_limit",
+    "What the index exceeds by chance in at most about 5 % of such samples; 0.1 or more.",
+    ("model", "version", "input"),
+)
+EXPECTED_ACCURACY: Final = Gauge(
+    "expected_accuracy_ratio",
+    "Accuracy of the decisions of the last 30 days as their own probabilities say; an estimate.",
+    ("model", "version"),
+)
+OUTCOMES_KNOWN: Final = Gauge(
+    "outcomes_known",
+    "Good and bad outcomes of decisions of this month and the twelve before.",
+    ("model", "version"),
+)
+OUTCOME_GOOD: Final = Gauge(
+    "outcome_good_ratio",
+    "Share of good ones among those; absent below 100. bound: value, or low and high of its 95 %"
+    " interval.",
+    ("model", "version", "bound"),
+)
+OUTCOME_EXPECTED_GOOD: Final = Gauge(
+    "outcome_expected_good_ratio",
+    "The share of good ones that the probabilities of the same decisions said.",
+    ("model", "version"),
+)
+FAIRNESS_RATIO: Final = Gauge(
+    "fairness_selection_rate_ratio",
+    "Approval rate of a group over that of the largest one, in the last 30 days; absent below 30"
+    " decisions. attribute: a monitored field; group: one of its values, other or not known; bound:"
+    " value, low or high.",
+    ("model", "version", "attribute", "group", "bound"),
+)
+FAIRNESS_SCREEN: Final = Gauge("fairness_screen_ratio", "FAIRNESS_SCREEN.")
+
 # --- Consumer -------------------------------------------------------------------------------------
 
 CONSUMER_ROWS: Final = Counter(
@@ -301,6 +345,16 @@ PROCESS: Final[tuple[Metric, ...]] = (
     PROCESS_OPEN_FDS,
     PROCESS_MAX_FDS,
 )
+OF_RECENT_DECISIONS: Final[tuple[Metric, ...]] = (
+    DRIFT_PSI,
+    DRIFT_PSI_LIMIT,
+    EXPECTED_ACCURACY,
+    OUTCOMES_KNOWN,
+    OUTCOME_GOOD,
+    OUTCOME_EXPECTED_GOOD,
+    FAIRNESS_RATIO,
+)
+"""Absent while there are too few of them."""
 _HTTP: Final[tuple[Metric, ...]] = (BUILD_INFO, *PROCESS, HTTP_REQUEST_DURATION)
 _LIMITS: Final[tuple[Metric, ...]] = (RATE_LIMIT_REJECTIONS, RATE_LIMIT_DEGRADED)
 _DECIDES: Final[tuple[Metric, ...]] = (
@@ -350,6 +404,8 @@ EXPORTED: Final[Mapping[str, tuple[Metric, ...]]] = {
         DATABASE_BUDGET,
         RETENTION_ERASED,
         RETENTION_FAILURES,
+        FAIRNESS_SCREEN,
+        *OF_RECENT_DECISIONS,
     ),
     "consumer": (
         BUILD_INFO,
