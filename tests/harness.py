@@ -79,6 +79,7 @@ def running_system(
         inference_url=inference_url,
         history_url=history_url,
         api_key=keys.SECRET,
+        bundle_store=str(logs / "published"),
     ) | dict(settings or {})
     if measured:
         env |= measuring()
@@ -119,13 +120,16 @@ def measuring() -> dict[str, str]:
 
 
 def empty(system: System) -> None:
-    """Delete every decision and all that Redis remembers, once the consumer has read its stream."""
+    """Delete decisions, roll-outs and all that Redis remembers, once its stream is read."""
     with Redis.from_url(system.environment["REDIS_URL"]) as redis:
         until(lambda: _is_drained(redis))
         servers.run_sql(
             system.environment["DATABASE_URL"],
+            # Of roll-outs no row can be removed as long as triggers fire.
+            "SET session_replication_role = replica;"
             "TRUNCATE predictions, prediction_rollup, applicant_rollup, daily_rollup,"
-            " current_outcomes, outcome_bins, outcome_groups, outcome_vintages",
+            " current_outcomes, outcome_bins, outcome_groups, outcome_vintages,"
+            " rollouts, rollout_states",
         )
         others = set(redis.scan_iter()) - {STREAM.encode()}
         if others:

@@ -27,6 +27,7 @@ from services.dashboard.pages import (
     outcomes,
     papers,
     record,
+    rollout,
     statistics,
 )
 from services.dashboard.sessions import Session, Sessions
@@ -95,7 +96,7 @@ def create_app(settings: DashboardSettings | None = None) -> FastAPI:
     # NiceGUI's own app, which is mounted in this one, answers its errors alike.
     pages_app.add_exception_handler(HTTPException, app.exception_handlers[HTTPException])
     # Last, because the pages take every path that is left.
-    for page in (decide, history, record, statistics, models):
+    for page in (decide, history, record, statistics, models, rollout):
         page.register(watch)
     batch.register(watch, drafts)
     outcomes.register(watch, uploads)

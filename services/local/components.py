@@ -34,13 +34,13 @@ def environment(
     """The environment of every process: that of this one, addresses and keys.
 
     ``api_key`` has every scope and no limit. The services get a key for each other, and the
-    dashboard one for what people do there; both are new each time.
+    dashboard one for what people do there, roll-outs included; both are new each time.
     Callers without a key may ask for decisions if ``host`` is a loopback address, unless
     ``ALLOW_ANONYMOUS`` says otherwise. Bundles are published in ``bundle_store`` unless
     ``BUNDLE_STORE`` says otherwise.
     """
     internal_key, internal_entry = mint_key("services", ["internal"])
-    dashboard_key, dashboard_entry = mint_key("dashboard", DASHBOARD_SCOPES)
+    dashboard_key, dashboard_entry = mint_key("dashboard", [*DASHBOARD_SCOPES, "admin"])
     entries = [
         os.environ.get("API_KEYS", ""),
         key_entry(api_key, "local", KEY_SCOPES),

@@ -359,20 +359,26 @@ class RequestContextMiddleware:
             duration_s = perf_counter() - started_s
             route = getattr(as_get.get("route"), "path", UNKNOWN_ROUTE)
             self._metrics.observe_request(scope["method"], route, status, duration_s)
-            self._log_access(
-                state["request_id"],
-                getattr(state.get("caller"), "name", ANONYMOUS),
-                scope["method"],
-                route,
-                status,
-                duration_s,
-                state.get("prediction_id"),
-            )
+            if "routine" not in state or status >= HTTPStatus.BAD_REQUEST:
+                self._log_access(
+                    state["request_id"],
+                    getattr(state.get("caller"), "name", ANONYMOUS),
+                    scope["method"],
+                    route,
+                    status,
+                    duration_s,
+                    state.get("prediction_id"),
+                )
 
 
 def note_decision(scope: Scope, prediction_id: str) -> None:
     """Have the access log name the decision in the answer to this request."""
     scope["state"]["prediction_id"] = prediction_id
+
+
+def log_only_failure(scope: Scope) -> None:
+    """Leave this request out of the access log if it succeeds: others like it come each second."""
+    scope["state"]["routine"] = True
 
 
 def accepted_request_id(scope: Scope) -> bytes | None:

@@ -15,7 +15,7 @@ from markupsafe import escape
 from nicegui import ui
 from nicegui.testing import User
 
-from loan_predictor_client import Filters, LoanPredictorClient
+from loan_predictor_client import Arm, Candidate, Filters, LoanPredictorClient
 from services.dashboard import live
 from services.dashboard.formatting import count, model_title, percent, points
 from services.dashboard.inputs import with_titles
@@ -261,6 +261,44 @@ async def test_file_of_outcomes_is_recorded_and_its_faults_are_named(
     answer = await user.http_client.post("/outcomes/upload", files=files)
     await user.open(answer.headers["location"])
     await _shows(user, "outcomes", "has to name the columns")
+
+
+async def test_a_candidate_is_promoted_and_rolled_back_with_a_reason(
+    user: User, api: LoanPredictorClient
+) -> None:
+    """The page shows what decides, the arms side by side and the changes, and who made them."""
+    await user.open("/rollout")
+    await _shows(user, "rollout", "Nothing is rolled out")
+    assert _region(user, "change") == ""
+    bundle = api.model_info().version
+    arms = [Arm(bundle=bundle, model=name) for name in ("gradient_boosting", "random_forest")]
+    candidate = Candidate(**arms[1].model_dump(), share=2500)
+    api.change_rollout(epoch=0, reason="a page", default=arms[0], candidate=candidate)
+    share = percent(0.25, 2)
+    await _shows(user, "rollout", f"{share} meet {model_title(arms[1].model)} of {bundle}")
+    await _shows(user, "rollout", "Too few yet")
+    await _shows(user, "change", "Promote the candidate")
+
+    user.find(marker="change").trigger(
+        "submit", {"epoch": "1", "change": "promote", "reason": "it is better"}
+    )
+    await _shows(user, "notice", "Roll-out 2 is pending")
+    await _shows(user, "rollout", "Roll-out 2 decides")
+    await _shows(user, "rollout", "promote by local")
+    assert "it is better" in _region(user, "rollout")
+    await _shows(user, "change", 'value="2"')
+    assert "Promote" not in _region(user, "change")
+    for epoch, notice in (("1", "newest roll-out has the epoch 2"), ("2", "Roll-out 3 is pending")):
+        user.find(marker="change").trigger(
+            "submit", {"epoch": epoch, "change": "roll back", "reason": "it is not"}
+        )
+        await _shows(user, "notice", notice)
+    await eventually(lambda: _is_served(api, arms[0]))
+
+
+def _is_served(api: LoanPredictorClient, arm: Arm) -> bool:
+    active = api.rollout().active
+    return active is not None and active.epoch == 3 and active.rollout.default == arm
 
 
 async def test_history_names_what_is_wrong_with_its_address(user: User) -> None:

@@ -18,9 +18,12 @@ from loan_predictor_client.filters import Cohorts, Filters, Selection
 from loan_predictor_client.models import (
     Analytics,
     Application,
+    Arm,
     Batch,
     BatchPage,
     Benchmark,
+    BundleList,
+    Candidate,
     ChampionInfo,
     Decision,
     Erasure,
@@ -40,6 +43,9 @@ from loan_predictor_client.models import (
     Performance,
     Record,
     Replay,
+    RolloutEntry,
+    RolloutReport,
+    RolloutStatus,
     Statistics,
     ValidationReport,
     ValidationRules,
@@ -346,6 +352,54 @@ def fairness(cohorts: Cohorts, *, by: Grouping) -> Call[LiveFairness]:
 def vintages(cohorts: Cohorts) -> Call[Vintages]:
     """Cumulative shares of bad outcomes by months on book."""
     return Call("history", "/monitoring/vintages", _json(Vintages), parameters=cohorts.parameters())
+
+
+def bundles() -> Call[BundleList]:
+    """All registered bundles."""
+    return Call("history", "/admin/bundles", _json(BundleList))
+
+
+def rollout() -> Call[RolloutStatus]:
+    """Which models decide."""
+    return Call("history", "/admin/rollout", _json(RolloutStatus))
+
+
+def rollout_report(experiment: str | None) -> Call[RolloutReport]:
+    """The arms of an experiment side by side."""
+    parameters = {} if experiment is None else {"experiment": experiment}
+    return Call("history", "/admin/rollout/report", _json(RolloutReport), parameters=parameters)
+
+
+def change_rollout(
+    *, epoch: int, reason: str, default: Arm, candidate: Candidate | None, shadows: Sequence[Arm]
+) -> Call[RolloutEntry]:
+    """Say which models decide."""
+    arms = {
+        "default": default.model_dump(),
+        "candidate": candidate and candidate.model_dump(),
+        "shadows": [shadow.model_dump() for shadow in shadows],
+    }
+    return _rollout_step("", {"epoch": epoch, "reason": reason, **arms})
+
+
+def promote(*, epoch: int, reason: str) -> Call[RolloutEntry]:
+    """Have the candidate decide everything."""
+    return _rollout_step("/promote", {"epoch": epoch, "reason": reason})
+
+
+def roll_back(*, epoch: int, reason: str) -> Call[RolloutEntry]:
+    """Take the candidate's share away, or go back to the former default."""
+    return _rollout_step("/rollback", {"epoch": epoch, "reason": reason})
+
+
+def approve_rollout(epoch: int) -> Call[RolloutEntry]:
+    """Approve what another key proposed."""
+    return _rollout_step(f"/{epoch}/approve", None)
+
+
+def _rollout_step(path: str, body: Mapping[str, object] | None) -> Call[RolloutEntry]:
+    path = f"/admin/rollout{path}"
+    return Call("history", path, _json(RolloutEntry), method="POST", body=body)
 
 
 class FaultyRow(BaseModel):

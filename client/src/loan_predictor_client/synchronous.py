@@ -32,9 +32,12 @@ from loan_predictor_client.calls import (
 from loan_predictor_client.filters import Cohorts, Filters, Selection
 from loan_predictor_client.models import (
     Analytics,
+    Arm,
     Batch,
     BatchPage,
     Benchmark,
+    BundleList,
+    Candidate,
     ChampionInfo,
     Decision,
     Erasure,
@@ -53,6 +56,9 @@ from loan_predictor_client.models import (
     Performance,
     Record,
     Replay,
+    RolloutEntry,
+    RolloutReport,
+    RolloutStatus,
     Statistics,
     ValidationReport,
     ValidationRules,
@@ -341,6 +347,45 @@ class LoanPredictorClient:
     def vintages(self, cohorts: Cohorts | None = None) -> Vintages:
         """Cumulative shares of bad outcomes by months on book, per month of decision."""
         return self._call(calls.vintages(cohorts or Cohorts()))
+
+    def bundles(self) -> BundleList:
+        """All registered bundles; needs a key with admin, as all about the roll-out does."""
+        return self._call(calls.bundles())
+
+    def rollout(self) -> RolloutStatus:
+        """Which models decide, what waits to change that, and the replicas."""
+        return self._call(calls.rollout())
+
+    def rollout_report(self, experiment: str | None = None) -> RolloutReport:
+        """The two arms of an experiment, or of the last one, side by side."""
+        return self._call(calls.rollout_report(experiment))
+
+    def change_rollout(
+        self,
+        *,
+        epoch: int,
+        reason: str,
+        default: Arm,
+        candidate: Candidate | None = None,
+        shadows: Sequence[Arm] = (),
+    ) -> RolloutEntry:
+        """Say which models decide; ``epoch`` is the newest one, as ``rollout`` returns it."""
+        call = calls.change_rollout(
+            epoch=epoch, reason=reason, default=default, candidate=candidate, shadows=shadows
+        )
+        return self._call(call)
+
+    def promote(self, *, epoch: int, reason: str) -> RolloutEntry:
+        """Have the candidate decide everything."""
+        return self._call(calls.promote(epoch=epoch, reason=reason))
+
+    def roll_back(self, *, epoch: int, reason: str) -> RolloutEntry:
+        """Take the candidate's share away; without one, go back to the former default."""
+        return self._call(calls.roll_back(epoch=epoch, reason=reason))
+
+    def approve_rollout(self, epoch: int) -> RolloutEntry:
+        """Approve what another key proposed."""
+        return self._call(calls.approve_rollout(epoch))
 
     def health(self, service: Service) -> Health:
         """The health of ``service``."""

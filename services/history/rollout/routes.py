@@ -35,7 +35,7 @@ from shared.contract.rollout import (
     ReplicaReport,
     RolloutState,
 )
-from shared.web.conventions import invalid_input, problem_docs
+from shared.web.conventions import invalid_input, log_only_failure, problem_docs
 from shared.web.direct import ZIP, DirectRoute, describe, read_body, read_file
 from shared.web.parameters import refuse_parameters, refuse_repeated_parameters
 
@@ -242,6 +242,7 @@ async def approve_rollout(request: Request, epoch: int) -> Response:
 async def follow_rollout(request: Request) -> Response:
     """Keep how a replica stands, and answer with the roll-out in force and the one to prepare."""
     caller_of(request.scope).require("internal")
+    log_only_failure(request.scope)
     report = await _body(request, ReplicaReport)
     resources = resources_of(request.scope)
     return _answer(await take_report(resources.engine, resources.redis, report))

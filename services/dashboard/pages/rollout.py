@@ -1,0 +1,75 @@
+"""Roll-out: which models decide, what waits, the two arms, and the buttons that change it."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Final
+
+from fastapi import Request
+from markupsafe import Markup
+from nicegui import ui
+
+from loan_predictor_client import AsyncLoanPredictorClient, CallFailed
+from loan_predictor_client.models import BundleList, RolloutEntry, RolloutReport, RolloutStatus
+from services.dashboard.evidence import attempted
+from services.dashboard.frame import frame
+from services.dashboard.gate import session_of
+from services.dashboard.live import Loader, Region, Values, explain, signed_out
+from services.dashboard.sessions import SignedOut
+from services.dashboard.templating import part
+from services.dashboard.watch import Watch
+
+REFRESH_S: Final = 2.0
+
+Change = Callable[[AsyncLoanPredictorClient, int, str], Awaitable[RolloutEntry]]
+_CHANGES: Final[Mapping[str, Change]] = {
+    "promote": lambda api, epoch, reason: api.promote(epoch=epoch, reason=reason),
+    "roll back": lambda api, epoch, reason: api.roll_back(epoch=epoch, reason=reason),
+    "approve": lambda api, epoch, _: api.approve_rollout(epoch),
+}
+
+
+def state(status: RolloutStatus, report: RolloutReport | None, bundles: BundleList) -> Markup:
+    """What decides, who follows, how the arms compare, and what came before."""
+    return part("rollout", "state", status=status, report=report, bundles=bundles.bundles)
+
+
+def form(status: RolloutStatus) -> Markup:
+    """The buttons that make sense now."""
+    return part("rollout", "form", status=status)
+
+
+def register(watch: Watch) -> None:
+    """Register the page."""
+
+    @ui.page("/rollout")
+    def page(request: Request) -> None:
+        session = session_of(request.scope)
+        offered: list[object] = []
+
+        async def fetch() -> Markup:
+            api = session.api
+            status, bundles, report = await asyncio.gather(
+                api.rollout(), api.bundles(), attempted(api.rollout_report())
+            )
+            # Only when it changes: somebody may be writing a reason.
+            offer = [status.epoch, status.active, status.proposed]
+            if offer != offered:
+                offered[:] = offer
+                buttons.show(form(status))
+            return state(status, report.value, bundles)
+
+        async def change(values: Values) -> None:
+            make = _CHANGES[values["change"]]
+            try:
+                entry = await make(session.api, int(values["epoch"]), values["reason"].strip())
+                notice.show(part("rollout", "changed", entry=entry))
+            except SignedOut:
+                notice.show(signed_out())
+            except CallFailed as error:
+                notice.show(explain(error))
+
+        with frame(request, "rollout", watch=watch):
+            notice = Region("notice", spoken=True)
+            buttons = Region("change")
+            Loader("rollout", fetch, every_s=REFRESH_S)
+            buttons.on_submit(change)
