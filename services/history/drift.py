@@ -72,9 +72,11 @@ def drift_of(cohort: Cohort, slices: Slices, reference: Reference | None) -> Mod
             if (distribution := reference.inputs.get(field.name))
         ]
         inputs = [drift for each in compared if (drift := _drift(*each))]
-        without_inputs = max(decisions - _sum(counts) for _, _, counts in compared)
+        without_inputs = max((decisions - _sum(each[2]) for each in compared), default=0)
         if scores := reference.scores.get(cohort.model):
             score = _drift(SCORE, scores, _in_bins(SCORE, scores, callers))
+        if not inputs and not score:
+            not_compared = "The bundle has no reference that these decisions can be compared with."
     return ModelDrift(
         model=cohort.model,
         bundle=cohort.bundle,

@@ -45,7 +45,7 @@ class _Manifest(BaseModel):
     threshold: float = 0.5
     inputs: dict[str, Annotated[_Numeric | _Categorical, Field(discriminator="kind")]]
     models: dict[str, _Model]
-    scores: dict[str, list[int]] = {}
+    scores: dict[str, list[int]] | None = None
 
 
 class Bin(NamedTuple):
@@ -80,15 +80,15 @@ class Reference(NamedTuple):
     """By the input's name; its last bin is for missing values."""
     scores: Mapping[str, ReferenceBins]
     """By model: of the probability of approval, out of fold; not in an older bundle."""
-    approves_from: int
-    """The first bin of the score in which applications are approved."""
+    approves_from: int | None
+    """The first bin of the score in which applications are approved; None if that is within one."""
     rates: Mapping[str, Mapping[str, Rates]]
     """By model and attribute."""
 
     def approved(self, model: str) -> Count | None:
         """How many of the training rows ``model`` approves, out of fold."""
         scores = self.scores.get(model)
-        if scores is None:
+        if scores is None or self.approves_from is None:
             return None
         return Count(sum(scores.counts[self.approves_from :]), sum(scores.counts))
 
@@ -118,16 +118,27 @@ def parse_reference(content: str) -> Reference | None:
             inputs[field.name] = _numeric(found, missing_is_zero=field.name in COUNTS_AS_ZERO)
         elif found is not None and field.allowed:
             inputs[field.name] = _categorical(found, [str(value) for value in field.allowed])
+    scores = {
+        model: ReferenceBins(_SCORE_BINS, tenths(counts))
+        for model, counts in (manifest.scores or {}).items()
+        if len(counts) == HISTOGRAM_BUCKETS
+    }
+    approves_from = manifest.threshold * SCORE_BINS
     return Reference(
-        inputs=inputs,
-        scores={
-            model: ReferenceBins(_SCORE_BINS, tenths(counts))
-            for model, counts in manifest.scores.items()
-            if len(counts) == HISTOGRAM_BUCKETS
-        },
-        approves_from=round(manifest.threshold * SCORE_BINS),
+        inputs=_usable(inputs),
+        scores=_usable(scores),
+        approves_from=int(approves_from) if approves_from.is_integer() else None,
         rates={name: model.fairness for name, model in manifest.models.items()},
     )
+
+
+def _usable(found: Mapping[str, ReferenceBins]) -> Mapping[str, ReferenceBins]:
+    """Without those that no count can be compared with."""
+    return {
+        name: reference
+        for name, reference in found.items()
+        if len(reference.counts) == len(reference.bins) and any(reference.counts)
+    }
 
 
 _SCORE_BINS: Final = tuple(

@@ -10,7 +10,12 @@ from services.history.binning import edges_of
 from services.history.recorder import decode
 from services.history.records import COLUMNS
 from services.history.tables import HISTOGRAM_BUCKETS, MISSING, WARNINGS, predictions
-from services.scoring.manifest import BUNDLE_ROOT, MANIFEST_FILE, bundle_folder
+from services.scoring.manifest import (
+    BUNDLE_ROOT,
+    MANIFEST_FILE,
+    bundle_folder,
+    read_current_version,
+)
 from tests.history.recount import recount_by_day
 from tests.load.consumer_benchmarks import real_events
 
@@ -57,6 +62,7 @@ SELECT coalesce(property_area, '{MISSING}'), coalesce(credit_history::text, '{MI
     prediction, count(*), sum(confidence)
 FROM predictions GROUP BY 1, 2, 3
 """  # noqa: S608 - as above
+_REGISTER: Final = "INSERT INTO bundles (version, manifest) VALUES ($1, $2) ON CONFLICT DO NOTHING"
 
 
 async def fill(url: str, *, rows: int) -> None:
@@ -73,6 +79,8 @@ async def fill(url: str, *, rows: int) -> None:
         count_by_day = f"INSERT INTO daily_rollup {recount_by_day(edges_of(manifest))}"
         for statement in (_COUNT_BY_MODEL, _COUNT_BY_APPLICANT, count_by_day):
             await connection.execute(statement)
+        bundle = read_current_version(BUNDLE_ROOT)
+        await connection.execute(_REGISTER, bundle, manifest)
         await connection.execute("DROP TABLE sample")
         await connection.execute("VACUUM ANALYZE")
         await connection.execute("CHECKPOINT")

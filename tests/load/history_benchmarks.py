@@ -149,6 +149,8 @@ def _filled(bench: Bench, *, rows: int, redis_number: int) -> Iterator[Rows]:
             paths={
                 "/statistics": lambda: "/statistics",
                 "/analytics": lambda: "/analytics",
+                "/monitoring/drift": lambda: "/monitoring/drift",
+                "/monitoring/fairness": lambda: "/monitoring/fairness",
                 "the first page of /history": lambda: f"/history?limit={_PAGE}",
                 f"page {_DEEP_PAGE:,} of /history": lambda: (
                     f"/history?limit={_PAGE}&cursor={cursor}"
