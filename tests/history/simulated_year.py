@@ -15,7 +15,7 @@ from services.history.binning import SCORE
 from services.history.expected import Foretold
 from services.history.fairness import NOT_KNOWN, GroupOutcomes, Outcomes
 from services.history.references import Reference, parse_reference, tenths
-from services.history.slices import Counts, Slice, Slices
+from services.history.slices import Counts, Slice
 
 Floats = np.ndarray[Any, np.dtype[np.float64]]
 Flags = np.ndarray[Any, np.dtype[np.bool_]]
@@ -154,7 +154,7 @@ def _categories(values: Ints) -> list[int]:
     return [first, second, 0, missing]
 
 
-def slices_of(rows: Applications, edges: Floats, *, client: str = "acme") -> Slices:
+def slices_of(rows: Applications, edges: Floats, *, client: str = "acme") -> dict[Slice, Counts]:
     """What the roll-up has of ``rows``."""
     found = {}
     for approved in (True, False):

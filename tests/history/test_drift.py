@@ -1,6 +1,7 @@
 """Whose drift it is, what a missing value counts as, and what cannot be compared."""
 
 import json
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -68,7 +69,7 @@ def test_missing_values_are_a_bin_except_where_their_absence_is_a_statement() ->
     content = {"models": {}, "inputs": {"CoapplicantIncome": numeric, "LoanAmount": numeric}}
     reference = parse_reference(json.dumps(content))
     counts = [0, 30, 150, 150, 0, 270]
-    columns = {"coapplicant_income": counts, "loan_amount": counts}
+    columns: dict[str, Sequence[int]] = {"coapplicant_income": counts, "loan_amount": counts}
     found = drift_of(COHORT, {Slice("acme", True): Counts(600, columns)}, reference)
     income, amount = (drift_named(found, name) for name in ("CoapplicantIncome", "LoanAmount"))
     assert income.psi == 0
