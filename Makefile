@@ -21,7 +21,7 @@ OBSERVED = --profile observability
 KEYS = docker run --rm -i --network none --read-only loan-predictor-history python -m shared.access.keys
 KEY_MAKER = $(if $(wildcard $(INSTALLED)),$(INSTALLED),$(if $(shell command -v docker),history-image,$(INSTALLED)))
 
-.PHONY: help run config test test-fast test-browser check train format wheel client client-models lock clean env up observe down logs ps backup restore key password history-image compose-test bench flame load ladder chaos verify-audit migration fuzz audit
+.PHONY: help run config test test-fast test-browser check train format wheel client client-models lock clean env up observe down logs ps backup restore key password history-image compose-test bench flame load ladder chaos verify-audit report migration fuzz audit
 .DEFAULT_GOAL := help
 
 help: ## Show this list
@@ -145,6 +145,9 @@ ladder: $(INSTALLED) ## Raise the load on the running system until it no longer 
 
 verify-audit: $(INSTALLED) ## Check the audit log against later changes: make verify-audit HEAD=12:9f86...
 	@$(PY) -m services.local.with_local_database services.history.audit $(HEAD)
+
+report: $(INSTALLED) ## Write the monitoring report of the running system: make report ARGS="--since 2026-01 --output report.html"
+	@$(PY) -m services.local.with_local_database services.history.report $(ARGS)
 
 fuzz: $(INSTALLED) ## Fuzz both services by their OpenAPI documents: make fuzz EXAMPLES=2000
 	FUZZ_EXAMPLES="$(or $(EXAMPLES),1000)" FUZZ_SEED="$(or $(SEED),$$(date +%s))" \

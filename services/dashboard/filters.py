@@ -8,10 +8,9 @@ from pydantic import TypeAdapter, ValidationError
 
 from loan_predictor_client import Filters, Prediction
 from loan_predictor_client.models import Fault
-from services.dashboard.formatting import model_title
 from services.dashboard.forms import FormField, Option
-from services.dashboard.inputs import field_title
 from services.dashboard.outcomes import OUTCOME_OPTIONS
+from shared.pictures.formats import field_title, model_title
 
 _ANY: Final = Option("", "Any")
 _MODEL: Final = "model"

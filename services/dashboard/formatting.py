@@ -1,31 +1,18 @@
-"""Numbers and times as people read them; every number is the API's, only shortened."""
+"""What the pages say of decisions, as people read it; every number is the API's, only shortened."""
 
 from collections.abc import Mapping, Sequence
-from datetime import UTC, date, datetime
 from typing import Final
 
 from loan_predictor_client import Prediction
 from loan_predictor_client.models import Bucket, Fault, ReasonsBasis
 
 NOT_GIVEN: Final = "not given"
-NONE: Final = "\u2013"
 _REFERENCES: Final = {
     "approved_near_threshold": "the approved applicants nearest to the passing score",
     "all_applicants": "the average of all applicants",
     "typical_applicant": "a typical applicant",
 }
-_NARROW_SPACE: Final = "\u202f"
 _MOST_LISTED: Final = 10
-
-
-def percent(share: float | None, digits: int = 1) -> str:
-    """A share of 1 in per cent."""
-    return NONE if share is None else f"{share * 100:.{digits}f}{_NARROW_SPACE}%"
-
-
-def count(number: int) -> str:
-    """A number of things."""
-    return f"{number:,}"
 
 
 def amount(value: float | None, unit: str = "") -> str:
@@ -56,26 +43,6 @@ def when_found(basis: ReasonsBasis) -> str:
     if basis.later:
         return "Found after the decision was answered, and recorded with it then."
     return "Recorded with the decision."
-
-
-def moment(time: datetime) -> str:
-    """A time to the second, in UTC."""
-    return time.astimezone(UTC).strftime("%d %b %Y, %H:%M:%S UTC").lstrip("0")
-
-
-def day(date: date) -> str:
-    """A day with its year."""
-    return f"{date:%d %b %Y}".lstrip("0")
-
-
-def day_and_month(date: date) -> str:
-    """A day without its year."""
-    return f"{date.day} {date:%b}"
-
-
-def model_title(name: str) -> str:
-    """A model's name in words: ``random_forest`` is Random forest."""
-    return name.replace("_", " ").capitalize()
 
 
 def tone(prediction: Prediction) -> str:

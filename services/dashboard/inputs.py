@@ -1,6 +1,5 @@
 """The inputs of an application as people see them, derived from their definition."""
 
-import re
 from collections.abc import Iterable, Mapping
 from typing import Final, get_args
 
@@ -9,9 +8,9 @@ from loan_predictor_client.models import Attribute, Characteristic, ModelScoreca
 from services.dashboard.formatting import NOT_GIVEN, amount, points
 from services.dashboard.forms import FormField, Option
 from shared.contract.application import COUNTS_AS_ZERO, FIELDS, Field, Section
+from shared.pictures.formats import field_title
 
 _FIELDS: Final = {field.name: field for field in FIELDS}
-_NAME: Final = re.compile(rf"\b(?:{'|'.join(_FIELDS)})\b")
 _MISSING: Final = "missing"
 """The history service's name for the group of decisions without a value."""
 _AFTER_A_NUMBER: Final = {"thousands": "thousand"}
@@ -29,16 +28,6 @@ NONE_DECLARED: Final = "none declared"
 """For a missing input that counts as zero."""
 
 
-def field_title(name: str) -> str:
-    """An input's name in words; an unknown name stays."""
-    return _FIELDS[name].title if name in _FIELDS else name
-
-
-def with_titles(text: str) -> str:
-    """A sentence about inputs, with their titles in place of their names."""
-    return _NAME.sub(lambda name: field_title(name[0]), text)
-
-
 def filled_in(imputed: Iterable[str]) -> list[str]:
     """The missing inputs that the model fills in."""
     return [name for name in imputed if name not in COUNTS_AS_ZERO]
@@ -53,7 +42,7 @@ def field_text(value: object, name: str) -> str:
         return str(value)
     if isinstance(value, int | float) and not field.allowed:
         return amount(value, _AFTER_A_NUMBER.get(field.unit or "", field.unit or ""))
-    return _labels(field).get(str(value), str(value))
+    return field.labels_by_value.get(str(value), str(value))
 
 
 def application_pairs(application: Application) -> list[tuple[str, str]]:
@@ -95,20 +84,14 @@ def _attribute_text(attribute: Attribute, characteristic: Characteristic) -> str
 
 def by_value(name: str, groups: Mapping[str, Summary]) -> list[tuple[str, str, Summary]]:
     """Groups of decisions by the value of an input, in its order: (value, title, summary)."""
-    labels = _labels(_FIELDS[name]) | {_MISSING: NOT_GIVEN.capitalize()}
+    labels = _FIELDS[name].labels_by_value | {_MISSING: NOT_GIVEN.capitalize()}
     order = [value for value in labels if value in groups]
     order += [value for value in groups if value not in labels]
     return [(value, labels.get(value, value), groups[value]) for value in order]
 
 
-def _labels(field: Field) -> dict[str, str]:
-    """The label of each value of a category."""
-    values = [str(value) for value in field.allowed]
-    return dict(zip(values, field.labels or values, strict=True))
-
-
 def _form_field(field: Field) -> FormField:
-    options = [Option(value, label) for value, label in _labels(field).items()]
+    options = [Option(value, label) for value, label in field.labels_by_value.items()]
     must_be_chosen = field.name in MUST_BE_CHOSEN
     if must_be_chosen:
         options = [Option("", "Choose\u2026"), *options, Option(NOT_KNOWN, NOT_KNOWN.capitalize())]

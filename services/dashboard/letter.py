@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from loan_predictor_client.models import Reason, Record
-from services.dashboard.formatting import day
+from shared.pictures.formats import day
 
 _BLANK: Final = "_" * 32
 _WIDTH: Final = 76

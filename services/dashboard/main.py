@@ -23,6 +23,7 @@ from services.dashboard.pages import (
     decide,
     history,
     models,
+    monitoring,
     not_found,
     outcomes,
     papers,
@@ -83,6 +84,7 @@ def create_app(settings: DashboardSettings | None = None) -> FastAPI:
         login_router(Authenticator(settings, sessions=sessions, client=client)),
         history.export_router(),
         models.pictures_router(),
+        monitoring.report_router(),
         papers.papers_router(),
         batch.files_router(drafts),
         outcomes.files_router(uploads),
@@ -96,7 +98,7 @@ def create_app(settings: DashboardSettings | None = None) -> FastAPI:
     # NiceGUI's own app, which is mounted in this one, answers its errors alike.
     pages_app.add_exception_handler(HTTPException, app.exception_handlers[HTTPException])
     # Last, because the pages take every path that is left.
-    for page in (decide, history, record, statistics, models, rollout):
+    for page in (decide, history, record, statistics, models, monitoring, rollout):
         page.register(watch)
     batch.register(watch, drafts)
     outcomes.register(watch, uploads)

@@ -4,39 +4,27 @@ A page's template is a file of macros, one for each part of the page that the se
 several pages show is in ``templates/components``.
 """
 
-from inspect import isfunction
 from pathlib import Path
 from typing import Final, cast
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from services.dashboard import formatting, inputs, outcomes, waterfall
 from services.dashboard.theme import asset
 from shared.contract.application import FIELDS
+from shared.pictures.templating import environment
 
 NOTHING: Final = Markup()
 
-_ENVIRONMENT: Final = Environment(
-    loader=FileSystemLoader(Path(__file__).parent / "templates"),
-    autoescape=True,
-    undefined=StrictUndefined,
-    trim_blocks=True,
-    lstrip_blocks=True,
-    auto_reload=False,
+_ENVIRONMENT: Final = environment(
+    Path(__file__).parent / "templates",
+    *(formatting, inputs, outcomes, waterfall),
+    asset=asset,
+    INPUTS=FIELDS,
+    OUTCOMES=tuple(outcomes.OUTCOME_TITLES),
+    ALL_NUMBERS=False,
+    SUBHEADING="h3",
 )
-_ENVIRONMENT.filters |= {
-    name: function
-    for module in (formatting, inputs, outcomes, waterfall)
-    for name, function in vars(module).items()
-    if isfunction(function) and not name.startswith("_")
-}
-_ENVIRONMENT.globals |= {
-    "asset": asset,
-    "INPUTS": FIELDS,
-    "NONE": formatting.NONE,
-    "OUTCOMES": tuple(outcomes.OUTCOME_TITLES),
-}
 
 
 def part(page: str, name: str, /, **values: object) -> Markup:

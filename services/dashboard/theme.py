@@ -7,12 +7,15 @@ from typing import Final
 from fastapi import APIRouter, Request, Response
 
 from services.dashboard.gate import ASSETS_PATH
+from shared.pictures.templating import STYLE as PICTURES_STYLE
 
 FOLDER: Final = Path(__file__).parent / "assets"
 _MEDIA_TYPES: Final = {".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
 _IMMUTABLE: Final = "public, max-age=31536000, immutable"
 # A few kilobytes, read like the modules themselves.
-_ASSETS: Final = {path.name: path.read_bytes() for path in FOLDER.iterdir()}
+_ASSETS: Final = {path.name: path.read_bytes() for path in FOLDER.iterdir()} | {
+    "pictures.css": PICTURES_STYLE.encode()
+}
 _DIGESTS: Final = {name: sha256(content).hexdigest()[:16] for name, content in _ASSETS.items()}
 
 

@@ -57,8 +57,9 @@ async def cached_response(
     ttl_s: int,
     unchanging: bool = False,
     erasable: bool = True,
+    media_type: str = JSON,
 ) -> Response:
-    """The JSON that ``compute`` returns, cached under the request's path and sorted parameters.
+    """What ``compute`` returns, cached under the request's path and sorted parameters.
 
     ``unchanging`` and ``erasable`` are those of ``Cache.get``.
     """
@@ -67,4 +68,4 @@ async def cached_response(
         key += repr(sorted(request.query_params.multi_items()))
     cache = resources_of(request.scope).cache
     body, hit = await cache.get(key, compute, ttl_s=ttl_s, unchanging=unchanging, erasable=erasable)
-    return Response(body, media_type=JSON, headers={"x-cache": "HIT" if hit else "MISS"})
+    return Response(body, media_type=media_type, headers={"x-cache": "HIT" if hit else "MISS"})

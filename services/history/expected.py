@@ -5,7 +5,8 @@ from math import fsum, sqrt
 from statistics import NormalDist
 from typing import Final, NamedTuple
 
-from services.history.estimates import LEVEL, expected_share, proportion
+from services.history.conclusions import of_calibration
+from services.history.estimates import LEVEL, Count, expected_share, proportion
 from services.history.monitoring_schemas import CalibrationTest, Expected, estimated
 
 LEAST_DECISIONS: Final = 100
@@ -72,10 +73,12 @@ def calibration_test(foretold: Iterable[Foretold]) -> CalibrationTest | None:
     variance = fsum(each.probability * (1 - each.probability / each.outcomes) for each in some)
     deviation = abs(good - total) / sqrt(variance) if variance > 0 else 0.0
     p_value = 2 * NormalDist().cdf(-deviation)
+    found, holds = proportion(good, outcomes), p_value >= 1 - LEVEL
     return CalibrationTest(
         outcomes=outcomes,
         expected=total / outcomes,
-        observed=estimated(proportion(good, outcomes)),
+        observed=estimated(found),
         p_value=p_value,
-        holds=p_value >= 1 - LEVEL,
+        holds=holds,
+        conclusion=of_calibration(Count(good, outcomes), total / outcomes, p_value, holds=holds),
     )

@@ -22,6 +22,7 @@ from services.history.cohorts import (
     read_decisions,
     read_outcomes,
 )
+from services.history.conclusions import of_performance
 from services.history.daily import Decided
 from services.history.estimates import (
     Estimate,
@@ -36,6 +37,8 @@ from services.history.estimates import (
 )
 from services.history.expected import Decisions, Foretold, expected_of
 from services.history.monitoring_schemas import (
+    LEAST_OF_EACH,
+    LEAST_OUTCOMES,
     AgainstRule,
     CalibrationBin,
     CrossValidated,
@@ -53,10 +56,6 @@ from services.history.tables import (
     outcome_groups,
 )
 from shared.contract.outcomes import BAD, GOOD
-
-LEAST_OUTCOMES: Final = 100
-"""Below it an interval of the accuracy is up to 20 points wide."""
-LEAST_OF_EACH: Final = 10
 
 CALIBRATION_BINS: Final = 10
 
@@ -169,6 +168,7 @@ def _performance(
         for approved in (True, False)
     }
     not_enough = _not_enough(good, bad)
+    figures = None if not_enough else _figures(known, good=good, bad=bad)
     return ModelPerformance(
         model=cohort.model,
         bundle=cohort.bundle,
@@ -180,7 +180,8 @@ def _performance(
         refused=labelled[False],
         on_whom=_on_whom(labelled[True], labelled[False]),
         not_enough=not_enough,
-        figures=None if not_enough else _figures(known, good=good, bad=bad),
+        figures=figures,
+        conclusions=list(of_performance(figures, good + bad, cross_validated)) if figures else [],
         cross_validated=cross_validated,
         expected=expected_of(
             Decisions(known.decisions[True], known.confidence[True]),

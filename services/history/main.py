@@ -37,9 +37,11 @@ from shared.settings import read_settings_or_exit, redis_faults
 from shared.version import VERSION
 from shared.web.conventions import documented_app, install_conventions
 from shared.web.direct import DirectMiddleware
+from shared.web.headers import PRINTABLE, RawHeaders, security_headers
 from shared.web.health import Check, health_router
 
 _CACHE_CONNECTIONS: Final = 16
+REPORT_PATH: Final = "/monitoring/report"
 TITLE = "Loan predictor: history"
 DESCRIPTION = """
 Every decision of the inference service, stored exactly once, and statistics over all of them.
@@ -111,9 +113,14 @@ def create_app(
         metrics=metrics,
         tracing=tracing,
         cors_origins=settings.cors_allow_origins,
+        headers=_headers,
     )
     document_access(app, anonymous=anonymous())
     return app
+
+
+def _headers(path: str) -> RawHeaders:
+    return PRINTABLE if path == REPORT_PATH else security_headers(path)
 
 
 def _build_resources(settings: HistorySettings, tracing: Tracing, metrics: Metrics) -> Resources:

@@ -4,6 +4,7 @@ from collections.abc import Awaitable, Callable
 from typing import Annotated, Any, Final
 
 from fastapi import APIRouter, Depends, Query, Request, Response
+from fastapi.responses import HTMLResponse
 from pydantic import BaseModel
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -23,6 +24,7 @@ from services.history.monitoring_schemas import (
     PerformanceQuery,
     Vintages,
 )
+from services.history.report import read_report
 from services.history.routes import CACHED
 from services.history.vintages import read_vintages
 from shared.access.middleware import caller_of, needs, require
@@ -91,6 +93,28 @@ async def vintages(request: Request, query: Annotated[CohortQuery, Query()]) -> 
     A loan without an outcome counts as not bad yet; each vintage says on how many that is known.
     """
     return await _cached(request, lambda opened: read_vintages(opened, decided_in(query)))
+
+
+@monitoring.get("/report", response_class=HTMLResponse, responses=_ANSWERS, openapi_extra=_READS)
+async def report(request: Request, query: Annotated[CohortQuery, Query()]) -> Response:
+    """Return all of this as one page to print or to keep, with method and limits.
+
+    It has pictures and tables, loads nothing and runs no script.
+    """
+    resources = resources_of(request.scope)
+    screen = resources.settings.fairness_screen
+
+    async def compute() -> bytes:
+        async with connection(resources.engine) as opened:
+            return (await read_report(opened, query, screen=screen)).encode()
+
+    return await cached_response(
+        request,
+        compute,
+        ttl_s=resources.settings.analytics_ttl_s,
+        erasable=False,
+        media_type="text/html",
+    )
 
 
 async def _cached(

@@ -11,6 +11,9 @@ from shared.contract.events import ModelName
 from shared.contract.outcomes import OutcomeKind
 from shared.web.parameters import Parameters
 
+LEAST_OUTCOMES: Final = 100
+"""Below it an interval of the accuracy is up to 20 points wide."""
+LEAST_OF_EACH: Final = 10
 MOST_MONTHS: Final = 36
 """Most months that are reported one by one."""
 
@@ -71,6 +74,13 @@ class Estimated(BaseModel):
 def estimated(found: Estimate) -> Estimated:
     """The estimate as it is reported."""
     return Estimated(**found._asdict())
+
+
+class Conclusion(BaseModel):
+    """What figures say, in a sentence."""
+
+    alarm: bool | None = Field(description="null where it is neither an alarm nor its absence.")
+    text: str
 
 
 class CrossValidated(BaseModel):
@@ -135,6 +145,7 @@ class CalibrationTest(BaseModel):
         description="How probable so great a difference is if the probabilities are right."
     )
     holds: bool = Field(description="Whether that is at least 5 %.")
+    conclusion: Conclusion
 
 
 class Expected(BaseModel):
@@ -165,6 +176,7 @@ class ModelPerformance(BaseModel):
     on_whom: str
     not_enough: str | None = Field(description="Why there are no figures yet; null if there are.")
     figures: Figures | None
+    conclusions: list[Conclusion] = Field(description="Empty where there are no figures.")
     cross_validated: CrossValidated | None = Field(
         description="On the training data, whose labels are past decisions; null if the bundle has"
         " not been registered."
@@ -200,6 +212,29 @@ class Vintage(BaseModel):
     curve: list[VintagePoint]
 
 
+class Compared(BaseModel):
+    """The approved decisions of some months, and how many had turned out badly by then."""
+
+    months: list[str] = Field(description="The latest first.")
+    approved: int
+    outcomes: int = Field(description="Of those, decisions with any outcome.")
+    bad: int
+
+
+class VintageTrend(BaseModel):
+    """Whether the newest vintages turned out worse than those before, at the same age."""
+
+    months_on_book: int
+    recent: Compared = Field(description="The newest months that are that old.")
+    earlier: Compared = Field(description="All months before those.")
+    difference: Estimated | None = Field(
+        description="The recent share of bad outcomes minus the earlier one; null where there is"
+        " not enough yet."
+    )
+    worse: bool | None = Field(description="null where that is not known.")
+    conclusion: Conclusion
+
+
 class Vintages(BaseModel):
     """Cumulative shares of bad outcomes by the months between decision and observation.
 
@@ -208,6 +243,7 @@ class Vintages(BaseModel):
     """
 
     vintages: list[Vintage]
+    trends: list[VintageTrend]
 
 
 class Manifest(BaseModel):

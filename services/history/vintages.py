@@ -1,8 +1,9 @@
-"""How many approved loans turned out badly, by month of the decision and months on book."""
+"""How many approved loans turned out badly by their age, and whether newer ones turn out worse."""
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import UTC, date, datetime
+from typing import Final
 
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -13,17 +14,27 @@ from services.history.cohorts import (
     read_decisions,
     whole_sum,
 )
+from services.history.conclusions import of_trend
 from services.history.daily import Decided
-from services.history.estimates import proportion
+from services.history.estimates import Count, difference, proportion
 from services.history.monitoring_schemas import (
+    LEAST_OF_EACH,
+    LEAST_OUTCOMES,
+    Compared,
     Vintage,
     VintagePoint,
     Vintages,
+    VintageTrend,
     estimated,
 )
 from services.history.outcome_rollups import months_between
 from services.history.tables import AnyRow, outcome_vintages
 from shared.contract.outcomes import BAD
+
+COMPARED_AT: Final = (3, 6, 12)
+"""Months on book at which vintages are compared: an early sign, and what comes of it."""
+RECENT: Final = 3
+"""How many of the newest vintages that are old enough are compared with those before."""
 
 
 async def read_vintages(connection: AsyncConnection, decided: Decided) -> Vintages:
@@ -42,11 +53,41 @@ async def read_vintages(connection: AsyncConnection, decided: Decided) -> Vintag
     for row in await read_decisions(connection, decided, monthly=True):
         if row.prediction == APPROVED:
             approved[row.month] += row.predictions
-    return Vintages(
-        vintages=[
-            _vintage(month, approved[month], by_month[month])
-            for month in sorted(approved, reverse=True)
-        ]
+    vintages = [
+        _vintage(month, approved[month], by_month[month])
+        for month in sorted(approved, reverse=True)
+    ]
+    return Vintages(vintages=vintages, trends=[trend(vintages, at) for at in COMPARED_AT])
+
+
+def trend(vintages: Sequence[Vintage], months_on_book: int) -> VintageTrend:
+    """Whether the newest vintages turned out worse by that age; ``vintages`` has the newest first.
+
+    Only vintages count whose month of that age is over.
+    """
+    old_enough = [each for each in vintages if len(each.curve) > months_on_book + 1]
+    recent, earlier = (
+        Compared(
+            months=[each.month for each in side],
+            approved=sum(each.approved for each in side),
+            outcomes=sum(each.outcomes for each in side),
+            bad=sum(each.curve[months_on_book].bad for each in side),
+        )
+        for side in (old_enough[:RECENT], old_enough[RECENT:])
+    )
+    found = None
+    if all(
+        side.approved >= LEAST_OUTCOMES and side.outcomes >= LEAST_OF_EACH
+        for side in (recent, earlier)
+    ):
+        found = difference(Count(recent.bad, recent.approved), Count(earlier.bad, earlier.approved))
+    return VintageTrend(
+        months_on_book=months_on_book,
+        recent=recent,
+        earlier=earlier,
+        difference=estimated(found) if found else None,
+        worse=found.value > 0 if found and not found.low <= 0 <= found.high else None,
+        conclusion=of_trend(months_on_book, recent, earlier, found),
     )
 
 

@@ -79,6 +79,12 @@ class Field(Input):
         return _KINDS[self.value_type]
 
     @property
+    def labels_by_value(self) -> dict[str, str]:
+        """The label of each value of a category."""
+        values = [str(value) for value in self.allowed]
+        return dict(zip(values, self.labels or values, strict=True))
+
+    @property
     def sign(self) -> int:
         """1 if a higher value is better for approval, -1 if it is worse, 0 without direction."""
         return _SIGNS[self.direction]

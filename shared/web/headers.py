@@ -21,6 +21,12 @@ _COMMON: Final[RawHeaders] = (
 _POLICY: Final = b"content-security-policy"
 # An answer is data: opened as a page, it may not load or run anything.
 _DATA: Final[RawHeaders] = (*_COMMON, (_POLICY, b"default-src 'none'; frame-ancestors 'none'"))
+# A page to print has its own style, loads nothing and runs nothing.
+_PRINTED: Final = (
+    b"default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'; base-uri 'none';"
+    b" form-action 'none'"
+)
+PRINTABLE: Final[RawHeaders] = (*_COMMON, (_POLICY, _PRINTED))
 # The pages of Swagger UI start with an inline script and load the rest from this service.
 _SWAGGER_UI: Final = (
     b"default-src 'none'; script-src 'self' 'unsafe-inline'; style-src 'self' 'unsafe-inline';"

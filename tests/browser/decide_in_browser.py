@@ -5,8 +5,7 @@ from collections.abc import Callable
 from playwright.sync_api import BrowserContext, Page, expect
 
 from loan_predictor_client.models import Record
-from services.dashboard.formatting import model_title, percent
-from services.dashboard.inputs import field_title, with_titles
+from shared.pictures.formats import field_title, model_title, percent, with_titles
 from tests.browser.look import Shown, fill_in, number, shown_id
 from tests.waiting import until
 

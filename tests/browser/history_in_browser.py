@@ -7,8 +7,8 @@ from playwright.sync_api import Page, expect
 
 from loan_predictor_client import Filters
 from loan_predictor_client.models import Record
-from services.dashboard.formatting import amount, moment, percent
-from services.dashboard.inputs import with_titles
+from services.dashboard.formatting import amount
+from shared.pictures.formats import moment, percent, with_titles
 from tests.browser.look import Shown, number
 
 

@@ -18,6 +18,7 @@ _READY = {
     "/statistics": 'dd[data-value="total"]',
     "/models": '[data-value="reason"]',
     f"/models/{read_current_version(BUNDLE_ROOT)}": ".lp-document table",
+    "/monitoring": '[data-region="monitoring"] .pic-findings',
     "/batch": "input[type=file]",
     "/outcomes": "input[type=file]",
     "/login": "input[type=password]",

@@ -3,8 +3,8 @@
 from playwright.sync_api import Page, expect
 
 from loan_predictor_client.models import Summary
-from services.dashboard.formatting import count, percent
 from shared.contract.application import EXAMPLE
+from shared.pictures.formats import count, percent
 from tests.browser.look import Shown, number
 
 

@@ -23,20 +23,19 @@ from loan_predictor_client.models import (
     Summary,
 )
 from services.dashboard.filters import query_of
-from services.dashboard.formatting import amount, count, exact, in_use, moment, percent
+from services.dashboard.formatting import amount, exact, in_use
 from services.dashboard.inputs import (
     MUST_BE_CHOSEN,
     NOT_KNOWN,
     SECTIONS,
     by_value,
     field_text,
-    field_title,
-    with_titles,
 )
 from services.dashboard.live import explain, may_recover
 from services.dashboard.pages.statistics import overview
 from services.dashboard.templating import part
 from shared.contract.application import FIELDS
+from shared.pictures.formats import count, field_title, moment, percent, with_titles
 
 _NONE = Summary(
     total_predictions=0, approved=0, rejected=0, approval_rate=None, average_confidence=None

@@ -8,6 +8,7 @@ import csv
 import io
 import re
 from collections.abc import Iterator
+from html import unescape
 from uuid import UUID
 
 import pytest
@@ -17,10 +18,10 @@ from nicegui.testing import User
 
 from loan_predictor_client import Arm, Candidate, Filters, LoanPredictorClient
 from services.dashboard import live
-from services.dashboard.formatting import count, model_title, percent, points
-from services.dashboard.inputs import with_titles
+from services.dashboard.formatting import points
 from services.dashboard.uploading import MAX_BYTES
 from shared.contract.application import EXAMPLE
+from shared.pictures.formats import count, model_title, percent, with_titles
 from tests.harness import System
 from tests.waiting import eventually, until
 
@@ -395,6 +396,30 @@ async def test_record_leads_to_the_card_of_its_own_bundle(
         assert picture.content == api.picture("roc.png", bundle=version)
     await user.open("/models/b-00000000")
     await _shows(user, "bundle-notice", "There is no bundle")
+
+
+async def test_monitoring_says_what_is_known_of_the_model_that_decides_most(
+    user: User, api: LoanPredictorClient
+) -> None:
+    """Or of one that is chosen; the report on it can be printed."""
+    await user.open("/monitoring")
+    [model] = api.live_performance().models
+    await _shows(user, "monitoring", model.on_whom)
+    shown = _region(user, "monitoring")
+    assert model.not_enough
+    assert model.not_enough in shown
+    for trend in api.vintages().trends:
+        assert str(escape(trend.conclusion.text)) in shown
+    link = re.search(r'href="(/monitoring/report[^"]*)"', shown)
+    assert link
+    printed = await user.http_client.get(unescape(link[1]))
+    assert printed.headers["content-type"].startswith("text/html")
+    assert model.on_whom in printed.text
+    await user.open(f"/monitoring?of={model.bundle}/{model.model}&until=2020-01")
+    await _shows(user, "monitoring", "Nothing was decided in that time")
+    await user.open("/monitoring?since=May")
+    await _shows(user, "monitoring-notice", "must be a month")
+    assert (await user.http_client.get("/monitoring/report?since=May")).status_code == 400
 
 
 def _csv(*lines: str) -> dict[str, tuple[str, str, str]]:

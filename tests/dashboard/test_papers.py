@@ -10,10 +10,10 @@ from nicegui.testing import User
 
 from loan_predictor_client import LoanPredictorClient
 from loan_predictor_client.models import Record
-from services.dashboard.inputs import with_titles
 from services.dashboard.letter import as_text, letter
 from services.dashboard.waterfall import bars
 from shared.contract.application import EXAMPLE
+from shared.pictures.formats import with_titles
 from tests.harness import System
 from tests.waiting import until
 

@@ -1,15 +1,19 @@
 """Live performance: figures from roll-ups agree with exact computation on the same rows."""
 
+import asyncio
 import json
 import random
+import re
 from collections import Counter, defaultdict
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import httpx
 import numpy as np
 import pytest
 import pytest_asyncio
+from markupsafe import escape
 from sklearn.metrics import (
     accuracy_score,
     balanced_accuracy_score,
@@ -19,11 +23,14 @@ from sklearn.metrics import (
 )
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from services.history.live_performance import LEAST_OUTCOMES
+from services.history import report
+from services.history.monitoring_schemas import LEAST_OUTCOMES
 from services.history.outcome_rollups import LOWEST_PROBABILITY, months_between
+from services.history.settings import HistorySettings
 from services.scoring.manifest import BUNDLE_ROOT, MANIFEST_FILE, read_current_version
 from shared.contract.events import PredictionRecorded
 from shared.contract.outcomes import BAD, GOOD
+from shared.pictures.formats import percent
 from tests.history.events import random_event
 from tests.history.storage import store_all
 
@@ -282,3 +289,41 @@ async def test_only_manifests_are_registered(client: httpx.AsyncClient) -> None:
         assert refused.status_code == 400, body
     odd = '{"version": "1", "models": {"any": {"cross_validation": "\\u0000"}}, "other": 1e999}'
     assert (await client.post("/internal/bundles", content=odd)).status_code == 204
+
+
+@pytest.mark.usefixtures("rows")
+async def test_report_is_one_page_with_the_same_conclusions_and_no_script(
+    client: httpx.AsyncClient,
+    settings: HistorySettings,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """By the route and by the command; it loads nothing, and escapes what it shows."""
+    answer = await client.get("/monitoring/report", params={"since": "2026-01"})
+    assert answer.status_code == 200
+    assert answer.headers["content-type"].startswith("text/html")
+    assert "script-src" not in answer.headers["content-security-policy"]
+    assert "default-src 'none'" in answer.headers["content-security-policy"]
+    page = answer.text
+    assert not re.search(r"<script|<link|<img|src=|href=|url\(|@import", page)
+    [model] = await performance(client)
+    trends = (await client.get("/monitoring/vintages")).json()["trends"]
+    for found in (*model["conclusions"], *(each["conclusion"] for each in trends)):
+        assert str(escape(found["text"])) in page
+    assert model["on_whom"] in page
+    for month in await performance(client, by="month"):
+        if month["figures"]:
+            assert percent(month["figures"]["accuracy"]["value"]) in page
+    assert re.search(r'<div class="pic" role="img" aria-label="Accuracy by month', page)
+    nothing = await client.get("/monitoring/report", params={"model": "random_forest"})
+    assert "Nothing was decided in that time." in nothing.text
+    assert (await client.get("/monitoring/report", params={"since": "May"})).status_code == 400
+
+    monkeypatch.setenv("DATABASE_URL", settings.database_url.render_as_string(hide_password=False))
+    written = tmp_path / "report.html"
+    arguments = ["--since", "2026-01", "--output", str(written)]
+    assert await asyncio.to_thread(report.main, arguments) == 0
+    generated = re.compile(r"<dt>Generated</dt>.*")
+    assert generated.sub("", written.read_text(encoding="utf-8")) == generated.sub("", page)
+    with pytest.raises(SystemExit):
+        report.main(["--since", "May"])

@@ -353,6 +353,10 @@ class AsyncLoanPredictorClient:
         """Cumulative shares of bad outcomes by months on book, per month of decision."""
         return await self._call(calls.vintages(cohorts or Cohorts()))
 
+    async def monitoring_report(self, cohorts: Cohorts | None = None) -> str:
+        """The report on monitoring for a model-risk committee, as HTML to print or to keep."""
+        return await self._call(calls.monitoring_report(cohorts or Cohorts()))
+
     async def bundles(self) -> BundleList:
         """All registered bundles; needs a key with admin, as all about the roll-out does."""
         return await self._call(calls.bundles())

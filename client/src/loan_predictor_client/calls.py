@@ -124,6 +124,10 @@ def _bytes(response: httpx.Response) -> bytes:
     return response.content
 
 
+def _text(response: httpx.Response) -> str:
+    return response.content.decode()
+
+
 def _body(application: Applied) -> dict[str, object]:
     if isinstance(application, Application):
         return application.model_dump(mode="json")
@@ -252,7 +256,7 @@ def model_info() -> Call[ChampionInfo]:
 def model_card(bundle: str | None) -> Call[str]:
     """The model card of the served bundle or the named one, in Markdown."""
     path = _of_bundle("/models/card", bundle)
-    return Call("inference", path, lambda response: response.content.decode())
+    return Call("inference", path, _text)
 
 
 def picture(name: str, bundle: str | None) -> Call[bytes]:
@@ -352,6 +356,11 @@ def fairness(cohorts: Cohorts, *, by: Grouping) -> Call[LiveFairness]:
 def vintages(cohorts: Cohorts) -> Call[Vintages]:
     """Cumulative shares of bad outcomes by months on book."""
     return Call("history", "/monitoring/vintages", _json(Vintages), parameters=cohorts.parameters())
+
+
+def monitoring_report(cohorts: Cohorts) -> Call[str]:
+    """The report on monitoring, as a page of HTML."""
+    return Call("history", "/monitoring/report", _text, parameters=cohorts.parameters())
 
 
 def bundles() -> Call[BundleList]:

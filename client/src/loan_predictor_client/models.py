@@ -608,6 +608,25 @@ class Candidate(BaseModel):
     share: Annotated[int, Field(description="Of the applications, in hundredths of a percent.")]
 
 
+class Compared(BaseModel):
+    """The approved decisions of some months, and how many had turned out badly by then."""
+
+    months: Annotated[list[str], Field(description="The latest first.")]
+    approved: int
+    outcomes: Annotated[int, Field(description="Of those, decisions with any outcome.")]
+    bad: int
+
+
+class Conclusion(BaseModel):
+    """What figures say, in a sentence."""
+
+    alarm: Annotated[
+        bool | None,
+        Field(description="null where it is neither an alarm nor its absence."),
+    ]
+    text: str
+
+
 class ConfidenceAnalysis(BaseModel):
     """
     How sure the models were: on average per outcome, and in how many decisions.
@@ -888,6 +907,22 @@ class VintagePoint(BaseModel):
     months_on_book: int
     bad: int
     share: Estimated
+
+
+class VintageTrend(BaseModel):
+    """Whether the newest vintages turned out worse than those before, at the same age."""
+
+    months_on_book: int
+    recent: Annotated[Compared, Field(description="The newest months that are that old.")]
+    earlier: Annotated[Compared, Field(description="All months before those.")]
+    difference: Annotated[
+        Estimated | None,
+        Field(
+            description="The recent share of bad outcomes minus the earlier one; null where there is not enough yet."
+        ),
+    ]
+    worse: Annotated[bool | None, Field(description="null where that is not known.")]
+    conclusion: Conclusion
 
 
 class Failure(BaseModel):
@@ -1222,6 +1257,7 @@ class CalibrationTest(BaseModel):
         Field(description="How probable so great a difference is if the probabilities are right."),
     ]
     holds: Annotated[bool, Field(description="Whether that is at least 5 %.")]
+    conclusion: Conclusion
 
 
 class CrossValidated(BaseModel):
@@ -1365,6 +1401,7 @@ class ModelPerformance(BaseModel):
         Field(description="Why there are no figures yet; null if there are."),
     ]
     figures: Figures | None
+    conclusions: Annotated[list[Conclusion], Field(description="Empty where there are no figures.")]
     cross_validated: Annotated[
         CrossValidated | None,
         Field(
@@ -1458,6 +1495,7 @@ class Vintages(BaseModel):
     """
 
     vintages: list[Vintage]
+    trends: list[VintageTrend]
 
 
 class Baseline(BaseModel):

@@ -348,6 +348,10 @@ class LoanPredictorClient:
         """Cumulative shares of bad outcomes by months on book, per month of decision."""
         return self._call(calls.vintages(cohorts or Cohorts()))
 
+    def monitoring_report(self, cohorts: Cohorts | None = None) -> str:
+        """The report on monitoring for a model-risk committee, as HTML to print or to keep."""
+        return self._call(calls.monitoring_report(cohorts or Cohorts()))
+
     def bundles(self) -> BundleList:
         """All registered bundles; needs a key with admin, as all about the roll-out does."""
         return self._call(calls.bundles())

@@ -14,12 +14,12 @@ from nicegui import ui
 from loan_predictor_client import ApiError, CallFailed
 from loan_predictor_client.models import ModelComparison, ModelScorecard
 from services.dashboard.evidence import attempted
-from services.dashboard.formatting import model_title
 from services.dashboard.frame import frame
 from services.dashboard.gate import root_of, session_of
 from services.dashboard.live import Loader
 from services.dashboard.templating import part
 from services.dashboard.watch import Watch
+from shared.pictures.formats import model_title
 
 _PICTURE_LINK: Final = re.compile(r"\]\(img/([\w.-]+)\)")
 _MAX_AGE: Final = "private, max-age=3600"

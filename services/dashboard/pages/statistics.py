@@ -9,13 +9,13 @@ from markupsafe import Markup
 from nicegui import ui
 
 from loan_predictor_client.models import Analytics, Statistics
-from services.dashboard.formatting import model_title
 from services.dashboard.frame import frame
 from services.dashboard.gate import session_of
 from services.dashboard.inputs import by_value
 from services.dashboard.live import Loader
 from services.dashboard.templating import part
 from services.dashboard.watch import Watch
+from shared.pictures.formats import model_title
 
 REFRESH_S: Final = 5.0
 

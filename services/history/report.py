@@ -1,0 +1,141 @@
+"""The report on monitoring: one HTML file with sentences, pictures, tables, method and limits.
+
+``python -m services.history.report`` writes it to a file.
+"""
+
+import argparse
+import asyncio
+import sys
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Final, NamedTuple, TypeVar
+
+from pydantic import ValidationError
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from services.history import drift, fairness
+from services.history.cohorts import decided_in
+from services.history.database import connection, open_engine
+from services.history.drift_schemas import ModelDrift
+from services.history.fairness_schemas import ModelFairness
+from services.history.live_performance import read_performance
+from services.history.monitoring_schemas import (
+    LEAST_OF_EACH,
+    LEAST_OUTCOMES,
+    CohortQuery,
+    Conclusion,
+    ModelPerformance,
+    Vintages,
+)
+from services.history.settings import HistorySettings
+from services.history.vintages import COMPARED_AT, RECENT, read_vintages
+from shared.contract.outcomes import BAD, GOOD, OUTCOME_KINDS
+from shared.pictures.monitoring import Finding, drift_findings, fairness_findings
+from shared.pictures.templating import STYLE, environment
+from shared.settings import read_settings_or_exit
+from shared.version import VERSION
+
+_Named = TypeVar("_Named", ModelDrift, ModelFairness)
+_FOLDER: Final = Path(__file__).parent / "templates"
+_TEMPLATE: Final = environment(
+    _FOLDER,
+    ALL_NUMBERS=True,
+    SUBHEADING="h4",
+    STYLE=(_FOLDER / "report.css").read_text(encoding="utf-8") + STYLE,
+    LEAST_OUTCOMES=LEAST_OUTCOMES,
+    LEAST_OF_EACH=LEAST_OF_EACH,
+    LEAST_COMPARED=drift.LEAST_DECISIONS,
+    LEAST_IN_GROUP=fairness.LEAST_DECISIONS,
+    COMPARED_AT=COMPARED_AT,
+    RECENT=RECENT,
+    GOOD=[kind for kind in OUTCOME_KINDS if kind in GOOD],
+    BAD=[kind for kind in OUTCOME_KINDS if kind in BAD],
+    VERSION=VERSION,
+).get_template("report.html")
+
+
+class Section(NamedTuple):
+    """What is reported of one model of one bundle."""
+
+    overall: ModelPerformance
+    months: Sequence[ModelPerformance]
+    vintages: Vintages
+    drift: ModelDrift
+    fairness: ModelFairness
+
+    @property
+    def findings(self) -> dict[str, Sequence[Finding | Conclusion]]:
+        """What is concluded, by what it is about."""
+        expected = self.overall.expected
+        tested = expected.calibration if expected else None
+        return {
+            "Approvals": [trend.conclusion for trend in self.vintages.trends],
+            "Performance": self.overall.conclusions,
+            "Calibration": [tested.conclusion] if tested else [],
+            "Drift": drift_findings(self.drift),
+            "Groups": fairness_findings(self.fairness),
+        }
+
+    @property
+    def alarms(self) -> list[Finding | Conclusion]:
+        """The alarms among them."""
+        return [found for each in self.findings.values() for found in each if found.alarm]
+
+
+async def read_report(connection: AsyncConnection, query: CohortQuery, *, screen: float) -> str:
+    """The report on each model that decided in that time, as HTML."""
+    decided = decided_in(query)
+    overall = (await read_performance(connection, decided)).models
+    drifts = _by_name((await drift.read_drift(connection, decided)).models)
+    groups = _by_name((await fairness.read_fairness(connection, decided, screen=screen)).models)
+    sections = []
+    for model in sorted(overall, key=_decisions, reverse=True):
+        name = model.bundle, model.model
+        of_model = replace(decided, bundle=model.bundle, model=model.model)
+        months = (await read_performance(connection, of_model, monthly=True)).models
+        vintages = await read_vintages(connection, of_model)
+        sections.append(Section(model, months, vintages, drifts[name], groups[name]))
+    return await asyncio.to_thread(
+        _TEMPLATE.render, query=query, sections=sections, screen=screen, now=datetime.now(UTC)
+    )
+
+
+def _decisions(model: ModelPerformance) -> int:
+    return model.approved.decisions + model.refused.decisions
+
+
+def _by_name(models: Iterable[_Named]) -> dict[tuple[str, str], _Named]:
+    return {(each.bundle, each.model): each for each in models}
+
+
+async def _read(query: CohortQuery) -> str:
+    settings = read_settings_or_exit(HistorySettings)
+    engine = open_engine(settings, name="report", pool_size=1)
+    try:
+        async with connection(engine) as opened:
+            return await read_report(opened, query, screen=settings.fairness_screen)
+    finally:
+        await engine.dispose()
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Write the report on the decisions that the arguments select."""
+    parser = argparse.ArgumentParser(prog="python -m services.history.report")
+    for name in CohortQuery.model_fields:
+        parser.add_argument(f"--{name}")
+    parser.add_argument("--output", type=Path, default=Path("monitoring-report.html"))
+    parsed = vars(parser.parse_args(arguments))
+    output: Path = parsed.pop("output")
+    try:
+        query = CohortQuery.model_validate(parsed)
+    except ValidationError as error:
+        parser.error("; ".join(fault["msg"] for fault in error.errors()))
+    output.write_text(asyncio.run(_read(query)), encoding="utf-8")
+    print(f"Wrote {output}.")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
