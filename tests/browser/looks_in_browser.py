@@ -19,6 +19,7 @@ _READY = {
     "/models": '[data-value="reason"]',
     f"/models/{read_current_version(BUNDLE_ROOT)}": ".lp-document table",
     "/monitoring": '[data-region="monitoring"] .pic-findings',
+    "/rollout": '[data-region="rollout"] .lp-card',
     "/batch": "input[type=file]",
     "/outcomes": "input[type=file]",
     "/login": "input[type=password]",

@@ -10,6 +10,7 @@ from services.history.database import connection
 from services.history.deps import JSON, resources_of
 from services.history.rollout import changes, registry
 from services.history.rollout.archive import MAX_ARCHIVE_BYTES
+from services.history.rollout.errors import NotPossible
 from services.history.rollout.replicas import take_report
 from services.history.rollout.report import read_report
 from services.history.rollout.schemas import (
@@ -97,6 +98,8 @@ async def publish_bundle(request: Request) -> Response:
     until a roll-out names it. Publishing it again changes nothing.
     """
     resources = resources_of(request.scope)
+    if resources.settings.bundle_store is None:
+        raise NotPossible("There is no store to publish in: set BUNDLE_STORE.")
     with TemporaryFile() as file:
         await read_file(request, file, limit_bytes=MAX_ARCHIVE_BYTES, media_type=ZIP)
         actor = caller_of(request.scope).name
