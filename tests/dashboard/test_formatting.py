@@ -200,7 +200,16 @@ def test_failures_are_reported_by_what_can_be_done() -> None:
 def test_navigation_leads_to_every_page_and_marks_the_open_one() -> None:
     """Below the path that the dashboard is served at."""
     shown = str(part("frame", "header", root="/app", here="outcomes", can_sign_out=False))
-    for path in ("", "history", "statistics", "models", "rollout", "batch", "outcomes"):
+    for path in (
+        "",
+        "history",
+        "statistics",
+        "models",
+        "monitoring",
+        "rollout",
+        "batch",
+        "outcomes",
+    ):
         assert f'<a href="/app/{path}"' in shown
     assert shown.count("aria-current") == 1
     assert '<a href="/app/outcomes" aria-current="page">' in shown
