@@ -48,9 +48,11 @@ check: $(INSTALLED) ## Check format, lint, types and import contracts
 	$(PY) -m mypy
 	.venv/bin/lint-imports
 
+TRAINING = $(if $(TARGET),--target "$(TARGET)") $(if $(MODELS),--models "$(MODELS)") $(if $(MODELS_FILE),--models-file "$(MODELS_FILE)")
+
 train: $(INSTALLED) ## Train models and compare them with those served: make train DATA=loans.csv TARGET=Loan_Status PROMOTE=1
 	@test -n "$(DATA)" || { echo "Name the training data: make train DATA=loans.csv" >&2; exit 2; }
-	$(PY) -m services.training "$(DATA)" $(if $(TARGET),--target "$(TARGET)") $(if $(MODELS),--models "$(MODELS)") $(if $(filter 1,$(PROMOTE)),--promote)
+	$(PY) -m services.training "$(DATA)" $(TRAINING) $(if $(filter 1,$(PROMOTE)),--promote)
 
 format: $(INSTALLED) ## Format the code and mend what lint can mend
 	$(PY) -m ruff format .

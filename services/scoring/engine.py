@@ -113,7 +113,8 @@ def _decided(
     prediction, probability = outcome["prediction"], outcome["probability"]
     reasons = None
     if prediction == "Rejected" and model.scorecard is not None:
-        reasons = refusal_reasons(model.scorecard, features, frozenset(imputed))
+        share = bundle.manifest.principal_share
+        reasons = refusal_reasons(model.scorecard, features, frozenset(imputed), share)
     body = to_json(
         {
             "success": True,

@@ -79,15 +79,15 @@ class _Compared(NamedTuple):
     not_reasons: frozenset[str] = frozenset()
     """Codes that would contradict the direction expected of their inputs."""
 
-    @property
-    def reasons(self) -> list[dict[str, Any]]:
-        """Of a refusal, the main one first."""
+    def reasons(self, bundle: Bundle) -> list[dict[str, Any]]:
+        """Of a refusal by a model of ``bundle``, the main one first."""
         return main_reasons(
             {
                 code: value
                 for code, value in self.contributions.items()
                 if code not in self.not_reasons
-            }
+            },
+            bundle.manifest.principal_share,
         )
 
 
@@ -137,7 +137,7 @@ async def explain(
             )
             if value
         ],
-        "reasons": (compared.reasons or None) if refused else None,
+        "reasons": (compared.reasons(bundle) or None) if refused else None,
         "nearest_changes": changes,
     }
 
@@ -171,7 +171,7 @@ async def find_reasons(
     except (ArithmeticError, LookupError, TypeError, ValueError):
         # The contract of a record is wider than what any one version decides on.
         raise NotFound("The record's input cannot be explained by its bundle.") from None
-    reasons = [Reason.model_validate(reason) for reason in compared.reasons]
+    reasons = [Reason.model_validate(reason) for reason in compared.reasons(bundle)]
     return recorded.model_copy(
         update={"reasons": reasons or None, "reasons_basis": _LATER if reasons else None}
     )

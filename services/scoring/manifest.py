@@ -22,7 +22,7 @@ from pydantic_core import from_json
 from shared.contract.events import ModelName
 from shared.contract.rollout import VERSION_PATTERN, BundleVersion
 
-SCHEMA_VERSION: Final = 3
+SCHEMA_VERSION: Final = 4
 """Raised when a reader of the former version could no longer serve the bundle correctly."""
 
 BUNDLE_ROOT: Final = Path(__file__).parent / "bundle"
@@ -37,6 +37,9 @@ FileName = Annotated[str, Field(pattern=r"^(?:[A-Za-z0-9][\w.-]*/)?[A-Za-z0-9][\
 """A file in the bundle's folder, or in a folder of it: never outside."""
 Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 Share = Annotated[float, Field(ge=0, le=1)]
+SCORE_BINS: Final = 20
+"""Equal bins from 0 to 1; each holds its lower edge, the last its upper edge too."""
+ScoreCounts = Annotated[tuple[int, ...], Field(min_length=SCORE_BINS, max_length=SCORE_BINS)]
 BaselineName = Literal["majority_class", "credit_history_rule"]
 
 RESERVED_NAMES: Final = frozenset({"benchmark", "card", "compare", "many", "pictures"})
@@ -56,6 +59,8 @@ class Data(_Frozen):
 
     sha256: Sha256
     rows: int
+    recorded: int = 0
+    """Of ``rows``: recorded applications whose label is the outcome of the loan."""
     approved_share: Share
     approved_share_by_area: dict[str, Share] | None = None
     """By Property_Area; None in a bundle of an earlier schema."""
@@ -178,6 +183,8 @@ class TrainedModel(_Frozen):
 
     title: str
     parameters: dict[str, str]
+    fitted_on: int | None = None
+    """So many rows, of the data or of a sample. None in a bundle of an earlier schema."""
     cross_validation: CrossValidation
     holdout: Holdout
     fairness: dict[str, Fairness]
@@ -223,6 +230,9 @@ class Evaluation(_Frozen):
 
     folds: int
     repeats: int
+    variant_repeats: int | None = None
+    """The first repeats in which models without directions or location were fitted, too. None in a
+    bundle of an earlier schema, where it was all of them."""
     holdout_share: Share
 
 
@@ -238,7 +248,7 @@ class Timing(_Frozen):
 class Manifest(_Frozen):
     """The whole bundle; ``version`` is derived from everything else but the card and timings."""
 
-    schema_version: Literal[1, 2, 3] = SCHEMA_VERSION
+    schema_version: Literal[1, 2, 3, 4] = SCHEMA_VERSION
     version: BundleVersion
     data: Data
     seed: int
@@ -257,6 +267,12 @@ class Manifest(_Frozen):
     baselines: dict[BaselineName, Baseline]
     inputs: dict[str, Input]
     """By input field, monitored ones included."""
+    scores: dict[ModelName, ScoreCounts] | None = None
+    """By model: training rows by their probability of approval, which a model that was trained
+    without the row gave it, each row once. None in a bundle of an earlier schema."""
+    principal_share: Share = 0.0
+    """A contribution of less than this share of the main reason's is not a principal reason; 0 in a
+    bundle of an earlier schema."""
     files: dict[FileName, Sha256]
     """By path inside the bundle: every file but the manifest itself."""
     timings: dict[ModelName, Timing]

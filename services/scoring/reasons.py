@@ -40,11 +40,12 @@ _WORDED: Final = {
 
 
 def refusal_reasons(
-    scorecard: Table | Linear, row: Row, missing: frozenset[str]
+    scorecard: Table | Linear, row: Row, missing: frozenset[str], principal_share: float
 ) -> list[dict[str, Any]]:
     """The reasons of a refusal against ``BASIS``; ``missing`` are the inputs without a value."""
     reference = scorecard.references[DEFAULT_REFERENCE]
-    return main_reasons(contributions(scorecard, points(scorecard, row), reference, missing))
+    found = contributions(scorecard, points(scorecard, row), reference, missing)
+    return main_reasons(found, principal_share)
 
 
 def contributions(
@@ -62,16 +63,23 @@ def contributions(
     return found
 
 
-def main_reasons(contributions_by_code: Mapping[str, float]) -> list[dict[str, Any]]:
-    """The reasons among the contributions, the main one first; each a ``Reason`` in JSON."""
+def main_reasons(
+    contributions_by_code: Mapping[str, float], principal_share: float
+) -> list[dict[str, Any]]:
+    """The reasons among the contributions, the main one first; each a ``Reason`` in JSON.
+
+    One that weighs less than ``principal_share`` of the main one is not principal: the bundle says
+    how much that is, so that an old decision keeps its reasons.
+    """
     negative = sorted((value, code) for code, value in contributions_by_code.items() if value < 0)[
         :MAX_REASONS
     ]
+    weakest = min(-FLOOR, negative[0][0] * principal_share) if negative else 0.0
     return [
         # Adding zero makes a negative zero positive.
         {**_WORDED[code], "contribution": round(value, DECIMALS) + 0.0}
         for rank, (value, code) in enumerate(negative)
-        if rank == 0 or value <= -FLOOR
+        if rank == 0 or value <= weakest
     ]
 
 

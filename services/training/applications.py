@@ -47,6 +47,8 @@ class LabelledApplications:
     """By the data set's field names; None is missing, numbers are float."""
     approved: Labels
     """1 is approved; one per application."""
+    recorded: int = 0
+    """The last rows, so many, are recorded applications labelled by the outcome of the loan."""
 
 
 class _RowFault(NamedTuple):

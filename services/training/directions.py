@@ -1,15 +1,18 @@
 """The directions of the inputs: a better value of one of them never lowers approval."""
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import product
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
-from services.scoring.features import Imputation, Matrix, feature_matrix
+from services.scoring.features import Columns, Imputation, Matrix, code
 from services.scoring.manifest import Directions
+from services.training.columns import Rows, columns_of, matrix_of
 from services.training.evaluation import OutOfFold, difference
-from services.training.models import FREE, SEED, Probabilities, free_name
+from services.training.models import SEED, Probabilities, free_name
 from services.training.unknowns import TOLERANCE
 from shared.contract.application import FIELDS
 
@@ -44,66 +47,80 @@ def grid() -> Sequence[Mapping[str, object]]:
     return [dict(zip(names, row, strict=True)) for row in values]
 
 
-def violations(
-    approvals: Callable[[Matrix], Probabilities],
-    applications: Sequence[Mapping[str, object]],
-    imputation: Imputation,
-) -> dict[str, int]:
-    """Return, by directed input, for how many applications a better value lowers approval.
+class _Moved(NamedTuple):
+    """Applications with another value of one input each."""
 
-    Each application is compared with itself with the value of another one, drawn at random.
+    better: npt.NDArray[np.float64]
+    """1 where the other value is better, -1 where it is worse, 0 where it is the same."""
+    features: Matrix
+
+
+@dataclass(frozen=True)
+class Moves:
+    """Applications, and the same ones with other values of each directed input."""
+
+    features: Matrix
+    by_field: Mapping[str, _Moved]
+
+
+def moves(applications: Sequence[Mapping[str, object]], imputation: Imputation) -> Moves:
+    """Give each application the value of another one, drawn at random, in each directed input.
+
+    Features are those of a bundle with this ``imputation``.
     """
+    columns = columns_of(applications)
     order = np.random.default_rng(SEED).permutation(len(applications))
-    found = {}
-    before = approvals(feature_matrix(applications, imputation))
-    for field, sign in DIRECTED.items():
-        changed = [
-            _with(application, field, applications[other].get(field))
-            for application, other in zip(applications, order, strict=True)
-        ]
-        old, new = (_values(rows, field, imputation) for rows in (applications, changed))
-        rise = (approvals(feature_matrix(changed, imputation)) - before) * np.sign(new - old)
-        found[field] = int((rise * sign < -TOLERANCE).sum())
-    return found
+    return Moves(
+        matrix_of(columns, imputation),
+        {field: _moved(columns, field, order, imputation) for field in DIRECTED},
+    )
 
 
-def _with(application: Mapping[str, object], field: str, value: object) -> Mapping[str, object]:
-    changed = {**application, field: value}
+def _moved(columns: Columns, field: str, order: Rows, imputation: Imputation) -> _Moved:
+    changed = {**columns, field: columns[field][order]}
     # Without any income there is no application.
-    has_income = changed["ApplicantIncome"] or changed.get("CoapplicantIncome")
-    return changed if has_income else application
+    no_income = (changed["ApplicantIncome"] == 0) & ~(changed["CoapplicantIncome"] > 0)
+    changed[field] = np.where(no_income, columns[field], changed[field])
+    old, new = (
+        np.where(np.isnan(each[field]), code(field, imputation[field]), each[field])
+        if field in imputation
+        else each[field]
+        for each in (columns, changed)
+    )
+    return _Moved(np.sign(new - old) * DIRECTED[field], matrix_of(changed, imputation))
 
 
-def _values(
-    applications: Sequence[Mapping[str, object]], field: str, imputation: Imputation
-) -> Probabilities:
-    found = (application.get(field) for application in applications)
-    return np.array([imputation[field] if value is None else value for value in found], float)
+def violations(approvals: Callable[[Matrix], Probabilities], moved: Moves) -> dict[str, int]:
+    """Return, by directed input, for how many applications a better value lowers approval."""
+    before = approvals(moved.features)
+    return {
+        field: int(((approvals(each.features) - before) * each.better < -TOLERANCE).sum())
+        for field, each in moved.by_field.items()
+    }
 
 
 def check_directions(
     name: str,
     approvals: Callable[[Matrix], Probabilities],
-    applications: Sequence[Mapping[str, object]],
-    imputation: Imputation,
+    moved: Moves,
     out_of_fold: OutOfFold,
 ) -> Directions:
     """Count a model's violations, and measure what keeping the directions costs it.
 
     Raises ``AgainstDirection`` if a model that is held to the directions violates one.
     """
-    held = name in FREE
-    found = violations(approvals, applications, imputation)
+    free = free_name(name)
+    held = free in out_of_fold.scores
+    found, rows = violations(approvals, moved), len(moved.features)
     if held and any(found.values()):
         faults = ", ".join(f"{field} ({count})" for field, count in found.items() if count)
         raise AgainstDirection(
-            f"{name} lowers approval for a better value of {faults} in {len(applications)}"
+            f"{name} lowers approval for a better value of {faults} in {rows}"
             " applications; nothing was published"
         )
-    free = free_name(name)
     return Directions(
         held=held,
-        rows=len(applications),
+        rows=rows,
         violations=found,
         log_loss=difference(out_of_fold, "log_loss", name, free) if held else None,
         auc=difference(out_of_fold, "auc", name, free) if held else None,

@@ -5,8 +5,8 @@ Both baselines use the same folds and the same code as the models.
 """
 
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from math import sqrt
 from typing import Final
 
@@ -26,9 +26,8 @@ from sklearn.metrics import (
     roc_auc_score,
 )
 from sklearn.model_selection import RepeatedStratifiedKFold, train_test_split
-from threadpoolctl import threadpool_limits
 
-from services.scoring.features import Imputation, Matrix, feature_matrix
+from services.scoring.features import Columns, Imputation, Matrix
 from services.scoring.manifest import (
     ConfusionMatrix,
     CrossValidation,
@@ -36,23 +35,25 @@ from services.scoring.manifest import (
     Interval,
 )
 from services.training.applications import LabelledApplications, Labels
+from services.training.columns import Rows, columns_of, matrix_of, of_rows
 from services.training.models import (
     BASELINES,
-    FREE,
-    MODEL_NAMES,
     SEED,
     THRESHOLD,
     Classifier,
+    Model,
     Probabilities,
-    fitted,
-    free_name,
-    name_without_location,
+    candidates_of,
+    one_thread,
 )
 from services.training.unknowns import learn_imputation
 from shared.contract.application import SCORED
 
 HOLDOUT_SHARE: Final = 0.2
 MOST_REPEATS: Final = 10
+VARIANT_REPEATS: Final = 5
+"""Variants of the models are fitted in the first repeats alone, at most so many: they take most of
+the time, and all repeats would narrow their intervals by a fiftieth."""
 _REPEATED_ROWS: Final = 10_000
 """A cross-validation is repeated until it has predicted so many rows."""
 MOST_SHUFFLES: Final = 20
@@ -74,8 +75,10 @@ METRICS: Final[Mapping[str, Callable[[Labels, Probabilities], float]]] = {
 class OutOfFold:
     """Each candidate's predictions for the rows that its fold held out, and their scores."""
 
+    titles: Mapping[str, str]
+    """Of the models; other candidates are baselines, or variants of a model."""
     approvals: Mapping[str, Probabilities]
-    """Probability of approval, shape (repeats, rows)."""
+    """Probability of approval, shape (repeats, rows); variants have fewer repeats."""
     scores: Mapping[str, Mapping[str, npt.NDArray[np.float64]]]
     """By metric: one value per fold, in the same order of folds for every candidate."""
     folds: int
@@ -96,50 +99,56 @@ def repeats_for(rows: int) -> int:
     return min(MOST_REPEATS, max(1, _REPEATED_ROWS // rows))
 
 
-def splits(
-    approved: Labels, *, folds: int, repeats: int
-) -> list[tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]]:
+def splits(approved: Labels, *, folds: int, repeats: int) -> list[tuple[Rows, Rows]]:
     """Return the rows to train on and those held out, for each fold of each repeat."""
     splitter = RepeatedStratifiedKFold(n_splits=folds, n_repeats=repeats, random_state=SEED)
     return list(splitter.split(approved, approved))
 
 
-def candidates_of(names: Sequence[str]) -> tuple[str, ...]:
-    """Return what is cross-validated: the models, each without its directions, the baselines.
-
-    And each model without the location.
-    """
-    return (
-        *names,
-        *(free_name(name) for name in names if name in FREE),
-        *map(name_without_location, names),
-        *BASELINES,
-    )
-
-
 def cross_validate(
     data: LabelledApplications,
     *,
-    names: Sequence[str] = MODEL_NAMES,
+    models: Mapping[str, Model],
     folds: int = 10,
     repeats: int = MOST_REPEATS,
     jobs: int = 1,
     tick: Callable[[], object] = lambda: None,
 ) -> OutOfFold:
-    """Fit ``candidates_of(names)`` on every fold of ``repeats`` stratified splits.
+    """Fit ``candidates_of(models)`` on every fold of ``repeats`` stratified splits.
 
-    ``tick`` is called after each fit. The result does not depend on ``jobs``, the number of
-    processes (-1: one for each processor): each fit has one seed and one thread.
+    Variants of the models are fitted in the first ``VARIANT_REPEATS`` alone. ``tick`` is called
+    after each fit. The result does not depend on ``jobs``, the number of processes (-1: one for
+    each processor): each fit has one seed and one thread.
     """
-    candidates = candidates_of(names)
+    candidates = candidates_of(models)
+    few = min(repeats, VARIANT_REPEATS)
+    drawn = {name: repeats if name in models or name in BASELINES else few for name in candidates}
+    split = splits(data.approved, folds=folds, repeats=repeats)
+    found = predict_folds(data, candidates, split, drawn=drawn, folds=folds, jobs=jobs, tick=tick)
+    return replace(found, titles={name: model.title for name, model in models.items()})
+
+
+def predict_folds(
+    data: LabelledApplications,
+    candidates: Mapping[str, Classifier],
+    split: Sequence[tuple[Rows, Rows]],
+    *,
+    drawn: Mapping[str, int],
+    folds: int,
+    jobs: int = 1,
+    tick: Callable[[], object] = lambda: None,
+) -> OutOfFold:
+    """Fit each candidate on each fold of its first ``drawn`` repeats of ``split``."""
     approved = data.approved
-    split = splits(approved, folds=folds, repeats=repeats)
-    approvals = {name: np.empty((repeats, len(approved))) for name in candidates}
-    scores = {name: {metric: np.empty(len(split)) for metric in METRICS} for name in candidates}
+    approvals = {name: np.empty((drawn[name], len(approved))) for name in candidates}
+    scores = {
+        name: {metric: np.empty(drawn[name] * folds) for metric in METRICS} for name in candidates
+    }
     answers = Parallel(n_jobs=jobs, return_as="generator_unordered")(
-        delayed(_fit_fold)(number, name, data, *rows)
-        for number, rows in enumerate(split)
+        delayed(_fit_fold)(number, name, candidates[name], *learnt)
+        for number, learnt in enumerate(_learnt(data, split))
         for name in candidates
+        if number < drawn[name] * folds
     )
     for number, name, probabilities in answers:
         _, test = split[number]
@@ -147,29 +156,40 @@ def cross_validate(
         for metric, score in METRICS.items():
             scores[name][metric][number] = score(approved[test], probabilities)
         tick()
-    return OutOfFold(approvals=approvals, scores=scores, folds=folds)
+    return OutOfFold(titles={}, approvals=approvals, scores=scores, folds=folds)
+
+
+def _learnt(
+    data: LabelledApplications, split: Sequence[tuple[Rows, Rows]]
+) -> Iterator[tuple[Matrix, Labels, Matrix]]:
+    """Yield of each fold the features and labels to learn from, and the features held out."""
+    columns = columns_of(data.applications)
+    for train, test in split:
+        imputation = _learn(data, train)
+        training, held_out = (
+            matrix_of(of_rows(columns, rows), imputation) for rows in (train, test)
+        )
+        yield training, data.approved[train], held_out
 
 
 def _fit_fold(
     number: int,
     name: str,
-    data: LabelledApplications,
-    train: npt.NDArray[np.int64],
-    test: npt.NDArray[np.int64],
+    candidate: Classifier,
+    training: Matrix,
+    approved: Labels,
+    held_out: Matrix,
 ) -> tuple[int, str, Probabilities]:
-    training, imputation = _learn(data, train)
-    held_out = feature_matrix((data.applications[row] for row in test), imputation)
     # One thread, because the order in which threads add numbers changes the last digits.
-    with threadpool_limits(limits=1):
-        classifier = fitted(name, training, data.approved[train])
-        return number, name, classifier.predict_proba(held_out)[:, 1]
+    with one_thread():
+        # In a process of its own the candidate is a copy; in this one it is fitted anew each time.
+        candidate.fit(training, approved)
+        return number, name, candidate.predict_proba(held_out)[:, 1]
 
 
-def _learn(data: LabelledApplications, rows: npt.NDArray[np.int64]) -> tuple[Matrix, Imputation]:
-    """Return the features of some rows, and the imputation that they alone teach."""
-    applications = [data.applications[row] for row in rows]
-    imputation = learn_imputation(applications)
-    return feature_matrix(applications, imputation), imputation
+def _learn(data: LabelledApplications, rows: Rows) -> Imputation:
+    """Return the imputation that some rows alone teach."""
+    return learn_imputation([data.applications[row] for row in rows])
 
 
 def interval(values: npt.NDArray[np.float64], *, folds: int, comparisons: int = 1) -> Interval:
@@ -203,10 +223,11 @@ def cross_validation_metrics(out_of_fold: OutOfFold, name: str) -> CrossValidati
 def difference(
     out_of_fold: OutOfFold, metric: str, name: str, other: str, *, comparisons: int = 1
 ) -> Interval:
-    """Return ``name`` minus ``other`` in one metric, paired fold by fold."""
-    scores = out_of_fold.scores
+    """Return ``name`` minus ``other`` in one metric, paired fold by fold where both were fitted."""
+    ours, theirs = (out_of_fold.scores[each][metric] for each in (name, other))
+    shared = min(len(ours), len(theirs))
     return interval(
-        scores[name][metric] - scores[other][metric],
+        ours[:shared] - theirs[:shared],
         folds=out_of_fold.folds,
         comparisons=comparisons,
     )
@@ -215,7 +236,7 @@ def difference(
 def hold_out(
     data: LabelledApplications,
     *,
-    names: Sequence[str] = MODEL_NAMES,
+    models: Mapping[str, Model],
     tick: Callable[[], object] = lambda: None,
 ) -> dict[str, HoldoutResult]:
     """Train each candidate on 80 % of the rows and evaluate it on the rest (stratified).
@@ -228,23 +249,27 @@ def hold_out(
         random_state=SEED,
         stratify=data.approved,
     )
-    training, imputation = _learn(data, train)
-    held_out = [data.applications[row] for row in test]
-    features, approved = feature_matrix(held_out, imputation), data.approved[test]
+    columns, imputation = columns_of(data.applications), _learn(data, train)
+    training = matrix_of(of_rows(columns, train), imputation)
+    held_out, approved = of_rows(columns, test), data.approved[test]
+    features = matrix_of(held_out, imputation)
     classifiers: dict[str, Classifier] = {}
     times_s: dict[str, float] = {}
-    for name in (*names, *BASELINES):
+    for name, candidate in candidates_of(models).items():
+        if name not in models and name not in BASELINES:
+            continue
         started = time.perf_counter()
-        classifiers[name] = fitted(name, training, data.approved[train])
+        candidate.fit(training, data.approved[train])
+        classifiers[name] = candidate
         times_s[name] = time.perf_counter() - started
         tick()
-    with threadpool_limits(limits=1):
+    with one_thread():
         answers = {
             name: classifier.predict_proba(features)[:, 1]
             for name, classifier in classifiers.items()
         }
         losses = _shuffled_losses(
-            {name: classifiers[name] for name in names}, held_out, approved, imputation, tick
+            {name: classifiers[name] for name in models}, held_out, approved, imputation, tick
         )
     log_loss_of = METRICS["log_loss"]
     return {
@@ -283,7 +308,7 @@ def _holdout_metrics(approved: Labels, probabilities: Probabilities) -> Holdout:
 
 def _shuffled_losses(
     classifiers: Mapping[str, Classifier],
-    applications: Sequence[Mapping[str, object]],
+    columns: Columns,
     approved: Labels,
     imputation: Imputation,
     tick: Callable[[], object],
@@ -292,17 +317,13 @@ def _shuffled_losses(
     # An input is shuffled before features are computed, so that all features derived from it
     # (categories, ratios, logarithms) move together.
     random = np.random.default_rng(SEED)
-    shuffles = min(MOST_SHUFFLES, max(1, _SHUFFLED_ROWS // len(applications)))
+    rows = len(approved)
+    shuffles = min(MOST_SHUFFLES, max(1, _SHUFFLED_ROWS // rows))
+    repeated = of_rows(columns, np.tile(np.arange(rows), shuffles))
     losses = {}
     for field in SCORED:
-        rows = [
-            {**application, field: applications[other][field]}
-            for _ in range(shuffles)
-            for application, other in zip(
-                applications, random.permutation(len(applications)), strict=True
-            )
-        ]
-        features = feature_matrix(rows, imputation)
+        orders = np.concatenate([random.permutation(rows) for _ in range(shuffles)])
+        features = matrix_of({**repeated, field: columns[field][orders]}, imputation)
         losses[field] = {
             name: METRICS["log_loss"](
                 np.tile(approved, shuffles), classifier.predict_proba(features)[:, 1]

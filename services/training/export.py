@@ -15,16 +15,16 @@ import onnxruntime
 from joblib.numpy_pickle import NumpyPickler
 from skl2onnx import convert_sklearn
 from skl2onnx.common.data_types import FloatTensorType
+from skl2onnx.common.exceptions import MissingConverter, MissingShapeCalculator
 from skl2onnx.operator_converters.random_forest import convert_sklearn_random_forest_classifier
 from sklearn.calibration import CalibratedClassifierCV
 from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.pipeline import Pipeline
-from threadpoolctl import threadpool_limits
 
 from services.scoring.features import FEATURES, Matrix
 from services.scoring.manifest import Parity
 from services.scoring.rules import UNUSUAL_AMOUNT
-from services.training.models import SEED, THRESHOLD, Classifier, Probabilities
+from services.training.models import SEED, THRESHOLD, Classifier, Probabilities, one_thread
 from shared.contract.application import FIELDS_BY_USE, Field
 
 INPUT_NAME: Final = "features"
@@ -64,14 +64,15 @@ def to_joblib(pipeline: Pipeline) -> bytes:
 
 
 def to_onnx_model(pipeline: Pipeline, *, name: str) -> bytes:
-    """Return the served model: float32 ``features`` in, ``probabilities`` out."""
-    *steps, (_, classifier) = pipeline.steps
-    if isinstance(classifier, CalibratedClassifierCV):
-        calibrated = classifier.calibrated_classifiers_[0]
-        model = _convert(Pipeline([*steps, ("classifier", calibrated.estimator)]), raw_scores=True)
-        _fold_in(calibrated.calibrators[0], model)
-    else:
-        model = _convert(pipeline)
+    """Return the served model: float32 ``features`` in, ``probabilities`` out.
+
+    Raises ``ParityError`` if there is no such form of the classifier.
+    """
+    try:
+        model = _exported(pipeline)
+    except (MissingConverter, MissingShapeCalculator) as error:
+        kind = type(pipeline[-1]).__name__
+        raise ParityError(f"{name} cannot be exported: {kind} has no form in ONNX") from error
     # Without the label, which the runtime would compute on every call although it is unused.
     model = onnx.utils.Extractor(model).extract_model([INPUT_NAME], [OUTPUT_NAME])
     model.graph.name = name
@@ -82,6 +83,16 @@ def to_onnx_model(pipeline: Pipeline, *, name: str) -> bytes:
     model.opset_import.extend(operator_sets[domain] for domain in sorted(operator_sets))
     content: bytes = model.SerializeToString(deterministic=True)
     return content
+
+
+def _exported(pipeline: Pipeline) -> onnx.ModelProto:
+    *steps, (_, classifier) = pipeline.steps
+    if not isinstance(classifier, CalibratedClassifierCV):
+        return _convert(pipeline)
+    calibrated = classifier.calibrated_classifiers_[0]
+    model = _convert(Pipeline([*steps, ("classifier", calibrated.estimator)]), raw_scores=True)
+    _fold_in(calibrated.calibrators[0], model)
+    return model
 
 
 def _convert(pipeline: Pipeline, *, raw_scores: bool = False) -> onnx.ModelProto:
@@ -176,7 +187,7 @@ def check_parity(
     Raises ``ParityError`` if a probability differs by more than ``MAX_PROBABILITY_DIFFERENCE`` or
     a single decision differs.
     """
-    with threadpool_limits(limits=1):
+    with one_thread():
         expected = reference.predict_proba(features)[:, 1]
     served = approvals(session, features)
     parity = Parity(

@@ -10,9 +10,16 @@ from services.scoring.reasons import refusal_reasons
 from services.scoring.scorecard import Linear, Table, probability, score
 from services.scoring.shapley import log_odds
 from services.training.applications import LabelledApplications, Labels
+from services.training.columns import columns_of, matrix_of, with_value
 from services.training.evaluation import DECIMALS, OutOfFold, difference
 from services.training.fairness import rates_by
-from services.training.models import LOCATION, THRESHOLD, Probabilities, name_without_location
+from services.training.models import (
+    LOCATION,
+    PRINCIPAL_SHARE,
+    THRESHOLD,
+    Probabilities,
+    name_without_location,
+)
 from shared.contract.application import FIELDS, SCORED
 
 [AREAS] = (field.allowed for field in FIELDS if field.name == LOCATION)
@@ -42,10 +49,14 @@ def location(
     """Measure what the location changes for the model ``name``."""
     refusals = None if scorecard is None else _refusals(scorecard, data.applications, imputation)
     without = name_without_location(name)
+    columns = columns_of(data.applications)
     return Location(
         rates=rates_by(LOCATION, data.applications, data.approved, out_of_fold.approvals[name]),
         scores={
-            str(area): _mean_score(approvals, area, data.applications, imputation) for area in AREAS
+            str(area): _mean_score(
+                approvals(matrix_of(with_value(columns, LOCATION, area), imputation))
+            )
+            for area in AREAS
         },
         refusals=None if refusals is None else len(refusals),
         among_reasons=None if refusals is None else sum(refusals),
@@ -54,14 +65,8 @@ def location(
     )
 
 
-def _mean_score(
-    approvals: Callable[[Matrix], Probabilities],
-    area: object,
-    applications: Applications,
-    imputation: Imputation,
-) -> float:
-    moved = feature_matrix(({**each, LOCATION: area} for each in applications), imputation)
-    return round(float(log_odds(np.asarray(approvals(moved))).mean()), DECIMALS)
+def _mean_score(approvals: Probabilities) -> float:
+    return round(float(log_odds(np.asarray(approvals)).mean()), DECIMALS)
 
 
 def _refusals(
@@ -73,6 +78,6 @@ def _refusals(
     for application, row in zip(applications, rows, strict=True):
         if probability(score(scorecard, row)) < THRESHOLD:
             missing = frozenset(name for name in SCORED if application[name] is None)
-            reasons = refusal_reasons(scorecard, row, missing)
+            reasons = refusal_reasons(scorecard, row, missing, PRINCIPAL_SHARE)
             found.append(any(LOCATION in reason["inputs"] for reason in reasons))
     return found

@@ -1,25 +1,32 @@
 """The models and the baselines, and how each is fitted."""
 
+import tomllib
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
-from typing import Final, Protocol, cast
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from functools import cache
+from importlib import import_module
+from pathlib import Path
+from typing import Any, Final, Protocol, Self
 
 import numpy as np
 import numpy.typing as npt
-from sklearn.base import BaseEstimator
+from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
+from sklearn.base import BaseEstimator, ClassifierMixin, clone
 from sklearn.calibration import CalibratedClassifierCV
 from sklearn.dummy import DummyClassifier
-from sklearn.ensemble import HistGradientBoostingClassifier, RandomForestClassifier
+from sklearn.ensemble import RandomForestClassifier
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import train_test_split
 from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
-from threadpoolctl import threadpool_limits
+from threadpoolctl import ThreadpoolController
 
 from services.scoring.features import DIRECTIONS, FEATURE_INPUTS, FEATURES, Matrix
-from services.scoring.manifest import BaselineName
+from services.scoring.manifest import RESERVED_NAMES, BaselineName
 from services.training.applications import Labels
+from shared.contract.events import ModelName
 
 SEED: Final = 42
 """The seed of every split, model and random draw, the holdout that is usually quoted included."""
@@ -27,13 +34,28 @@ SEED: Final = 42
 THRESHOLD: Final = 0.5
 """The lowest probability of approval at which an application is approved."""
 
+PRINCIPAL_SHARE: Final = 0.125
+"""A reason of less than this share of the main one is not among the principal reasons.
+
+None that a refusal needs is left out (12 CFR 1002.9(b)(2), Official Interpretations, comment
+9(b)(2)-1): for the training rows and 20,000 random applications, if all weak reasons had to be made
+good to be approved, as measured against the reference, making good those that are given would do.
+"""
+
 MOST_ROWS_OF_A_TREE: Final = 10_000
 """Each tree of a random forest is fitted on at most so many rows, drawn anew for each tree."""
 
 MOST_ROWS_OF_THE_SVM: Final = 4_000
 """More are sampled, because the time to fit it grows with the square of the rows."""
 
+MODELS_FILE: Final = Path(__file__).with_name("models.toml")
+"""The models that are trained unless another file is named."""
+
 Probabilities = npt.NDArray[np.float64]
+
+
+class ModelsError(Exception):
+    """The file of models cannot be used; the message is the one sentence that says why."""
 
 
 class Classifier(Protocol):
@@ -46,92 +68,89 @@ class Classifier(Protocol):
         """Probability of rejection and of approval, shape (rows, 2)."""
 
 
-_Directions = Sequence[int] | None
+@dataclass(frozen=True)
+class Model:
+    """A model that training makes."""
+
+    title: str
+    pipeline: Pipeline
+    """Never fitted itself; its monotone constraints are the directions, if it can have any."""
+
+    @property
+    def is_held(self) -> bool:
+        """Whether it is held to the directions of its inputs."""
+        classifier = self.pipeline[-1]
+        return _is_constrained(classifier) or isinstance(classifier, LogisticRegression)
 
 
-def _random_forest(directions: _Directions = DIRECTIONS) -> Pipeline:
-    # Each split bounds all those below it to its own side of the middle. So every split sees every
-    # feature: the strongest comes first, and a weak one above it would take away its effect.
-    forest = RandomForestClassifier(
-        n_estimators=100,
-        max_depth=3,
-        min_samples_leaf=20,
-        max_features=1.0,
-        monotonic_cst=directions,
-        random_state=SEED,
-    )
-    return Pipeline([("classifier", forest)])
+class _Entry(BaseModel):
+    """A model in the file."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    title: str
+    classifier: str
+    parameters: dict[str, Any] = {}
+    scaled: bool = False
+    calibrated: bool = False
 
 
-def _logistic_regression() -> Pipeline:
-    return Pipeline(
-        [
-            ("scaler", StandardScaler()),
-            ("classifier", LogisticRegression(C=0.1, random_state=SEED)),
-        ]
-    )
+_ENTRIES: Final = TypeAdapter(dict[ModelName, _Entry])
 
 
-def _gradient_boosting(directions: _Directions = DIRECTIONS) -> Pipeline:
-    # Trees of one split each, so that the model is a scorecard.
-    stumps = HistGradientBoostingClassifier(
-        max_depth=1,
-        min_samples_leaf=10,
-        max_features=0.5,
-        early_stopping=False,
-        monotonic_cst=directions,
-        random_state=SEED,
-    )
-    return Pipeline([("classifier", stumps)])
+def read_models(path: Path = MODELS_FILE) -> Mapping[str, Model]:
+    """Return the models that the file at ``path`` names; raises ``ModelsError``."""
+    try:
+        entries = _ENTRIES.validate_python(tomllib.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError) as error:
+        raise ModelsError(f"{path} cannot be used: {_sentence(error)}") from error
+    if not entries or RESERVED_NAMES & set(entries):
+        raise ModelsError(f"{path} names no model, or one that is reserved")
+    return {name: _model(f"{path}: {name}", entry) for name, entry in entries.items()}
 
 
-def _support_vector_machine() -> Pipeline:
-    # The calibration is inside the pipeline: wrapped around it, it exports to ONNX wrongly and
-    # silently.
-    return Pipeline(
-        [
-            ("scaler", StandardScaler()),
-            (
-                "classifier",
-                CalibratedClassifierCV(
-                    SVC(kernel="rbf", C=2, gamma=0.003), method="sigmoid", cv=5, ensemble=False
-                ),
-            ),
-        ]
-    )
+def _sentence(error: Exception) -> str:
+    if isinstance(error, ValidationError):
+        fault = error.errors(include_url=False)[0]
+        return f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}"
+    return str(error)
 
 
-PIPELINES: Final[Mapping[str, Callable[[], Pipeline]]] = {
-    "random_forest": _random_forest,
-    "logistic_regression": _logistic_regression,
-    "gradient_boosting": _gradient_boosting,
-    "support_vector_machine": _support_vector_machine,
-}
-"""Makes an unfitted pipeline of each model; every call makes a new one."""
+def _model(where: str, entry: _Entry) -> Model:
+    module, _, name = entry.classifier.rpartition(".")
+    try:
+        # Nothing else may be named: a file must not be able to run any code there is.
+        kind = getattr(import_module(module), name) if module.startswith("sklearn.") else None
+        if not (isinstance(kind, type) and issubclass(kind, ClassifierMixin)):
+            raise ModelsError(f"{where}: {entry.classifier} is no classifier of scikit-learn")
+        classifier = kind(**entry.parameters)
+        classifier._validate_params()  # noqa: SLF001 - what is public does so only in fit
+    except (ImportError, AttributeError, TypeError, ValueError) as error:
+        raise ModelsError(f"{where}: {error}") from error
+    # Without probabilities of its own a support vector machine draws nothing.
+    if "random_state" in classifier.get_params() and not isinstance(classifier, SVC):
+        classifier.set_params(random_state=SEED)
+    if _is_constrained(classifier):
+        classifier.set_params(monotonic_cst=DIRECTIONS)
+    if entry.calibrated:
+        if not isinstance(classifier, SVC):
+            raise ModelsError(f"{where}: only sklearn.svm.SVC can be calibrated and exported")
+        # Inside the pipeline: wrapped around it, it exports to ONNX wrongly and silently.
+        classifier = CalibratedClassifierCV(classifier, method="sigmoid", cv=5, ensemble=False)
+    if not hasattr(classifier, "predict_proba"):
+        raise ModelsError(f"{where}: it has no probabilities without calibrated = true")
+    steps = [("scaler", StandardScaler())] if entry.scaled else []
+    return Model(entry.title, Pipeline([*steps, ("classifier", classifier)]))
 
-FREE: Final[Mapping[str, Callable[[], Pipeline]]] = {
-    "random_forest": partial(_random_forest, None),
-    "logistic_regression": _logistic_regression,
-    "gradient_boosting": partial(_gradient_boosting, None),
-}
-"""The models that are held to the directions of their inputs, as they are without."""
+
+def _is_constrained(classifier: BaseEstimator) -> bool:
+    return "monotonic_cst" in classifier.get_params(deep=False)
+
 
 LOCATION: Final = "Property_Area"
 _WITHOUT_LOCATION: Final = [
     number for number, feature in enumerate(FEATURES) if LOCATION not in FEATURE_INPUTS[feature]
 ]
-
-MODEL_NAMES: Final = tuple(PIPELINES)
-"""The models that training can make; a bundle may hold fewer, or others."""
-
-TITLES: Final[Mapping[str, str]] = {
-    "random_forest": "Random forest",
-    "logistic_regression": "Logistic regression",
-    "gradient_boosting": "Gradient boosting",
-    "support_vector_machine": "Support vector machine",
-    "majority_class": "Majority class",
-    "credit_history_rule": "Credit_History rule",
-}
 
 
 def free_name(name: str) -> str:
@@ -144,25 +163,45 @@ def name_without_location(name: str) -> str:
     return f"{name}_without_location"
 
 
-class WithoutLocation:
-    """One of the models, which never sees where the property is."""
+class Candidate:
+    """A model to be fitted: as it is, without its directions, or without the location."""
 
-    def __init__(self, name: str) -> None:
-        self._name = name
-        self._model = PIPELINES[name]()
+    def __init__(self, model: Model, *, directed: bool = True, located: bool = True) -> None:
+        self.pipeline: Pipeline = clone(model.pipeline)
+        self._directed = directed
+        self._features = slice(None) if located else _WITHOUT_LOCATION
+        self._directions = DIRECTIONS if located else [DIRECTIONS[n] for n in _WITHOUT_LOCATION]
 
-    def fit(self, features: Matrix, approved: Labels, /) -> object:
-        """Learn from all other features, with their directions."""
-        directions = [DIRECTIONS[number] for number in _WITHOUT_LOCATION]
-        if "classifier__monotonic_cst" in self._model.get_params():
-            self._model.set_params(classifier__monotonic_cst=directions)
-        _fit(self._name, self._model, features[:, _WITHOUT_LOCATION], approved, directions)
+    def fit(self, features: Matrix, approved: Labels, /) -> Self:
+        """Learn from rows of features and their labels, on a sample where there are too many."""
+        features = features[:, self._features]
+        classifier = self.pipeline[-1]
+        if _is_constrained(classifier):
+            classifier.set_params(monotonic_cst=self._directions if self._directed else None)
+        if (sample := rows_to_fit(self.pipeline, rows=len(approved))) < len(approved):
+            features, _, approved, _ = train_test_split(
+                features, approved, train_size=sample, random_state=SEED, stratify=approved
+            )
+        if isinstance(classifier, RandomForestClassifier) and len(approved) > MOST_ROWS_OF_A_TREE:
+            classifier.set_params(max_samples=MOST_ROWS_OF_A_TREE)
+        # One thread, so that the result is the same each time.
+        with one_thread():
+            self.pipeline.fit(features, approved)
+            if self._directed and isinstance(classifier, LogisticRegression):
+                _keep_directions(self.pipeline, features, approved, self._directions)
         return self
 
     def predict_proba(self, features: Matrix, /) -> Probabilities:
         """Probability of rejection and of approval, shape (rows, 2)."""
-        probabilities: Probabilities = self._model.predict_proba(features[:, _WITHOUT_LOCATION])
+        probabilities: Probabilities = self.pipeline.predict_proba(features[:, self._features])
         return probabilities
+
+
+def rows_to_fit(pipeline: Pipeline, *, rows: int) -> int:
+    """Return on how many of so many rows a model is fitted; if not on all, on a sample."""
+    classifier = pipeline[-1]
+    inner = classifier.estimator if isinstance(classifier, CalibratedClassifierCV) else classifier
+    return min(rows, MOST_ROWS_OF_THE_SVM) if isinstance(inner, SVC) else rows
 
 
 class CreditHistoryRule:
@@ -196,6 +235,11 @@ BASELINES: Final[Mapping[BaselineName, Callable[[], Classifier]]] = {
     "credit_history_rule": CreditHistoryRule,
 }
 
+BASELINE_TITLES: Final[Mapping[str, str]] = {
+    "majority_class": "Majority class",
+    "credit_history_rule": "Credit_History rule",
+}
+
 BASELINE_DESCRIPTIONS: Final[Mapping[BaselineName, str]] = {
     "majority_class": "Predicts the more common decision for all, at the overall approval rate.",
     "credit_history_rule": "Decides like the majority of applications with the same Credit_History"
@@ -203,50 +247,36 @@ BASELINE_DESCRIPTIONS: Final[Mapping[BaselineName, str]] = {
 }
 
 
-CANDIDATES: Final = cast(
-    "Mapping[str, Callable[[], Classifier]]",
-    {
-        **PIPELINES,
-        **BASELINES,
-        **{free_name(name): make for name, make in FREE.items()},
-        **{name_without_location(name): partial(WithoutLocation, name) for name in PIPELINES},
-    },
-)
+def candidates_of(models: Mapping[str, Model]) -> dict[str, Classifier]:
+    """Return what is cross-validated: the models, the baselines, and variants of the models.
+
+    Those are each model without its directions, if it has any, and without the location.
+    """
+    return {
+        **{name: Candidate(model) for name, model in models.items()},
+        **{
+            free_name(name): Candidate(model, directed=False)
+            for name, model in models.items()
+            if model.is_held
+        },
+        **{
+            name_without_location(name): Candidate(model, located=False)
+            for name, model in models.items()
+        },
+        **{name: make() for name, make in BASELINES.items()},
+    }
 
 
-def is_sampled(name: str, *, rows: int) -> bool:
-    """Whether a model is fitted on a stratified sample of ``MOST_ROWS_OF_THE_SVM`` rows."""
-    return name == "support_vector_machine" and rows > MOST_ROWS_OF_THE_SVM
+@cache
+def _thread_pools() -> ThreadpoolController:
+    # Looking for the pools takes as long as a small fit.
+    return ThreadpoolController()
 
 
-def fitted(name: str, features: Matrix, approved: Labels) -> Classifier:
-    """Fit a candidate, on one thread so that the result is the same each time."""
-    candidate = CANDIDATES[name]()
-    _fit(name, candidate, features, approved, DIRECTIONS)
-    return candidate
-
-
-def _fit(
-    name: str,
-    candidate: Classifier,
-    features: Matrix,
-    approved: Labels,
-    directions: Sequence[int],
-) -> None:
-    if is_sampled(name, rows=len(approved)):
-        features, _, approved, _ = train_test_split(
-            features,
-            approved,
-            train_size=MOST_ROWS_OF_THE_SVM,
-            random_state=SEED,
-            stratify=approved,
-        )
-    if name == "random_forest" and len(approved) > MOST_ROWS_OF_A_TREE:
-        cast("Pipeline", candidate).set_params(classifier__max_samples=MOST_ROWS_OF_A_TREE)
-    with threadpool_limits(limits=1):
-        candidate.fit(features, approved)
-        if name == "logistic_regression":
-            _keep_directions(cast("Pipeline", candidate), features, approved, directions)
+def one_thread() -> AbstractContextManager[object]:
+    """Compute on one thread, so that sums are added up in the same order each time."""
+    limited: AbstractContextManager[object] = _thread_pools().limit(limits=1)
+    return limited
 
 
 def _keep_directions(

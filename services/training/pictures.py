@@ -1,7 +1,8 @@
 """The pictures of the model card, as PNG; the same metrics give the same bytes."""
 
 import io
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
+from itertools import cycle
 from typing import Final
 
 import numpy as np
@@ -15,7 +16,6 @@ from sklearn.metrics import roc_curve
 from services.scoring.manifest import Input, NumericInput, TrainedModel
 from services.training.applications import LabelledApplications, Labels
 from services.training.evaluation import OutOfFold
-from services.training.models import MODEL_NAMES, TITLES
 
 CALIBRATION_BINS: Final = 6
 _WIDTH: Final = 9 / 4
@@ -33,7 +33,7 @@ _STYLE = {
 }
 # Distinguishable in every common kind of colour vision. Source: Okabe and Ito, Color Universal
 # Design.
-_COLOURS = dict(zip(MODEL_NAMES, ("#0072b2", "#d55e00", "#009e73", "#cc79a7"), strict=True))
+_COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#f0e442")
 _GREY = "#777777"
 _APPROVED, _REJECTED = "#0072b2", "#d55e00"
 
@@ -71,26 +71,28 @@ def _pooled(
     return np.tile(approved, len(approvals)), approvals.ravel()
 
 
-def _roc(approved: Labels, out_of_fold: OutOfFold, models: Iterable[str]) -> bytes:
+def _roc(approved: Labels, out_of_fold: OutOfFold, models: Mapping[str, TrainedModel]) -> bytes:
     figure = Figure(figsize=(5, 4.5))
     axes = figure.subplots()
-    for name in models:
+    for (name, model), colour in zip(models.items(), cycle(_COLOURS), strict=False):
         false_positives, true_positives, _ = roc_curve(*_pooled(approved, out_of_fold, name))
-        axes.plot(false_positives, true_positives, color=_COLOURS[name], label=TITLES[name])
+        axes.plot(false_positives, true_positives, color=colour, label=model.title)
     axes.plot([0, 1], [0, 1], color=_GREY, linestyle=":", label="Chance")
     axes.set(title="ROC, out of fold", xlabel="False positive rate", ylabel="True positive rate")
     axes.legend(loc="lower right", frameon=False)
     return _png(figure)
 
 
-def _calibration(approved: Labels, out_of_fold: OutOfFold, models: Iterable[str]) -> bytes:
+def _calibration(
+    approved: Labels, out_of_fold: OutOfFold, models: Mapping[str, TrainedModel]
+) -> bytes:
     figure = Figure(figsize=(5, 4.5))
     axes = figure.subplots()
-    for name in models:
+    for (name, model), colour in zip(models.items(), cycle(_COLOURS), strict=False):
         observed, predicted = calibration_curve(
             *_pooled(approved, out_of_fold, name), n_bins=CALIBRATION_BINS, strategy="quantile"
         )
-        axes.plot(predicted, observed, color=_COLOURS[name], label=TITLES[name], marker="o")
+        axes.plot(predicted, observed, color=colour, label=model.title, marker="o")
     axes.plot([0, 1], [0, 1], color=_GREY, linestyle=":", label="Perfect")
     axes.set(
         title="Calibration, out of fold",
@@ -104,22 +106,22 @@ def _calibration(approved: Labels, out_of_fold: OutOfFold, models: Iterable[str]
 def _confusion(models: Mapping[str, TrainedModel]) -> bytes:
     figure = Figure(figsize=(_WIDTH * len(models), 2.6))
     all_axes = figure.subplots(1, len(models), squeeze=False).flat
-    for axes, name in zip(all_axes, models, strict=True):
-        counts = models[name].holdout.confusion_matrix
+    for axes, model in zip(all_axes, models.values(), strict=True):
+        counts = model.holdout.confusion_matrix
         matrix = [
             [counts.true_positive, counts.false_negative],
             [counts.false_positive, counts.true_negative],
         ]
-        axes.imshow(matrix, cmap="Blues", vmin=0, vmax=models[name].holdout.rows)
+        axes.imshow(matrix, cmap="Blues", vmin=0, vmax=model.holdout.rows)
         for row, cells in enumerate(matrix):
             for column, count in enumerate(cells):
-                dark = count > models[name].holdout.rows / 2
+                dark = count > model.holdout.rows / 2
                 axes.text(
                     column, row, str(count), ha="center", va="center", color="w" if dark else "k"
                 )
         axes.set_xticks([0, 1], ["Approved", "Rejected"])
         axes.set_yticks([0, 1], ["Y", "N"])
-        axes.set_title(TITLES[name])
+        axes.set_title(model.title)
         axes.grid(visible=False)
     figure.supxlabel("Predicted, on the holdout", fontsize=9)
     figure.supylabel("Labelled", fontsize=9)
@@ -129,10 +131,10 @@ def _confusion(models: Mapping[str, TrainedModel]) -> bytes:
 def _importances(models: Mapping[str, TrainedModel]) -> bytes:
     figure = Figure(figsize=(_WIDTH * len(models), 3.2))
     all_axes = figure.subplots(1, len(models), sharex=True, squeeze=False).flat
-    for number, (axes, (name, model)) in enumerate(zip(all_axes, models.items(), strict=True)):
-        fields = list(model.importances)[::-1]
-        axes.barh(fields, [model.importances[field] for field in fields], color=_COLOURS[name])
-        axes.set_title(TITLES[name])
+    for number, (axes, model) in enumerate(zip(all_axes, models.values(), strict=True)):
+        fields, colour = list(model.importances)[::-1], _COLOURS[number % len(_COLOURS)]
+        axes.barh(fields, [model.importances[field] for field in fields], color=colour)
+        axes.set_title(model.title)
         if number:
             axes.tick_params(labelleft=False)
     figure.supxlabel("Rise of the holdout's log-loss when the input is shuffled", fontsize=9)

@@ -1,11 +1,12 @@
-"""Each input in training: its distribution, and what a typical applicant has."""
+"""Inputs and scores in training: their distributions, and what a typical applicant has."""
 
 from collections.abc import Mapping, Sequence
 from typing import Final
 
 import numpy as np
 
-from services.scoring.manifest import CategoricalInput, Input, NumericInput
+from services.scoring.manifest import SCORE_BINS, CategoricalInput, Input, NumericInput
+from services.training.models import Probabilities
 from shared.contract.application import FIELDS_BY_USE
 
 BINS: Final = 10
@@ -46,6 +47,12 @@ def typical_applicant(applications: Sequence[Mapping[str, object]]) -> dict[str,
             values = np.array(known, dtype=np.float64)
             typical[field.name] = float(np.quantile(values, 0.5, method="inverted_cdf"))
     return typical
+
+
+def score_counts(approvals: Probabilities) -> tuple[int, ...]:
+    """Count probabilities of approval by bin."""
+    bins = np.minimum((approvals * SCORE_BINS).astype(np.intp), SCORE_BINS - 1)
+    return tuple(np.bincount(bins, minlength=SCORE_BINS).tolist())
 
 
 def _numeric(values: np.ndarray[tuple[int], np.dtype[np.float64]], missing: int) -> NumericInput:

@@ -2,11 +2,12 @@
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 
-from services.scoring.features import Imputation, Matrix, feature_matrix
+from services.scoring.features import Imputation, Matrix
+from services.training.columns import columns_of, matrix_of, with_value
 from services.training.models import Probabilities
 from shared.contract.application import COUNTS_AS_ZERO, FIELDS
 
@@ -41,25 +42,33 @@ def learn_imputation(applications: Sequence[Mapping[str, object]]) -> Imputation
     return imputation
 
 
-def check_unknowns(
-    name: str,
-    approvals: Callable[[Matrix], Probabilities],
-    applications: Sequence[Mapping[str, object]],
-    imputation: Imputation,
-) -> None:
-    """Raise ``HidingPays`` unless unknown scores between bad and good for every application."""
-    bad, unknown, good = (
-        approvals(
-            feature_matrix(
-                ({**application, "Credit_History": state} for application in applications),
-                imputation,
-            )
+class States(NamedTuple):
+    """The features of the same applications with each state of the credit history."""
+
+    bad: Matrix
+    unknown: Matrix
+    good: Matrix
+
+
+def credit_history_states(
+    applications: Sequence[Mapping[str, object]], imputation: Imputation
+) -> States:
+    """Return the features of ``applications`` with each state of the credit history."""
+    columns = columns_of(applications)
+    return States(
+        *(
+            matrix_of(with_value(columns, "Credit_History", state), imputation)
+            for state in (0, None, 1)
         )
-        for state in (0, None, 1)
     )
+
+
+def check_unknowns(name: str, approvals: Callable[[Matrix], Probabilities], states: States) -> None:
+    """Raise ``HidingPays`` unless unknown scores between bad and good for every application."""
+    bad, unknown, good = map(approvals, states)
     wrong = int(((unknown > good + TOLERANCE) | (bad > unknown + TOLERANCE)).sum())
     if wrong:
         raise HidingPays(
             f"{name} does not score an unknown Credit_History between 0 and 1 for {wrong} of"
-            f" {len(applications)} applications: leaving it out would pay; nothing was published"
+            f" {len(unknown)} applications: leaving it out would pay; nothing was published"
         )

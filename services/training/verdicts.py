@@ -9,30 +9,30 @@ choosing the best before comparing with it: Edwards and Hsu, Multiple Comparison
 Treatment, Journal of the American Statistical Association 78 (1983), 965-971.
 """
 
-from functools import partial
 from math import comb
 from typing import Final
 
 from services.scoring.manifest import Interval, RuleComparison
 from services.training.evaluation import OutOfFold, difference
-from services.training.models import MODEL_NAMES, PIPELINES, TITLES
-
-COMPARISONS: Final = comb(len(MODEL_NAMES), 2) + 2 * len(MODEL_NAMES)
-"""Every pair of models in log-loss, and every model with the rule in accuracy and log-loss."""
+from services.training.models import BASELINE_TITLES
 
 _CRITERION: Final = "log_loss"
-_difference = partial(difference, comparisons=COMPARISONS)
+
+
+def comparisons(models: int) -> int:
+    """Every pair of models in log-loss, and every model with the rule in accuracy and log-loss."""
+    return comb(models, 2) + 2 * models
+
+
+def _difference(out_of_fold: OutOfFold, metric: str, name: str, other: str) -> Interval:
+    count = comparisons(len(out_of_fold.titles))
+    return difference(out_of_fold, metric, name, other, comparisons=count)
 
 
 def champion(out_of_fold: OutOfFold) -> str:
     """Return the model with the lowest mean log-loss in cross-validation."""
     scores = out_of_fold.scores
-    return min(models_in(out_of_fold), key=lambda name: scores[name][_CRITERION].mean())
-
-
-def models_in(out_of_fold: OutOfFold) -> list[str]:
-    """Return the names of the models that were evaluated, without the baselines."""
-    return [name for name in out_of_fold.scores if name in PIPELINES]
+    return min(out_of_fold.titles, key=lambda name: scores[name][_CRITERION].mean())
 
 
 def log_loss_above(out_of_fold: OutOfFold, name: str, best: str) -> Interval | None:
@@ -51,16 +51,16 @@ def against_rule(out_of_fold: OutOfFold, name: str) -> RuleComparison:
 def champion_reason(out_of_fold: OutOfFold, best: str) -> str:
     """Say why this model is the champion, and which models it cannot be told apart from."""
     mean = float(out_of_fold.scores[best][_CRITERION].mean())
-    models = models_in(out_of_fold)
+    titles = out_of_fold.titles
     alike = [
-        TITLES[name]
-        for name in models
+        title
+        for name, title in titles.items()
         if (gap := log_loss_above(out_of_fold, name, best)) is not None and gap.contains_zero
     ]
-    if len(models) == 1:
-        return f"{TITLES[best]} is the only model (log-loss in cross-validation: {mean:.4f})."
-    reason = f"{TITLES[best]} has the lowest mean log-loss in cross-validation ({mean:.4f})."
-    if len(alike) == len(models) - 1:
+    if len(titles) == 1:
+        return f"{titles[best]} is the only model (log-loss in cross-validation: {mean:.4f})."
+    reason = f"{titles[best]} has the lowest mean log-loss in cross-validation ({mean:.4f})."
+    if len(alike) == len(titles) - 1:
         return f"{reason} The models cannot be told apart: no difference exceeds the noise."
     if alike:
         return f"{reason} It cannot be told apart from: {', '.join(alike)}."
@@ -68,14 +68,17 @@ def champion_reason(out_of_fold: OutOfFold, best: str) -> str:
 
 
 def verdict(gap: Interval | None, comparison: RuleComparison, *, best: str) -> list[str]:
-    """Say what the paired comparisons of one model support, one sentence each."""
+    """Say what the paired comparisons of one model support, one sentence each.
+
+    ``best`` is the champion's title.
+    """
     if gap is None:
         first = "Champion: the lowest log-loss in cross-validation."
     elif gap.contains_zero:
-        first = f"Cannot be told apart from {TITLES[best]} in log-loss ({_shown(gap)})."
+        first = f"Cannot be told apart from {best} in log-loss ({_shown(gap)})."
     else:
-        first = f"Worse than {TITLES[best]} in log-loss ({_shown(gap)})."
-    rule = TITLES["credit_history_rule"]
+        first = f"Worse than {best} in log-loss ({_shown(gap)})."
+    rule = BASELINE_TITLES["credit_history_rule"]
     accuracy, log_loss = comparison.accuracy, comparison.log_loss
     if accuracy.low > 0:
         second = f"More accurate than the {rule} ({_shown(accuracy)})."

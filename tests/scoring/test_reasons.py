@@ -14,11 +14,12 @@ from pydantic_core import to_json
 
 from services.scoring.engine import decide
 from services.scoring.features import FEATURE_INPUTS
-from services.scoring.reasons import FLOOR, code_of, contributions, main_reasons
+from services.scoring.reasons import DECIMALS, FLOOR, code_of, contributions, main_reasons
 from services.scoring.registry import Bundle
 from services.scoring.scorecard import Linear, Reference, Table, points, score
 from services.scoring.shapley import PLAYERS
 from services.training.applications import read_applications
+from services.training.export import random_applications
 from shared.contract.application import EXAMPLE, FIELDS, MONITORED, SCORED
 from shared.contract.parsing import parse_application
 from shared.contract.reasons import (
@@ -193,7 +194,8 @@ def test_each_refusal_by_an_additive_model_has_reasons_and_nothing_else_has(
         found = [reason["contribution"] for reason in reasons]
         assert 1 <= len(found) <= MAX_REASONS
         assert found == sorted(found)
-        assert all(value <= -FLOOR for value in found[1:])
+        weakest = min(-FLOOR, bundle.manifest.principal_share * found[0])
+        assert all(value <= weakest + 10**-DECIMALS for value in found[1:])
         for reason in reasons:
             meaning = REASON_CODES[reason["code"]]
             assert (tuple(reason["inputs"]), reason["text"]) == (meaning.inputs, meaning.text)
@@ -202,14 +204,36 @@ def test_each_refusal_by_an_additive_model_has_reasons_and_nothing_else_has(
 def test_weak_contributions_are_no_reasons_unless_there_is_no_stronger_one() -> None:
     """At most four, and always one if anything spoke against approval."""
     strong = {"A1": -0.3, "B1": -2.0, "C1": 0.4, "D1": -0.04, "P1": -1.0}
-    assert [reason["code"] for reason in main_reasons(strong)] == ["B1", "P1", "A1"]
+    assert [reason["code"] for reason in main_reasons(strong, 0)] == ["B1", "P1", "A1"]
+    assert [reason["code"] for reason in main_reasons(strong, 0.15)] == ["B1", "P1", "A1"]
+    assert [reason["code"] for reason in main_reasons(strong, 0.2)] == ["B1", "P1"]
     many = {"A1": -0.1, "B1": -0.2, "C1": -0.3, "D1": -0.4, "E1": -0.5}
-    assert [reason["code"] for reason in main_reasons(many)] == ["E1", "D1", "C1", "B1"]
+    assert [reason["code"] for reason in main_reasons(many, 0.2)] == ["E1", "D1", "C1", "B1"]
     weak = {"A1": -0.0301, "B1": -0.01, "C1": 0.0}
-    assert [(reason["code"], reason["contribution"]) for reason in main_reasons(weak)] == [
+    assert [(reason["code"], reason["contribution"]) for reason in main_reasons(weak, 0.5)] == [
         ("A1", -0.03)
     ]
-    assert main_reasons({"A1": 0.0, "B1": 1.0}) == []
+    assert main_reasons({"A1": 0.0, "B1": 1.0}, 0.2) == []
+
+
+def test_no_reason_that_a_refusal_needs_is_left_out(bundle: Bundle) -> None:
+    """If making good all that counts would approve, making good the given reasons would, too."""
+    share = bundle.manifest.principal_share
+    assert share > 0
+    for application in map(dict, random_applications(3_000)):
+        for model in bundle.models.values():
+            if model.scorecard is None:
+                continue
+            row = bundle.row_of(application)
+            refused = score(model.scorecard, row)
+            if refused >= 0:
+                continue
+            found = _contributions(model.scorecard, application, bundle)
+            everything, stated = (
+                sum(reason["contribution"] for reason in main_reasons(found, each))
+                for each in (0, share)
+            )
+            assert refused < everything + 10**-DECIMALS * MAX_REASONS or refused >= stated
 
 
 def test_order_of_the_features_changes_nothing(

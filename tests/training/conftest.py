@@ -2,16 +2,16 @@
 
 import os
 import pickle
-from collections.abc import Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
 from joblib import cpu_count
+from sklearn.pipeline import Pipeline
 
 from services.training.applications import LabelledApplications, read_applications
-from services.training.main import Published, train
-from services.training.models import MODEL_NAMES
-from shared.files.applications import OUTCOME
+from services.training.models import Candidate, Model, read_models
+from services.training.train import Published, train
 from tests.applications import write_labelled_csv
 from tests.harness import to_be_made
 
@@ -21,14 +21,23 @@ cpu_count(only_physical_cores=True)
 _REAL_APPLICATIONS = "loans.csv"
 
 
+MODELS = read_models()
+MODEL_NAMES = tuple(MODELS)
+FREE = tuple(name for name, model in MODELS.items() if model.is_held)
+
+
+def unfitted(name: str) -> Pipeline:
+    """A new pipeline of the model ``name``."""
+    return Candidate(MODELS[name]).pipeline
+
+
 def train_small(
-    data: Path, output: Path, *, target: str = OUTCOME, models: Sequence[str] = MODEL_NAMES
+    data: LabelledApplications, output: Path, *, models: Mapping[str, Model] = MODELS
 ) -> Published:
     """Train on ``data`` with few folds and few random applications, in this process."""
     return train(
         data,
         output,
-        target=target,
         models=models,
         folds=2,
         repeats=1,
@@ -58,11 +67,11 @@ def labelled(labelled_csv: Path) -> LabelledApplications:
 
 
 @pytest.fixture(scope="session")
-def trained(labelled_csv: Path, common_folder: Path) -> Published:
+def trained(labelled: LabelledApplications, common_folder: Path) -> Published:
     """A bundle of a small training run, made once for all processes; tests must not change it."""
     made = common_folder / "published"
     with to_be_made(made) as missing:
         if missing:
-            made.write_bytes(pickle.dumps(train_small(labelled_csv, common_folder / "bundles")))
+            made.write_bytes(pickle.dumps(train_small(labelled, common_folder / "bundles")))
     published: Published = pickle.loads(made.read_bytes())  # noqa: S301 - written above
     return published

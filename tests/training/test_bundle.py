@@ -19,7 +19,8 @@ from services.scoring.manifest import (
 from services.training.card import model_card
 from services.training.export import check_parity, open_onnx, random_applications
 from services.training.main import DEFAULT_OUTPUT
-from services.training.models import MODEL_NAMES, PIPELINES, parameters
+from services.training.models import parameters
+from tests.training.conftest import MODEL_NAMES, unfitted
 
 MIB = 1024 * 1024
 
@@ -50,7 +51,7 @@ def test_shipped_bundle_is_intact_and_of_this_code(folder: Path, manifest: Manif
     assert manifest.features == FEATURES
     assert (folder / "MODEL_CARD.md").read_text(encoding="utf-8") == model_card(manifest)
     for name in MODEL_NAMES:
-        assert manifest.models[name].parameters == parameters(PIPELINES[name]())
+        assert manifest.models[name].parameters == parameters(unfitted(name))
 
 
 def test_shipped_bundle_is_small(folder: Path) -> None:

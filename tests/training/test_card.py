@@ -4,7 +4,7 @@ import re
 
 from services.scoring.manifest import MODEL_CARD_FILE, Fairness, Manifest, Timing
 from services.training.card import accuracy_table, model_card
-from services.training.main import Published
+from services.training.train import Published
 from shared.contract.application import MONITORED
 
 
@@ -104,8 +104,12 @@ def test_fairness_of_groups_that_the_data_do_not_hold_cannot_be_told(trained: Pu
 
 
 def test_card_says_which_model_is_fitted_on_a_sample(trained: Published) -> None:
-    data = trained.manifest.data.model_copy(update={"rows": 50_000})
-    large = trained.manifest.model_copy(update={"data": data})
-    sentence = "Support vector machine is fitted on a stratified sample of at most 4,000 rows"
-    assert sentence in model_card(large)
+    machine = trained.manifest.models["support_vector_machine"]
+    models = trained.manifest.models | {
+        "support_vector_machine": machine.model_copy(update={"fitted_on": 200})
+    }
+    sentence = " is fitted on a stratified sample of "
+    card = model_card(trained.manifest.model_copy(update={"models": models}))
+    assert f"Support vector machine{sentence}200 rows" in card
+    assert card.count(sentence) == 1
     assert sentence not in model_card(trained.manifest)

@@ -5,20 +5,23 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from services.scoring.features import FEATURES, Matrix, feature_matrix
+from services.scoring.features import FEATURES, Matrix
 from services.scoring.manifest import BUNDLE_ROOT, Manifest, read_current_version, read_manifest
 from services.training.directions import (
     DIRECTED,
     AgainstDirection,
     check_directions,
     grid,
+    moves,
     violations,
 )
 from services.training.evaluation import OutOfFold
 from services.training.export import approvals, open_onnx, random_applications
-from services.training.models import FREE, MODEL_NAMES, Probabilities
+from services.training.models import Probabilities
 from tests.scoring.test_features import IMPUTATION
+from tests.training.conftest import FREE, MODEL_NAMES
 
+GRID = moves(grid(), IMPUTATION)
 _RATIO = FEATURES.index("Log_Loan_to_Income")
 
 
@@ -39,7 +42,7 @@ def test_shipped_model_never_lowers_approval_for_a_better_value(
 ) -> None:
     """Incomes up, the amount down, a better credit history: over a grid and random applications."""
     applications = [*random_applications(5_000), *grid()]
-    found = violations(_shipped(name, manifest), applications, manifest.imputation)
+    found = violations(_shipped(name, manifest), moves(applications, manifest.imputation))
     assert found == dict.fromkeys(DIRECTED, 0)
 
 
@@ -68,7 +71,9 @@ def _rewards_debt(features: Matrix) -> Probabilities:
     return probabilities
 
 
-_NOTHING = OutOfFold(approvals={}, scores={}, folds=2)
+_NOTHING = OutOfFold(
+    titles={}, approvals={}, scores={"random_forest_without_directions": {}}, folds=2
+)
 
 
 def test_model_that_is_held_to_directions_and_violates_one_is_refused() -> None:
@@ -78,12 +83,12 @@ def test_model_that_is_held_to_directions_and_violates_one_is_refused() -> None:
         match=r"random_forest lowers approval for a better value of ApplicantIncome \(\d+\),"
         r" CoapplicantIncome \(\d+\), LoanAmount \(\d+\) in 3528 applications; nothing was",
     ):
-        check_directions("random_forest", _rewards_debt, grid(), IMPUTATION, _NOTHING)
+        check_directions("random_forest", _rewards_debt, GRID, _NOTHING)
 
 
 def test_violations_of_a_model_that_is_not_held_are_counted() -> None:
     """About as many as there are applications whose value another one changes."""
-    found = check_directions("support_vector_machine", _rewards_debt, grid(), IMPUTATION, _NOTHING)
+    found = check_directions("support_vector_machine", _rewards_debt, GRID, _NOTHING)
     assert not found.held
     assert found.violations["LoanAmount"] > found.rows / 2
     assert found.violations["Credit_History"] == 0
@@ -95,11 +100,11 @@ def test_step_against_a_direction_is_seen_wherever_it_is() -> None:
     def one_step(features: Matrix) -> Probabilities:
         return np.where(features[:, _RATIO] > 6, 0.6, 0.5)
 
-    assert violations(one_step, grid(), IMPUTATION)["LoanAmount"] > 0
+    assert violations(one_step, GRID)["LoanAmount"] > 0
 
 
 def test_grid_covers_the_directed_inputs() -> None:
     """Its features take many values of the ratio, and all three of the credit history."""
-    features = feature_matrix(grid(), IMPUTATION)
+    features = GRID.features
     assert len(np.unique(features[:, _RATIO])) > 50
     assert len(np.unique(features[:, FEATURES.index("Credit_History")])) == 3

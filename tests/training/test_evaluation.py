@@ -19,20 +19,21 @@ from services.training.evaluation import (
     interval,
     repeats_for,
 )
-from services.training.models import BASELINES, CANDIDATES, MODEL_NAMES, PIPELINES, SEED
+from services.training.models import BASELINES, SEED, candidates_of
 from shared.contract.application import SCORED
+from tests.training.conftest import MODEL_NAMES, MODELS, unfitted
 
 
 @pytest.fixture(scope="module")
 def held_out(labelled: LabelledApplications) -> dict[str, HoldoutResult]:
     """Every candidate on the holdout."""
-    return hold_out(labelled)
+    return hold_out(labelled, models=MODELS)
 
 
 @pytest.fixture(scope="module")
 def out_of_fold(labelled: LabelledApplications) -> OutOfFold:
     """Every candidate on three folds, twice."""
-    return cross_validate(labelled, folds=3, repeats=2)
+    return cross_validate(labelled, models=MODELS, folds=3, repeats=2)
 
 
 def test_interval_has_the_correction_for_shared_training_rows() -> None:
@@ -57,9 +58,9 @@ def test_scores_are_those_of_an_independent_cross_validation(
         applications=tuple(labelled.applications[row] for row in rows),
         approved=labelled.approved[rows],
     )
-    found = cross_validate(complete, folds=3, repeats=1)
+    found = cross_validate(complete, models=MODELS, folds=3, repeats=1)
     expected = cross_val_score(
-        PIPELINES["logistic_regression"](),
+        unfitted("logistic_regression"),
         feature_matrix(complete.applications, {}),
         complete.approved,
         cv=RepeatedStratifiedKFold(n_splits=3, n_repeats=1, random_state=SEED),
@@ -72,7 +73,7 @@ def test_every_row_is_answered_in_every_repeat(
     labelled: LabelledApplications, out_of_fold: OutOfFold
 ) -> None:
     """Out-of-fold probabilities are complete, within 0 and 1, and differ between repeats."""
-    for name in CANDIDATES:
+    for name in candidates_of(MODELS):
         approvals = out_of_fold.approvals[name]
         assert approvals.shape == (2, len(labelled.approved))
         assert ((approvals >= 0) & (approvals <= 1)).all()
@@ -89,6 +90,7 @@ def test_result_does_not_depend_on_the_number_of_processes(
     alone, together = (
         cross_validate(
             labelled,
+            models=MODELS,
             folds=2,
             repeats=1,
             jobs=jobs,
@@ -96,8 +98,8 @@ def test_result_does_not_depend_on_the_number_of_processes(
         )
         for jobs in (1, 2)
     )
-    assert len(ticks) == 2 * 2 * len(CANDIDATES)
-    for name in CANDIDATES:
+    assert len(ticks) == 2 * 2 * len(candidates_of(MODELS))
+    for name in candidates_of(MODELS):
         assert alone.approvals[name].tobytes() == together.approvals[name].tobytes()
 
 
@@ -105,7 +107,7 @@ def test_result_does_not_depend_on_the_number_of_processes(
 def test_shuffled_labels_cannot_be_predicted(labelled: LabelledApplications) -> None:
     """No label leaks into the features: where there is nothing to learn, nothing is learnt."""
     approved = np.random.default_rng(5).permutation(labelled.approved)
-    found = cross_validate(replace(labelled, approved=approved), folds=3, repeats=1)
+    found = cross_validate(replace(labelled, approved=approved), models=MODELS, folds=3, repeats=1)
     for name in MODEL_NAMES:
         assert 0.35 < cross_validation_metrics(found, name).auc.mean < 0.65
 

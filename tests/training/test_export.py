@@ -20,10 +20,11 @@ from services.training.export import (
     to_joblib,
     to_onnx_model,
 )
-from services.training.models import MODEL_NAMES, PIPELINES, Classifier, Probabilities
+from services.training.models import Classifier, Probabilities
 from shared.contract.parsing import parse_application
 from tests.applications import random_application
 from tests.scoring.test_features import IMPUTATION
+from tests.training.conftest import MODEL_NAMES, unfitted
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +37,7 @@ def rows() -> Matrix:
 def test_export_passes_the_gate(name: str, labelled: LabelledApplications, rows: Matrix) -> None:
     """All four exports agree with scikit-learn on training rows and random applications."""
     features = feature_matrix(labelled.applications, IMPUTATION)
-    pipeline = PIPELINES[name]().fit(features, labelled.approved)
+    pipeline = unfitted(name).fit(features, labelled.approved)
     session = open_onnx(to_onnx_model(pipeline, name=name))
     assert [(node.name, node.shape, node.type) for node in session.get_inputs()] == [
         ("features", [None, len(FEATURES)], "tensor(float)")
@@ -53,7 +54,7 @@ def test_export_passes_the_gate(name: str, labelled: LabelledApplications, rows:
 
 def test_operator_sets_are_in_one_order(labelled: LabelledApplications) -> None:
     """They do not depend on the hash seed of the process, or no two runs would be alike."""
-    pipeline = PIPELINES["gradient_boosting"]().fit(
+    pipeline = unfitted("gradient_boosting").fit(
         feature_matrix(labelled.applications, IMPUTATION), labelled.approved
     )
     model = onnx.load_from_string(to_onnx_model(pipeline, name="gradient_boosting"))
@@ -64,7 +65,7 @@ def test_export_that_differs_is_refused(labelled: LabelledApplications, rows: Ma
     """The gate names the model, the difference and the decisions that flip."""
     features = feature_matrix(labelled.applications, IMPUTATION)
     reference, other = (
-        PIPELINES["logistic_regression"]().fit(features, labels)
+        unfitted("logistic_regression").fit(features, labels)
         for labels in (labelled.approved, 1 - labelled.approved)
     )
     session = open_onnx(to_onnx_model(other, name="other"))
@@ -75,7 +76,7 @@ def test_export_that_differs_is_refused(labelled: LabelledApplications, rows: Ma
 def test_not_a_number_is_refused(labelled: LabelledApplications, rows: Matrix) -> None:
     """A probability that is NaN on one side only counts as the largest difference."""
     features = feature_matrix(labelled.applications, IMPUTATION)
-    pipeline = PIPELINES["logistic_regression"]().fit(features, labelled.approved)
+    pipeline = unfitted("logistic_regression").fit(features, labelled.approved)
 
     class Broken:
         """Returns NaN for the first row."""
@@ -97,7 +98,7 @@ def test_not_a_number_is_refused(labelled: LabelledApplications, rows: Matrix) -
 
 def test_joblib_file_is_the_fitted_pipeline(labelled: LabelledApplications, rows: Matrix) -> None:
     """A model read back gives exactly the same probabilities."""
-    pipeline = PIPELINES["gradient_boosting"]().fit(
+    pipeline = unfitted("gradient_boosting").fit(
         feature_matrix(labelled.applications, IMPUTATION), labelled.approved
     )
     restored = joblib.load(io.BytesIO(to_joblib(pipeline)))
@@ -112,7 +113,7 @@ def test_joblib_file_does_not_depend_on_what_was_loaded_before(
     features = feature_matrix(labelled.applications, IMPUTATION)
 
     def fit_and_write() -> bytes:
-        return to_joblib(PIPELINES[name]().fit(features, labelled.approved))
+        return to_joblib(unfitted(name).fit(features, labelled.approved))
 
     before = fit_and_write()
     joblib.load(io.BytesIO(before))

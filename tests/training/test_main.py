@@ -3,7 +3,7 @@
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from shutil import copytree
 
@@ -19,9 +19,9 @@ from services.scoring.manifest import (
 from services.scoring.registry import load_bundle
 from services.training import export, main
 from services.training.applications import LabelledApplications
-from services.training.main import Published
-from services.training.models import MODEL_NAMES
-from tests.training.conftest import train_small
+from services.training.models import Model
+from services.training.train import Published
+from tests.training.conftest import MODEL_NAMES, MODELS, train_small
 
 pytestmark = pytest.mark.system
 
@@ -65,7 +65,8 @@ def test_another_process_makes_the_same_bundle_bit_by_bit(
     """Only timings differ: in the manifest, the card's last section and the card's checksum."""
     script = (
         "import sys; from pathlib import Path; from tests.training.conftest import train_small;"
-        "train_small(Path(sys.argv[1]), Path(sys.argv[2]))"
+        "from services.training.applications import read_applications;"
+        "train_small(read_applications(Path(sys.argv[1])), Path(sys.argv[2]))"
     )
     subprocess.run(
         [sys.executable, "-c", script, labelled_csv, tmp_path],
@@ -114,7 +115,7 @@ def test_promoted_candidate_is_compared_and_then_served(
 ) -> None:
     """Only when it is asked for; a candidate that is served already is said to be."""
 
-    def all_trained(*_: object, models: Sequence[str], **__: object) -> Published:
+    def all_trained(*_: object, models: Mapping[str, Model], **__: object) -> Published:
         assert tuple(models) == MODEL_NAMES
         return trained
 
@@ -138,9 +139,11 @@ def test_promoted_candidate_is_compared_and_then_served(
     assert f"The candidate is the bundle that is served, {version}." in capsys.readouterr().out
 
 
-def test_models_can_be_left_out(labelled_csv: Path, tmp_path: Path) -> None:
+def test_models_can_be_left_out(labelled: LabelledApplications, tmp_path: Path) -> None:
     """The bundle, its card and its pictures are of the others; it can be served."""
-    published = train_small(labelled_csv, tmp_path, models=["logistic_regression"])
+    published = train_small(
+        labelled, tmp_path, models={"logistic_regression": MODELS["logistic_regression"]}
+    )
     assert list(published.manifest.models) == ["logistic_regression"]
     assert published.manifest.champion_reason.startswith("Logistic regression is the only model")
     card = published.folder.joinpath(MODEL_CARD_FILE).read_text()

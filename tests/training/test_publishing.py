@@ -13,7 +13,6 @@ from services.scoring.manifest import (
     read_current_version,
     read_manifest,
 )
-from services.training.main import Published
 from services.training.publishing import (
     check_same,
     checksum,
@@ -22,6 +21,7 @@ from services.training.publishing import (
     promote,
     publish,
 )
+from services.training.train import Published
 
 
 def files_of(folder: Path) -> dict[str, bytes]:

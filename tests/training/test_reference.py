@@ -1,8 +1,10 @@
 """The reference distribution that monitoring compares traffic with."""
 
+import numpy as np
+
 from services.scoring.manifest import CategoricalInput, NumericInput
 from services.training.applications import LabelledApplications
-from services.training.reference import BINS, reference_inputs, typical_applicant
+from services.training.reference import BINS, reference_inputs, score_counts, typical_applicant
 from shared.contract.application import MONITORED, SCORED
 from tests.training.test_applications import filler_rows
 
@@ -59,3 +61,10 @@ def test_typical_applicant_has_medians_and_commonest_values() -> None:
     assert tuple(typical) == SCORED
     assert typical["CoapplicantIncome"] == 0
     assert typical["Credit_History"] == 1
+
+
+def test_each_probability_counts_in_one_of_twenty_bins() -> None:
+    """A bin holds its lower edge; the last holds 1, too."""
+    counts = score_counts(np.array([0.0, 0.049, 0.05, 0.5, 0.99, 1.0]))
+    assert {bin_: count for bin_, count in enumerate(counts) if count} == {0: 2, 1: 1, 10: 1, 19: 2}
+    assert len(counts) == 20

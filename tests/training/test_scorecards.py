@@ -8,9 +8,9 @@ from services.scoring.features import FEATURES, Matrix, feature_matrix
 from services.scoring.scorecard import Table, points, probability, score
 from services.training.applications import LabelledApplications
 from services.training.export import ParityError, random_applications
-from services.training.models import MODEL_NAMES, PIPELINES
 from services.training.scorecards import GOLDEN_ROWS, scorecards
 from tests.scoring.test_features import IMPUTATION
+from tests.training.conftest import MODEL_NAMES, unfitted
 
 
 @pytest.fixture(scope="module")
@@ -22,7 +22,7 @@ def features(labelled: LabelledApplications) -> Matrix:
 @pytest.fixture(scope="module")
 def pipelines(labelled: LabelledApplications, features: Matrix) -> dict[str, Pipeline]:
     """Every model, fitted."""
-    return {name: PIPELINES[name]().fit(features, labelled.approved) for name in MODEL_NAMES}
+    return {name: unfitted(name).fit(features, labelled.approved) for name in MODEL_NAMES}
 
 
 def test_additive_models_have_a_scorecard(pipelines: dict[str, Pipeline], features: Matrix) -> None:
@@ -44,7 +44,7 @@ def test_feature_that_changes_nothing_is_left_out(
     constant = features.copy()
     constant[:, FEATURES.index("Dependents")] = 1
     models = {
-        name: PIPELINES[name]().fit(constant, labelled.approved)
+        name: unfitted(name).fit(constant, labelled.approved)
         for name in ("logistic_regression", "gradient_boosting")
     }
     for card in scorecards(models, constant, constant).models.values():
@@ -76,7 +76,7 @@ def test_reference_exists_where_nobody_is_approved(features: Matrix) -> None:
     """Then it is of those who come nearest."""
     approved = np.zeros(len(features), dtype=np.int64)
     approved[::20] = 1
-    model = PIPELINES["logistic_regression"]().fit(features, approved)
+    model = unfitted("logistic_regression").fit(features, approved)
     [card] = scorecards({"logistic_regression": model}, features, features).models.values()
     assert max(probability(score(card, row)) for row in features.tolist()) < 0.5
     assert card.references["approved_near_threshold"].rows >= 1

@@ -9,14 +9,20 @@ import pytest
 
 from services.scoring.features import FEATURES, Matrix, feature_matrix
 from services.scoring.manifest import BUNDLE_ROOT, Manifest, read_current_version, read_manifest
-from services.training.applications import LabelledApplications
+from services.training.applications import LabelledApplications, read_applications
 from services.training.export import approvals, open_onnx, random_applications
-from services.training.models import MODEL_NAMES, PIPELINES, Probabilities
-from services.training.unknowns import TOLERANCE, HidingPays, check_unknowns, learn_imputation
+from services.training.models import Probabilities
+from services.training.unknowns import (
+    TOLERANCE,
+    HidingPays,
+    check_unknowns,
+    credit_history_states,
+    learn_imputation,
+)
 from shared.contract.application import FIELDS
 from tests.applications import random_application
 from tests.scoring.test_features import IMPUTATION
-from tests.training.conftest import train_small
+from tests.training.conftest import MODEL_NAMES, MODELS, train_small, unfitted
 
 Rows = Sequence[Mapping[str, object]]
 OPTIONAL = [field for field in FIELDS if field.use == "scored" and not field.required]
@@ -112,9 +118,11 @@ def test_unknown_never_beats_good_even_where_it_did_in_training(name: str) -> No
     applications = [random_application(rng) for _ in range(600)]
     approved = np.array([rng.random() < rates[row["Credit_History"]] for row in applications])  # type: ignore[index]  # it is one of the three
     imputation = learn_imputation(applications)
-    model = PIPELINES[name]().fit(feature_matrix(applications, imputation), approved.astype(int))
+    model = unfitted(name).fit(feature_matrix(applications, imputation), approved.astype(int))
     check_unknowns(
-        name, lambda features: model.predict_proba(features)[:, 1], applications, imputation
+        name,
+        lambda features: model.predict_proba(features)[:, 1],
+        credit_history_states(applications, imputation),
     )
 
 
@@ -126,7 +134,7 @@ def test_model_that_rewards_hiding_is_refused() -> None:
 
     applications = [{"ApplicantIncome": 1000.0}, {"ApplicantIncome": 2000.0}]
     with pytest.raises(HidingPays, match=r"forest does not score .* for 2 of 2 applications"):
-        check_unknowns("forest", rewarding, applications, IMPUTATION)
+        check_unknowns("forest", rewarding, credit_history_states(applications, IMPUTATION))
 
 
 @pytest.mark.system
@@ -140,5 +148,9 @@ def test_nothing_is_published_where_a_good_history_lowers_approval(
     data = tmp_path / "turned.csv"
     data.write_text("\n".join([header, *turned]) + "\n")
     with pytest.raises(HidingPays, match="nothing was published"):
-        train_small(data, tmp_path / "bundles", models=["support_vector_machine"])
+        train_small(
+            read_applications(data),
+            tmp_path / "bundles",
+            models={"support_vector_machine": MODELS["support_vector_machine"]},
+        )
     assert not list((tmp_path / "bundles").iterdir())

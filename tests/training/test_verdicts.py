@@ -5,8 +5,8 @@ import numpy as np
 from services.scoring.manifest import Interval, RuleComparison
 from services.training import verdicts
 from services.training.evaluation import OutOfFold, difference
-from services.training.models import MODEL_NAMES
 from services.training.verdicts import verdict
+from tests.training.conftest import MODEL_NAMES, MODELS
 
 UNCLEAR = Interval(mean=0.01, low=-0.02, high=0.04)
 HIGHER = Interval(mean=0.03, low=0.01, high=0.05)
@@ -16,6 +16,7 @@ LOWER = Interval(mean=-0.03, low=-0.05, high=-0.01)
 def measured(**log_losses: list[float]) -> OutOfFold:
     """Out-of-fold results with these log-losses per fold, in two folds."""
     return OutOfFold(
+        titles={name: model.title for name, model in MODELS.items() if name in log_losses},
         approvals={},
         scores={
             name: {"log_loss": np.array(values), "accuracy": 1 - np.array(values)}
@@ -87,7 +88,7 @@ def test_comparison_with_the_rule_is_paired() -> None:
 def test_verdict_claims_nothing_that_the_intervals_do_not() -> None:
     """Intervals that contain zero are reported as no difference, with the values."""
     said = verdict(
-        UNCLEAR, RuleComparison(accuracy=UNCLEAR, log_loss=UNCLEAR), best="random_forest"
+        UNCLEAR, RuleComparison(accuracy=UNCLEAR, log_loss=UNCLEAR), best="Random forest"
     )
     rule = "Credit_History rule"
     values = "(difference +0.0100, simultaneous 95 % interval -0.0200 to +0.0400)."
@@ -100,8 +101,8 @@ def test_verdict_claims_nothing_that_the_intervals_do_not() -> None:
 
 def test_verdict_says_what_is_better_and_what_is_worse() -> None:
     """For accuracy higher is better, for log-loss lower; the champion has no gap."""
-    better = verdict(None, RuleComparison(accuracy=HIGHER, log_loss=LOWER), best="random_forest")
-    worse = verdict(HIGHER, RuleComparison(accuracy=LOWER, log_loss=HIGHER), best="random_forest")
+    better = verdict(None, RuleComparison(accuracy=HIGHER, log_loss=LOWER), best="Random forest")
+    worse = verdict(HIGHER, RuleComparison(accuracy=LOWER, log_loss=HIGHER), best="Random forest")
     assert [sentence.split(" (")[0] for sentence in (*better, *worse)] == [
         "Champion: the lowest log-loss in cross-validation.",
         "More accurate than the Credit_History rule",
@@ -161,6 +162,7 @@ def _equal_predictors(random: np.random.Generator) -> OutOfFold:
         losses.append(-loss.sum(axis=2) / fold.sum(axis=0)[:, None])
     scores = np.concatenate(losses)
     return OutOfFold(
+        titles={name: model.title for name, model in MODELS.items()},
         approvals={},
         scores={
             name: {"log_loss": scores[:, number], "accuracy": np.zeros(len(scores))}

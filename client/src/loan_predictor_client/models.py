@@ -128,6 +128,7 @@ class Data(BaseModel):
 
     sha256: str
     rows: int
+    recorded: int = 0
     approved_share: float
     approved_share_by_area: dict[str, float] | None = None
 
@@ -154,6 +155,7 @@ class Evaluation(BaseModel):
 
     folds: int
     repeats: int
+    variant_repeats: int | None = None
     holdout_share: float
 
 
@@ -1119,6 +1121,7 @@ class TrainedModel(BaseModel):
 
     title: str
     parameters: dict[str, str]
+    fitted_on: int | None = None
     cross_validation: CrossValidation
     holdout: Holdout
     fairness: dict[str, Fairness]
