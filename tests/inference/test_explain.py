@@ -92,7 +92,7 @@ async def test_recorded_decision_is_explained_by_the_bundle_it_names(
         f"/explain/{info['name']}?bundle={info['version']}", json=recorded["input_data"]
     )
     answer = explained.raise_for_status().json()
-    assert answer["model_info"] == info
+    assert answer["model_info"] == {"arm": None, **info}
     assert answer["probability"] == recorded["probability"]
     moved = sum(each["contribution"] for each in answer["contributions"])
     assert moved == pytest.approx(answer["score"] - answer["reference"]["mean"], abs=1e-9)
