@@ -99,6 +99,9 @@ class Worker:
         """Whether there was a batch to work on; raises whatever ended its turn."""
         settings, metrics, pool = self._tools.settings, self._tools.metrics, self._tools.pool
         metrics.seen()
+        if self._tools.follower.is_behind:
+            # Its batches would be decided by a roll-out that is in force no longer.
+            return False
         job = await jobs.take(pool, lease_s=settings.batch_lease_s)
         if job is None:
             return False

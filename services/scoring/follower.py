@@ -57,7 +57,7 @@ _log = get_logger(__name__)
 
 
 class NotFollowed(Exception):
-    """Another roll-out has been in force for longer than a swap takes."""
+    """This replica does not serve the roll-out in force."""
 
 
 class Follower(Generic[S]):
@@ -90,6 +90,8 @@ class Follower(Generic[S]):
         self._retry_at_s = 0.0
         self._failures = 0
         self._behind_since_s: float | None = None
+        # A replica that starts is ready with the roll-out in force, or not at all.
+        self._patience_s = 0.0
         self._loading: asyncio.Task[None] | None = None
         # One thread loads one after the other; the memory allocator keeps an arena for each thread.
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="rollout")
@@ -165,10 +167,16 @@ class Follower(Generic[S]):
             failed=self._failed,
         )
 
+    @property
+    def is_behind(self) -> bool:
+        """Whether another roll-out has been in force for longer than it takes to follow one."""
+        since_s = self._behind_since_s
+        return since_s is not None and monotonic() - since_s > self._patience_s
+
     async def check(self) -> dict[str, object]:
         """The state for /readyz; raises ``NotFollowed`` when another roll-out is in force."""
         failed = self._failed and f"roll-out {self._failed.epoch}: {self._failed.reason}"
-        if self._behind_since_s and monotonic() - self._behind_since_s > FOLLOW_S:
+        if self.is_behind:
             active = self._active.epoch if self._active else 0
             raise NotFollowed(
                 f"Roll-out {active} is in force and {self._epoch} is served."
@@ -195,7 +203,7 @@ class Follower(Generic[S]):
             self._behind_since_s = self._behind_since_s or monotonic()
             self._move_to(state.active)
             return
-        self._behind_since_s = None
+        self._behind_since_s, self._patience_s = None, FOLLOW_S
         if state.pending is None:
             self._prepared = None
         else:

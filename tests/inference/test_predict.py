@@ -44,7 +44,7 @@ async def test_query_parameter_is_refused_by_its_name_on_every_route(
         for name, value in _TEMPLATES.items():
             path = path.replace(name, value)
         body = EXAMPLE if method == "post" else None
-        takes = "reference" if template.startswith("/explain") else "none"
+        takes = "reference, bundle" if template.startswith("/explain") else "none"
         name = "model"
         if template == "/predict/many":
             name, takes = "threshold", "model"
