@@ -5,12 +5,13 @@ import socket
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field
+from pydantic import BeforeValidator, Field
 from pydantic_settings import NoDecode
 from sqlalchemy import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
 from services.scoring.manifest import BUNDLE_ROOT
+from services.scoring.store import StoreAddress
 from shared.contract.events import KEY_PREFIX
 from shared.settings import CommonSettings
 
@@ -120,7 +121,7 @@ class HistorySettings(CommonSettings):
     )
 
     bundle_root: Path = Field(default=BUNDLE_ROOT, description="Folder of the bundles that ship.")
-    bundle_store: Annotated[str | None, AfterValidator(lambda value: value or None)] = Field(
+    bundle_store: StoreAddress = Field(
         default=None,
         description="Where bundles are published: a folder that all processes share, or the address"
         " of an object store, such as s3://bucket/bundles.",
