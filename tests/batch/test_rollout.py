@@ -1,5 +1,6 @@
 """Which arm decides the rows of a batch."""
 
+import asyncio
 from pathlib import Path
 
 from pydantic import SecretStr
@@ -42,8 +43,13 @@ async def test_rows_of_a_batch_meet_the_arms_of_the_roll_out_in_force_when_it_is
             what_if = await begin(client, as_csv(rows), record="false")
             named = await begin(client, as_csv(rows), model="forest")
             assert (await client.get(by_rollout)).json()["bundle_version"] == OWN
-            history.state = RolloutState(active=half)
+            history.state = RolloutState(active=rollout(1, "b-0000dead", "forest"))
             async with working(here):
+                # It cannot load what is in force, so it decides nothing.
+                await history.reported_failure(1)
+                await asyncio.sleep(10 * here.batch_poll_s)
+                assert (await client.get(by_rollout)).json()["state"] == "queued"
+                history.state = RolloutState(active=half)
                 for path in (by_rollout, what_if, named):
                     assert (await ended(client, path))["state"] == "done"
                 assert (await history.reported(bool)).kind == "batch-worker"

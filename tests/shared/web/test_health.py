@@ -112,6 +112,16 @@ async def test_not_ready_once_an_outage_has_lasted() -> None:
         assert await _ready(client)
 
 
+async def test_an_outage_that_is_not_tolerated_counts_at_once() -> None:
+    other = Switch(up=True)
+    async with served(_app(Check("other", other.ping, tolerant=False))) as client:
+        assert await _ready(client)
+        other.up = False
+        assert not await _ready(client)
+        other.up = True
+        assert await _ready(client)
+
+
 async def test_success_between_two_failures_starts_the_patience_anew() -> None:
     """Two slow pings far apart are no outage."""
     switch = Switch(up=True)
