@@ -2,11 +2,13 @@
 
 import asyncio
 import io
+import json
 import random
 import zipfile
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from hashlib import sha256
 from pathlib import Path
 from time import monotonic
 from typing import Any
@@ -172,7 +174,7 @@ async def test_a_candidate_goes_all_its_way_under_load_and_no_kill_leaves_a_mixt
             await stage.change("rollout", default=default, candidate=_CANDIDATE | {"share": _SHARE})
             await asyncio.sleep(1)
             await stage.change("rollout/promote")
-            await _refuse_what_is_spoilt_in_the_store(stage, tmp_path)
+            await _refuse_what_no_replica_can_load(stage)
             await stage.change("rollout/rollback")
         await _every_decision_is_one_that_a_roll_out_makes(stage)
         await _no_kill_leaves_a_mixture(stage, own_redis, default)
@@ -188,6 +190,7 @@ async def _publish(stage: Stage, tmp_path: Path) -> None:
     models = {"newcomer": "gradient_boosting"}
     for version in (_NEW, _SPOILT):
         make_bundle(tmp_path / "made", version=version, models=models)
+    _spoil(tmp_path / "made" / _SPOILT)
     folder = tmp_path / "made" / _NEW
     manifest = (folder / MANIFEST_FILE).read_bytes()
     for archive, sentence in (
@@ -204,11 +207,17 @@ async def _publish(stage: Stage, tmp_path: Path) -> None:
         assert (await stage.publish(_archive(folder.parent / version))).status_code == 201
 
 
-async def _refuse_what_is_spoilt_in_the_store(stage: Stage, tmp_path: Path) -> None:
+def _spoil(folder: Path) -> None:
+    """Give the bundle a model that no runtime can load, under a checksum that is right."""
+    (folder / "newcomer.onnx").write_bytes(b"no model")
+    manifest = json.loads((folder / MANIFEST_FILE).read_bytes())
+    manifest["files"]["newcomer.onnx"] = sha256(b"no model").hexdigest()
+    (folder / MANIFEST_FILE).write_text(json.dumps(manifest))
+
+
+async def _refuse_what_no_replica_can_load(stage: Stage) -> None:
     """The roll-out fails with the replica's sentence, and the one in force stays everywhere."""
     [before] = await stage.epochs()
-    model = tmp_path / "store" / _SPOILT / "newcomer.onnx"
-    model.write_bytes(model.read_bytes()[:-1] + b"x")
     arm = {"bundle": _SPOILT, "model": "newcomer"}
     epoch = (await stage.admin("rollout", default=arm))["epoch"]
 
@@ -218,7 +227,7 @@ async def _refuse_what_is_spoilt_in_the_store(stage: Stage, tmp_path: Path) -> N
 
     await eventually_said(failed)
     [entry] = [each for each in (await stage.status())["recent"] if each["epoch"] == epoch]
-    assert "newcomer.onnx is altered" in entry["why"]
+    assert "newcomer.onnx is not a model that the runtime can load" in entry["why"]
     assert await stage.epochs() == {before}
 
 
