@@ -21,7 +21,7 @@ OBSERVED = --profile observability
 KEYS = docker run --rm -i --network none --read-only loan-predictor-history python -m shared.access.keys
 KEY_MAKER = $(if $(wildcard $(INSTALLED)),$(INSTALLED),$(if $(shell command -v docker),history-image,$(INSTALLED)))
 
-.PHONY: help run config test test-fast test-browser check train format wheel client client-models lock clean env up observe down logs ps backup restore key password history-image compose-test bench flame load ladder chaos verify-audit report migration fuzz audit
+.PHONY: help run config test test-fast test-browser check train retrain format wheel client client-models lock clean env up observe down logs ps backup restore key password history-image compose-test bench flame load ladder chaos verify-audit report migration fuzz audit
 .DEFAULT_GOAL := help
 
 help: ## Show this list
@@ -53,6 +53,10 @@ TRAINING = $(if $(TARGET),--target "$(TARGET)") $(if $(MODELS),--models "$(MODEL
 train: $(INSTALLED) ## Train models and compare them with those served: make train DATA=loans.csv TARGET=Loan_Status PROMOTE=1
 	@test -n "$(DATA)" || { echo "Name the training data: make train DATA=loans.csv" >&2; exit 2; }
 	$(PY) -m services.training "$(DATA)" $(TRAINING) $(if $(filter 1,$(PROMOTE)),--promote)
+
+retrain: $(INSTALLED) ## Train with recorded outcomes, and hold the candidate to the gate: make retrain DATA=loans.csv RECORDS=http://127.0.0.1:8001
+	@test -n "$(DATA)" -a -n "$(RECORDS)" || { echo "Name data and records: make retrain DATA=loans.csv RECORDS=http://127.0.0.1:8001" >&2; exit 2; }
+	$(PY) -m services.training.retrain "$(DATA)" --records "$(RECORDS)" $(TRAINING) $(if $(GATE),--gate "$(GATE)")
 
 format: $(INSTALLED) ## Format the code and mend what lint can mend
 	$(PY) -m ruff format .

@@ -1,5 +1,6 @@
 """Outcomes: each report is recorded once, a later one supersedes, and both stay visible."""
 
+import asyncio
 import csv
 import io
 import json
@@ -24,9 +25,11 @@ from services.history.queries import read_page
 from services.history.schemas import Filters
 from services.history.settings import HistorySettings
 from services.history.tables import predictions
+from services.training.recorded import Recorded, export_lines, read_recorded
 from shared.access.api_keys import mint_key, parse_keys
 from shared.contract.events import PredictionRecorded
 from shared.contract.outcomes import OUTCOME_KINDS
+from tests import keys
 from tests.history.events import derived_id, path_of, random_event, random_events, with_loan_id
 from tests.history.storage import rows_of, store_all
 from tests.serving import served
@@ -368,7 +371,7 @@ async def test_erased_decision_keeps_its_outcome_and_its_counts_without_the_pers
 async def test_filters_by_outcome_leave_what_passes_them(
     client: httpx.AsyncClient, engine: AsyncEngine
 ) -> None:
-    """By the current outcome; with other filters, in the list and in the export."""
+    """By the current outcome; with other filters, in the list, the export and for retraining."""
     events = decided_events(40, seed=71)
     await store_all(engine, events)
     ids = [str(event.decision.prediction_id) for event in events]
@@ -390,6 +393,16 @@ async def test_filters_by_outcome_leave_what_passes_them(
     rejected = {str(e.decision.prediction_id) for e in events if e.decision.prediction_code == 0}
     assert await found(outcome="repaid", prediction="Rejected") == set(ids[5:20]) & rejected
     assert (await client.get("/history?outcome=bad")).status_code == 400
+
+    def learnt() -> Recorded:
+        [key] = keys.HEADERS.values()
+        with export_lines(str(client.base_url), key=key) as lines:
+            return read_recorded(lines, known=(), now=datetime.now(UTC))
+
+    recorded = await asyncio.to_thread(learnt)
+    assert recorded.left_out == {"refused": len(set(ids[:20]) & rejected)}
+    assert recorded.labels.count(0) == len(set(ids[:5]) - rejected)
+    assert recorded.labels.count(1) == len(set(ids[5:20]) - rejected)
 
 
 async def test_recording_outcomes_needs_its_scope(

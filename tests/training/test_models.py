@@ -145,11 +145,12 @@ parameters = { n_estimators = 5, max_depth = 3 }
 
 
 def test_other_classifiers_are_trained_under_the_same_rules(
-    tmp_path: Path, labelled: LabelledApplications
+    tmp_path: Path, labelled: LabelledApplications, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Named in a file: seeded, held to the directions, exported, compared and served."""
     file = tmp_path / "models.toml"
     file.write_text(_TREES)
+    monkeypatch.setattr("services.training.train.draw", lambda *_: {})
     published = train_small(labelled, tmp_path / "bundles", models=read_models(file))
     [model] = published.manifest.models.values()
     assert model.title == "Extra trees"

@@ -67,6 +67,8 @@ at most, because the time to fit it grows with the square of the rows.
         for model in manifest.models.values()
         if model.fitted_on is not None and model.fitted_on < manifest.data.rows
     )
+    recorded = " RECORDS=path.ndjson" if manifest.data.recorded else ""
+    command = f"make {'re' * bool(recorded)}train DATA=path.csv{recorded}"
     return f"""## How it was made
 
 {parameters}
@@ -80,7 +82,7 @@ applications, no probability of the export differs from scikit-learn's by more t
 {_served(manifest)}
 
 Made with {libraries}; seed {manifest.seed}.
-`make train DATA=path.csv` with the same data and libraries reproduces the bundle bit for bit,
+`{command}` with the same data and libraries reproduces the bundle bit for bit,
 except for the times below."""
 
 
