@@ -19,7 +19,7 @@ import asyncpg
 from pydantic import BaseModel, Field, FiniteFloat, ValidationError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from services.history.records import COLUMNS, Row
+from services.history.records import COLUMNS
 from services.history.tables import HISTOGRAM_BUCKETS, MISSING
 from shared.contract import application
 from shared.contract.application import FIELDS_BY_USE
@@ -82,12 +82,12 @@ class Bins:
         sizes = {name: len(each.bins) for name, each in coded.items()}
         self.layout: Final = layout_of({SCORE: HISTOGRAM_BUCKETS} | sizes)
         self._codings: Final = tuple(coded.values())
-        self._columns_of: Final = itemgetter(*map(COLUMNS.index, coded))
+        self._inputs_of: Final = itemgetter(*map(COLUMNS.index, coded))
 
-    def codes(self, rows: Iterable[Row]) -> list[bytes]:
-        """For each input the bins of all ``rows``, a byte each."""
-        columns = zip(*map(self._columns_of, rows), strict=True)
-        return [each.code(column) for each, column in zip(self._codings, columns, strict=True)]
+    def codes(self, columns: Sequence[Sequence[Any]]) -> list[bytes]:
+        """For each input the bins of all rows, a byte each; ``columns`` are ``records.COLUMNS``."""
+        inputs = self._inputs_of(columns)
+        return [each.code(column) for each, column in zip(self._codings, inputs, strict=True)]
 
     def counts(self, codes: Sequence[bytes], part: slice) -> list[int]:
         """The histograms of some of the rows: to count bytes costs least, however few they are."""

@@ -35,9 +35,11 @@ def _of(*names: str) -> Callable[[Row], Any]:
 
 _bundle_of: Final = _of("bundle_version")
 _group_of: Final = _of("model", "arm", "client", "prediction")
-_applicant_of: Final = _of("property_area", "credit_history", "prediction")
 _decided_at_of: Final = _of("decided_at")
-_confidence_of: Final = _of("confidence")
+
+# Of the columns of many rows.
+_applicants_of: Final = _of("property_area", "credit_history", "prediction")
+_confidences_of: Final = _of("confidence")
 _warnings_of: Final = _of("warnings")
 
 
@@ -76,19 +78,28 @@ def add_up(rows: Sequence[Row], bins: Mapping[str, Bins]) -> Rollups:
 
     ``bins`` are those of each bundle that decided.
     """
-    by_applicant: defaultdict[_Applicant, list[Row]] = defaultdict(list)
-    for row in rows:
-        by_applicant[_applicant_of(row)].append(row)
+    by_applicant: defaultdict[_Applicant, list[float]] = defaultdict(list)
     by_span: dict[_Span, _Total] = {}
     by_day: dict[_Day, _Total] = {}
     for hour, of_hour in _by_hour(rows):
-        for bundle, of_bundle in _by(of_hour, _bundle_of):
+        for bundle, of_bundle in _by(of_hour, _bundle_of).items():
             layout = bins[bundle].layout
-            for (model, arm, client, prediction), total, counts in _totals(of_bundle, bins[bundle]):
+            groups = _by(of_bundle, _group_of)
+            columns = tuple(zip(*chain.from_iterable(groups.values()), strict=True))
+            for key, confidence in zip(
+                zip(*_applicants_of(columns), strict=True), _confidences_of(columns), strict=True
+            ):
+                by_applicant[key].append(confidence)
+            totals = _totals(columns, list(map(len, groups.values())), bins[bundle])
+            for (model, arm, client, prediction), (total, counts) in zip(
+                groups, totals, strict=True
+            ):
                 _add(by_span, ("hour", hour, model, bundle, prediction), total)
                 _add(by_span, ("all", _EPOCH, model, bundle, prediction), total)
-                key = (hour.date(), model, bundle, arm or "", client, prediction, layout)
-                _add(by_day, key, total._replace(counts=counts))
+                # Of a refusal the confidence is the probability of what was not approved.
+                scores = total.counts if prediction == "Approved" else total.counts[::-1]
+                of_day = (hour.date(), model, bundle, arm or "", client, prediction, layout)
+                _add(by_day, of_day, total._replace(counts=[*scores, *counts]))
     return Rollups(
         by_model=_rows(by_span),
         by_applicant=sorted(
@@ -96,20 +107,20 @@ def add_up(rows: Sequence[Row], bins: Mapping[str, Bins]) -> Rollups:
                 MISSING if area is None else area,
                 MISSING if history is None else str(history),
                 prediction,
-                len(decided),
-                sum(map(_confidence_of, decided)),
+                len(confidences),
+                sum(confidences),
             )
-            for (area, history, prediction), decided in by_applicant.items()
+            for (area, history, prediction), confidences in by_applicant.items()
         ),
         by_day=_rows(by_day),
     )
 
 
-def _by(rows: Sequence[Row], key: Callable[[Row], _Key]) -> Iterable[tuple[_Key, Sequence[Row]]]:
+def _by(rows: Sequence[Row], key: Callable[[Row], _Key]) -> dict[_Key, list[Row]]:
     groups: defaultdict[_Key, list[Row]] = defaultdict(list)
     for row in rows:
         groups[key(row)].append(row)
-    return groups.items()
+    return groups
 
 
 def _by_hour(rows: Sequence[Row]) -> Iterable[tuple[datetime, Sequence[Row]]]:
@@ -119,7 +130,7 @@ def _by_hour(rows: Sequence[Row]) -> Iterable[tuple[datetime, Sequence[Row]]]:
     # To compare all times takes a tenth of what it takes to round them.
     if first == last:
         return [(first, rows)]
-    return _by(rows, lambda row: _hour_of(_decided_at_of(row)))
+    return _by(rows, lambda row: _hour_of(_decided_at_of(row))).items()
 
 
 def _hour_of(moment: datetime) -> datetime:
@@ -127,24 +138,23 @@ def _hour_of(moment: datetime) -> datetime:
 
 
 def _totals(
-    rows: Sequence[Row], bins: Bins
-) -> Iterator[tuple[tuple[str, str | None, str, str], _Total, Sequence[int]]]:
-    """The groups of ``rows``, all of one bundle, with their totals and histograms."""
-    groups = _by(rows, _group_of)
-    ordered = list(chain.from_iterable(of_group for _, of_group in groups))
-    codes = bins.codes(ordered)
-    confidences = list(map(_confidence_of, ordered))
+    columns: Sequence[Sequence[Any]], sizes: Iterable[int], bins: Bins
+) -> Iterator[tuple[_Total, list[int]]]:
+    """For each group its total and the histograms of its inputs.
+
+    ``columns`` are those of all rows, one group of these ``sizes`` after the other.
+    """
+    confidences = _confidences_of(columns)
     buckets = bytes(map(int, map(mul, confidences, repeat(HISTOGRAM_BUCKETS))))
-    warned = bytes(map(bool, map(_warnings_of, ordered)))
+    warned = bytes(map(bool, _warnings_of(columns)))
+    codes = bins.codes(columns)
     start = 0
-    for group, of_group in groups:
-        part = slice(start, start + len(of_group))
+    for size in sizes:
+        part = slice(start, start + size)
         histogram = list(map(buckets[part].count, range(HISTOGRAM_BUCKETS)))
         histogram[-1] += buckets[part].count(HISTOGRAM_BUCKETS)
-        total = _Total(len(of_group), warned[part].count(True), sum(confidences[part]), histogram)
-        # Of a refusal the confidence is the probability of what was not approved.
-        scores = histogram if group[-1] == "Approved" else histogram[::-1]
-        yield group, total, [*scores, *bins.counts(codes, part)]
+        total = _Total(size, warned[part].count(True), sum(confidences[part]), histogram)
+        yield total, bins.counts(codes, part)
         start = part.stop
 
 
