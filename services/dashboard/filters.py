@@ -70,12 +70,16 @@ def query_of(parameters: Mapping[str, str]) -> HistoryQuery:
             {name: _meant(name, value) for name, value in values.items() if value}
         )
     except ValidationError as error:
-        faults = [
-            Fault(field=str(fault["loc"][0]), message="cannot be read", value=fault["input"])
-            for fault in error.errors()
-        ]
-        return HistoryQuery(values, Filters(), tuple(faults))
+        return HistoryQuery(values, Filters(), unreadable(error))
     return HistoryQuery(values, filters, ())
+
+
+def unreadable(error: ValidationError) -> tuple[Fault, ...]:
+    """The faults of fields that do not hold what they are for."""
+    return tuple(
+        Fault(field=str(fault["loc"][0]), message="cannot be read", value=fault["input"])
+        for fault in error.errors()
+    )
 
 
 def _meant(name: str, value: str) -> Any:

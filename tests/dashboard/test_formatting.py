@@ -8,6 +8,7 @@ from loan_predictor_client import (
     AccessDenied,
     Filters,
     InvalidRequest,
+    Selection,
     ServiceUnreachable,
     Unavailable,
 )
@@ -19,6 +20,7 @@ from loan_predictor_client.models import (
     Day,
     Fault,
     Interval,
+    Period,
     Statistics,
     Summary,
 )
@@ -33,12 +35,16 @@ from services.dashboard.inputs import (
 )
 from services.dashboard.live import explain, may_recover
 from services.dashboard.pages.statistics import overview
+from services.dashboard.ranges import Point, range_of, trend_of
 from services.dashboard.templating import part
 from shared.contract.application import FIELDS
 from shared.pictures.formats import count, field_title, moment, percent, with_titles
 
 _NONE = Summary(
     total_predictions=0, approved=0, rejected=0, approval_rate=None, average_confidence=None
+)
+_SOME = Summary(
+    total_predictions=4, approved=3, rejected=1, approval_rate=0.75, average_confidence=0.8
 )
 
 
@@ -158,28 +164,76 @@ def test_pictures_of_a_single_value_or_day_do_not_fail() -> None:
     )
     shown = part("components/charts", "intervals", measured=[("One", measured, False)])
     assert "50.0" in shown
-    day = Day(**_NONE.model_dump(), date=date(2026, 11, 5))
-    assert "5 Nov" in part("components/charts", "trend", days=[day])
+    day = Point(0.0, "5 Nov", "5 Nov 2026", _NONE)
+    assert "5 Nov" in part("components/charts", "trend", points=[day], unit="day")
+
+
+def _analytics(
+    *, daily_trend: list[Day] | None = None, trend: list[Period] | None = None
+) -> Analytics:
+    return Analytics(
+        overall=_NONE,
+        previous=None,
+        last_24_hours=_NONE,
+        daily_trend=daily_trend or [],
+        trend=trend,
+        confidence_analysis=ConfidenceAnalysis(
+            average=None, average_approved=None, average_rejected=None, low=0, medium=0, high=0
+        ),
+        confidence_histogram=[Bucket(at_least=0.5, below=0.55, predictions=4)],
+        by_property_area={},
+        by_credit_history={},
+    )
 
 
 def test_statistics_without_decisions_have_no_chart() -> None:
     """A sentence says so instead."""
-    analytics = Analytics(
-        overall=_NONE,
-        previous=None,
-        last_24_hours=_NONE,
-        daily_trend=[],
-        trend=None,
-        confidence_analysis=ConfidenceAnalysis(
-            average=None, average_approved=None, average_rejected=None, low=0, medium=0, high=0
-        ),
-        confidence_histogram=[],
-        by_property_area={},
-        by_credit_history={},
-    )
+    analytics = _analytics()
     statistics = Statistics(**_NONE.model_dump(), by_model={}, groups=None, previous=None)
-    shown = overview(statistics, analytics)
-    assert "No decisions yet" in shown
+    assert "No decisions yet" in overview(statistics, analytics, range_of({}))
+    assert "No such decisions" in overview(statistics, analytics, range_of({"client": "bank"}))
+
+
+def test_trend_has_points_where_their_days_are_in_units_that_fit_the_range() -> None:
+    """A day is named by its date and a month by its name; one period alone is a sentence."""
+    days = [Day(**_SOME.model_dump(), date=date(2026, 11, day)) for day in (1, 2, 5)]
+    points = trend_of(_analytics(daily_trend=days), None)
+    assert [(point.place, point.label) for point in points] == [
+        (0, "1 Nov"),
+        (0.25, "2 Nov"),
+        (1, "5 Nov"),
+    ]
+    chosen = {"since": "2026-01-01"}
+    for until, unit in (("2026-02-01", "day"), ("2026-06-01", "week"), ("2028-01-01", "month")):
+        assert range_of(chosen | {"until": until}).unit == unit
+    assert range_of({"until": "2026-02-01"}).unit is None
+    [month] = trend_of(
+        _analytics(
+            trend=[
+                Period(**_SOME.model_dump(), since=date(2026, 1, 1), until=date(2026, 2, 1)),
+            ]
+        ),
+        "month",
+    )
+    assert (month.label, month.name) == ("Jan 2026", "January 2026")
+    shown = overview(
+        Statistics(**_SOME.model_dump(), by_model={}, groups=None, previous=None),
+        _analytics(daily_trend=days[:1]),
+        range_of({}),
+    )
+    assert "A trend begins with the second" in shown
+    assert "lp-trend" not in shown
+
+
+def test_range_of_an_address_is_compared_with_the_days_before() -> None:
+    """What cannot be read is a fault of its field, and selects nothing."""
+    found = range_of({"since": "2026-11-01", "model": "random_forest", "cursor": "x"})
+    assert found.selection == Selection(
+        since=date(2026, 11, 1), model="random_forest", compare="previous"
+    )
+    assert range_of({}).selection == Selection()
+    [fault] = range_of({"since": "soon"}).faults
+    assert (fault.field, fault.message) == ("since", "cannot be read")
 
 
 def test_failures_are_reported_by_what_can_be_done() -> None:

@@ -1,6 +1,7 @@
 """Statistics: how recorded decisions came out; the page refreshes itself."""
 
 import asyncio
+from collections.abc import Collection
 from datetime import UTC, datetime
 from typing import Final
 
@@ -10,17 +11,18 @@ from nicegui import ui
 
 from loan_predictor_client.models import Analytics, Statistics
 from services.dashboard.frame import frame
-from services.dashboard.gate import session_of
+from services.dashboard.gate import root_of, session_of
 from services.dashboard.inputs import by_value
-from services.dashboard.live import Loader
-from services.dashboard.templating import part
+from services.dashboard.live import Loader, Region
+from services.dashboard.ranges import Range, last_days, range_fields, range_of, trend_of
+from services.dashboard.templating import NOTHING, part
 from services.dashboard.watch import Watch
 from shared.pictures.formats import model_title
 
 REFRESH_S: Final = 5.0
 
 
-def overview(statistics: Statistics, analytics: Analytics) -> Markup:
+def overview(statistics: Statistics, analytics: Analytics, range_: Range) -> Markup:
     """All numbers of both answers."""
     groups = {
         "model": [(name, model_title(name), s) for name, s in statistics.by_model.items()],
@@ -33,8 +35,16 @@ def overview(statistics: Statistics, analytics: Analytics) -> Markup:
         statistics=statistics,
         analytics=analytics,
         groups=groups,
+        points=trend_of(analytics, range_.unit),
+        range=range_,
         now=datetime.now(UTC),
     )
+
+
+def range_form(range_: Range, root: str, *, models: Collection[str] = ()) -> Markup:
+    """The fields of the range, open if it is chosen."""
+    specs = range_fields(range_, models)
+    return part("statistics", "form", specs=specs, range=range_, last=last_days(), root=root)
 
 
 def register(watch: Watch) -> None:
@@ -42,11 +52,25 @@ def register(watch: Watch) -> None:
 
     @ui.page("/statistics")
     def page(request: Request) -> None:
-        session = session_of(request.scope)
+        session, root = session_of(request.scope), root_of(request.scope)
+        range_ = range_of(request.query_params)
 
         async def fetch() -> Markup:
-            api = session.api
-            return overview(*await asyncio.gather(api.statistics(), api.analytics()))
+            nonlocal knows_models
+            if not knows_models:
+                # Once: what is being typed must stay.
+                models = (await session.api.statistics()).by_model
+                form.show(range_form(range_, root, models=models))
+                knows_models = True
+            if range_.faults:
+                return NOTHING
+            statistics, analytics = await asyncio.gather(
+                session.api.statistics(range_.selection),
+                session.api.analytics(range_.selection, group_by=range_.unit),
+            )
+            return overview(statistics, analytics, range_)
 
+        knows_models = False
         with frame(request, "statistics", watch=watch):
+            form = Region("range", range_form(range_, root))
             Loader("statistics", fetch, every_s=REFRESH_S)
