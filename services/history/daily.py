@@ -1,10 +1,10 @@
-"""Decisions by day, from ``daily_rollup``: how many, how they came out, and what was asked for.
+"""Decisions by day, in ``daily_rollup``: how many, how they came out, and what was asked for.
 
 Every answer costs what its days and callers cost, however many decisions there are.
 """
 
 from collections import defaultdict
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import date
 from operator import add
@@ -16,21 +16,30 @@ from sqlalchemy import (
     Date,
     DateTime,
     cast,
+    delete,
     func,
+    insert,
     literal_column,
+    or_,
     select,
+    tuple_,
 )
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from services.history.binning import BINNED, SCORE, histograms
-from services.history.tables import AnyRow, daily_rollup
+from services.history.binning import BINNED, SCORE, histograms, layout_of
+from services.history.tables import HISTOGRAM_BUCKETS, AnyRow, daily_rollup
 
 By: TypeAlias = Literal[
     "day", "week", "month", "model", "bundle_version", "arm", "client", "prediction"
 ]
 """What decisions can be grouped by. Weeks begin on Monday; a week and a month are its first day."""
 
+LEAST_COUNTED: Final = 10
+"""A row that counts fewer decisions keeps no inputs once one of them is erased: its histograms
+could be taken for that person's."""
+
+_SCORE_ALONE: Final = layout_of({SCORE: HISTOGRAM_BUCKETS})
 _NOT_NUMERIC: Final = {SCORE, *(field.column for field in BINNED if field.allowed)}
 _AFTER_VALUES: Final = 2
 """The bins of a category after those of its values: other and missing."""
@@ -114,6 +123,39 @@ async def read_distributions(
     for row in await connection.execute(statement):
         groups[tuple(row[: len(by)])].append(row)
     return [_distribution(group, rows, one_bundle) for group, rows in groups.items()]
+
+
+async def forget_inputs(connection: AsyncConnection, erased: Iterable[AnyRow]) -> None:
+    """Take the histograms of inputs from the rows that count an erased decision and few others.
+
+    ``erased`` are rows of ``predictions``; in the transaction of ``connection``.
+    """
+    table = daily_rollup.c
+    names = ("day", "model", "bundle_version", "arm", "client", "prediction")
+    groups = {(row.decided_at.date(), *_after_day(row)) for row in erased}
+    # The rows without inputs are those that these become part of.
+    few = tuple_(*(table[name] for name in names)).in_(groups) & or_(
+        table.predictions < LEAST_COUNTED, table.layout == _SCORE_ALONE
+    )
+    # Locked in the order in which all writers lock rows.
+    locked = select(daily_rollup).where(few).order_by(*daily_rollup.primary_key).with_for_update()
+    merged: dict[tuple[Any, ...], dict[str, Any]] = {}
+    for row in await connection.execute(locked):
+        scores = list(histograms(row.layout, row.counts)[SCORE])
+        now = {**row._asdict(), "layout": _SCORE_ALONE, "counts": scores}
+        before = merged.get(tuple(now[name] for name in names))
+        if before:
+            now["counts"] = list(map(add, before["counts"], scores))
+            for name in ("predictions", "with_warnings", "confidence_sum"):
+                now[name] += before[name]
+        merged[tuple(now[name] for name in names)] = now
+    if merged:
+        await connection.execute(delete(daily_rollup).where(few))
+        await connection.execute(insert(daily_rollup), list(merged.values()))
+
+
+def _after_day(row: AnyRow) -> tuple[str, ...]:
+    return (row.model, row.bundle_version, row.arm or "", row.client, row.prediction)
 
 
 def _key(by: By) -> ColumnElement[Any]:

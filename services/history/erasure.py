@@ -21,6 +21,7 @@ from sqlalchemy.types import Text
 
 from services.history import audit
 from services.history.cache import Cache
+from services.history.daily import forget_inputs
 from services.history.database import connection, transaction
 from services.history.errors import NotErased, unknown
 from services.history.queries import is_decision
@@ -38,6 +39,17 @@ _BLANK: Final[dict[str, Any]] = {
     "imputed": null(),
     "warnings": case((WARNINGS > 0, array(["erased"], type_=Text))),
 }
+
+
+_KEPT: Final = (
+    "derived_id",
+    "decided_at",
+    "model",
+    "bundle_version",
+    "arm",
+    "client",
+    "prediction",
+)
 
 
 class Stores(NamedTuple):
@@ -110,9 +122,10 @@ async def erase(
                 update(predictions)
                 .where(condition, predictions.c.erased_at.is_(None))
                 .values(erased_at=turn.occurred_at, **_BLANK)
-                .returning(predictions.c.derived_id, predictions.c.decided_at)
+                .returning(*(predictions.c[name] for name in _KEPT))
             )
             rows = erased.all()
+            await forget_inputs(opened, rows)
             # A day may pass before a decision is answered, and a day until its answer expires.
             answers_since = turn.occurred_at - timedelta(seconds=2 * IDEMPOTENCY_KEEP_S)
             derived_ids = {

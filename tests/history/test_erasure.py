@@ -3,6 +3,7 @@
 import hashlib
 import json
 from datetime import UTC, datetime, timedelta
+from typing import Any
 from uuid import uuid4
 
 import httpx
@@ -13,10 +14,11 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from services.history.audit import parse_head, verify
+from services.history.daily import LEAST_COUNTED
 from services.history.main import create_app
 from services.history.recorder import store
 from services.history.settings import HistorySettings
-from services.history.tables import PERSONAL
+from services.history.tables import HISTOGRAM_BUCKETS, PERSONAL
 from shared.access.api_keys import mint_key, parse_keys
 from shared.contract.events import IDEMPOTENCY_KEEP_S, PredictionRecorded, answer_key
 from tests import keys
@@ -91,6 +93,48 @@ async def test_tombstone_keeps_the_outcome_and_no_value_of_the_person(
             assert row[name] == before[row["id"]][name], name
     await assert_rollup_by_model_equals_a_recount(engine)
     assert await rows_of(engine, "applicant_rollup") == applicants
+
+
+async def test_erased_decision_leaves_no_distribution_of_few(
+    client: httpx.AsyncClient, engine: AsyncEngine
+) -> None:
+    """Its values could be told from the counts of few; the counts of many, and scores, stay."""
+    when = datetime(2026, 5, 4, 12, tzinfo=UTC)
+    info = random_events(1, seed=55)[0].decision.model_info
+    same: dict[str, Any] = {"decided_at": when, "prediction": "Approved", "model_info": info}
+    many = random_events(LEAST_COUNTED, seed=56, **same)
+    few = [
+        event.model_copy(update={"client": "broker"})
+        for event in random_events(LEAST_COUNTED - 1, seed=57, **same)
+    ]
+    await store_all(engine, many + few)
+
+    async def kept() -> dict[str, tuple[int, str]]:
+        return {
+            row["client"]: (
+                row["predictions"],
+                row["layout"].split(":")[0] + str(len(row["counts"])),
+            )
+            for row in await rows_of(engine, "daily_rollup")
+        }
+
+    before = await kept()
+    for event in (many[0], few[0], few[1]):
+        assert (await client.delete(path_of(event))).json()["erased"] == 1
+    after = await kept()
+    assert after["anonymous"] == before["anonymous"]
+    assert after["broker"] == (LEAST_COUNTED - 1, f"score{HISTOGRAM_BUCKETS}")
+    later = [
+        event.model_copy(update={"client": "broker"}) for event in random_events(3, seed=58, **same)
+    ]
+    await store_all(engine, later)
+    assert (await client.delete(path_of(later[0]))).json()["erased"] == 1
+    assert (await kept())["broker"] == (LEAST_COUNTED + 2, f"score{HISTOGRAM_BUCKETS}")
+    query = {"since": "2026-05-04", "until": "2026-05-05"}
+    found = (await client.get("/analytics", params=query)).json()
+    assert found["overall"]["total_predictions"] == 2 * LEAST_COUNTED + 2
+    areas = found["by_property_area"].values()
+    assert sum(group["total_predictions"] for group in areas) == LEAST_COUNTED
 
 
 async def test_erasing_by_loan_erases_all_of_its_decisions_and_no_other(
