@@ -51,7 +51,7 @@ async def store_reasons(engine: AsyncEngine, cache: Cache, body: bytes) -> Recor
         await opened.execute(
             update(predictions)
             .where(predictions.c.id == row.id)
-            .values(reasons=pack(found.decision.reasons, found.decision.reasons_basis))
+            .values(reasons=pack(found.decision.model_dump(include=_ADDED)))
         )
         # Reasons follow from personal values, which an entry of the log would keep for good.
         await audit.append(

@@ -5,8 +5,8 @@ contribution in thousandths. ``1t+``: against the reference t, found after the d
 """
 
 import re
-from collections.abc import Sequence
-from typing import Final
+from collections.abc import Mapping
+from typing import Any, Final
 
 from shared.contract.reasons import Reason, ReasonsBasis
 
@@ -19,17 +19,17 @@ _LATER: Final = "+"
 _THOUSAND: Final = 1000
 
 
-def pack(reasons: Sequence[Reason] | None, basis: ReasonsBasis | None) -> str | None:
-    """The text that stands for both; None without reasons."""
+def pack(decision: Mapping[str, Any]) -> str | None:
+    """The text that stands for the reasons and their basis in a decision; None without reasons."""
+    reasons, basis = decision["reasons"], decision["reasons_basis"]
     if not reasons or basis is None:
         return None
-    later = _LATER if basis.later else ""
-    return " ".join(
-        (
-            f"{basis.codes_version}{_INITIALS.get(basis.reference, basis.reference)}{later}",
-            *(f"{reason.code}{round(reason.contribution * _THOUSAND):+d}" for reason in reasons),
-        )
+    reference, later = basis["reference"], _LATER if basis["later"] else ""
+    codes = (
+        f"{reason['code']}{round(reason['contribution'] * _THOUSAND):+d}" for reason in reasons
     )
+    begins = f"{basis['codes_version']}{_INITIALS.get(reference, reference)}{later}"
+    return " ".join((begins, *codes))
 
 
 def unpack(packed: str | None) -> tuple[list[Reason] | None, ReasonsBasis | None]:

@@ -7,7 +7,8 @@ Both directions stand side by side because together they keep the promise of the
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from operator import attrgetter, itemgetter
-from typing import Annotated, Any, Final, TypeAlias, TypeGuard
+from types import UnionType
+from typing import Annotated, Any, Final, TypeAlias, TypeGuard, Union, get_args, get_origin
 
 from pydantic import BaseModel, Field, TypeAdapter, with_config
 from typing_extensions import TypedDict
@@ -48,13 +49,20 @@ def _is_model(annotation: object) -> TypeGuard[type[BaseModel]]:
 def _dicts_of(model: type[BaseModel]) -> Any:
     """A type that takes and refuses the same JSON as ``model``, with a dict for each instance."""
     members = {
-        name: Annotated[
-            _dicts_of(field.annotation) if _is_model(field.annotation) else field.annotation, field
-        ]
+        name: Annotated[_with_dicts(field.annotation), field]
         for name, field in model.model_fields.items()
     }
     dicts: Any = TypedDict(model.__name__, members)  # type: ignore[misc]  # made at run time
     return with_config(model.model_config)(dicts)
+
+
+def _with_dicts(annotation: Any) -> Any:
+    if _is_model(annotation):
+        return _dicts_of(annotation)
+    kinds = tuple(map(_with_dicts, get_args(annotation)))
+    if isinstance(annotation, UnionType):
+        return Union[kinds]  # noqa: UP007 - as many as there are
+    return list[kinds[0]] if get_origin(annotation) is list else annotation  # type: ignore[valid-type]  # made at run time
 
 
 # Frozen instances would take three times as long to make, and live for one row only.
@@ -106,7 +114,7 @@ def row_of(event: Mapping[str, Any]) -> Row:
         event["request_id"],
         decision["imputed"] or None,
         decision["warnings"] or None,
-        pack(decision["reasons"], decision["reasons_basis"]),
+        pack(decision),
         model["arm"],
         *_members_of(decision["input_data"]),
     )

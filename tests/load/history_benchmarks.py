@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
+from datetime import UTC, date, datetime, timedelta
 from functools import partial
 from http.client import HTTPConnection
 from statistics import median
@@ -151,6 +152,10 @@ def _filled(bench: Bench, *, rows: int, redis_number: int) -> Iterator[Rows]:
                 "/analytics": lambda: "/analytics",
                 "/monitoring/drift": lambda: "/monitoring/drift",
                 "/monitoring/fairness": lambda: "/monitoring/fairness",
+                "/statistics of 30 days by week, beside the 30 before": lambda: (
+                    f"/statistics?since={_days_ago(30)}&group_by=week&compare=previous"
+                ),
+                "/analytics of one caller": lambda: "/analytics?client=anonymous",
                 "the first page of /history": lambda: f"/history?limit={_PAGE}",
                 f"page {_DEEP_PAGE:,} of /history": lambda: (
                     f"/history?limit={_PAGE}&cursor={cursor}"
@@ -196,6 +201,10 @@ async def _look(url: str, *, rows: int) -> tuple[str, Sequence[UUID], float]:
     ids = [row["id"] for row in found]
     random.Random(rows).shuffle(ids)  # noqa: S311 - an order, not a secret
     return encode_cursor(last), ids[:wanted], size / rows
+
+
+def _days_ago(days: int) -> date:
+    return datetime.now(UTC).date() - timedelta(days=days)
 
 
 def _each_in_turn(paths: Sequence[str]) -> _Reader:
