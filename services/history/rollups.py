@@ -29,7 +29,7 @@ _Key = TypeVar("_Key", bound=Hashable)
 _EPOCH: Final = datetime.fromtimestamp(0, UTC)
 
 
-def _of(*names: str) -> Callable[[Row], Any]:
+def _of(*names: str) -> Callable[[Sequence[Any]], Any]:
     return itemgetter(*map(COLUMNS.index, names))
 
 
