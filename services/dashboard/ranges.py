@@ -9,8 +9,8 @@ from pydantic import TypeAdapter, ValidationError
 from loan_predictor_client import Selection
 from loan_predictor_client.models import Analytics, Fault, Summary
 from services.dashboard.filters import unreadable
-from services.dashboard.formatting import day, day_and_month, model_title
 from services.dashboard.forms import FormField, Option
+from shared.pictures.formats import day, day_and_month, model_title
 
 _MODEL: Final = "model"
 _FIELDS: Final = (
