@@ -54,6 +54,7 @@ def register(watch: Watch) -> None:
     def page(request: Request) -> None:
         session, root = session_of(request.scope), root_of(request.scope)
         range_ = range_of(request.query_params)
+        knows_models = False
 
         async def fetch() -> Markup:
             nonlocal knows_models
@@ -70,7 +71,6 @@ def register(watch: Watch) -> None:
             )
             return overview(statistics, analytics, range_)
 
-        knows_models = False
         with frame(request, "statistics", watch=watch):
             form = Region("range", range_form(range_, root))
             Loader("statistics", fetch, every_s=REFRESH_S)
