@@ -5,8 +5,8 @@ import os
 import random
 import shutil
 import time
-from collections.abc import Callable, Iterator
-from datetime import timedelta
+from collections.abc import Callable, Iterator, Sequence
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from urllib.parse import urlsplit
 from uuid import UUID
@@ -16,6 +16,7 @@ import pytest
 from playwright.sync_api import Browser, BrowserContext, Page, Playwright, expect, sync_playwright
 
 from loan_predictor_client import LoanPredictorClient
+from loan_predictor_client.models import Decision
 from shared.contract.events import INTERNAL_PREDICTIONS_PATH, ModelName
 from shared.contract.ids import uuid7
 from tests import keys
@@ -30,6 +31,8 @@ _FLAGS = (
 _WITHIN_MS = 20_000
 _TODAY = 90
 _DAYS = 18
+_OLD = 2000
+_MOST_REPORTS = 500
 _MODELS: tuple[ModelName | None, ...] = (
     *(None, None, None),
     *("random_forest", "logistic_regression", "support_vector_machine"),
@@ -81,35 +84,69 @@ def shown(shared_system: System) -> Iterator[Shown]:
 
 
 def _fill(api: LoanPredictorClient, history_url: str) -> None:
-    """Decisions of today by the API, and the same on days before, which only history can take."""
+    """Decisions of today by the API, and the same on days before, which only history can take.
+
+    Of those of the months before, most outcomes are known; the last ones turn out worse.
+    """
     rng = random.Random(5)  # noqa: S311 - test data, not a secret
     made = [api.predict(random_application(rng), model=rng.choice(_MODELS)) for _ in range(_TODAY)]
-    events = []
-    for day in range(1, _DAYS):
-        for _ in range(rng.randrange(25, 90)):
-            decision = rng.choice(made)
-            then = decision.timestamp - timedelta(days=day, seconds=rng.randrange(30_000))
-            moved = decision.model_copy(
-                update={
-                    "timestamp": then,
-                    "prediction_id": UUID(uuid7(int(then.timestamp() * 1000))),
-                }
-            )
-            event = {"type": "PredictionRecorded", "version": 1, "client": "broker"}
-            event |= {"request_id": "moved", "decision": json.loads(moved.model_dump_json())}
-            events.append(json.dumps(event))
-    answer = httpx.post(
-        f"{history_url}{INTERNAL_PREDICTIONS_PATH}",
-        content="\n".join(events),
-        headers=keys.HEADERS,
-        timeout=30,
-    )
-    assert answer.status_code == 204, answer.text
-    total = len(made) + len(events)
+    moved = [
+        _moved(rng.choice(made), timedelta(days=day, seconds=rng.randrange(30_000)))
+        for day in range(1, _DAYS)
+        for _ in range(rng.randrange(25, 90))
+    ]
+    champion = api.models().champion
+    champions = [each for each in made if each.model_info.name == champion]
+    old = [_moved(rng.choice(champions), timedelta(days=rng.uniform(40, 300))) for _ in range(_OLD)]
+    _store([*moved, *old], history_url)
+    total = len(made) + len(moved) + len(old)
     deadline_s = time.monotonic() + 30
     while api.statistics().total_predictions < total:
         assert time.monotonic() < deadline_s, "the decisions were not stored in time"
         time.sleep(0.1)
+    reports = [report for each in old if (report := _report(rng, each))]
+    for first in range(0, len(reports), _MOST_REPORTS):
+        assert api.report_outcomes(reports[first : first + _MOST_REPORTS]).faulty == 0
+
+
+def _moved(decision: Decision, earlier: timedelta) -> Decision:
+    """The same decision, made earlier."""
+    then = decision.timestamp - earlier
+    return decision.model_copy(
+        update={"timestamp": then, "prediction_id": UUID(uuid7(int(then.timestamp() * 1000)))}
+    )
+
+
+def _report(rng: random.Random, decision: Decision) -> dict[str, object] | None:
+    """What became of it; None where that is not known."""
+    now = datetime.now(UTC)
+    seen = decision.timestamp + timedelta(days=rng.uniform(10, 160))
+    if decision.prediction == "Rejected" or seen > now:
+        return None
+    worse = 0.7 if now - decision.timestamp < timedelta(days=190) else 1
+    good = rng.random() < worse * decision.probability.approved
+    outcome = "repaid" if good else "default"
+    return {
+        "prediction_id": str(decision.prediction_id),
+        "outcome": outcome,
+        "observed_at": seen.isoformat(),
+    }
+
+
+def _store(decisions: Sequence[Decision], history_url: str) -> None:
+    """Have history record the decisions as if they had been made in their time."""
+    event = {"type": "PredictionRecorded", "version": 1, "client": "broker", "request_id": "moved"}
+    lines = [
+        json.dumps(event | {"decision": json.loads(each.model_dump_json())}) for each in decisions
+    ]
+    for first in range(0, len(lines), _MOST_REPORTS):
+        answer = httpx.post(
+            f"{history_url}{INTERNAL_PREDICTIONS_PATH}",
+            content="\n".join(lines[first : first + _MOST_REPORTS]),
+            headers=keys.HEADERS,
+            timeout=30,
+        )
+        assert answer.status_code == 204, answer.text
 
 
 @pytest.fixture

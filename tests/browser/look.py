@@ -4,11 +4,14 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Locator, Page, expect
 
 from loan_predictor_client import LoanPredictorClient
 from shared.contract.application import EXAMPLE, SCORED
 from tests.harness import System
+
+_STANDARDS = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]
 
 
 @dataclass(frozen=True)
@@ -51,3 +54,9 @@ def overflows(page: Page) -> bool:
     """Whether the page is wider than its window."""
     wide: bool = page.evaluate("document.documentElement.scrollWidth > innerWidth")
     return wide
+
+
+def assert_accessible(page: Page) -> None:
+    """Axe finds nothing on the page as it is."""
+    found = Axe().run(page, options={"runOnly": _STANDARDS})
+    assert found.violations_count == 0, found.generate_report()

@@ -4,12 +4,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import BrowserContext, Page, expect
 
 from loan_predictor_client import Filters
 from services.scoring.manifest import BUNDLE_ROOT, read_current_version
-from tests.browser.look import Shown, fill_in, overflows
+from tests.browser.look import Shown, assert_accessible, fill_in, overflows
 from tests.pictures import sign, signed_bundle
 
 _READY = {
@@ -26,7 +25,6 @@ _READY = {
 }
 _PAINTED = "performance.getEntriesByName('first-contentful-paint')"
 _MAX_SCREENSHOT_BYTES = 150_000
-_STANDARDS = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]
 
 
 def _open(page: Page, path: str) -> None:
@@ -39,11 +37,6 @@ def _decide(page: Page, button: str = "Decide") -> None:
     expect(page.locator('[data-region="result"] [data-value]').first).to_be_visible()
 
 
-def _assert_accessible(page: Page) -> None:
-    found = Axe().run(page, options={"runOnly": _STANDARDS})
-    assert found.violations_count == 0, found.generate_report()
-
-
 @pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
 @pytest.mark.parametrize("path", list(_READY))
 def test_axe_finds_nothing(
@@ -54,7 +47,7 @@ def test_axe_finds_nothing(
         page = open_context(base_url=shown.url, width=width, dark=dark).new_page()
         _open(page, path)
         page.evaluate("document.querySelectorAll('details').forEach((one) => one.open = true)")
-        _assert_accessible(page)
+        assert_accessible(page)
         assert not overflows(page), f"{path} is wider than {width} px"
 
 
@@ -71,23 +64,23 @@ def test_axe_finds_nothing_in_what_decide_answers(
     page.locator("#Credit_History").select_option("0")
     _decide(page)
     expect(page.locator('[data-value="contributions"]')).to_be_visible()
-    _assert_accessible(page)
+    assert_accessible(page)
     assert not overflows(page)
     _decide(page, "Ask all models")
-    _assert_accessible(page)
+    assert_accessible(page)
     page.locator("#ApplicantIncome").fill("x")
     page.get_by_role("button", name="Decide", exact=True).click()
     expect(page.locator("[aria-invalid=true]")).to_be_visible()
-    _assert_accessible(page)
+    assert_accessible(page)
     newest = shown.api.history(Filters(prediction="Rejected"), limit=1).items[0]
     page.goto(f"/history/{newest.prediction_id}")
     expect(page.locator('[data-value="prediction"]')).to_be_visible()
-    _assert_accessible(page)
+    assert_accessible(page)
     assert not overflows(page)
     for paper in ("Dossier", "Letter to the applicant"):
         page.get_by_role("link", name=paper).click()
         expect(page.get_by_role("heading", level=1)).to_be_visible()
-        _assert_accessible(page)
+        assert_accessible(page)
         assert not overflows(page)
         page.get_by_role("link", name="Back to the record").click()
         expect(page.locator('[data-value="prediction"]')).to_be_visible()
@@ -102,6 +95,7 @@ def test_axe_finds_nothing_in_what_decide_answers(
         ("statistics", "/statistics", 1440, True),
         ("statistics-phone", "/statistics", 360, True),
         ("models", "/models", 1440, False),
+        ("monitoring", "/monitoring", 1440, False),
         ("record", "/history?prediction=Rejected&model=gradient_boosting", 1440, False),
         ("dossier", "/history?prediction=Rejected&model=gradient_boosting", 1440, False),
     ],

@@ -2,10 +2,11 @@
 
 from playwright.sync_api import Page, expect
 
+from loan_predictor_client import Cohorts
 from loan_predictor_client.models import Summary
 from shared.contract.application import EXAMPLE
 from shared.pictures.formats import count, percent
-from tests.browser.look import Shown, number
+from tests.browser.look import Shown, assert_accessible, number
 
 
 def _assert_group(page: Page, group: str, summary: Summary) -> None:
@@ -100,3 +101,35 @@ def test_models_are_compared_with_the_apis_numbers_and_verdict(page: Page, shown
     page.get_by_text("The model card").click()
     expect(page.get_by_role("heading", name="Accuracy in cross-validation")).to_be_visible()
     assert page.request.get("/pictures/none.png").status == 404
+
+
+def test_monitoring_draws_what_the_apis_report(page: Page, shown: Shown) -> None:
+    """Each sentence, a mark for each month and group, and the numbers as tables."""
+    page.goto("/monitoring")
+    region = page.locator('[data-region="monitoring"]')
+    expect(region.locator(".pic-findings").first).to_be_visible()
+    model = max(
+        shown.api.live_performance().models,
+        key=lambda each: each.approved.decisions + each.refused.decisions,
+    )
+    cohorts = Cohorts(model=model.model, bundle=model.bundle)
+    vintages = shown.api.vintages(cohorts)
+    for found in (*model.conclusions, *(trend.conclusion for trend in vintages.trends)):
+        expect(region).to_contain_text(found.text)
+    months = shown.api.live_performance(cohorts, by="month").models
+    measured = [each.figures for each in months if each.figures]
+    assert len(measured) > 3
+    accuracy = region.get_by_role("img", name="Accuracy by month")
+    expect(accuracy.locator("circle")).to_have_count(len(measured))
+    [drift] = shown.api.drift(cohorts).models
+    expect(region.locator(".pic-many > div")).to_have_count(len(drift.inputs) + bool(drift.score))
+    page.get_by_text("Numbers").first.click()
+    rows = region.locator("details[open] tbody tr")
+    expect(rows).to_have_count(len(vintages.vintages))
+    for row, vintage in zip(rows.all(), vintages.vintages, strict=True):
+        assert row.locator("td").first.inner_text() == count(vintage.approved)
+    with page.expect_navigation():
+        page.get_by_role("link", name="Report to print").click()
+    expect(page.get_by_role("heading", name="Monitoring report")).to_be_visible()
+    assert page.locator("script").count() == 0
+    assert_accessible(page)
