@@ -75,6 +75,9 @@ def of_trend(
     months_on_book: int, recent: Compared, earlier: Compared, difference: Estimate | None
 ) -> Conclusion:
     """Whether approvals got worse; ``difference`` is None where there is not enough."""
+    if not recent.approved:
+        text = f"No loans are {months_on_book} months on book yet."
+        return Conclusion(alarm=None, text=text)
     if difference is None:
         return Conclusion(
             alarm=None,

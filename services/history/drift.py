@@ -83,7 +83,7 @@ def drift_of(cohort: Cohort, slices: Slices, reference: Reference | None) -> Mod
         month=cohort.month_text,
         decisions=decisions,
         without_inputs=without_inputs,
-        conclusion=not_compared or _conclusion(inputs, score, approval),
+        conclusion=not_compared or _conclusion(inputs, score, approval, decisions),
         approval=approval,
         not_compared=not_compared,
         inputs=inputs,
@@ -176,7 +176,9 @@ def _bins(bins: Sequence[Bin], expected: Sequence[int], found: Sequence[int]) ->
     ]
 
 
-def _conclusion(inputs: Sequence[Drift], score: Drift | None, approval: ApprovalShare) -> str:
+def _conclusion(
+    inputs: Sequence[Drift], score: Drift | None, approval: ApprovalShare, decisions: int
+) -> str:
     shifted = sorted(
         (each for each in (*inputs, score) if each and each.alarm), key=lambda each: -each.psi
     )
@@ -187,9 +189,10 @@ def _conclusion(inputs: Sequence[Drift], score: Drift | None, approval: Approval
     seen = [needed for needed in approval.needed if needed.enough]
     unseen = [needed for needed in approval.needed if not needed.enough]
     if seen:
-        found += f" So many decisions show an approval share that shifts by {_points(seen[0])}"
+        found += f" {decisions:,} decisions suffice to show a shift of the approval share by"
+        found += f" {_points(seen[0])}"
     else:
-        found += " So few decisions do not show shifts of the approval share"
+        found += f" {decisions:,} decisions do not suffice to show shifts of the approval share"
     if unseen:
         found += f"; {_points(unseen[-1])} need {unseen[-1].decisions:,}"
     return f"{found}."

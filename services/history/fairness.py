@@ -244,13 +244,18 @@ def _conclusion(
     if largest is None or not compared:
         return f"{name}: no two groups of {LEAST_DECISIONS} decisions or more to compare."
     sentences = [
-        f"{group.group} is approved {against.ratio.value:.2f} times as often as {largest.name}"
+        f"applicants {_who(group.group)} are approved {against.ratio.value:.2f} times as often as"
+        f" those {_who(largest.name)}"
         f" (95 % interval {against.ratio.low:.2f} to {against.ratio.high:.2f}):"
-        f" {_SAID[against.screen]} the screen of {screen:g}."
+        f" {_SAID[against.screen]} the screen of {screen:g}"
         for group, against in compared
         if against.ratio and against.screen
     ]
-    return f"{name}: {' '.join(sentences)}"
+    return f"{name}: {'; '.join(sentences)}."
+
+
+def _who(group: str) -> str:
+    return "who did not say" if group == NOT_KNOWN else f"with {group}"
 
 
 _SAID: Final[Mapping[Screened, str]] = {

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Final, NamedTuple, TypeVar
+from typing import Any, Final, NamedTuple, TypeVar
 
 from pydantic import ValidationError
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -25,14 +25,13 @@ from services.history.monitoring_schemas import (
     LEAST_OF_EACH,
     LEAST_OUTCOMES,
     CohortQuery,
-    Conclusion,
     ModelPerformance,
     Vintages,
 )
 from services.history.settings import HistorySettings
 from services.history.vintages import COMPARED_AT, RECENT, read_vintages
 from shared.contract.outcomes import BAD, GOOD, OUTCOME_KINDS
-from shared.pictures.monitoring import Finding, drift_findings, fairness_findings
+from shared.pictures.monitoring import areas_of
 from shared.pictures.templating import STYLE, environment
 from shared.settings import read_settings_or_exit
 from shared.version import VERSION
@@ -66,20 +65,12 @@ class Section(NamedTuple):
     fairness: ModelFairness
 
     @property
-    def findings(self) -> dict[str, Sequence[Finding | Conclusion]]:
+    def findings(self) -> dict[str, list[Any]]:
         """What is concluded, by what it is about."""
-        expected = self.overall.expected
-        tested = expected.calibration if expected else None
-        return {
-            "Approvals": [trend.conclusion for trend in self.vintages.trends],
-            "Performance": self.overall.conclusions,
-            "Calibration": [tested.conclusion] if tested else [],
-            "Drift": drift_findings(self.drift),
-            "Groups": fairness_findings(self.fairness),
-        }
+        return areas_of(self.overall, self.vintages, self.drift, self.fairness)
 
     @property
-    def alarms(self) -> list[Finding | Conclusion]:
+    def alarms(self) -> list[Any]:
         """The alarms among them."""
         return [found for each in self.findings.values() for found in each if found.alarm]
 

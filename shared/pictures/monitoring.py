@@ -52,6 +52,18 @@ def worst(findings: Sequence[Any]) -> bool | None:
     return next((alarm for alarm in (True, False) if alarm in alarms), None)
 
 
+def areas_of(performance: Any, vintages: Any, drift: Any, fairness: Any) -> dict[str, list[Any]]:
+    """All that is concluded of one model of one bundle, by what it is about."""
+    test = performance.expected.calibration if performance.expected else None
+    return {
+        "Approvals": [trend.conclusion for trend in vintages.trends],
+        "Performance": performance.conclusions,
+        "Calibration": [test.conclusion] if test else [],
+        "Drift": drift_findings(drift),
+        "Groups": fairness_findings(fairness),
+    }
+
+
 def figures(months: Sequence[Any], name: str) -> Points:
     """The figure ``name`` of each month; None where there is none."""
     return [getattr(month.figures, name) if month.figures else None for month in months]

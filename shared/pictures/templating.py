@@ -34,7 +34,13 @@ def environment(folder: Path, *modules: ModuleType, **names: Any) -> Environment
         auto_reload=False,
     )
     made.filters |= functions_of((formats, monitoring, *modules))
-    made.globals |= {"axis": axes.axis, "slots": axes.slots, "NONE": formats.NONE, **names}
+    made.globals |= {
+        "axis": axes.axis,
+        "slots": axes.slots,
+        "areas_of": monitoring.areas_of,
+        "NONE": formats.NONE,
+        **names,
+    }
     return made
 
 

@@ -98,7 +98,7 @@ def _fields(
     options = [
         Option(
             _name_of(each),
-            f"{model_title(each.model)}, bundle {each.bundle}: {count(_decisions(each))} decisions",
+            f"{model_title(each.model)}, {each.bundle}: {count(_decisions(each))} decisions",
         )
         for each in sorted(found, key=_decisions, reverse=True)
     ]
