@@ -246,7 +246,7 @@ class Timing(_Frozen):
 
 
 class Manifest(_Frozen):
-    """The whole bundle; ``version`` is derived from everything else but the card and timings."""
+    """The whole bundle; ``version`` is derived from all but the card, timings and gate."""
 
     schema_version: Literal[1, 2, 3, 4] = SCHEMA_VERSION
     version: BundleVersion
@@ -276,6 +276,8 @@ class Manifest(_Frozen):
     files: dict[FileName, Sha256]
     """By path inside the bundle: every file but the manifest itself."""
     timings: dict[ModelName, Timing]
+    gate: dict[str, Any] | None = None
+    """What the gate of its retraining found, as JSON; None without one."""
 
     @model_validator(mode="after")
     def _is_complete(self) -> Self:

@@ -11,9 +11,10 @@ from typing import Final, Self
 
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
-from services.scoring.manifest import Interval
+from services.scoring.manifest import MANIFEST_FILE, Interval, read_manifest
 from services.scoring.store import write_file
 from services.training.measures import MEASURES, Measures
+from services.training.publishing import manifest_file
 
 RULES_FILE: Final = Path(__file__).with_name("gate.toml")
 """The rules that hold unless another file is named."""
@@ -134,7 +135,12 @@ def passes(findings: Sequence[Finding]) -> bool:
 
 
 def write_result(gate: Gate, bundle: Path) -> Path:
-    """Write the result beside the bundle's folder and return its path."""
+    """Write the result beside the bundle's folder and into its manifest; return the first path."""
+    manifest = read_manifest(bundle / MANIFEST_FILE)
+    judged = manifest.model_copy(update={"gate": gate.model_dump(mode="json")})
+    unfinished = bundle / f".{MANIFEST_FILE}"
+    write_file(unfinished, manifest_file(judged))
+    unfinished.replace(bundle / MANIFEST_FILE)
     path = bundle.with_name(f"{bundle.name}.gate.json")
     write_file(path, gate.model_dump_json(indent=2).encode() + b"\n")
     return path

@@ -141,7 +141,8 @@ def train(
 
     published = publishing.find_published(output, core.version)
     if published is not None:
-        manifest, _ = _with_card(core, published.timings)
+        judged = core.model_copy(update={"gate": published.gate})
+        manifest, _ = _with_card(judged, published.timings)
         publishing.check_same(published, manifest)
         folder = output / core.version
     else:
@@ -268,7 +269,7 @@ def _build(
         files={name: publishing.checksum(content) for name, content in sorted(files.items())},
         timings=timings,
     )
-    content = manifest.model_dump_json(exclude={"version", "timings"}).encode()
+    content = manifest.model_dump_json(exclude={"version", "timings", "gate"}).encode()
     version = f"b-{publishing.checksum(content)[:8]}"
     return manifest.model_copy(update={"version": version}), files
 

@@ -87,6 +87,7 @@ def test_gate_lets_a_better_candidate_pass_and_refuses_a_worse_one(
     assert gate.passed == is_better
     assert ("log_loss_on_file" in broken) == (not is_better)
     assert gate.recorded_rows == manifest.data.recorded > 500
+    assert manifest.gate == json.loads(written.read_bytes())
     assert gate.file_rows + gate.recorded_rows == manifest.data.rows
     assert gate.left_out == {"refused": 1_000 - gate.recorded_rows}
     assert METHOD in (output / gate.candidate / MODEL_CARD_FILE).read_text(encoding="utf-8")
