@@ -80,7 +80,7 @@ class ModelDrift(BaseModel):
     month: str | None = Field(description="Of the decisions; null over all months.")
     decisions: int
     without_inputs: int = Field(
-        description="Decisions stored before the bundle was registered: not in any quantity's bins."
+        description="Decisions that no numeric input counts: the bundle was not registered yet."
     )
     conclusion: str
     approval: ApprovalShare

@@ -12,6 +12,9 @@ from services.history.monitoring_schemas import CalibrationTest, Expected, estim
 LEAST_DECISIONS: Final = 100
 """Below it an interval of the expected accuracy is up to 20 points wide."""
 
+_LEAST_VARIANCE: Final = 1e-12
+"""Of outcomes that are all foretold with certainty."""
+
 WEAKNESS: Final = (
     "Estimated from the model's own probabilities, so as right as those are. That the same"
     " applications turn out worse than they did does not show here; the calibration shows it once"
@@ -71,7 +74,7 @@ def calibration_test(foretold: Iterable[Foretold]) -> CalibrationTest | None:
         return None
     total = fsum(each.probability for each in some)
     variance = fsum(each.probability * (1 - each.probability / each.outcomes) for each in some)
-    deviation = abs(good - total) / sqrt(variance) if variance > 0 else 0.0
+    deviation = abs(good - total) / sqrt(max(variance, _LEAST_VARIANCE))
     p_value = 2 * NormalDist().cdf(-deviation)
     found, holds = proportion(good, outcomes), p_value >= 1 - LEVEL
     return CalibrationTest(

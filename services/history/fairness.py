@@ -9,7 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from services.history.binning import OTHER
 from services.history.cohorts import APPROVED, Cohort, cohort_of, in_order, read_outcomes
 from services.history.daily import Decided
-from services.history.estimates import Count, difference, proportion, ratio
+from services.history.estimates import Count, Estimate, difference, proportion, ratio
 from services.history.fairness_schemas import (
     AgainstGroup,
     AttributeFairness,
@@ -18,7 +18,7 @@ from services.history.fairness_schemas import (
     ModelFairness,
     Screened,
 )
-from services.history.monitoring_schemas import Estimated, estimated
+from services.history.monitoring_schemas import estimated
 from services.history.references import Rates, Reference, read_references
 from services.history.shifts import detectable_difference
 from services.history.slices import Counts, Slices, by_decision, read_slices
@@ -37,7 +37,7 @@ LEAST_REFUSED: Final = 10
 
 NOT_KNOWN: Final = "not known"
 
-_MONITORED: Final = tuple(field for field in FIELDS if field.use == "monitored")
+_MONITORED: Final = {field.column: field for field in FIELDS if field.use == "monitored"}
 
 
 class Outcomes(NamedTuple):
@@ -66,9 +66,6 @@ class Outcomes(NamedTuple):
 
 GroupOutcomes: TypeAlias = Mapping[tuple[str, str], Outcomes]
 """By the attribute's column and the group."""
-
-
-_MONITORED_COLUMNS: Final = {field.column: field for field in _MONITORED}
 
 
 class _Group(NamedTuple):
@@ -100,7 +97,7 @@ async def read_fairness(
             table.attribute,
             table.value,
             monthly=monthly,
-            where=table.attribute.in_(_MONITORED_COLUMNS),
+            where=table.attribute.in_(_MONITORED),
         )
     )
     return LiveFairness(
@@ -124,7 +121,7 @@ def _by_cohort(rows: Iterable[AnyRow]) -> Mapping[Cohort, GroupOutcomes]:
     found: defaultdict[Cohort, dict[tuple[str, str], Outcomes]] = defaultdict(dict)
     for row in rows:
         if row.outcome in GOOD | BAD:
-            field = _MONITORED_COLUMNS[row.attribute]
+            field = _MONITORED[row.attribute]
             key = (row.attribute, _group_of(field, row.value))
             groups = found[cohort_of(row)]
             groups[key] = groups.get(key, Outcomes()).and_(
@@ -152,7 +149,7 @@ def fairness_of(
         on_whom=_on_whom(outcomes),
         attributes=[
             _attribute(field.name, groups, rates.get(field.name), screen)
-            for field in _MONITORED
+            for field in _MONITORED.values()
             if (groups := _groups(field, decided, outcomes))
         ],
     )
@@ -167,7 +164,9 @@ def _group_of(field: Field, value: str) -> str:
 def _groups(field: Field, decided: Mapping[bool, Counts], outcomes: GroupOutcomes) -> list[_Group]:
     names = (*map(str, field.allowed), OTHER, NOT_KNOWN)
     approved, refused = (
-        decided[of].histograms.get(field.column, (0,) * len(names)) for of in (True, False)
+        counts if len(counts) == len(names) else (0,) * len(names)
+        for of in (True, False)
+        for counts in [decided[of].histograms.get(field.column, ())]
     )
     return [
         _Group(name, Count(yes, yes + no), outcomes.get((field.column, name), Outcomes()))
@@ -221,7 +220,7 @@ def _against(group: _Group, largest: _Group, screen: float) -> AgainstGroup:
     return AgainstGroup(
         ratio=estimated(compared) if compared else None,
         difference=estimated(difference(one, other)),
-        screen=_screened(estimated(compared), screen) if compared else None,
+        screen=_screened(compared, screen) if compared else None,
         detectable=detectable_difference(
             (one.hits + other.hits) / (one.of + other.of), one.of, other.of
         ),
@@ -229,7 +228,7 @@ def _against(group: _Group, largest: _Group, screen: float) -> AgainstGroup:
     )
 
 
-def _screened(found: Estimated, screen: float) -> Screened:
+def _screened(found: Estimate, screen: float) -> Screened:
     if screen <= found.low and found.high <= 1 / screen:
         return "inside"
     if found.high < screen or found.low > 1 / screen:
@@ -243,6 +242,8 @@ def _conclusion(
     compared = [(group, against) for group in groups if (against := group.against_largest)]
     if largest is None or not compared:
         return f"{name}: no two groups of {LEAST_DECISIONS} decisions or more to compare."
+    if not largest.selected.hits:
+        return f"{name}: nobody of the largest group, {largest.name}, is approved."
     sentences = [
         f"applicants {_who(group.group)} are approved {against.ratio.value:.2f} times as often as"
         f" those {_who(largest.name)}"
@@ -266,7 +267,8 @@ _SAID: Final[Mapping[Screened, str]] = {
 
 
 def _on_whom(outcomes: GroupOutcomes) -> str:
-    known = [found for (column, _), found in outcomes.items() if column == _MONITORED[0].column]
+    one = next(iter(_MONITORED))
+    known = [found for (column, _), found in outcomes.items() if column == one]
     good, refused = sum(found.good for found in known), sum(found.refused for found in known)
     return (
         f"True positive rates are of {good:,} decisions with a good outcome. Outcomes are known of"

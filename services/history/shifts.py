@@ -64,12 +64,16 @@ def decisions_needed(share: float, shift: float) -> int:
 
     Source: the normal approximation of a binomial share against a known one; 95 %, either way.
     """
-    return ceil(_BOTH_WAYS**2 * share * (1 - share) / shift**2)
+    # A share of 0 or 1 has no variance, but the one it shifts to has.
+    variance = max(share * (1 - share), shift * (1 - shift))
+    return ceil(_BOTH_WAYS**2 * variance / shift**2)
 
 
 def detectable_difference(share: float, one: int, other: int) -> float:
     """The difference of two groups' shares that so many of each show with that probability."""
-    return _BOTH_WAYS * sqrt(share * (1 - share) * (1 / one + 1 / other))
+    errors = _BOTH_WAYS * sqrt(1 / one + 1 / other)
+    # The second is the difference from a share of 0 or 1, which has no variance itself.
+    return max(errors * sqrt(share * (1 - share)), errors**2 / (1 + errors**2))
 
 
 @lru_cache(maxsize=1024)

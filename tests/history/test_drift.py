@@ -166,5 +166,6 @@ def test_rates_need_enough_of_a_group() -> None:
     nobody = gender((0, 100), (20, 20), (0, 0))
     [against] = [group.against_largest for group in nobody.groups if group.against_largest]
     assert (against.ratio, against.screen) == (None, None)
+    assert nobody.conclusion == "Gender: nobody of the largest group, Male, is approved."
     alone = gender((70, 30), (3, 4), (1, 1))
     assert alone.conclusion == "Gender: no two groups of 30 decisions or more to compare."

@@ -126,6 +126,12 @@ def test_decisions_needed_are_those_that_find_the_shift_with_80_percent_probabil
         assert np.mean([one.high < share for one in found]) == pytest.approx(POWER, abs=0.05)
 
 
+def test_shares_of_0_and_1_do_not_make_any_shift_seen() -> None:
+    """Their variance is 0, that of what they shift to is not."""
+    assert decisions_needed(1.0, 0.05) == decisions_needed(0.0, 0.05) == 150
+    assert 0.05 < detectable_difference(1.0, 200, 100) < 0.15
+
+
 def test_detectable_difference_is_found_with_80_percent_probability() -> None:
     rng = np.random.default_rng(6)
     shift = detectable_difference(0.7, 400, 150)

@@ -1372,7 +1372,7 @@ class ModelDrift(BaseModel):
     without_inputs: Annotated[
         int,
         Field(
-            description="Decisions stored before the bundle was registered: not in any quantity's bins."
+            description="Decisions that no numeric input counts: the bundle was not registered yet."
         ),
     ]
     conclusion: str
