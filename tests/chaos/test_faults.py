@@ -142,5 +142,5 @@ def test_loss_and_doubling_are_found(stage: Stage) -> None:
         "1 acknowledged decisions are lost",
         "1 decisions are doubled",
         "1 rows without a request",
-        "roll-ups differ from a recount: prediction_rollup, applicant_rollup",
+        "roll-ups differ from a recount: prediction_rollup, applicant_rollup, daily_rollup",
     )

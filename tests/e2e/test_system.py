@@ -188,7 +188,9 @@ def _sums(records: Sequence[Body]) -> Body:
         "by_model": {
             model: _summary([r for r in records if r["model_info"]["name"] == model])
             for model in models
-        }
+        },
+        "groups": None,
+        "previous": None,
     }
 
 
