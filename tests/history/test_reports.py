@@ -214,6 +214,11 @@ async def test_analytics_of_a_selection_agree_with_its_decisions(
     assert everything["confidence_analysis"].keys() == without["confidence_analysis"].keys()
     nothing = (await client.get("/analytics", params={"client": "nobody"})).json()
     assert nothing["overall"]["total_predictions"] == 0
+    ever = {"since": "0001-01-01", "until": "9999-12-31", "compare": "previous"}
+    for unit in ("day", "week", "month"):
+        found = (await client.get("/analytics", params=ever | {"group_by": unit})).json()
+        assert found["overall"] == without["overall"]
+        assert found["previous"]["total_predictions"] == 0
 
 
 @pytest.mark.parametrize(
