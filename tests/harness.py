@@ -11,6 +11,7 @@ from itertools import cycle, islice
 from pathlib import Path
 from typing import Any
 
+import httpx
 from redis import Redis
 
 from services.local import components, servers
@@ -134,6 +135,12 @@ def empty(system: System) -> None:
         others = set(redis.scan_iter()) - {STREAM.encode()}
         if others:
             redis.delete(*others)
+    until(lambda: _serves_its_default(system.inference_url))
+
+
+def _serves_its_default(url: str) -> bool:
+    detail = httpx.get(f"{url}/readyz").json()["checks"]["rollout"]["detail"]
+    return isinstance(detail, dict) and detail["epoch"] == 0
 
 
 def _is_drained(redis: Redis) -> bool:
