@@ -14,11 +14,13 @@ from typing import Final
 import httpx
 import uvloop
 
-from services.batch import jobs, upkeep
+from services.batch import jobs, shadows, upkeep
 from services.batch.database import DATABASE_ERRORS, is_outage, open_pool
 from services.batch.jobs import Job, Lost
 from services.batch.metrics import WorkerMetrics
 from services.batch.settings import BatchSettings, webhook_faults
+from services.batch.shadows import Shadows
+from services.batch.what_if import WhatIfs
 from services.batch.work import Tools, work_on
 from services.scoring.decisions import Served
 from services.scoring.follower import Follower
@@ -51,6 +53,14 @@ class Worker:
     def __init__(self, tools: Tools, webhooks: httpx.AsyncClient) -> None:
         self._tools = tools
         self._webhooks = webhooks
+        self._shadows = Shadows(tools.pool, tools.bundles)
+        self._what_ifs = WhatIfs(
+            pool=tools.pool,
+            bundles=tools.bundles,
+            lease_s=tools.settings.batch_lease_s,
+            stopping=tools.stopping,
+            count=tools.metrics.compared,
+        )
 
     def samples(self) -> Iterable[Sample]:
         """The metrics of its work, its decisions and their publishing."""
@@ -71,6 +81,8 @@ class Worker:
                 self._repeat(self._turn, every_s=settings.batch_poll_s)
                 for _ in range(settings.batch_concurrency)
             ),
+            self._repeat(self._score_shadows, every_s=settings.batch_poll_s),
+            self._repeat(self._what_if, every_s=settings.batch_poll_s),
             self._repeat(self._erase, every_s=_UPKEEP_S),
             self._repeat(self._delete_old, every_s=_UPKEEP_S),
             self._repeat(self._send_webhook, every_s=_UPKEEP_S),
@@ -83,7 +95,7 @@ class Worker:
             try:
                 if await duty():
                     continue
-            except (*DATABASE_ERRORS, NotRecorded) as error:
+            except (*DATABASE_ERRORS, BundleError, Lost, NotRecorded) as error:
                 self._tools.metrics.failures += 1
                 pause_s = _FAILURE_S
                 reason = str(error) or type(error).__name__
@@ -156,6 +168,14 @@ class Worker:
         finally:
             renewing.cancel()
 
+    async def _score_shadows(self) -> bool:
+        done = await self._shadows.score(self._tools.follower.served.bundle)
+        self._tools.metrics.shadowed += done
+        return done > 0
+
+    async def _what_if(self) -> bool:
+        return await self._what_ifs.work(self._tools.follower.served.bundle)
+
     async def _erase(self) -> bool:
         done = await upkeep.erase_noted(self._tools.pool)
         if done:
@@ -167,6 +187,9 @@ class Worker:
         deleted = await upkeep.delete_old(self._tools.pool, retention_days=days)
         if deleted:
             _log.info("deleted old batches", batches=deleted)
+        forgotten = await shadows.delete_old(self._tools.pool, days=days)
+        if forgotten:
+            _log.warning("decisions left without their shadows", decisions=forgotten)
         return False
 
     async def _send_webhook(self) -> bool:
@@ -198,7 +221,7 @@ async def open_worker(settings: BatchSettings) -> AsyncIterator[Worker]:
         httpx.AsyncClient() as webhooks,
         connect(settings.redis_url) as redis,
         connect(settings.redis_url, command_timeout_s=settings.publish_redis_deadline_s) as stream,
-        open_pool(settings, name="batch-worker", size=settings.batch_concurrency + 2) as pool,
+        open_pool(settings, name="batch-worker", size=settings.batch_concurrency + 5) as pool,
         follower.following(history, redis, history_url=settings.history_url, api_key=key),
     ):
         publisher = Publisher(

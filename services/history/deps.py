@@ -3,9 +3,10 @@
 import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, TypeVar
 
 from fastapi import Request, Response
+from pydantic import BaseModel, ValidationError
 from redis.asyncio import Redis
 from sqlalchemy.ext.asyncio import AsyncEngine
 from starlette.types import Scope
@@ -16,8 +17,12 @@ from services.history.settings import CACHE_PREFIX, HistorySettings
 from services.scoring.store import BundleStore
 from shared.observability.metrics import Metrics
 from shared.observability.tracing import Tracing
+from shared.web.conventions import invalid_input
+from shared.web.direct import read_body
 
 JSON: Final = "application/json"
+
+M = TypeVar("M", bound=BaseModel)
 
 
 @dataclass(frozen=True)
@@ -48,6 +53,19 @@ def resources_of(scope: Scope) -> Resources:
     """The resources of the app that serves the request."""
     resources: Resources = scope["state"]["resources"]
     return resources
+
+
+async def read_json(request: Request, kind: type[M]) -> M:
+    """The body, which is JSON; raises ``InvalidInput`` with what is wrong with it."""
+    try:
+        return kind.model_validate_json(await read_body(request))
+    except ValidationError as error:
+        raise invalid_input(error.errors()) from None
+
+
+def answer(model: BaseModel, status: int = 200) -> Response:
+    """The model as JSON."""
+    return Response(model.model_dump_json(by_alias=True), status, media_type=JSON)
 
 
 async def cached_response(

@@ -13,8 +13,8 @@ from typing import Any, Final, NamedTuple
 from uuid import UUID
 
 from redis.asyncio import Redis
-from sqlalchemy import ColumnElement, null, select, text, update
-from sqlalchemy.dialects.postgresql import array
+from sqlalchemy import ColumnElement, Uuid, delete, func, literal, null, select, text, update
+from sqlalchemy.dialects.postgresql import ARRAY, array
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from sqlalchemy.sql.expression import case
 from sqlalchemy.types import Text
@@ -26,7 +26,13 @@ from services.history.database import connection, transaction
 from services.history.errors import NotErased, unknown
 from services.history.queries import is_decision
 from services.history.schemas import AuditEntry, Erasure
-from services.history.tables import PERSONAL, WARNINGS, predictions
+from services.history.tables import (
+    PERSONAL,
+    WARNINGS,
+    predictions,
+    shadow_decisions,
+    shadow_queue,
+)
 from shared.contract.events import IDEMPOTENCY_KEEP_S, answer_key
 from shared.redis import REDIS_ERRORS, failure
 
@@ -42,6 +48,7 @@ _BLANK: Final[dict[str, Any]] = {
 
 
 _KEPT: Final = (
+    "id",
     "derived_id",
     "decided_at",
     "model",
@@ -136,6 +143,7 @@ async def erase(
             await _note_for_batches(
                 opened, [row.derived_id for row in rows if row.derived_id is not None], loan_id
             )
+            await _forget_shadows(opened, [row.id for row in rows])
             # Before the commit: afterwards a loan's decisions cannot be found any more.
             await _empty_answers(stores.redis, derived_ids.union(answers))
             head = await audit.append(
@@ -171,6 +179,15 @@ async def _note_for_batches(
         await opened.execute(_NOTE_DECISIONS, {"ids": derived_ids})
     if loan_id is not None:
         await opened.execute(_NOTE_LOAN, {"loan_id": loan_id})
+
+
+async def _forget_shadows(opened: AsyncConnection, ids: Sequence[UUID]) -> None:
+    """Delete what shadows made of the decisions, and what waits for them."""
+    # The queue first: a worker that has these rows is waited for, and then its results are seen.
+    for table in (shadow_queue, shadow_decisions):
+        await opened.execute(
+            delete(table).where(table.c.decision == func.any(literal(ids, ARRAY(Uuid))))
+        )
 
 
 async def _forget(cache: Cache, otherwise: str) -> None:

@@ -12,6 +12,7 @@ from starlette_compress import CompressMiddleware
 
 from services.history import monitoring_routes, outcome_routes, routes, stream
 from services.history.cache import Cache
+from services.history.comparing import routes as comparing_routes
 from services.history.database import open_engine, ping
 from services.history.deps import Resources, resources_of
 from services.history.model_metrics import ModelMetrics
@@ -90,7 +91,8 @@ def create_app(
     routers = (
         *(routes.records, routes.erasure, outcome_routes.outcomes),
         *(routes.reports, monitoring_routes.monitoring, routes.about),
-        *(rollout_routes.queries, rollout_routes.admin),
+        *(rollout_routes.queries, comparing_routes.queries),
+        *(rollout_routes.admin, comparing_routes.admin),
         *(routes.internal, monitoring_routes.internal, rollout_routes.internal),
     )
     for router in routers:

@@ -15,7 +15,8 @@ from services.history.binning import Bins, known_bins
 from services.history.database import Unstorable, is_data_error
 from services.history.records import COLUMNS, EVENT, Row, row_of
 from services.history.rollups import add_up
-from services.history.tables import daily_rollup, predictions
+from services.history.shadowing import shadowing
+from services.history.tables import daily_rollup, predictions, shadow_queue
 from shared.observability.logs import get_logger
 
 _log = get_logger(__name__)
@@ -62,9 +63,10 @@ async def store(engine: AsyncEngine, rows: Sequence[Row]) -> int:
     new = [by_id[number] for number in sorted(by_id)]
     async with _driver(engine) as connection:
         bins = await known_bins(engine).find(connection, {row[_BUNDLE] for row in new})
+        epoch = await shadowing(engine).find(connection)
         while new:
             try:
-                await _insert(connection, new, bins)
+                await _insert(connection, new, bins, shadowed_in=epoch)
             except asyncpg.UniqueViolationError:
                 # Some event was delivered before. The transaction that stored it has committed by
                 # now, so its row is found and left out.
@@ -121,9 +123,15 @@ ON CONFLICT ON CONSTRAINT prediction_rollup_pkey DO UPDATE SET
 
 
 async def _insert(
-    connection: asyncpg.Connection, rows: Sequence[Row], bins: Mapping[str, Bins]
+    connection: asyncpg.Connection,
+    rows: Sequence[Row],
+    bins: Mapping[str, Bins],
+    *,
+    shadowed_in: int | None,
 ) -> None:
     """Insert in one transaction; raises ``UniqueViolationError`` if a row exists already.
+
+    The rows are queued for the shadows of the roll-out ``shadowed_in``.
 
     COPY is the cheapest for both sides but cannot skip existing rows; they are rare, so it is
     tried first.
@@ -133,6 +141,12 @@ async def _insert(
     texts = [f"{{{str(each)[1:-1]}}}" for each in counts]
     async with connection.transaction():
         await connection.copy_records_to_table(predictions.name, records=rows, columns=COLUMNS)
+        if shadowed_in is not None:
+            await connection.copy_records_to_table(
+                shadow_queue.name,
+                records=[(row[_ID], shadowed_in) for row in rows],
+                columns=("decision", "epoch"),
+            )
         # Last, so that the rows that every writer updates are locked as briefly as possible.
         await connection.execute(_ADD_UP, by_model, by_applicant, *days, texts)
 

@@ -24,7 +24,7 @@ def _with_days_before(day: datetime.date) -> datetime.date:
     return min(max(day, _FIRST_DAY), _LAST_DAY)
 
 
-_Day = Annotated[
+UtcDay = Annotated[
     datetime.date,
     written_as(r"\d{4}-\d\d-\d\d", "a date such as 2026-01-31"),
     AfterValidator(_with_days_before),
@@ -34,8 +34,8 @@ _Day = Annotated[
 class ReportQuery(Parameters):
     """Which decisions; each parameter narrows what the others leave."""
 
-    since: _Day | None = Field(default=None, description="Decided on this UTC day or later.")
-    until: _Day | None = Field(default=None, description="Decided before this UTC day.")
+    since: UtcDay | None = Field(default=None, description="Decided on this UTC day or later.")
+    until: UtcDay | None = Field(default=None, description="Decided before this UTC day.")
     model: ModelName | None = None
     bundle: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{1,64}$")] | None = None
     client: Annotated[str, Field(pattern=r"^[A-Za-z0-9-]{1,64}$")] | None = None

@@ -8,6 +8,7 @@ from typing import Any, Final, TypeAlias
 
 from sqlalchemy import (
     BigInteger,
+    Boolean,
     CheckConstraint,
     Column,
     ColumnElement,
@@ -338,4 +339,65 @@ replicas = Table(
     Column("failure", Text, comment="why"),
     Column("seen_at", _timestamp, nullable=False),
     postgresql_with={"fillfactor": 50},
+)
+
+# Decisions that the shadows of a roll-out have still to score, queued as they are stored.
+shadow_queue = Table(
+    "shadow_queue",
+    metadata,
+    Column("decision", Uuid, primary_key=True, comment="the key of its row in predictions"),
+    Column("epoch", BigInteger, nullable=False, comment="of the roll-out then in force"),
+    # Every row is deleted soon.
+    postgresql_with={"autovacuum_vacuum_scale_factor": 0, "autovacuum_vacuum_threshold": 10_000},
+)
+
+# What a shadow would have decided. It is about a decision, and goes when that is erased.
+shadow_decisions = Table(
+    "shadow_decisions",
+    metadata,
+    Column("decision", Uuid, primary_key=True, comment="the key of its row in predictions"),
+    Column("probability_approved", Double, nullable=False),
+    Column("approved", Boolean, nullable=False),
+    Column("bundle", Text, primary_key=True),
+    Column("model", Text, primary_key=True),
+)
+
+# How often a shadow agreed with what decided, and who would have been decided otherwise. The counts
+# of each attribute have the same sum.
+shadow_rollup = Table(
+    "shadow_rollup",
+    metadata,
+    Column("day", Date, primary_key=True, comment="of the decision, UTC"),
+    Column("bundle", Text, primary_key=True, comment="of the shadow"),
+    Column("model", Text, primary_key=True),
+    Column("decider_bundle", Text, primary_key=True),
+    Column("decider_model", Text, primary_key=True),
+    Column("attribute", Text, primary_key=True, comment="score, an input's column, or unscored"),
+    Column("value", Text, primary_key=True, comment="a band of the score, or the input's value"),
+    Column("decided", Text, primary_key=True),
+    Column("instead", Text, primary_key=True, comment="what the shadow would have decided"),
+    Column("decisions", BigInteger, nullable=False),
+    postgresql_with={"fillfactor": 50},
+)
+
+# What-ifs, and how far a worker has read the decisions for each.
+what_ifs = Table(
+    "what_ifs",
+    metadata,
+    Column("id", Uuid, primary_key=True),
+    Column("created_at", _timestamp, nullable=False),
+    Column("created_by", Text, nullable=False, comment="a client's name"),
+    Column("content", Text, nullable=False, comment="the order, as JSON"),
+    Column("expected_rows", BigInteger, nullable=False, comment="in the period, when it was asked"),
+    Column("state", Text, nullable=False, comment="queued, running, done or failed"),
+    Column("problem", Text),
+    Column("read_to", Uuid, nullable=False, comment="the last key that is counted"),
+    Column("read_until", Uuid, nullable=False, comment="the key at which the period ends"),
+    Column("rows_read", BigInteger, nullable=False),
+    Column("tally", Text, nullable=False, comment="the counts so far, as JSON"),
+    Column("started_at", _timestamp),
+    Column("finished_at", _timestamp),
+    Column("fence", BigInteger, nullable=False, comment="counts who took it"),
+    Column("leased_until", _timestamp),
+    Column("attempts", Integer, nullable=False, comment="takes since the last progress"),
 )

@@ -8,13 +8,16 @@ import asyncpg
 import httpx
 import pytest
 import pytest_asyncio
+from sqlalchemy.ext.asyncio import AsyncEngine
 
 from services.batch.main import create_app
 from services.batch.settings import BatchSettings
 from services.batch.worker import Worker, open_worker
+from services.history.main import create_app as create_history
 from shared.access.api_keys import parse_keys
 from tests import keys
 from tests.harness import HOST, free_port
+from tests.history.conftest import engine_of, quick_settings
 from tests.serving import served
 
 
@@ -36,6 +39,24 @@ async def client(settings: BatchSettings) -> AsyncIterator[httpx.AsyncClient]:
     """A client of the API."""
     async with served(create_app(settings), headers=keys.HEADERS) as client:
         yield client
+
+
+@pytest_asyncio.fixture
+async def history(settings: BatchSettings) -> AsyncIterator[httpx.AsyncClient]:
+    """The history service on the same database."""
+    own = quick_settings(database_url=settings.database_url, redis_url=settings.redis_url)
+    async with served(create_history(own), headers=keys.HEADERS) as client:
+        yield client
+
+
+@pytest_asyncio.fixture
+async def engine(settings: BatchSettings) -> AsyncIterator[AsyncEngine]:
+    """What the consumer stores with."""
+    engine = engine_of(
+        quick_settings(database_url=settings.database_url, redis_url=settings.redis_url)
+    )
+    yield engine
+    await engine.dispose()
 
 
 @pytest_asyncio.fixture

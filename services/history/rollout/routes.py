@@ -1,13 +1,12 @@
 """The routes of the registry and the roll-out: each parses, makes one call and answers."""
 
 from tempfile import TemporaryFile
-from typing import Annotated, Final, TypeVar
+from typing import Annotated, Final
 
 from fastapi import APIRouter, Depends, Query, Request, Response
-from pydantic import BaseModel, ValidationError
 
 from services.history.database import connection
-from services.history.deps import JSON, resources_of
+from services.history.deps import answer, read_json, resources_of
 from services.history.rollout import changes, registry
 from services.history.rollout.archive import MAX_ARCHIVE_BYTES
 from services.history.rollout.errors import NotPossible
@@ -36,8 +35,8 @@ from shared.contract.rollout import (
     ReplicaReport,
     RolloutState,
 )
-from shared.web.conventions import invalid_input, log_only_failure, problem_docs
-from shared.web.direct import ZIP, DirectRoute, describe, read_body, read_file
+from shared.web.conventions import log_only_failure, problem_docs
+from shared.web.direct import ZIP, DirectRoute, describe, read_file
 from shared.web.parameters import refuse_parameters, refuse_repeated_parameters
 
 _ADMIN: Final = needs("admin")
@@ -49,8 +48,6 @@ _ARCHIVE: Final = {
         "content": {ZIP.name: {"schema": {"type": "string", "format": "binary"}}},
     }
 }
-
-M = TypeVar("M", bound=BaseModel)
 
 queries = APIRouter(
     prefix="/admin",
@@ -66,22 +63,11 @@ admin = APIRouter(
 internal = APIRouter(tags=["internal"], route_class=DirectRoute)
 
 
-async def _body(request: Request, kind: type[M]) -> M:
-    try:
-        return kind.model_validate_json(await read_body(request))
-    except ValidationError as error:
-        raise invalid_input(error.errors()) from None
-
-
-def _answer(model: BaseModel, status: int = 200) -> Response:
-    return Response(model.model_dump_json(by_alias=True), status, media_type=JSON)
-
-
 @admin.get("/bundles", response_model=BundleList, responses=_READ, openapi_extra=_ADMIN)
 async def list_bundles(request: Request) -> Response:
     """List all bundles that are registered, with who published them and what uses them."""
     async with connection(resources_of(request.scope).engine) as opened:
-        return _answer(BundleList(bundles=await registry.read_bundles(opened)))
+        return answer(BundleList(bundles=await registry.read_bundles(opened)))
 
 
 @admin.post(
@@ -104,7 +90,7 @@ async def publish_bundle(request: Request) -> Response:
         await read_file(request, file, limit_bytes=MAX_ARCHIVE_BYTES, media_type=ZIP)
         actor = caller_of(request.scope).name
         found = await registry.publish(resources.engine, resources.store, file, actor=actor)
-    return _answer(found, 201)
+    return answer(found, 201)
 
 
 @queries.get(
@@ -113,14 +99,14 @@ async def publish_bundle(request: Request) -> Response:
 async def compare_bundles(request: Request, query: Annotated[ComparisonQuery, Query()]) -> Response:
     """Compare two bundles by what was measured in their training."""
     async with connection(resources_of(request.scope).engine) as opened:
-        return _answer(await registry.compare(opened, query.of, query.with_))
+        return answer(await registry.compare(opened, query.of, query.with_))
 
 
 @admin.get("/bundles/{version}", response_model=BundleDetail, responses=_READ, openapi_extra=_ADMIN)
 async def get_bundle(request: Request, version: BundleVersion) -> Response:
     """Return one bundle with its manifest and its model card."""
     resources = resources_of(request.scope)
-    return _answer(await registry.read_bundle(resources.engine, resources.store, version))
+    return answer(await registry.read_bundle(resources.engine, resources.store, version))
 
 
 @admin.post(
@@ -132,7 +118,7 @@ async def get_bundle(request: Request, version: BundleVersion) -> Response:
 async def verify_bundle(request: Request, version: BundleVersion) -> Response:
     """Read every file of a bundle in the store again, and compare the checksums."""
     resources = resources_of(request.scope)
-    return _answer(await registry.verify(resources.engine, resources.store, version))
+    return answer(await registry.verify(resources.engine, resources.store, version))
 
 
 @admin.post(
@@ -143,10 +129,10 @@ async def verify_bundle(request: Request, version: BundleVersion) -> Response:
 )
 async def retire_bundle(request: Request, version: BundleVersion) -> Response:
     """Keep a bundle from deciding anything new; it stays in the store, for replays."""
-    body = await _body(request, Retirement)
+    body = await read_json(request, Retirement)
     actor = caller_of(request.scope).name
     engine = resources_of(request.scope).engine
-    return _answer(await registry.retire(engine, version, actor=actor, reason=body.reason))
+    return answer(await registry.retire(engine, version, actor=actor, reason=body.reason))
 
 
 @admin.get("/rollout", response_model=RolloutStatus, responses=_READ, openapi_extra=_ADMIN)
@@ -155,7 +141,7 @@ async def get_rollout(request: Request) -> Response:
     resources = resources_of(request.scope)
     async with connection(resources.engine) as opened:
         status = await read_status(opened, approvals=resources.settings.rollout_approvals)
-    return _answer(status)
+    return answer(status)
 
 
 @admin.post(
@@ -171,11 +157,11 @@ async def change_rollout(request: Request) -> Response:
     It is in force once all living replicas have loaded it, within seconds; if one cannot, it fails
     and what was in force stays. Where two people are needed, it waits for another key's approval.
     """
-    change = await _body(request, RolloutChange)
+    change = await read_json(request, RolloutChange)
     resources, actor = resources_of(request.scope), caller_of(request.scope).name
     approvals = resources.settings.rollout_approvals
     entry = await changes.propose(resources.engine, change, actor=actor, approvals=approvals)
-    return _answer(entry, 202)
+    return answer(entry, 202)
 
 
 @admin.post(
@@ -187,11 +173,11 @@ async def change_rollout(request: Request) -> Response:
 )
 async def promote_candidate(request: Request) -> Response:
     """Have the candidate decide all that it does not decide yet."""
-    step = await _body(request, Step)
+    step = await read_json(request, Step)
     resources, actor = resources_of(request.scope), caller_of(request.scope).name
     approvals = resources.settings.rollout_approvals
     entry = await changes.promote(resources.engine, step, actor=actor, approvals=approvals)
-    return _answer(entry, 202)
+    return answer(entry, 202)
 
 
 @admin.post(
@@ -206,9 +192,9 @@ async def roll_back(request: Request) -> Response:
 
     It needs no second person.
     """
-    step = await _body(request, Step)
+    step = await read_json(request, Step)
     resources, actor = resources_of(request.scope), caller_of(request.scope).name
-    return _answer(await changes.roll_back(resources.engine, step, actor=actor), 202)
+    return answer(await changes.roll_back(resources.engine, step, actor=actor), 202)
 
 
 @queries.get("/rollout/report", response_model=RolloutReport, responses=_READ, openapi_extra=_ADMIN)
@@ -220,7 +206,7 @@ async def rollout_report(request: Request, query: Annotated[ReportQuery, Query()
     resources = resources_of(request.scope)
     async with connection(resources.engine) as opened:
         largest = resources.settings.rollout_guard_difference
-        return _answer(await read_report(opened, query.experiment, guard_difference=largest))
+        return answer(await read_report(opened, query.experiment, guard_difference=largest))
 
 
 @admin.post(
@@ -233,7 +219,7 @@ async def rollout_report(request: Request, query: Annotated[ReportQuery, Query()
 async def approve_rollout(request: Request, epoch: int) -> Response:
     """Approve what another key proposed."""
     resources, actor = resources_of(request.scope), caller_of(request.scope).name
-    return _answer(await changes.approve(resources.engine, epoch, actor=actor), 202)
+    return answer(await changes.approve(resources.engine, epoch, actor=actor), 202)
 
 
 @internal.post(
@@ -246,6 +232,6 @@ async def follow_rollout(request: Request) -> Response:
     """Keep how a replica stands, and answer with the roll-out in force and the one to prepare."""
     caller_of(request.scope).require("internal")
     log_only_failure(request.scope)
-    report = await _body(request, ReplicaReport)
+    report = await read_json(request, ReplicaReport)
     resources = resources_of(request.scope)
-    return _answer(await take_report(resources.engine, resources.redis, report))
+    return answer(await take_report(resources.engine, resources.redis, report))

@@ -330,6 +330,13 @@ BATCH_WEBHOOKS: Final = Counter(
     "Attempts to report the end of a batch. outcome: delivered or failed.",
     ("outcome",),
 )
+BATCH_SHADOWED: Final = Counter(
+    "batch_shadowed_decisions_total",
+    "Decisions on record that every shadow of their roll-out has scored.",
+)
+BATCH_WHAT_IF: Final = Counter(
+    "batch_what_if_decisions_total", "Decisions on record that what-ifs have read."
+)
 BATCH_SEEN: Final = Gauge(
     "batch_worker_seen_timestamp_seconds",
     "Time at which the worker last looked for something to do, in seconds since the epoch.",
@@ -431,6 +438,8 @@ EXPORTED: Final[Mapping[str, tuple[Metric, ...]]] = {
         BATCH_LOST,
         BATCH_WAITED,
         BATCH_WEBHOOKS,
+        BATCH_SHADOWED,
+        BATCH_WHAT_IF,
         BATCH_SEEN,
     ),
     "dashboard": _HTTP,

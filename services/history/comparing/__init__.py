@@ -1,0 +1,1 @@
+"""Decisions on record beside what shadows, or another rule, would have decided."""

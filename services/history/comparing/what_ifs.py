@@ -1,0 +1,99 @@
+"""What-ifs: asked here, worked off by the batch worker, read here."""
+
+from datetime import UTC, date, datetime, time, timedelta
+from typing import Final
+from uuid import UUID
+
+from sqlalchemy import insert, select
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from services.history.comparing.schemas import Progress, WhatIfStatus
+from services.history.comparing.swaps import cost_of, swaps_of
+from services.history.daily import Decided, read_totals
+from services.history.tables import AnyRow, what_ifs
+from shared.contract.errors import NotFound
+from shared.contract.ids import first_uuid7_at, uuid7
+from shared.contract.swaps import WhatIf, read_tally, tally_json
+
+_METHOD: Final = (
+    "Every decision of the period that is not erased is decided again by the other rule, on the"
+    " inputs on record. Shares have Wilson's 95 % interval, differences of the two shares on the"
+    " same decisions Newcombe's for paired data (method 10), mean costs the normal one."
+)
+
+
+async def ask(connection: AsyncConnection, order: WhatIf, *, actor: str) -> WhatIfStatus:
+    """Keep the order; a worker finds it."""
+    now = datetime.now(UTC)
+    period = Decided(
+        since=order.since,
+        until=order.until,
+        model=order.decided_by.model if order.decided_by else None,
+        bundle=order.decided_by.bundle if order.decided_by else None,
+    )
+    totals = await read_totals(connection, period, ["prediction"])
+    end = first_uuid7_at(now, later_ms=1)
+    if order.until is not None:
+        end = min(end, first_uuid7_at(_midnight(order.until)))
+    added = insert(what_ifs).values(
+        id=UUID(uuid7(int(now.timestamp() * 1000))),
+        created_at=now,
+        created_by=actor,
+        content=order.model_dump_json(),
+        expected_rows=sum(row.predictions for row in totals),
+        state="queued",
+        read_to=UUID(int=0) if order.since is None else first_uuid7_at(_midnight(order.since)),
+        read_until=end,
+        rows_read=0,
+        tally=tally_json(read_tally("[]")),
+        fence=0,
+        attempts=0,
+    )
+    return _status((await connection.execute(added.returning(what_ifs))).one())
+
+
+async def read(connection: AsyncConnection, identifier: UUID) -> WhatIfStatus:
+    """How far the what-if is, and what it found; raises ``NotFound``."""
+    found = await connection.execute(select(what_ifs).where(what_ifs.c.id == identifier))
+    row = found.one_or_none()
+    if row is None:
+        raise NotFound(f"There is no what-if {identifier}.")
+    return _status(row)
+
+
+def _midnight(day: date) -> datetime:
+    return datetime.combine(day, time(), tzinfo=UTC)
+
+
+def _status(row: AnyRow) -> WhatIfStatus:
+    order = WhatIf.model_validate_json(row.content)
+    done = row.state == "done"
+    tally = read_tally(row.tally)
+    return WhatIfStatus(
+        id=row.id,
+        state=row.state,
+        created_at=row.created_at,
+        created_by=row.created_by,
+        finished_at=row.finished_at,
+        order=order,
+        progress=_progress(row),
+        problem=row.problem,
+        swaps=swaps_of(tally) if done else None,
+        cost=cost_of(tally, order.costs) if done and order.costs else None,
+        method=_METHOD,
+    )
+
+
+def _progress(row: AnyRow) -> Progress:
+    rate, left = None, None
+    if row.started_at is not None:
+        took = (row.finished_at or datetime.now(UTC)) - row.started_at
+        rate = row.rows_read / max(took.total_seconds(), 0.001)
+    if row.state == "running" and rate:
+        left = timedelta(seconds=max(0, row.expected_rows - row.rows_read) / rate)
+    return Progress(
+        read=row.rows_read,
+        expected=row.expected_rows,
+        rate=rate and round(rate, 1),
+        estimated_end=None if left is None else datetime.now(UTC) + left,
+    )
