@@ -644,6 +644,23 @@ class ConfidenceAnalysis(BaseModel):
     high: int
 
 
+class Costs(BaseModel):
+    """What a decision costs the lender by what became of the loan; a gain is a negative cost."""
+
+    approved_good: float = 0.0
+    approved_bad: float = 0.0
+    rejected_good: float = 0.0
+    rejected_bad: float = 0.0
+    referred: Annotated[float, Field(description="Of a person's decision, whatever it is.")] = 0.0
+
+
+class Decider(BaseModel):
+    """A model of any bundle that decisions on record name, of whatever version."""
+
+    bundle: str
+    model: str
+
+
 class DriftBin(BaseModel):
     """One bin of an input or of the score: a value, or a range."""
 
@@ -761,6 +778,13 @@ class RecordedOutcome(BaseModel):
     ]
     source: Annotated[str | None, Field(description="The system that reported it.")]
     recorded_at: AwareDatetime
+
+
+class ReferBand(BaseModel):
+    """Between its ends a person decides; from ``high`` on it is approved, below ``low`` refused."""
+
+    low: float
+    high: float
 
 
 class RegisteredBundle(BaseModel):
@@ -893,6 +917,90 @@ class Summary(BaseModel):
     average_confidence: float | None
 
 
+class Swapped(BaseModel):
+    """How many of some decisions would have come out otherwise."""
+
+    decisions: int
+    agreed: Annotated[
+        Estimated | None,
+        Field(
+            description="The share that comes out the same; null without decisions, as all shares."
+        ),
+    ]
+    newly_approved: Annotated[int, Field(description="Refused on record, and would be approved.")]
+    newly_approved_share: Estimated | None
+    newly_refused: Annotated[int, Field(description="Approved on record, and would be refused.")]
+    newly_refused_share: Estimated | None
+    referred: Annotated[int, Field(description="Would be referred to a person.")]
+    referred_share: Estimated | None
+    approval_share: Annotated[Estimated | None, Field(description="On record.")]
+    approval_share_instead: Annotated[
+        Estimated | None,
+        Field(description="The share that would be approved; what is referred is not approved."),
+    ]
+    difference: Annotated[
+        Estimated | None,
+        Field(description="Of the two shares, the latter minus the former, on the same decisions."),
+    ]
+
+
+class SwappedBand(BaseModel):
+    """Decisions whose recorded probability of approval is in one band."""
+
+    decisions: int
+    agreed: Annotated[
+        Estimated | None,
+        Field(
+            description="The share that comes out the same; null without decisions, as all shares."
+        ),
+    ]
+    newly_approved: Annotated[int, Field(description="Refused on record, and would be approved.")]
+    newly_approved_share: Estimated | None
+    newly_refused: Annotated[int, Field(description="Approved on record, and would be refused.")]
+    newly_refused_share: Estimated | None
+    referred: Annotated[int, Field(description="Would be referred to a person.")]
+    referred_share: Estimated | None
+    approval_share: Annotated[Estimated | None, Field(description="On record.")]
+    approval_share_instead: Annotated[
+        Estimated | None,
+        Field(description="The share that would be approved; what is referred is not approved."),
+    ]
+    difference: Annotated[
+        Estimated | None,
+        Field(description="Of the two shares, the latter minus the former, on the same decisions."),
+    ]
+    low: float
+    high: float
+
+
+class SwappedGroup(BaseModel):
+    """Decisions about one group."""
+
+    decisions: int
+    agreed: Annotated[
+        Estimated | None,
+        Field(
+            description="The share that comes out the same; null without decisions, as all shares."
+        ),
+    ]
+    newly_approved: Annotated[int, Field(description="Refused on record, and would be approved.")]
+    newly_approved_share: Estimated | None
+    newly_refused: Annotated[int, Field(description="Approved on record, and would be refused.")]
+    newly_refused_share: Estimated | None
+    referred: Annotated[int, Field(description="Would be referred to a person.")]
+    referred_share: Estimated | None
+    approval_share: Annotated[Estimated | None, Field(description="On record.")]
+    approval_share_instead: Annotated[
+        Estimated | None,
+        Field(description="The share that would be approved; what is referred is not approved."),
+    ]
+    difference: Annotated[
+        Estimated | None,
+        Field(description="Of the two shares, the latter minus the former, on the same decisions."),
+    ]
+    group: Annotated[str, Field(description="A value of the attribute, other, or not known.")]
+
+
 class Verification(BaseModel):
     """What verifying a bundle in the store found."""
 
@@ -925,6 +1033,61 @@ class VintageTrend(BaseModel):
     ]
     worse: Annotated[bool | None, Field(description="null where that is not known.")]
     conclusion: Conclusion
+
+
+class WhatIf(BaseModel):
+    """Another rule, on the decisions of a period."""
+
+    since: Annotated[
+        date_aliased | None, Field(description="Decided on this UTC day or later.")
+    ] = None
+    until: Annotated[date_aliased | None, Field(description="Decided before this UTC day.")] = None
+    decided_by: Annotated[
+        Decider | None,
+        Field(description="Only the decisions of this model; all without it."),
+    ] = None
+    arm: Annotated[
+        Arm | None,
+        Field(
+            description="The model that scores them anew; without it the probabilities on record count, which have six decimals."
+        ),
+    ] = None
+    threshold: Annotated[
+        float | None,
+        Field(description="Approved from this probability on; the model's own by default."),
+    ] = None
+    refer: Annotated[ReferBand | None, Field(description="Instead of a threshold.")] = None
+    costs: Costs | None = None
+
+
+class WhatIfCost(BaseModel):
+    """What the decisions cost whose outcome is known to be good or bad."""
+
+    decisions: int
+    refused: Annotated[
+        int,
+        Field(description="Of them, refused on record: few such outcomes are known."),
+    ]
+    on_record: float
+    instead: float
+    difference: Annotated[
+        Estimated | None,
+        Field(
+            description="The mean of instead minus on record for one decision; null for fewer than 2."
+        ),
+    ]
+    on_whom: str
+
+
+class WhatIfProgress(BaseModel):
+    """How far the decisions are read."""
+
+    read: int
+    expected: Annotated[
+        int, Field(description="In the period when it was asked, erased ones included.")
+    ]
+    rate: Annotated[float | None, Field(description="Decisions a second.")]
+    estimated_end: Annotated[AwareDatetime | None, Field(description="While it runs.")]
 
 
 class Failure(BaseModel):
@@ -1479,6 +1642,32 @@ class Statistics(Summary):
     previous: Annotated[Period | None, Field(description="The days before; null without compare.")]
 
 
+class SwappedAttribute(BaseModel):
+    """Decisions by the groups of one attribute."""
+
+    attribute: str
+    groups: list[SwappedGroup]
+    suppressed: Annotated[list[str], Field(description="Groups too small to be shown.")]
+
+
+class Swaps(BaseModel):
+    """Who would be decided otherwise."""
+
+    all: Swapped
+    bands: Annotated[
+        list[SwappedBand],
+        Field(description="Those with any decision; bands are no groups of people."),
+    ]
+    attributes: list[SwappedAttribute]
+    least_decisions: Annotated[int, Field(description="Smaller groups are suppressed.")]
+    unscored: Annotated[
+        int,
+        Field(
+            description="Decisions with inputs that the other model does not take; counted only here."
+        ),
+    ]
+
+
 class Vintage(BaseModel):
     """The approved decisions of one month."""
 
@@ -1499,6 +1688,25 @@ class Vintages(BaseModel):
 
     vintages: list[Vintage]
     trends: list[VintageTrend]
+
+
+class WhatIfStatus(BaseModel):
+    """A what-if, and once it is done what it found."""
+
+    id: UUID
+    state: Literal["queued", "running", "done", "failed"]
+    created_at: AwareDatetime
+    created_by: str
+    finished_at: AwareDatetime | None
+    order: WhatIf
+    progress: WhatIfProgress
+    problem: Annotated[str | None, Field(description="Why it failed.")]
+    swaps: Annotated[Swaps | None, Field(description="null until it is done.")]
+    cost: Annotated[
+        WhatIfCost | None,
+        Field(description="null until it is done, without costs or without outcomes."),
+    ]
+    method: str
 
 
 class Baseline(BaseModel):
@@ -1679,6 +1887,28 @@ class Page(BaseModel):
 
     items: list[Record]
     next_cursor: Annotated[str | None, Field(description="null on the last page.")]
+
+
+class ShadowComparison(BaseModel):
+    """A shadow beside a model that decided."""
+
+    shadow: Arm
+    decider: Decider
+    shadowing: Annotated[
+        bool, Field(description="Whether the shadow is one of the roll-out in force.")
+    ]
+    swaps: Swaps
+
+
+class ShadowReport(BaseModel):
+    """What the shadows would have decided; no caller of a prediction is shown any of it."""
+
+    comparisons: list[ShadowComparison]
+    waiting: Annotated[
+        int,
+        Field(description="Decisions that are not scored yet, counted up to 100,000."),
+    ]
+    method: str
 
 
 class LiveFairness(BaseModel):

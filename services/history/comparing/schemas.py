@@ -36,24 +36,24 @@ class Swapped(BaseModel):
     )
 
 
-class Band(Swapped):
+class SwappedBand(Swapped):
     """Decisions whose recorded probability of approval is in one band."""
 
     low: float
     high: float
 
 
-class Group(Swapped):
+class SwappedGroup(Swapped):
     """Decisions about one group."""
 
     group: str = Field(description="A value of the attribute, other, or not known.")
 
 
-class Attribute(BaseModel):
+class SwappedAttribute(BaseModel):
     """Decisions by the groups of one attribute."""
 
     attribute: str
-    groups: list[Group]
+    groups: list[SwappedGroup]
     suppressed: list[str] = Field(description="Groups too small to be shown.")
 
 
@@ -61,15 +61,17 @@ class Swaps(BaseModel):
     """Who would be decided otherwise."""
 
     all: Swapped
-    bands: list[Band] = Field(description="Those with any decision; bands are no groups of people.")
-    attributes: list[Attribute]
+    bands: list[SwappedBand] = Field(
+        description="Those with any decision; bands are no groups of people."
+    )
+    attributes: list[SwappedAttribute]
     least_decisions: int = Field(description="Smaller groups are suppressed.")
     unscored: int = Field(
         description="Decisions with inputs that the other model does not take; counted only here."
     )
 
 
-class Cost(BaseModel):
+class WhatIfCost(BaseModel):
     """What the decisions cost whose outcome is known to be good or bad."""
 
     decisions: int
@@ -124,7 +126,7 @@ class WhatIfOrder(WhatIf):
     model_config = ConfigDict(extra="forbid")
 
 
-class Progress(BaseModel):
+class WhatIfProgress(BaseModel):
     """How far the decisions are read."""
 
     read: int
@@ -142,10 +144,11 @@ class WhatIfStatus(BaseModel):
     created_by: str
     finished_at: AwareDatetime | None
     order: WhatIf
-    progress: Progress
+    progress: WhatIfProgress
     problem: str | None = Field(description="Why it failed.")
     swaps: Swaps | None = Field(description="null until it is done.")
     cost: Annotated[
-        Cost | None, Field(description="null until it is done, without costs or without outcomes.")
+        WhatIfCost | None,
+        Field(description="null until it is done, without costs or without outcomes."),
     ]
     method: str

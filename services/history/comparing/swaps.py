@@ -4,7 +4,14 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final
 
-from services.history.comparing.schemas import Attribute, Band, Cost, Group, Swapped, Swaps
+from services.history.comparing.schemas import (
+    Swapped,
+    SwappedAttribute,
+    SwappedBand,
+    SwappedGroup,
+    Swaps,
+    WhatIfCost,
+)
 from services.history.estimates import Pairs, mean, paired_difference, proportion
 from services.history.fairness import LEAST_DECISIONS, NOT_KNOWN
 from services.history.monitoring_schemas import Estimated, estimated
@@ -21,7 +28,7 @@ def swaps_of(tally: Tally) -> Swaps:
     return Swaps(
         all=Swapped(**_swapped(_joined(bands.values()))),
         bands=[
-            Band(low=band / BANDS, high=(band + 1) / BANDS, **_swapped(bands[str(band)]))
+            SwappedBand(low=band / BANDS, high=(band + 1) / BANDS, **_swapped(bands[str(band)]))
             for band in range(BANDS)
             if str(band) in bands
         ],
@@ -31,7 +38,7 @@ def swaps_of(tally: Tally) -> Swaps:
     )
 
 
-def cost_of(tally: Tally, costs: Costs) -> Cost | None:
+def cost_of(tally: Tally, costs: Costs) -> WhatIfCost | None:
     """What the decisions cost whose outcome is known; None if that is known of none."""
     known = Counter(
         {swap: n for swap, n in tally.items() if swap.attribute == SCORE and swap.outcome}
@@ -46,7 +53,7 @@ def cost_of(tally: Tally, costs: Costs) -> Cost | None:
     def gap(swap: Swap) -> float:
         return _cost(costs, swap.instead, swap.outcome) - _cost(costs, swap.decided, swap.outcome)
 
-    return Cost(
+    return WhatIfCost(
         decisions=decisions,
         refused=refused,
         on_record=on_record,
@@ -92,12 +99,12 @@ def _joined(parts: Iterable[Counter[tuple[str, str]]]) -> _Counts:
     return sum(parts, Counter())
 
 
-def _attribute(name: str, parts: Mapping[str, Counter[tuple[str, str]]]) -> Attribute:
+def _attribute(name: str, parts: Mapping[str, Counter[tuple[str, str]]]) -> SwappedAttribute:
     named = {NOT_KNOWN if value == MISSING else value: counts for value, counts in parts.items()}
     shown = [group for group in sorted(named) if named[group].total() >= LEAST_DECISIONS]
-    return Attribute(
+    return SwappedAttribute(
         attribute=name,
-        groups=[Group(group=group, **_swapped(named[group])) for group in shown],
+        groups=[SwappedGroup(group=group, **_swapped(named[group])) for group in shown],
         suppressed=sorted(named.keys() - shown),
     )
 

@@ -7,7 +7,7 @@ from uuid import UUID
 from sqlalchemy import insert, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from services.history.comparing.schemas import Progress, WhatIfStatus
+from services.history.comparing.schemas import WhatIfProgress, WhatIfStatus
 from services.history.comparing.swaps import cost_of, swaps_of
 from services.history.daily import Decided, read_totals
 from services.history.tables import AnyRow, what_ifs
@@ -84,14 +84,14 @@ def _status(row: AnyRow) -> WhatIfStatus:
     )
 
 
-def _progress(row: AnyRow) -> Progress:
+def _progress(row: AnyRow) -> WhatIfProgress:
     rate, left = None, None
     if row.started_at is not None:
         took = (row.finished_at or datetime.now(UTC)) - row.started_at
         rate = row.rows_read / max(took.total_seconds(), 0.001)
     if row.state == "running" and rate:
         left = timedelta(seconds=max(0, row.expected_rows - row.rows_read) / rate)
-    return Progress(
+    return WhatIfProgress(
         read=row.rows_read,
         expected=row.expected_rows,
         rate=rate and round(rate, 1),
