@@ -32,9 +32,12 @@ _SEEN_WITHIN_S = 60.0
 _POLL_S = 1.0
 _EMPTY_AT_FIRST = {
     *("models: Approved (B)", "models: Missing inputs, the week before (A)"),
+    *("models: Drift over its limit (A)", "models: Approval rates of groups (A)"),
+    *("models: Good outcomes (A)", "models: Good outcomes (B)", "models: Expected accuracy (A)"),
     *("service: Alerts (A)", "service: Database (B)", "service: Over the limit (A)"),
 }
-"""Panels that show a week, a setting that is not set, or something that has not happened."""
+"""Panels that show a week, a setting that is not set, something that has not happened, or what takes
+more decisions or outcomes."""
 
 _GRAFANAS = re.compile(r"\$__\w+")
 """Durations that Grafana inserts."""
