@@ -36,8 +36,8 @@ _EMPTY_AT_FIRST = {
     *("models: Good outcomes (A)", "models: Good outcomes (B)", "models: Expected accuracy (A)"),
     *("service: Alerts (A)", "service: Database (B)", "service: Over the limit (A)"),
 }
-"""Panels that show a week, a setting that is not set, something that has not happened, or what takes
-more decisions or outcomes."""
+"""Panels that show a week, a setting that is not set, something that has not happened, or what
+needs more decisions or outcomes."""
 
 _GRAFANAS = re.compile(r"\$__\w+")
 """Durations that Grafana inserts."""
