@@ -33,7 +33,7 @@ Share = Annotated[int, Field(ge=1, le=SHARES)]
 
 ArmName = Literal["default", "candidate"]
 ReplicaKind = Literal["inference", "batch-worker"]
-Epoch = Annotated[int, Field(ge=0)]
+Epoch = Annotated[int, Field(ge=0, le=2**53)]
 
 
 class Arm(Wire):
@@ -111,7 +111,9 @@ class Failure(Wire):
 class ReplicaReport(Wire):
     """What a replica serves, and what it has prepared."""
 
-    replica: str = Field(min_length=1, max_length=128, description="Of one process, while it runs.")
+    replica: Annotated[str, Field(pattern="^[!-~]{1,128}$")] = Field(
+        description="Of one process, while it runs."
+    )
     kind: ReplicaKind
     epoch: Epoch = Field(description="Served; 0 is the replica's own default.")
     ready: Epoch | None = Field(default=None, description="Loaded and verified, not served yet.")

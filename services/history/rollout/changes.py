@@ -21,9 +21,10 @@ from services.history.rollout.board import (
     read_entries,
 )
 from services.history.rollout.errors import NotPossible, RolloutChanged, SecondPersonNeeded
-from services.history.rollout.registry import models_of
+from services.history.rollout.registry import check_intact, models_of
 from services.history.rollout.schemas import RolloutChange, RolloutEntry, State, Step
 from services.history.tables import bundles, rollout_states, rollouts
+from services.scoring.store import BundleStore
 from shared.contract.errors import Fault, InvalidInput
 from shared.contract.rollout import Arm, Candidate, Rollout
 
@@ -33,13 +34,16 @@ _NOTHING: Final = "Nothing is rolled out yet: each replica decides by its own de
 
 
 async def propose(
-    engine: AsyncEngine, change: RolloutChange, *, actor: str, approvals: int
+    engine: AsyncEngine, store: BundleStore, change: RolloutChange, *, actor: str, approvals: int
 ) -> RolloutEntry:
     """Add what shall be rolled out; with one approval the replicas prepare it at once.
 
-    Raises ``RolloutChanged`` unless it is based on the newest epoch, and ``InvalidInput`` naming
-    each bundle or model that cannot decide.
+    Raises ``RolloutChanged`` unless it is based on the newest epoch, ``InvalidInput`` naming each
+    bundle or model that cannot decide, and ``UnusableBundle`` for one that is not intact.
     """
+    arms = [change.default, *change.shadows]
+    arms += [] if change.candidate is None else [change.candidate]
+    await check_intact(engine, store, sorted({arm.bundle for arm in arms}))
     async with transaction(engine) as opened:
         turn = await audit.take_turn(opened)
         board = await _board(opened, change.epoch)

@@ -4,12 +4,12 @@ from shared.contract.errors import Fault, InvalidInput, NotFound, ServiceError, 
 
 
 class UnusableBundle(InvalidInput):
-    """What was sent is no bundle that can be served; nothing of it is kept."""
+    """The bundle is not one that can be served; nothing is kept or changed."""
 
     title = "Unusable bundle"
 
     def __init__(self, detail: str) -> None:
-        super().__init__([Fault(field="body", message=detail)])
+        super().__init__([Fault(field="bundle", message=detail)])
         self.detail = detail
 
 

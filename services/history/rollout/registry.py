@@ -42,6 +42,7 @@ from services.scoring.manifest import (
     read_manifest,
 )
 from services.scoring.store import BundleStore, check_bundle
+from shared.contract.errors import NotFound
 from shared.contract.rollout import Arm, Rollout
 
 _NOT_COMPARED: Final = frozenset({"version", "files", "timings", "models", "baselines"})
@@ -56,7 +57,17 @@ async def publish(
     Every checksum is verified before anything is kept. Publishing again changes nothing. Raises
     ``UnusableBundle`` or ``StoreUnusable``.
     """
-    version, manifest = await asyncio.to_thread(_put, store, file)
+    files = await asyncio.to_thread(_read, file)
+    manifest = files[MANIFEST_FILE].decode()
+    version = json.loads(manifest)["version"]
+    async with connection(engine) as opened:
+        known = await _find(opened, version)
+    if known is not None and not _is_same(known.manifest, manifest):
+        raise UnusableBundle(f"Another bundle is registered as {version}.")
+    try:
+        await asyncio.to_thread(store.publish, files)
+    except (BundleError, OSError) as error:
+        raise StoreUnusable(str(error)) from error
     async with transaction(engine) as opened:
         turn = await audit.take_turn(opened)
         published = {"published_at": turn.occurred_at, "published_by": actor}
@@ -80,17 +91,17 @@ async def publish(
         return await _registered(opened, version)
 
 
-def _put(store: BundleStore, file: IO[bytes]) -> tuple[str, str]:
+def _read(file: IO[bytes]) -> Mapping[str, bytes]:
     files = read_archive(file)
     try:
-        manifest = check_bundle(files)
+        check_bundle(files)
     except BundleError as error:
         raise UnusableBundle(str(error)) from error
-    try:
-        store.publish(files)
-    except (BundleError, OSError) as error:
-        raise StoreUnusable(str(error)) from error
-    return manifest.version, files[MANIFEST_FILE].decode()
+    return files
+
+
+def _is_same(one: str, other: str) -> bool:
+    return bool(json.loads(one).get("files") == json.loads(other).get("files"))
 
 
 async def read_bundles(connection: AsyncConnection) -> list[RegisteredBundle]:
@@ -126,19 +137,30 @@ async def verify(engine: AsyncEngine, store: BundleStore, version: str) -> Verif
     """Read every file of a registered bundle in the store again; raises ``NotFound``."""
     async with connection(engine) as opened:
         row = await _row(opened, version)
-    fault = await asyncio.to_thread(_fault, store, version, json.loads(row.manifest))
+    fault = await asyncio.to_thread(_fault, store, version, row.manifest)
     return Verification(version=version, intact=fault is None, fault=fault)
 
 
-def _fault(store: BundleStore, version: str, registered: Mapping[str, Any]) -> str | None:
+async def check_intact(engine: AsyncEngine, store: BundleStore, versions: Iterable[str]) -> None:
+    """Raise ``UnusableBundle`` if a registered one of these bundles is not intact in the store."""
+    for version in versions:
+        try:
+            found = await verify(engine, store, version)
+        except NotFound:
+            continue
+        if found.fault is not None:
+            raise UnusableBundle(found.fault)
+
+
+def _fault(store: BundleStore, version: str, registered: str) -> str | None:
     try:
         folder = store.folder(version)
-        manifest = read_manifest(folder / MANIFEST_FILE)
-        check_files(folder, manifest)
-    except BundleError as error:
+        check_files(folder, read_manifest(folder / MANIFEST_FILE))
+        manifest = (folder / MANIFEST_FILE).read_text(encoding="utf-8")
+    except (BundleError, OSError) as error:
         return str(error)
     # The checksums are the manifest's, which somebody may have written anew.
-    if manifest.files != registered.get("files"):
+    if not _is_same(manifest, registered):
         return f"The manifest of {version} is not the one that is registered."
     return None
 
@@ -205,11 +227,15 @@ def models_of(manifest: str) -> frozenset[str]:
 
 
 async def _row(connection: AsyncConnection, version: str) -> AnyRow:
-    statement = select(bundles).where(bundles.c.version == version)
-    row = (await connection.execute(statement)).one_or_none()
+    row = await _find(connection, version)
     if row is None:
         raise unknown_bundle(version)
     return row
+
+
+async def _find(connection: AsyncConnection, version: str) -> AnyRow | None:
+    statement = select(bundles).where(bundles.c.version == version)
+    return (await connection.execute(statement)).one_or_none()
 
 
 async def _registered(connection: AsyncConnection, version: str) -> RegisteredBundle:

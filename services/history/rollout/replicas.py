@@ -38,7 +38,8 @@ async def take_report(engine: AsyncEngine, redis: Redis, report: ReplicaReport) 
         "epoch": report.epoch,
         "ready": report.ready,
         "failed": report.failed.epoch if report.failed else None,
-        "failure": report.failed.reason if report.failed else None,
+        # On one line, and without what no text of PostgreSQL can hold.
+        "failure": report.failed and " ".join(report.failed.reason.replace("\0", " ").split()),
         "seen_at": func.clock_timestamp(),
     }
     keep = insert(replicas).values(replica=report.replica, **values)

@@ -160,7 +160,9 @@ async def change_rollout(request: Request) -> Response:
     change = await read_json(request, RolloutChange)
     resources, actor = resources_of(request.scope), caller_of(request.scope).name
     approvals = resources.settings.rollout_approvals
-    entry = await changes.propose(resources.engine, change, actor=actor, approvals=approvals)
+    entry = await changes.propose(
+        resources.engine, resources.store, change, actor=actor, approvals=approvals
+    )
     return answer(entry, 202)
 
 

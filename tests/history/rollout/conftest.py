@@ -42,13 +42,12 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def settings(settings: HistorySettings, tmp_path: Path) -> HistorySettings:
-    """No bundle ships; the guard looks often; a second person has a key."""
-    (tmp_path / "shipped").mkdir()
+def settings(settings: HistorySettings, made: Path, tmp_path: Path) -> HistorySettings:
+    """Three bundles ship; the guard looks often; a second person has a key."""
     return settings.model_copy(
         update={
             "api_keys": parse_keys(f"{keys.ENTRY} {OTHER_ENTRY}"),
-            "bundle_root": tmp_path / "shipped",
+            "bundle_root": made,
             "bundle_store": str(tmp_path / "store"),
             "rollout_guard_pause_s": 0.1,
         }

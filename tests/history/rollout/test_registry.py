@@ -15,7 +15,7 @@ from services.history.settings import HistorySettings
 from services.scoring.manifest import MANIFEST_FILE
 from services.scoring.store import MAX_BYTES
 from tests.bundles import make_bundle
-from tests.history.rollout.conftest import FIRST, MODELS, SECOND, Registry, archive_of
+from tests.history.rollout.conftest import FIRST, MODELS, SECOND, Registry, archive_of, arm
 from tests.history.storage import rows_of
 
 _NEW = "b-0000000d"
@@ -150,21 +150,29 @@ async def test_a_bundle_is_published_listed_shown_verified_compared_and_retired(
     assert actions.count("publish bundle") == actions.count("retire bundle") == 1
 
 
-async def test_a_bundle_that_was_changed_in_the_store_is_found_out(
-    registry: Registry, made: Path, settings: HistorySettings
+async def test_a_bundle_that_was_changed_in_the_store_is_found_out_and_not_rolled_out(
+    registry: Registry, settings: HistorySettings, tmp_path: Path
 ) -> None:
     """Also where the manifest was written anew to fit, and where the bundle is gone."""
-    store = Path(settings.bundle_store or "")
-    shutil.copytree(made, store)
-    assert (await registry.post(f"bundles/{FIRST}/verify", 200))["intact"]
-    model = store / FIRST / "random_forest.onnx"
-    model.write_bytes(model.read_bytes() + b"!")
-    found = await registry.post(f"bundles/{FIRST}/verify", 200)
-    assert (found["intact"], "random_forest.onnx is altered" in found["fault"]) == (False, True)
+    make_bundle(tmp_path, version=_NEW, models=MODELS)
+    content = archive_of(tmp_path / _NEW)
+    await registry.client.post("/admin/bundles", content=content, headers=_ZIP)
+    stored = Path(settings.bundle_store or "") / _NEW
 
-    shutil.rmtree(store / FIRST)
-    make_bundle(store, version=FIRST, models={"other": "random_forest"})
-    found = await registry.post(f"bundles/{FIRST}/verify", 200)
-    assert found["fault"] == f"The manifest of {FIRST} is not the one that is registered."
-    shutil.rmtree(store / FIRST)
-    assert not (await registry.post(f"bundles/{FIRST}/verify", 200))["intact"]
+    async def fault() -> str:
+        found = await registry.post(f"bundles/{_NEW}/verify", 200)
+        problem = await registry.post("rollout", 400, epoch=0, default=arm(_NEW))
+        assert problem["detail"] == found["fault"]
+        return str(found["fault"])
+
+    model = stored / "random_forest.onnx"
+    model.write_bytes(model.read_bytes() + b"!")
+    assert "random_forest.onnx is altered" in await fault()
+    shutil.rmtree(stored)
+    make_bundle(stored.parent, version=_NEW, models={"other": "random_forest"})
+    assert await fault() == f"The manifest of {_NEW} is not the one that is registered."
+    content = archive_of(stored)
+    answer = await registry.client.post("/admin/bundles", content=content, headers=_ZIP)
+    assert "Another bundle is registered" in answer.json()["detail"]
+    shutil.rmtree(stored)
+    assert f"{_NEW} cannot be read: it is not published here" in await fault()
