@@ -18,7 +18,7 @@ from services.history.deps import Resources, resources_of
 from services.history.model_metrics import ModelMetrics
 from services.history.retention import Retention
 from services.history.rollout import routes as rollout_routes
-from services.history.rollout.guard import guarded
+from services.history.rollout.guard import Guard
 from services.history.server_metrics import ServerMetrics
 from services.history.settings import CACHE_PREFIX, HistorySettings
 from services.scoring.store import BundleStore
@@ -64,8 +64,9 @@ def create_app(
     tracing = tracing or start_tracing("history")
     rate_limits = RateLimits(KEY_BUCKET, "other")
     retention = Retention()
+    guard = Guard()
     metrics = Metrics()
-    metrics.read_from(build_info("history"), rate_limits.samples, retention.samples)
+    metrics.read_from(build_info("history"), rate_limits.samples, retention.samples, guard.samples)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[dict[str, Resources]]:
@@ -78,7 +79,7 @@ def create_app(
             async with (
                 rate_limits.shared_through(resources.redis),
                 retention.enforced(resources.stores, settings),
-                guarded(resources.engine, resources.redis, settings),
+                guard.watching(resources.engine, resources.redis, settings),
             ):
                 yield {"resources": resources}
         finally:

@@ -33,6 +33,7 @@ HEALTHY: Final[Mapping[str, str]] = {
     'rollout_epoch{job="inference",instance="a:8000"}': "3x400",
     'rollout_active_epoch{job="inference",instance="a:8000"}': "3x400",
     'rollout_load_failures_total{job="inference",instance="a:8000"}': "0x400",
+    'rollout_guard_actions_total{job="history",instance="a:8001"}': "0x400",
     'publish_refused_decisions_total{job="inference"}': "0x400",
     'publish_fallback_decisions_total{job="inference"}': "0x400",
     'rate_limit_degraded{job="inference"}': "0x400",

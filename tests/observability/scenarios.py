@@ -426,6 +426,11 @@ SCENARIOS: Final = (
         changes=_all("rollout_active_epoch", "4x300"),
         not_within=0,
     ),
+    _fires(
+        "CandidateShareTakenAway",
+        when="the guard acts once",
+        changes=_all("rollout_guard_actions", "1x300"),
+    ),
     _week("the same applicants for eight days", {}),
     _week(
         "half are approved instead of seven in ten",

@@ -1,7 +1,7 @@
 """The guard: takes a candidate's share away when it decides too differently, or cannot."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager, suppress
 
 from redis.asyncio import Redis
@@ -16,6 +16,8 @@ from services.history.rollout.sequential import difference
 from services.history.settings import HistorySettings
 from shared.contract.rollout import Rollout
 from shared.observability.logs import get_logger
+from shared.observability.metrics import Sample
+from shared.observability.metrics.names import ROLLOUT_GUARD_ACTIONS
 
 Suspects = frozenset[tuple[str, str]]
 """Replicas that cannot serve a roll-out, each with a sentence on why."""
@@ -23,52 +25,56 @@ Suspects = frozenset[tuple[str, str]]
 _log = get_logger(__name__)
 
 
-@asynccontextmanager
-async def guarded(
-    engine: AsyncEngine, redis: Redis, settings: HistorySettings
-) -> AsyncIterator[None]:
-    """Watch the roll-out during the block, in one process at a time."""
-    task = asyncio.create_task(_run(engine, redis, settings))
-    try:
-        yield
-    finally:
-        task.cancel()
-        with suppress(asyncio.CancelledError):
-            await task
+class Guard:
+    """Looks at the candidate again and again, and counts how often it took a share away."""
 
+    def __init__(self) -> None:
+        self.actions = 0
+        self._suspects: Suspects = frozenset()
 
-async def _run(engine: AsyncEngine, redis: Redis, settings: HistorySettings) -> None:
-    suspects: Suspects = frozenset()
-    while True:
+    def samples(self) -> Iterable[Sample]:
+        """That count."""
+        yield Sample(ROLLOUT_GUARD_ACTIONS, self.actions)
+
+    @asynccontextmanager
+    async def watching(
+        self, engine: AsyncEngine, redis: Redis, settings: HistorySettings
+    ) -> AsyncIterator[None]:
+        """Watch the roll-out during the block, in one process at a time."""
+        task = asyncio.create_task(self._run(engine, redis, settings))
         try:
-            async with try_lock(engine, AdvisoryLock.ROLLOUT_GUARD) as locked:
-                if locked:
-                    active = await settle_late(engine, redis)
-                    suspects = await watch(
-                        engine, active, suspects, largest=settings.rollout_guard_difference
-                    )
-        except (*DATABASE_ERRORS, StoreUnavailable) as error:
-            _log.warning("the roll-out is not guarded", error=repr(error))
-        await asyncio.sleep(settings.rollout_guard_pause_s)
+            yield
+        finally:
+            task.cancel()
+            with suppress(asyncio.CancelledError):
+                await task
 
+    async def _run(self, engine: AsyncEngine, redis: Redis, settings: HistorySettings) -> None:
+        while True:
+            try:
+                async with try_lock(engine, AdvisoryLock.ROLLOUT_GUARD) as locked:
+                    if locked:
+                        active = await settle_late(engine, redis)
+                        await self.look(engine, active, largest=settings.rollout_guard_difference)
+            except (*DATABASE_ERRORS, StoreUnavailable) as error:
+                _log.warning("the roll-out is not guarded", error=repr(error))
+            await asyncio.sleep(settings.rollout_guard_pause_s)
 
-async def watch(
-    engine: AsyncEngine, active: Rollout | None, suspects: Suspects, *, largest: float
-) -> Suspects:
-    """Take the share of the candidate of ``active`` away if it crosses a limit.
+    async def look(self, engine: AsyncEngine, active: Rollout | None, *, largest: float) -> None:
+        """Take the share of the candidate of ``active`` away if it crosses a limit.
 
-    The limits are an approval share that surely differs by more than ``largest``, and a replica
-    that cannot serve the roll-out and is among ``suspects``, which could not at the former look.
-    Returns the present ones.
-    """
-    if active is None or active.candidate is None:
-        return frozenset()
-    failing = await _failing(engine, active)
-    lasting = failing & suspects
-    reason = min(lasting)[1] if lasting else await _deviation(engine, active, largest)
-    if reason is not None and await take_share_away(engine, active, reason):
-        _log.error("the candidate's share is taken away", epoch=active.epoch, reason=reason)
-    return failing
+        The limits are an approval share that surely differs by more than ``largest``, and a
+        replica that could not serve the roll-out at the former look and still cannot.
+        """
+        suspects, self._suspects = self._suspects, frozenset()
+        if active is None or active.candidate is None:
+            return
+        self._suspects = await _failing(engine, active)
+        lasting = self._suspects & suspects
+        reason = min(lasting)[1] if lasting else await _deviation(engine, active, largest)
+        if reason is not None and await take_share_away(engine, active, reason):
+            self.actions += 1
+            _log.error("the candidate's share is taken away", epoch=active.epoch, reason=reason)
 
 
 async def _failing(engine: AsyncEngine, active: Rollout) -> Suspects:

@@ -212,6 +212,9 @@ DATABASE_SIZE: Final = Gauge("database_size_bytes", "Size of the database on its
 DATABASE_BUDGET: Final = Gauge(
     "database_budget_bytes", "DATABASE_BUDGET_BYTES; absent if it is not set."
 )
+ROLLOUT_GUARD_ACTIONS: Final = Counter(
+    "rollout_guard_actions_total", "Candidates whose share the guard of this process took away."
+)
 RETENTION_ERASED: Final = Counter(
     "history_retention_erased_total",
     "Decisions erased because they were older than RETENTION_DAYS.",
@@ -409,6 +412,7 @@ EXPORTED: Final[Mapping[str, tuple[Metric, ...]]] = {
         DATABASE_POOL,
         DATABASE_SIZE,
         DATABASE_BUDGET,
+        ROLLOUT_GUARD_ACTIONS,
         RETENTION_ERASED,
         RETENTION_FAILURES,
         FAIRNESS_SCREEN,

@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from services.history.estimates import proportion
-from services.history.rollout.guard import watch
+from services.history.rollout.guard import Guard
 from services.history.rollout.sequential import LEAST
 from shared.contract.events import PredictionRecorded
 from shared.contract.rollout import ArmName, Rollout
@@ -133,10 +133,12 @@ async def test_the_guard_acts_on_a_replica_that_lastingly_cannot_serve_the_roll_
     """Not at once, because it may succeed when it tries again; and never without a candidate."""
     active = Rollout.model_validate(await registry.roll_out(0, FIRST, SECOND, 5000))
     await registry.report("late", ready=1, failed="the store does not answer")
-    suspects = await watch(engine, active, frozenset(), largest=0.1)
-    assert [name for name, _ in suspects] == ["late"]
-    assert await watch(engine, None, suspects, largest=0.1) == frozenset()
+    guard = Guard()
+    for seen in (active, None, active):
+        await guard.look(engine, seen, largest=0.1)
+    assert (guard.actions, (await registry.status())["epoch"]) == (0, 1)
     await registry.report("late", ready=1, failed="the store does not answer")
-    await watch(engine, active, suspects, largest=0.1)
+    await guard.look(engine, active, largest=0.1)
     newest = (await registry.status())["recent"][0]
     assert newest["reason"] == "late cannot serve it: the store does not answer"
+    assert next(iter(guard.samples())).value == guard.actions == 1
