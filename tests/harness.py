@@ -80,7 +80,6 @@ def running_system(
         inference_url=inference_url,
         history_url=history_url,
         api_key=keys.SECRET,
-        bundle_store=str(logs / "published"),
     ) | dict(settings or {})
     if measured:
         env |= measuring()

@@ -2,6 +2,7 @@
 
 import argparse
 import io
+import json
 import sys
 import time
 import zipfile
@@ -104,6 +105,9 @@ def _publish(service: Service, options: argparse.Namespace) -> int:
     with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
         for name in (MANIFEST_FILE, *manifest.files):
             archive.write(folder / name, name)
+        gate = folder.with_name(f"{folder.name}.gate.json")
+        if gate.exists():
+            archive.write(gate, "gate.json")
     found = service.send("bundles", packed.getvalue())
     print(f"{found['version']} is published; it decides nothing until a roll-out names it.")
     return _OK
@@ -122,6 +126,8 @@ def _line(bundle: Answer) -> str:
         f"champion {bundle['champion']}",
         f"published by {by} {_when(bundle['published_at'])}" if by else "ships with the product",
     ]
+    if bundle["gate_passed"] is not None:
+        parts.append("passed its gate" if bundle["gate_passed"] else "refused by its gate")
     parts += [f"retired by {bundle['retired_by']}"] if bundle["retired_by"] else []
     parts += [f"in roll-out {', '.join(map(str, bundle['uses']))}"] if bundle["uses"] else []
     return "  ".join(parts)
@@ -132,7 +138,7 @@ def _show_bundle(service: Service, options: argparse.Namespace) -> int:
     print(_line(bundle))
     print(f"models {', '.join(bundle['models'])}; trained on the data {bundle['data_sha256']}")
     if bundle["gate"] is not None:
-        print(f"gate {bundle['gate']}")
+        print(f"gate {json.dumps(bundle['gate'])}")
     print(bundle["card"] or "The bundle is not in the store, so there is no card.")
     return _OK
 

@@ -574,15 +574,21 @@ class BundleDetail(BaseModel):
     data_sha256: Annotated[str | None, Field(description="Digest of the data it was trained on.")]
     champion: str | None
     models: list[str]
-    gate: Annotated[
-        dict[str, Any] | None,
-        Field(description="What the gate of its training found; null without one."),
+    gate_passed: Annotated[
+        bool | None,
+        Field(
+            description="Whether it passed the gate of its training; null if it was published without that. One that did not may only shadow."
+        ),
     ]
     uses: Annotated[
         list[int],
         Field(description="Epochs of the active, pending and proposed roll-outs that name it."),
     ]
     manifest: dict[str, Any]
+    gate: Annotated[
+        dict[str, Any] | None,
+        Field(description="What the gate found, as it was published."),
+    ]
     card: Annotated[
         str | None,
         Field(description="Markdown; null if the bundle is not in the store."),
@@ -802,9 +808,11 @@ class RegisteredBundle(BaseModel):
     data_sha256: Annotated[str | None, Field(description="Digest of the data it was trained on.")]
     champion: str | None
     models: list[str]
-    gate: Annotated[
-        dict[str, Any] | None,
-        Field(description="What the gate of its training found; null without one."),
+    gate_passed: Annotated[
+        bool | None,
+        Field(
+            description="Whether it passed the gate of its training; null if it was published without that. One that did not may only shadow."
+        ),
     ]
     uses: Annotated[
         list[int],

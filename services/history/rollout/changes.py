@@ -21,7 +21,7 @@ from services.history.rollout.board import (
     read_entries,
 )
 from services.history.rollout.errors import NotPossible, RolloutChanged, SecondPersonNeeded
-from services.history.rollout.registry import check_intact, models_of
+from services.history.rollout.registry import check_intact, models_of, passed_gate
 from services.history.rollout.schemas import RolloutChange, RolloutEntry, State, Step
 from services.history.tables import bundles, rollout_states, rollouts
 from services.scoring.store import BundleStore
@@ -155,6 +155,9 @@ async def _check_arms(connection: AsyncConnection, rollout: Rollout) -> None:
             faults.append(Fault(field=f"{name}.bundle", message="is retired"))
         elif arm.model not in models_of(row.manifest):
             faults.append(Fault(field=f"{name}.model", message="is no model of that bundle"))
+        elif passed_gate(row.gate) is False and name in ("default", "candidate"):
+            message = "was refused by the gate of its training, so that it may only shadow"
+            faults.append(Fault(field=f"{name}.bundle", message=message))
         elif other != name:
             faults.append(Fault(field=name, message=f"is the same model as {other}"))
     if faults:

@@ -7,8 +7,9 @@ removed: a retired one decides nothing new and stays there for replays.
 import asyncio
 import json
 from collections.abc import Iterable, Mapping
-from typing import IO, Any, Final
+from typing import IO, Annotated, Any, Final
 
+from pydantic import BaseModel, Field, ValidationError
 from sqlalchemy import select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
@@ -45,8 +46,17 @@ from services.scoring.store import BundleStore, check_bundle
 from shared.contract.errors import NotFound
 from shared.contract.rollout import Arm, Rollout
 
+GATE_FILE: Final = "gate.json"
+"""Beside the bundle's files in an archive, and no part of the bundle."""
 _NOT_COMPARED: Final = frozenset({"version", "files", "timings", "models", "baselines"})
 """Members that differ between any two bundles, or are compared in detail."""
+
+
+class _Gate(BaseModel):
+    """What has to be in the result of a gate; everything else is kept, too."""
+
+    candidate: Annotated[str, Field(max_length=64)]
+    passed: bool
 
 
 async def publish(
@@ -57,7 +67,7 @@ async def publish(
     Every checksum is verified before anything is kept. Publishing again changes nothing. Raises
     ``UnusableBundle`` or ``StoreUnusable``.
     """
-    files = await asyncio.to_thread(_read, file)
+    files, gate = await asyncio.to_thread(_read, file)
     manifest = files[MANIFEST_FILE].decode()
     version = json.loads(manifest)["version"]
     async with connection(engine) as opened:
@@ -70,13 +80,12 @@ async def publish(
         raise StoreUnusable(str(error)) from error
     async with transaction(engine) as opened:
         turn = await audit.take_turn(opened)
-        published = {"published_at": turn.occurred_at, "published_by": actor}
+        published = {"published_at": turn.occurred_at, "published_by": actor, "gate": gate}
         statement = insert(bundles).values(version=version, manifest=manifest, **published)
+        has_news = bundles.c.gate.is_(None) if gate else bundles.c.published_at.is_(None)
         added = await opened.execute(
             statement.on_conflict_do_update(
-                index_elements=[bundles.c.version],
-                set_=published,
-                where=bundles.c.published_at.is_(None),
+                index_elements=[bundles.c.version], set_=published, where=has_news
             ).returning(bundles.c.version)
         )
         if added.one_or_none():
@@ -86,18 +95,35 @@ async def publish(
                 actor=actor,
                 action="publish bundle",
                 subject=version,
-                details={"data_sha256": _data_of(json.loads(manifest))},
+                details={
+                    "data_sha256": _data_of(json.loads(manifest)),
+                    "gate_passed": passed_gate(gate),
+                },
             )
         return await _registered(opened, version)
 
 
-def _read(file: IO[bytes]) -> Mapping[str, bytes]:
-    files = read_archive(file)
+def _read(file: IO[bytes]) -> tuple[Mapping[str, bytes], str | None]:
+    """The files of the bundle, and the result of its gate if the archive has one."""
+    files = dict(read_archive(file))
+    gate = files.pop(GATE_FILE, None)
     try:
-        check_bundle(files)
+        manifest = check_bundle(files)
+        result = None if gate is None else _Gate.model_validate_json(gate)
     except BundleError as error:
         raise UnusableBundle(str(error)) from error
-    return files
+    except ValidationError as error:
+        raise UnusableBundle(f"{GATE_FILE} is no result of a gate.") from error
+    if gate is None or result is None:
+        return files, None
+    if result.candidate != manifest.version:
+        raise UnusableBundle(f"{GATE_FILE} is about {result.candidate}, another bundle.")
+    return files, gate.decode()
+
+
+def passed_gate(gate: str | None) -> bool | None:
+    """Whether a result of a gate lets its bundle decide; None without one."""
+    return None if gate is None else _Gate.model_validate_json(gate).passed
 
 
 def _is_same(one: str, other: str) -> bool:
@@ -120,6 +146,7 @@ async def read_bundle(engine: AsyncEngine, store: BundleStore, version: str) -> 
     return BundleDetail(
         **dict(_described(row, manifest, board)),
         manifest=manifest,
+        gate=None if row.gate is None else json.loads(row.gate),
         card=await asyncio.to_thread(_card, store, version),
     )
 
@@ -244,7 +271,6 @@ async def _registered(connection: AsyncConnection, version: str) -> RegisteredBu
 
 
 def _described(row: AnyRow, manifest: Mapping[str, Any], board: Board) -> RegisteredBundle:
-    gate = manifest.get("gate")
     return RegisteredBundle(
         version=row.version,
         registered_at=row.registered_at,
@@ -255,7 +281,7 @@ def _described(row: AnyRow, manifest: Mapping[str, Any], board: Board) -> Regist
         data_sha256=_data_of(manifest),
         champion=manifest.get("champion"),
         models=sorted(manifest["models"]),
-        gate=gate if isinstance(gate, dict) else None,
+        gate_passed=passed_gate(row.gate),
         uses=[
             rollout.epoch
             for rollout in board.in_use

@@ -95,8 +95,9 @@ class RegisteredBundle(BaseModel):
     data_sha256: str | None = Field(description="Digest of the data it was trained on.")
     champion: str | None
     models: list[str]
-    gate: dict[str, Any] | None = Field(
-        description="What the gate of its training found; null without one."
+    gate_passed: bool | None = Field(
+        description="Whether it passed the gate of its training; null if it was published without"
+        " that. One that did not may only shadow."
     )
     uses: list[int] = Field(
         description="Epochs of the active, pending and proposed roll-outs that name it."
@@ -113,6 +114,7 @@ class BundleDetail(RegisteredBundle):
     """A bundle with its manifest and its model card."""
 
     manifest: dict[str, Any]
+    gate: dict[str, Any] | None = Field(description="What the gate found, as it was published.")
     card: str | None = Field(description="Markdown; null if the bundle is not in the store.")
 
 

@@ -150,6 +150,37 @@ async def test_a_bundle_is_published_listed_shown_verified_compared_and_retired(
     assert actions.count("publish bundle") == actions.count("retire bundle") == 1
 
 
+async def test_a_bundle_that_its_gate_refused_may_only_shadow(
+    registry: Registry, tmp_path: Path
+) -> None:
+    """The gate's result is published with it, and kept as it is."""
+    make_bundle(tmp_path, version=_NEW, models=MODELS)
+    files = _tree(tmp_path / _NEW)
+
+    async def publish(status: int, **gate: Any) -> dict[str, Any]:
+        content = _zip(files | ({"gate.json": json.dumps(gate).encode()} if gate else {}))
+        answer = await registry.client.post("/admin/bundles", content=content, headers=_ZIP)
+        assert answer.status_code == status, answer.text
+        found: dict[str, Any] = answer.json()
+        return found
+
+    assert "another bundle" in (await publish(400, candidate=FIRST, passed=True))["detail"]
+    assert "no result of a gate" in (await publish(400, candidate=_NEW))["detail"]
+    assert (await publish(201))["gate_passed"] is None
+    gate = {"candidate": _NEW, "passed": False, "findings": ["log-loss is worse"]}
+    assert (await publish(201, **gate))["gate_passed"] is False
+    shown = (await registry.client.get(f"/admin/bundles/{_NEW}")).json()
+    assert (shown["gate"], "gate.json" in shown["manifest"]["files"]) == (gate, False)
+
+    for body, field in (
+        ({"default": arm(_NEW)}, "default.bundle"),
+        ({"default": arm(FIRST), "candidate": arm(_NEW) | {"share": 1}}, "candidate.bundle"),
+    ):
+        [fault] = (await registry.post("rollout", 400, epoch=0, **body))["validation_errors"]
+        assert (fault["field"], "may only shadow" in fault["message"]) == (field, True)
+    await registry.set(0, FIRST, shadows=[arm(_NEW)])
+
+
 async def test_a_bundle_that_was_changed_in_the_store_is_found_out_and_not_rolled_out(
     registry: Registry, settings: HistorySettings, tmp_path: Path
 ) -> None:
