@@ -105,9 +105,6 @@ def _publish(service: Service, options: argparse.Namespace) -> int:
     with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
         for name in (MANIFEST_FILE, *manifest.files):
             archive.write(folder / name, name)
-        gate = folder.with_name(f"{folder.name}.gate.json")
-        if gate.exists():
-            archive.write(gate, "gate.json")
     found = service.send("bundles", packed.getvalue())
     print(f"{found['version']} is published; it decides nothing until a roll-out names it.")
     return _OK
@@ -137,8 +134,8 @@ def _show_bundle(service: Service, options: argparse.Namespace) -> int:
     bundle = service.get(f"bundles/{options.version}")
     print(_line(bundle))
     print(f"models {', '.join(bundle['models'])}; trained on the data {bundle['data_sha256']}")
-    if bundle["gate"] is not None:
-        print(f"gate {json.dumps(bundle['gate'])}")
+    if bundle["manifest"].get("gate"):
+        print(f"gate {json.dumps(bundle['manifest']['gate'])}")
     print(bundle["card"] or "The bundle is not in the store, so there is no card.")
     return _OK
 

@@ -300,7 +300,6 @@ bundles = Table(
     Column("manifest", Text, nullable=False, comment="JSON, as it was registered"),
     Column("published_at", _timestamp),
     Column("published_by", Text, comment="a client's name"),
-    Column("gate", Text, comment="JSON: what the gate of its training found"),
     Column("retired_at", _timestamp),
     Column("retired_by", Text, comment="a client's name"),
 )

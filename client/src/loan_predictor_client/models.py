@@ -577,7 +577,7 @@ class BundleDetail(BaseModel):
     gate_passed: Annotated[
         bool | None,
         Field(
-            description="Whether it passed the gate of its training; null if it was published without that. One that did not may only shadow."
+            description="Whether it passed the gate of its training; null without one. A bundle that did not may only shadow."
         ),
     ]
     uses: Annotated[
@@ -585,10 +585,6 @@ class BundleDetail(BaseModel):
         Field(description="Epochs of the active, pending and proposed roll-outs that name it."),
     ]
     manifest: dict[str, Any]
-    gate: Annotated[
-        dict[str, Any] | None,
-        Field(description="What the gate found, as it was published."),
-    ]
     card: Annotated[
         str | None,
         Field(description="Markdown; null if the bundle is not in the store."),
@@ -811,7 +807,7 @@ class RegisteredBundle(BaseModel):
     gate_passed: Annotated[
         bool | None,
         Field(
-            description="Whether it passed the gate of its training; null if it was published without that. One that did not may only shadow."
+            description="Whether it passed the gate of its training; null without one. A bundle that did not may only shadow."
         ),
     ]
     uses: Annotated[

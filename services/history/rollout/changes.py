@@ -3,6 +3,7 @@
 Each takes its turn at the audit log, so that they come one after the other, and is an entry there.
 """
 
+import json
 import secrets
 from collections.abc import Iterable
 from typing import Any, Final
@@ -21,7 +22,7 @@ from services.history.rollout.board import (
     read_entries,
 )
 from services.history.rollout.errors import NotPossible, RolloutChanged, SecondPersonNeeded
-from services.history.rollout.registry import check_intact, models_of, passed_gate
+from services.history.rollout.registry import check_intact, passed_gate
 from services.history.rollout.schemas import RolloutChange, RolloutEntry, State, Step
 from services.history.tables import bundles, rollout_states, rollouts
 from services.scoring.store import BundleStore
@@ -144,6 +145,7 @@ async def _check_arms(connection: AsyncConnection, rollout: Rollout) -> None:
     versions = {arm.bundle for _, arm in arms}
     statement = select(bundles).where(bundles.c.version.in_(versions))
     found = {row.version: row for row in await connection.execute(statement)}
+    manifests = {version: json.loads(row.manifest) for version, row in found.items()}
     faults = []
     seen: dict[tuple[str, str], str] = {}
     for name, arm in arms:
@@ -153,9 +155,9 @@ async def _check_arms(connection: AsyncConnection, rollout: Rollout) -> None:
             faults.append(Fault(field=f"{name}.bundle", message="is not registered here"))
         elif row.retired_at is not None:
             faults.append(Fault(field=f"{name}.bundle", message="is retired"))
-        elif arm.model not in models_of(row.manifest):
+        elif arm.model not in manifests[arm.bundle]["models"]:
             faults.append(Fault(field=f"{name}.model", message="is no model of that bundle"))
-        elif passed_gate(row.gate) is False and name in ("default", "candidate"):
+        elif passed_gate(manifests[arm.bundle]) is False and name in ("default", "candidate"):
             message = "was refused by the gate of its training, so that it may only shadow"
             faults.append(Fault(field=f"{name}.bundle", message=message))
         elif other != name:

@@ -7,9 +7,8 @@ removed: a retired one decides nothing new and stays there for replays.
 import asyncio
 import json
 from collections.abc import Iterable, Mapping
-from typing import IO, Annotated, Any, Final
+from typing import IO, Any, Final
 
-from pydantic import BaseModel, Field, ValidationError
 from sqlalchemy import select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
@@ -46,17 +45,8 @@ from services.scoring.store import BundleStore, check_bundle
 from shared.contract.errors import NotFound
 from shared.contract.rollout import Arm, Rollout
 
-GATE_FILE: Final = "gate.json"
-"""Beside the bundle's files in an archive, and no part of the bundle."""
 _NOT_COMPARED: Final = frozenset({"version", "files", "timings", "models", "baselines"})
 """Members that differ between any two bundles, or are compared in detail."""
-
-
-class _Gate(BaseModel):
-    """What has to be in the result of a gate; everything else is kept, too."""
-
-    candidate: Annotated[str, Field(max_length=64)]
-    passed: bool
 
 
 async def publish(
@@ -67,12 +57,12 @@ async def publish(
     Every checksum is verified before anything is kept. Publishing again changes nothing. Raises
     ``UnusableBundle`` or ``StoreUnusable``.
     """
-    files, gate = await asyncio.to_thread(_read, file)
+    files = await asyncio.to_thread(_read, file)
     manifest = files[MANIFEST_FILE].decode()
     version = json.loads(manifest)["version"]
     async with connection(engine) as opened:
         known = await _find(opened, version)
-    if known is not None and not _is_same(known.manifest, manifest):
+    if known is not None and json.loads(known.manifest) != json.loads(manifest):
         raise UnusableBundle(f"Another bundle is registered as {version}.")
     try:
         await asyncio.to_thread(store.publish, files)
@@ -80,12 +70,13 @@ async def publish(
         raise StoreUnusable(str(error)) from error
     async with transaction(engine) as opened:
         turn = await audit.take_turn(opened)
-        published = {"published_at": turn.occurred_at, "published_by": actor, "gate": gate}
+        published = {"published_at": turn.occurred_at, "published_by": actor}
         statement = insert(bundles).values(version=version, manifest=manifest, **published)
-        has_news = bundles.c.gate.is_(None) if gate else bundles.c.published_at.is_(None)
         added = await opened.execute(
             statement.on_conflict_do_update(
-                index_elements=[bundles.c.version], set_=published, where=has_news
+                index_elements=[bundles.c.version],
+                set_=published,
+                where=bundles.c.published_at.is_(None),
             ).returning(bundles.c.version)
         )
         if added.one_or_none():
@@ -95,39 +86,18 @@ async def publish(
                 actor=actor,
                 action="publish bundle",
                 subject=version,
-                details={
-                    "data_sha256": _data_of(json.loads(manifest)),
-                    "gate_passed": passed_gate(gate),
-                },
+                details={"data_sha256": _data_of(json.loads(manifest))},
             )
         return await _registered(opened, version)
 
 
-def _read(file: IO[bytes]) -> tuple[Mapping[str, bytes], str | None]:
-    """The files of the bundle, and the result of its gate if the archive has one."""
-    files = dict(read_archive(file))
-    gate = files.pop(GATE_FILE, None)
+def _read(file: IO[bytes]) -> Mapping[str, bytes]:
+    files = read_archive(file)
     try:
-        manifest = check_bundle(files)
-        result = None if gate is None else _Gate.model_validate_json(gate)
+        check_bundle(files)
     except BundleError as error:
         raise UnusableBundle(str(error)) from error
-    except ValidationError as error:
-        raise UnusableBundle(f"{GATE_FILE} is no result of a gate.") from error
-    if gate is None or result is None:
-        return files, None
-    if result.candidate != manifest.version:
-        raise UnusableBundle(f"{GATE_FILE} is about {result.candidate}, another bundle.")
-    return files, gate.decode()
-
-
-def passed_gate(gate: str | None) -> bool | None:
-    """Whether a result of a gate lets its bundle decide; None without one."""
-    return None if gate is None else _Gate.model_validate_json(gate).passed
-
-
-def _is_same(one: str, other: str) -> bool:
-    return bool(json.loads(one).get("files") == json.loads(other).get("files"))
+    return files
 
 
 async def read_bundles(connection: AsyncConnection) -> list[RegisteredBundle]:
@@ -146,7 +116,6 @@ async def read_bundle(engine: AsyncEngine, store: BundleStore, version: str) -> 
     return BundleDetail(
         **dict(_described(row, manifest, board)),
         manifest=manifest,
-        gate=None if row.gate is None else json.loads(row.gate),
         card=await asyncio.to_thread(_card, store, version),
     )
 
@@ -187,7 +156,7 @@ def _fault(store: BundleStore, version: str, registered: str) -> str | None:
     except (BundleError, OSError) as error:
         return str(error)
     # The checksums are the manifest's, which somebody may have written anew.
-    if not _is_same(manifest, registered):
+    if json.loads(manifest) != json.loads(registered):
         return f"The manifest of {version} is not the one that is registered."
     return None
 
@@ -248,9 +217,10 @@ def _measured(
                 yield Measured(model=model, metric=metric, of=of, with_=with_)
 
 
-def models_of(manifest: str) -> frozenset[str]:
-    """The names of the models in a registered manifest."""
-    return frozenset(json.loads(manifest)["models"])
+def passed_gate(manifest: Mapping[str, Any]) -> bool | None:
+    """Whether the gate of its training lets a bundle decide; None without one."""
+    gate = manifest.get("gate")
+    return bool(gate.get("passed")) if isinstance(gate, dict) else None
 
 
 async def _row(connection: AsyncConnection, version: str) -> AnyRow:
@@ -281,7 +251,7 @@ def _described(row: AnyRow, manifest: Mapping[str, Any], board: Board) -> Regist
         data_sha256=_data_of(manifest),
         champion=manifest.get("champion"),
         models=sorted(manifest["models"]),
-        gate_passed=passed_gate(row.gate),
+        gate_passed=passed_gate(manifest),
         uses=[
             rollout.epoch
             for rollout in board.in_use

@@ -96,8 +96,8 @@ class RegisteredBundle(BaseModel):
     champion: str | None
     models: list[str]
     gate_passed: bool | None = Field(
-        description="Whether it passed the gate of its training; null if it was published without"
-        " that. One that did not may only shadow."
+        description="Whether it passed the gate of its training; null without one. A bundle that"
+        " did not may only shadow."
     )
     uses: list[int] = Field(
         description="Epochs of the active, pending and proposed roll-outs that name it."
@@ -114,7 +114,6 @@ class BundleDetail(RegisteredBundle):
     """A bundle with its manifest and its model card."""
 
     manifest: dict[str, Any]
-    gate: dict[str, Any] | None = Field(description="What the gate found, as it was published.")
     card: str | None = Field(description="Markdown; null if the bundle is not in the store.")
 
 

@@ -11,6 +11,7 @@ import pytest
 import pytest_asyncio
 
 from services.history.main import create_app
+from services.history.rollout import replicas
 from services.history.settings import HistorySettings
 from services.scoring.manifest import MANIFEST_FILE
 from shared.access.api_keys import mint_key, parse_keys
@@ -128,8 +129,11 @@ def arm(bundle: str, model: str = "random_forest") -> dict[str, Any]:
 
 
 @pytest_asyncio.fixture
-async def registry(settings: HistorySettings, made: Path) -> AsyncIterator[Registry]:
-    """The service with three bundles registered."""
+async def registry(
+    settings: HistorySettings, made: Path, monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[Registry]:
+    """The service with three bundles registered; a replica lives on however slow the machine is."""
+    monkeypatch.setattr(replicas, "ALIVE_S", 60.0)
     async with served(create_app(settings), headers=keys.HEADERS) as client:
         registry = Registry(client)
         await registry.register(made)

@@ -153,24 +153,16 @@ async def test_a_bundle_is_published_listed_shown_verified_compared_and_retired(
 async def test_a_bundle_that_its_gate_refused_may_only_shadow(
     registry: Registry, tmp_path: Path
 ) -> None:
-    """The gate's result is published with it, and kept as it is."""
+    """The gate's result is in the manifest; nobody can publish the bundle again without it."""
     make_bundle(tmp_path, version=_NEW, models=MODELS)
     files = _tree(tmp_path / _NEW)
-
-    async def publish(status: int, **gate: Any) -> dict[str, Any]:
-        content = _zip(files | ({"gate.json": json.dumps(gate).encode()} if gate else {}))
-        answer = await registry.client.post("/admin/bundles", content=content, headers=_ZIP)
+    judged = _with_manifest(files, gate={"passed": False, "findings": ["log-loss is worse"]})
+    for content, status in ((judged, 201), (files, 400)):
+        answer = await registry.client.post("/admin/bundles", content=_zip(content), headers=_ZIP)
         assert answer.status_code == status, answer.text
-        found: dict[str, Any] = answer.json()
-        return found
-
-    assert "another bundle" in (await publish(400, candidate=FIRST, passed=True))["detail"]
-    assert "no result of a gate" in (await publish(400, candidate=_NEW))["detail"]
-    assert (await publish(201))["gate_passed"] is None
-    gate = {"candidate": _NEW, "passed": False, "findings": ["log-loss is worse"]}
-    assert (await publish(201, **gate))["gate_passed"] is False
     shown = (await registry.client.get(f"/admin/bundles/{_NEW}")).json()
-    assert (shown["gate"], "gate.json" in shown["manifest"]["files"]) == (gate, False)
+    assert shown["gate_passed"] is False
+    assert shown["manifest"]["gate"]["findings"] == ["log-loss is worse"]
 
     for body, field in (
         ({"default": arm(_NEW)}, "default.bundle"),

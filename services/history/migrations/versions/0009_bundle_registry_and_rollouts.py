@@ -15,7 +15,6 @@ def upgrade() -> None:
     for column in (
         sa.Column("published_at", _timestamp),
         sa.Column("published_by", sa.Text, comment="a client's name"),
-        sa.Column("gate", sa.Text, comment="JSON: what the gate of its training found"),
         sa.Column("retired_at", _timestamp),
         sa.Column("retired_by", sa.Text, comment="a client's name"),
     ):
