@@ -1,6 +1,6 @@
 """The decisions of a batch: read once from its results, as they stream in."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple
 from uuid import UUID
@@ -23,6 +23,12 @@ class Bin(NamedTuple):
     predictions: int
 
 
+def bins_of(counts: Sequence[int]) -> list[Bin]:
+    """Counts of equal bins from 0 to 1, added up to ``BINS`` of them."""
+    width = len(counts) // BINS
+    return [Bin(n / BINS, sum(counts[n * width : (n + 1) * width])) for n in range(BINS)]
+
+
 @dataclass
 class Results:
     """The decisions of a batch in brief."""
@@ -38,7 +44,7 @@ class Results:
     @property
     def bins(self) -> list[Bin]:
         """The distribution of the probability of approval."""
-        return [Bin(number / BINS, count) for number, count in enumerate(self.counts)]
+        return bins_of(self.counts)
 
     def add(self, decision: dict[str, Any]) -> None:
         """Count one line of the results."""

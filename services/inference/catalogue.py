@@ -78,6 +78,10 @@ class ComparedModel(_Document):
     holdout: Holdout
     log_loss_above_champion: Interval | None
     verdict: list[str]
+    scores: tuple[int, ...] | None = Field(
+        description="Training rows by the probability of approval that a model gave them which was"
+        " trained without them, in 20 equal bins from 0 to 1. Null in an earlier bundle."
+    )
 
 
 class ModelComparison(_Document):
@@ -272,6 +276,7 @@ def build_catalogue(bundle: Bundle) -> Catalogue:
                         holdout=model.holdout,
                         log_loss_above_champion=model.log_loss_above_champion,
                         verdict=model.verdict,
+                        scores=(manifest.scores or {}).get(name),
                     )
                     for name, model in manifest.models.items()
                 },

@@ -68,6 +68,9 @@ from services.training.unknowns import (
 )
 from shared.contract.application import SCORED
 
+FEW_ROWS: Final = 500
+"""Fewer are trained on with a warning."""
+
 _TIMED_ROWS: Final = 1_000
 _SHOWN_EVERY_S: Final = 1.0
 _LIBRARIES = (
@@ -125,6 +128,8 @@ def train(
         f" {processes} process{'es' * (processes > 1)}.",
         flush=True,
     )
+    if rows < FEW_ROWS:
+        print("So few rows tell little: intervals will be wide, and the champion may be luck.")
     with _progress("Holdout", len(models) + len(BASELINES) + len(SCORED)) as tick:
         holdout = evaluation.hold_out(data, models=models, tick=tick)
     # Without directions or the location, a model takes as long as with them.

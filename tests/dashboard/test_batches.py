@@ -125,6 +125,9 @@ async def test_batch_is_checked_decided_and_downloaded(
     assert (_number(shown, "decided"), _number(shown, "bad")) == ("2", "2")
     _assert_faults(shown)
     assert "Probability of approval" in shown
+    learnt, counted = shown.partition("Of the applications in training")[2], api.compare().data.rows
+    buckets = re.findall(r'data-bucket="[^"]*">([^<]*)<', learnt)
+    assert sum(int(each.replace(",", "")) for each in buckets) == counted
     download = await user.http_client.get(f"/batch/{identifier}/decisions.csv")
     rows = list(csv.DictReader(io.StringIO(download.text)))
     assert [(row["line"], row["Loan_ID"]) for row in rows] == [("2", "'=B1"), ("6", "B4")]

@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from shutil import copytree
 
@@ -139,11 +140,17 @@ def test_promoted_candidate_is_compared_and_then_served(
     assert f"The candidate is the bundle that is served, {version}." in capsys.readouterr().out
 
 
-def test_models_can_be_left_out(labelled: LabelledApplications, tmp_path: Path) -> None:
+def test_models_can_be_left_out_and_few_rows_are_warned_of(
+    labelled: LabelledApplications, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """The bundle, its card and its pictures are of the others; it can be served."""
+    labelled = replace(
+        labelled, applications=labelled.applications[:300], approved=labelled.approved[:300]
+    )
     published = train_small(
         labelled, tmp_path, models={"logistic_regression": MODELS["logistic_regression"]}
     )
+    assert "So few rows tell little: " in capsys.readouterr().out
     assert list(published.manifest.models) == ["logistic_regression"]
     assert published.manifest.champion_reason.startswith("Logistic regression is the only model")
     card = published.folder.joinpath(MODEL_CARD_FILE).read_text()

@@ -1752,6 +1752,12 @@ class ComparedModel(BaseModel):
     holdout: Holdout
     log_loss_above_champion: Interval | None
     verdict: list[str]
+    scores: Annotated[
+        list[int] | None,
+        Field(
+            description="Training rows by the probability of approval that a model gave them which was trained without them, in 20 equal bins from 0 to 1. Null in an earlier bundle."
+        ),
+    ]
 
 
 class Explanation(BaseModel):

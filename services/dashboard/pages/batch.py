@@ -12,8 +12,15 @@ from nicegui import ui
 
 from loan_predictor_client import CallFailed
 from loan_predictor_client.calls import ResultsFormat
-from loan_predictor_client.models import Batch
-from services.dashboard.batches import ENDED, MAX_SHOWN, Results, is_identifier, results_of
+from loan_predictor_client.models import Batch, ModelComparison
+from services.dashboard.batches import (
+    ENDED,
+    MAX_SHOWN,
+    Results,
+    bins_of,
+    is_identifier,
+    results_of,
+)
 from services.dashboard.downloads import download
 from services.dashboard.drafts import MAX_ROWS, Draft, Drafts, order
 from services.dashboard.frame import frame
@@ -63,16 +70,19 @@ def draft_state(draft: Draft, root: str) -> Markup:
 
 
 def batch_state(
-    batch: Batch, results: Results | None, approved_in_training: float | None, root: str
+    batch: Batch, results: Results | None, compared: ModelComparison | None, root: str
 ) -> Markup:
-    """How a batch stands; with its ``results`` once it has ended."""
+    """How a batch stands; with its ``results``, beside the training data, once it has ended."""
+    same = compared is not None and compared.version == batch.bundle_version
+    model = compared.models.get(batch.model) if compared and same else None
     return part(
         "batch",
         "state",
         batch=batch,
         ended=batch.state in ENDED,
         results=results,
-        approved_in_training=approved_in_training,
+        approved_in_training=compared.data.approved_share if compared else None,
+        in_training=bins_of(model.scores) if model and model.scores else None,
         more_faults=max(0, batch.faulty - MAX_SHOWN),
         more_decisions=max(0, batch.decided - MAX_SHOWN),
         root=root,
@@ -140,7 +150,7 @@ def _show_batch(session: Session, batch_id: str, root: str) -> None:
         results, compared = await asyncio.gather(
             results_of(session.api, batch), session.api.compare()
         )
-        return batch_state(batch, results, compared.data.approved_share, root)
+        return batch_state(batch, results, compared, root)
 
     async def cancel(_: str) -> None:
         # The page says by itself how the batch stands.
