@@ -129,7 +129,7 @@ def empty(system: System) -> None:
             "SET session_replication_role = replica;"
             "TRUNCATE predictions, prediction_rollup, applicant_rollup, daily_rollup,"
             " current_outcomes, outcome_bins, outcome_groups, outcome_vintages,"
-            " rollouts, rollout_states",
+            " rollouts, rollout_states, shadow_queue, shadow_decisions, shadow_rollup",
         )
         others = set(redis.scan_iter()) - {STREAM.encode()}
         if others:

@@ -17,6 +17,7 @@ from loan_predictor_client import (
     MissingResource,
     RetryPolicy,
     ServiceUnreachable,
+    WhatIf,
 )
 from shared.contract.application import EXAMPLE
 from tests.harness import System
@@ -56,6 +57,11 @@ def test_what_was_decided_can_be_read_back_in_every_way(client: LoanPredictorCli
     following = client.history(limit=3, cursor=page.next_cursor)
     assert [record.prediction_id for record in following.items] == newest_first[3:6]
     assert [record.prediction_id for record in client.records(page_size=2)] == newest_first
+
+    assert client.shadow_report(since=record.timestamp.date()).comparisons == []
+    asked = client.ask_what_if(WhatIf(threshold=0.9, since=record.timestamp.date()))
+    assert (asked.state, asked.progress.expected) == ("queued", _DECISIONS)
+    assert client.what_if(asked.id).order == asked.order
 
     of_forest = Filters(model="random_forest", until=record.timestamp.replace(year=2100))
     assert [r.prediction_id for r in client.records(of_forest)] == newest_first[:1]

@@ -52,10 +52,13 @@ from loan_predictor_client.models import (
     RolloutEntry,
     RolloutReport,
     RolloutStatus,
+    ShadowReport,
     Statistics,
     ValidationReport,
     ValidationRules,
     Vintages,
+    WhatIf,
+    WhatIfStatus,
 )
 from loan_predictor_client.synchronous import LoanPredictorClient
 
@@ -106,6 +109,7 @@ __all__ = [
     "RolloutStatus",
     "Selection",
     "ServiceUnreachable",
+    "ShadowReport",
     "Statistics",
     "Unavailable",
     "UnreadableAnswer",
@@ -113,4 +117,6 @@ __all__ = [
     "ValidationReport",
     "ValidationRules",
     "Vintages",
+    "WhatIf",
+    "WhatIfStatus",
 ]

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
+from datetime import date
 from types import TracebackType
 from typing import Self, TypeVar
 from uuid import UUID
@@ -59,10 +60,13 @@ from loan_predictor_client.models import (
     RolloutEntry,
     RolloutReport,
     RolloutStatus,
+    ShadowReport,
     Statistics,
     ValidationReport,
     ValidationRules,
     Vintages,
+    WhatIf,
+    WhatIfStatus,
 )
 
 T = TypeVar("T")
@@ -368,6 +372,20 @@ class AsyncLoanPredictorClient:
     async def rollout_report(self, experiment: str | None = None) -> RolloutReport:
         """The two arms of an experiment, or of the last one, side by side."""
         return await self._call(calls.rollout_report(experiment))
+
+    async def shadow_report(
+        self, *, since: date | None = None, until: date | None = None
+    ) -> ShadowReport:
+        """How often each shadow agrees with what decided, and who would be decided otherwise."""
+        return await self._call(calls.shadow_report(since, until))
+
+    async def ask_what_if(self, order: WhatIf) -> WhatIfStatus:
+        """Have the decisions of a period decided by another rule, in the background."""
+        return await self._call(calls.ask_what_if(order))
+
+    async def what_if(self, what_if_id: UUID | str) -> WhatIfStatus:
+        """How far a what-if is, and once it is done what it found."""
+        return await self._call(calls.what_if(what_if_id))
 
     async def change_rollout(
         self,

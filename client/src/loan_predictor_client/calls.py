@@ -46,10 +46,13 @@ from loan_predictor_client.models import (
     RolloutEntry,
     RolloutReport,
     RolloutStatus,
+    ShadowReport,
     Statistics,
     ValidationReport,
     ValidationRules,
     Vintages,
+    WhatIf,
+    WhatIfStatus,
 )
 
 Service = Literal["inference", "history", "batch"]
@@ -377,6 +380,25 @@ def rollout_report(experiment: str | None) -> Call[RolloutReport]:
     """The arms of an experiment side by side."""
     parameters = {} if experiment is None else {"experiment": experiment}
     return Call("history", "/admin/rollout/report", _json(RolloutReport), parameters=parameters)
+
+
+def shadow_report(since: date | None, until: date | None) -> Call[ShadowReport]:
+    """What the shadows would have decided."""
+    parameters = {
+        name: day.isoformat() for name, day in (("since", since), ("until", until)) if day
+    }
+    return Call("history", "/admin/rollout/shadows", _json(ShadowReport), parameters=parameters)
+
+
+def ask_what_if(order: WhatIf) -> Call[WhatIfStatus]:
+    """Have a period decided by another rule."""
+    body = order.model_dump(mode="json")
+    return Call("history", "/admin/what-if", _json(WhatIfStatus), method="POST", body=body)
+
+
+def what_if(what_if_id: UUID | str) -> Call[WhatIfStatus]:
+    """How far a what-if is."""
+    return Call("history", f"/admin/what-if/{quote(str(what_if_id), safe='')}", _json(WhatIfStatus))
 
 
 def change_rollout(

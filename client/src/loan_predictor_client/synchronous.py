@@ -3,6 +3,7 @@
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from datetime import date
 from types import TracebackType
 from typing import Self, TypeVar
 from uuid import UUID
@@ -59,10 +60,13 @@ from loan_predictor_client.models import (
     RolloutEntry,
     RolloutReport,
     RolloutStatus,
+    ShadowReport,
     Statistics,
     ValidationReport,
     ValidationRules,
     Vintages,
+    WhatIf,
+    WhatIfStatus,
 )
 
 T = TypeVar("T")
@@ -363,6 +367,20 @@ class LoanPredictorClient:
     def rollout_report(self, experiment: str | None = None) -> RolloutReport:
         """The two arms of an experiment, or of the last one, side by side."""
         return self._call(calls.rollout_report(experiment))
+
+    def shadow_report(
+        self, *, since: date | None = None, until: date | None = None
+    ) -> ShadowReport:
+        """How often each shadow agrees with what decided, and who would be decided otherwise."""
+        return self._call(calls.shadow_report(since, until))
+
+    def ask_what_if(self, order: WhatIf) -> WhatIfStatus:
+        """Have the decisions of a period decided by another rule, in the background."""
+        return self._call(calls.ask_what_if(order))
+
+    def what_if(self, what_if_id: UUID | str) -> WhatIfStatus:
+        """How far a what-if is, and once it is done what it found."""
+        return self._call(calls.what_if(what_if_id))
 
     def change_rollout(
         self,
