@@ -45,10 +45,12 @@ _NEXT_EPOCH: Final = """
 SELECT epoch FROM shadow_queue WHERE epoch <> ALL($1) ORDER BY decision LIMIT 1
 """
 _TAKE: Final = """
-SELECT decision, decided_at, bundle_version, model
-FROM shadow_queue LEFT JOIN predictions ON id = decision AND erased_at IS NULL
-WHERE epoch = $1 ORDER BY decision LIMIT $2
-FOR UPDATE OF shadow_queue SKIP LOCKED
+SELECT decision FROM shadow_queue WHERE epoch = $1 ORDER BY decision LIMIT $2
+FOR UPDATE SKIP LOCKED
+"""
+_DECIDERS: Final = """
+SELECT id, decided_at, bundle_version, model FROM predictions
+WHERE id = ANY($1) AND erased_at IS NULL
 """
 _READ: Final = f"""
 SELECT {DECISION}, {NO_OUTCOME}, 1::int2 FROM predictions WHERE id = ANY($1) AND erased_at IS NULL
@@ -114,11 +116,8 @@ async def _score(connection: Connection, epoch: int, shadows: _Shadows) -> int:
         return 0
     ids = [row["decision"] for row in taken]
     deciders = {
-        row["decision"]: _Decider(
-            row["decided_at"].astimezone(UTC).date(), row["bundle_version"], row["model"]
-        )
-        for row in taken
-        if row["decided_at"] is not None
+        identifier: _Decider(decided_at.astimezone(UTC).date(), bundle, model)
+        for identifier, decided_at, bundle, model in await connection.fetch(_DECIDERS, ids)
     }
     rows = await read(connection, _READ, ids)
     results, counts = await asyncio.to_thread(_scored, rows, deciders, shadows)
