@@ -49,6 +49,9 @@ Compose = Callable[[Bundle, Rollout, Bundle | None], S]
 """Makes what is served of the default arm's bundle, the roll-out and the candidate's bundle."""
 
 _JSON: Final = {"content-type": "application/json"}
+_DEADLINE_S: Final = 1.0
+_START_S: Final = 10.0
+"""How long a start waits for the roll-out in force to be loaded; then it is not ready yet."""
 _SWITCH_S: Final = 0.0005
 _RETRY_S: Final = 5.0
 """After this long a roll-out in force that could not be loaded is tried again."""
@@ -112,7 +115,9 @@ class Follower(Generic[S]):
 
         async def ask() -> RolloutState:
             report = self.report().model_dump_json()
-            answer = await client.post(url, content=report, headers=_JSON | headers, timeout=1.0)
+            answer = await client.post(
+                url, content=report, headers=_JSON | headers, timeout=_DEADLINE_S
+            )
             answer.raise_for_status()
             return RolloutState.model_validate_json(answer.content)
 
@@ -123,7 +128,7 @@ class Follower(Generic[S]):
 
         await step()
         if self._loading is not None:
-            await self._loading
+            await asyncio.wait([self._loading], timeout=_START_S)
             await step()
         task = asyncio.create_task(self._repeat(step))
         try:

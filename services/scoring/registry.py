@@ -175,6 +175,8 @@ def load_bundle(root: Path, version: str | None) -> Bundle:
     """
     folder = bundle_folder(root, version)
     manifest = read_manifest(folder / "manifest.json")
+    if manifest.version != folder.name:
+        raise BundleError(f"The bundle in {folder} is {manifest.version} by its manifest")
     check_files(folder, manifest)
     if manifest.features == features_v1.FEATURES:
         row_of: RowOf = features_v1.feature_row
@@ -199,7 +201,7 @@ def load_bundle(root: Path, version: str | None) -> Bundle:
     models: dict[str, ServedModel] = {
         name: ServedModel(
             name=name,
-            session=_session(folder / f"{name}.onnx"),
+            session=_session(folder, manifest, f"{name}.onnx"),
             vector=vector,
             accuracy=manifest.models[name].cross_validation.accuracy.mean,
             threshold=manifest.threshold,
@@ -246,13 +248,17 @@ def _check_scorecards(folder: Path, models: Iterable[ServedModel], row: tuple[fl
             )
 
 
-def _session(path: Path) -> ort.InferenceSession:
+def _session(folder: Path, manifest: Manifest, name: str) -> ort.InferenceSession:
+    # From the bytes that are verified, not from a file that could be another one by then.
+    content = read_file(folder, manifest, name)
     options = ort.SessionOptions()
     # A row takes microseconds: a second thread would cost more than it gains, and its spinning
     # would take the processor from the event loop.
     options.intra_op_num_threads = 1
     options.inter_op_num_threads = 1
     try:
-        return ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+        return ort.InferenceSession(content, options, providers=["CPUExecutionProvider"])
     except Exception as error:
-        raise BundleError(f"{path} is not a model that the runtime can load: {error}") from error
+        raise BundleError(
+            f"{folder / name} is not a model that the runtime can load: {error}"
+        ) from error

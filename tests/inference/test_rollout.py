@@ -149,10 +149,12 @@ def _truncate(folder: Path) -> None:
     model.write_bytes(model.read_bytes()[:-100])
 
 
-def _make_newer(folder: Path) -> None:
-    manifest = json.loads((folder / MANIFEST_FILE).read_bytes())
-    manifest["schema_version"] = SCHEMA_VERSION + 1
-    (folder / MANIFEST_FILE).write_text(json.dumps(manifest))
+def _change(**members: object) -> Callable[[Path], object]:
+    def change(folder: Path) -> None:
+        manifest = json.loads((folder / MANIFEST_FILE).read_bytes())
+        (folder / MANIFEST_FILE).write_text(json.dumps(manifest | members))
+
+    return change
 
 
 async def test_a_bundle_that_cannot_be_used_is_refused_in_one_sentence_and_changes_nothing(
@@ -163,7 +165,11 @@ async def test_a_bundle_that_cannot_be_used_is_refused_in_one_sentence_and_chang
     faults: list[tuple[Callable[[Path], object], str]] = [
         (_alter, "newcomer.onnx is altered"),
         (_truncate, "newcomer.onnx is altered"),
-        (_make_newer, f"newer than the {SCHEMA_VERSION} that this service reads"),
+        (_change(version=OTHER), f"{NEW} is {OTHER} by its manifest"),
+        (
+            _change(schema_version=SCHEMA_VERSION + 1),
+            f"newer than the {SCHEMA_VERSION} that this service reads",
+        ),
         (shutil.rmtree, f"The bundle {NEW} cannot be read: it is not published here"),
     ]
     kept = store.parent / "kept"
@@ -181,9 +187,9 @@ async def test_a_bundle_that_cannot_be_used_is_refused_in_one_sentence_and_chang
             assert status == 200
             assert sentence in detail["failed"]
             shutil.copytree(kept, store / NEW, dirs_exist_ok=True)
-        unknown = rollout(5, NEW, "regression")
+        unknown = rollout(9, NEW, "regression")
         history.state = RolloutState(pending=unknown)
-        report = await history.reported_failure(5)
+        report = await history.reported_failure(9)
         assert report.failed is not None
         assert report.failed.reason == f"The bundle {NEW} has no model regression."
         # In force nevertheless, for others have it: this replica is not ready, and says why.
@@ -192,7 +198,7 @@ async def test_a_bundle_that_cannot_be_used_is_refused_in_one_sentence_and_chang
         assert (await _decide(client))["version"] == OWN
         metrics = Exposition((await client.get("/metrics")).text)
         assert metrics.sum_of("rollout_load_failures_total") >= len(faults) + 1
-        assert metrics.sum_of("rollout_active_epoch") == 5
+        assert metrics.sum_of("rollout_active_epoch") == 9
         history.state = RolloutState()
         await history.reported(lambda report: (report.epoch, report.failed) == (0, None))
         assert (await _ready(client))[0] == 200
