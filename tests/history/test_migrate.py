@@ -5,9 +5,11 @@ import asyncio
 import pytest
 from alembic import command
 from sqlalchemy import Connection, column, insert, inspect, table, text
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.ext.asyncio import AsyncEngine
 
 from services.history import migrate as migrating
-from services.history.database import ping, transaction
+from services.history.database import is_outage, ping, transaction
 from services.history.migrate import config_for, migrate
 from services.history.queries import read_one
 from services.history.recorder import decode, store
@@ -81,6 +83,20 @@ async def test_upgrade_keeps_the_rows_that_are_there(empty_database_url: str) ->
         assert await connection.run_sync(differences) == []
     assert await store(engine, [row_of(event) for event in events]) == 0
     await engine.dispose()
+
+
+async def test_consumer_that_counts_days_elsewhere_waits_as_in_an_outage(
+    engine: AsyncEngine,
+) -> None:
+    """One of the version before would count decisions in one roll-up only; it loses none."""
+    count_a_day = text(
+        "INSERT INTO prediction_rollup"
+        " VALUES ('day', now(), 'any', 'b-00000001', 'Approved', 1, 0, 0.9, ARRAY[1])"
+    )
+    with pytest.raises(DBAPIError) as refused:
+        async with engine.connect() as connection:
+            await connection.execute(count_a_day)
+    assert is_outage(refused.value)
 
 
 def _rounded(row: AnyRow) -> tuple[object, ...]:
