@@ -8,8 +8,7 @@ leaves them as they were, and an erasure waits for one at work.
 import asyncio
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from datetime import UTC, date, timedelta
-from datetime import datetime as time
+from datetime import UTC, date
 from time import monotonic
 from typing import Any, Final, NamedTuple, TypeAlias
 from uuid import UUID
@@ -31,7 +30,6 @@ from services.scoring.engine import shown_probabilities
 from services.scoring.manifest import BundleError
 from services.scoring.registry import Bundle
 from services.scoring.replay import Bundles
-from shared.contract.ids import first_uuid7_at
 from shared.contract.rollout import Arm, Rollout
 from shared.contract.swaps import Swap
 from shared.observability.logs import get_logger
@@ -55,6 +53,12 @@ WHERE id = ANY($1) AND erased_at IS NULL
 _READ: Final = f"""
 SELECT {DECISION}, {NO_OUTCOME}, 1::int2 FROM predictions WHERE id = ANY($1) AND erased_at IS NULL
 """  # noqa: S608 - the product's own columns
+_GIVE_UP: Final = """
+DELETE FROM shadow_queue WHERE epoch < (
+    SELECT max(epoch) FROM rollout_states
+    WHERE state = 'active' AND reached_at < now() - make_interval(secs => $1)
+)
+"""
 _ADD_UP: Final = """
 INSERT INTO shadow_rollup AS total
 SELECT * FROM unnest(CAST($1 AS shadow_rollup[]))
@@ -176,9 +180,8 @@ def _key(swap: Swap) -> tuple[str, ...]:
     return swap.attribute, swap.value, swap.decided, swap.instead
 
 
-async def delete_old(pool: Pool, *, days: float) -> int:
-    """Delete from the queue what was decided so long ago and cannot be scored; return how many."""
-    before = first_uuid7_at(time.now(UTC) - timedelta(days=days))
+async def give_up(pool: Pool, *, days: float) -> int:
+    """Delete from the queue what waits for a roll-out that is over for so long; return how many."""
     async with transaction(pool) as connection:
-        done = await connection.execute("DELETE FROM shadow_queue WHERE decision < $1", before)
+        done = await connection.execute(_GIVE_UP, days * 86_400)
     return int(done.removeprefix("DELETE "))

@@ -187,9 +187,9 @@ class Worker:
         deleted = await upkeep.delete_old(self._tools.pool, retention_days=days)
         if deleted:
             _log.info("deleted old batches", batches=deleted)
-        forgotten = await shadows.delete_old(self._tools.pool, days=days)
-        if forgotten:
-            _log.warning("decisions left without their shadows", decisions=forgotten)
+        given_up = await shadows.give_up(self._tools.pool, days=days)
+        if given_up:
+            _log.warning("decisions left without their shadows", decisions=given_up)
         return False
 
     async def _send_webhook(self) -> bool:
