@@ -11,12 +11,14 @@ import numpy as np
 import pytest
 import pytest_asyncio
 from fairlearn.metrics import MetricFrame, selection_rate, true_positive_rate
+from markupsafe import escape
 from scipy.stats import entropy
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from services.history.drift import LEAST_DECISIONS
 from shared.contract.events import PredictionRecorded
 from shared.observability.metrics.names import FAIRNESS_SCREEN, OF_RECENT_DECISIONS
+from shared.pictures.formats import count, percent, with_titles
 from tests.history.events import random_event
 from tests.history.simulated_year import (
     BUNDLE,
@@ -160,6 +162,7 @@ async def test_year_is_recognised_from_the_rollups_alone(
         probability[probability >= 0.5].mean(), abs=1e-6
     )
     await assert_fairness_is_exact(client, year)
+    await assert_all_is_drawn(client)
 
 
 def assert_income_is_exact(income: dict[str, Any], year: Simulated, number: int) -> None:
@@ -176,6 +179,22 @@ def assert_income_is_exact(income: dict[str, Any], year: Simulated, number: int)
     for side in ("share", "reference"):
         assert sum(bin_[side] for bin_ in income["bins"]) == pytest.approx(1)
     assert (income["decisions"], income["reference_rows"]) == (DECISIONS_A_MONTH, REFERENCE_ROWS)
+
+
+async def assert_all_is_drawn(client: httpx.AsyncClient) -> None:
+    """Each sentence, a pair of distributions for each input, and each group are in the report."""
+    page = (await client.get("/monitoring/report")).text
+    [drift] = await reported(client, "drift")
+    [fairness] = await reported(client, "fairness")
+    for sentence in (drift["conclusion"], *(each["conclusion"] for each in fairness["attributes"])):
+        assert str(escape(with_titles(sentence))) in page
+    bins = sum(len(each["bins"]) for each in (*drift["inputs"], drift["score"]))
+    assert page.count('<rect class="pic-hollow" x="') == bins + 1  # and that of the legend
+    for attribute in fairness["attributes"]:
+        for group in attribute["groups"]:
+            rate, decisions = group["selection_rate"]["value"], group["decisions"]
+            assert percent(rate) in page
+            assert f"{count(decisions)} decisions</text>" in page
 
 
 async def assert_fairness_is_exact(client: httpx.AsyncClient, year: Simulated) -> None:
