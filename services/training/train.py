@@ -61,6 +61,7 @@ from services.training.models import (
 from services.training.pictures import draw
 from services.training.reference import reference_inputs, score_counts, typical_applicant
 from services.training.scorecards import scorecards
+from services.training.tracking import track
 from services.training.unknowns import (
     check_unknowns,
     credit_history_states,
@@ -153,6 +154,8 @@ def train(
     else:
         manifest, card = _with_card(core, core.timings)
         folder = publishing.publish(output, manifest, {**files, MODEL_CARD_FILE: card})
+    if said := track(manifest, folder):
+        print(said)
     return Published(manifest, folder, published is None, out_of_fold)
 
 
