@@ -21,6 +21,7 @@ from loan_predictor_client.models import (
     Fault,
     Interval,
     Period,
+    ShadowComparison,
     Statistics,
     Summary,
 )
@@ -267,3 +268,52 @@ def test_navigation_leads_to_every_page_and_marks_the_open_one() -> None:
         assert f'<a href="/app/{path}"' in shown
     assert shown.count("aria-current") == 1
     assert '<a href="/app/outcomes" aria-current="page">' in shown
+
+
+def test_a_shadow_shows_who_would_be_decided_otherwise() -> None:
+    """Over all, by group, and in those bands of the probability where anything changes."""
+    share = {"value": 0.25, "low": 0.2, "high": 0.3}
+    same = {
+        "decisions": 40,
+        "agreed": share,
+        "newly_approved": 0,
+        "newly_approved_share": share,
+        "newly_refused": 0,
+        "newly_refused_share": share,
+        "referred": 0,
+        "referred_share": None,
+        "approval_share": share,
+        "approval_share_instead": share,
+        "difference": share,
+    }
+    arm = {"bundle": "b-0000000a", "model": "random_forest"}
+    comparison = ShadowComparison.model_validate(
+        {
+            "shadow": arm,
+            "decider": arm | {"model": "gradient_boosting"},
+            "shadowing": True,
+            "swaps": {
+                "all": same | {"newly_refused": 7},
+                "bands": [
+                    same | {"low": 0.45, "high": 0.5},
+                    same | {"low": 0.5, "high": 0.55, "newly_refused": 7},
+                ],
+                "attributes": [
+                    {
+                        "attribute": "Married",
+                        "groups": [same | {"group": "not known"}],
+                        "suppressed": ["Yes"],
+                    }
+                ],
+                "least_decisions": 30,
+                "unscored": 0,
+            },
+        }
+    )
+    shown = str(part("rollout", "shadowed", comparison=comparison, method="A method."))
+    assert "Shadow: Random forest of b-0000000a" in shown
+    assert f"{percent(0.25)} ({percent(0.2)} to {percent(0.3)})" in shown
+    assert f"{percent(0.5, 0)} to {percent(0.55, 0)}" in shown
+    assert percent(0.45, 0) not in shown
+    assert "Married: not known" in shown
+    assert "A method." in shown

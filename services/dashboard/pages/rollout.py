@@ -9,7 +9,13 @@ from markupsafe import Markup
 from nicegui import ui
 
 from loan_predictor_client import AsyncLoanPredictorClient, CallFailed
-from loan_predictor_client.models import BundleList, RolloutEntry, RolloutReport, RolloutStatus
+from loan_predictor_client.models import (
+    BundleList,
+    RolloutEntry,
+    RolloutReport,
+    RolloutStatus,
+    ShadowReport,
+)
 from services.dashboard.evidence import attempted
 from services.dashboard.frame import frame
 from services.dashboard.gate import session_of
@@ -28,9 +34,21 @@ _CHANGES: Final[Mapping[str, Change]] = {
 }
 
 
-def state(status: RolloutStatus, report: RolloutReport | None, bundles: BundleList) -> Markup:
-    """What decides, who follows, how the arms compare, and what came before."""
-    return part("rollout", "state", status=status, report=report, bundles=bundles.bundles)
+def state(
+    status: RolloutStatus,
+    report: RolloutReport | None,
+    shadows: ShadowReport,
+    bundles: BundleList,
+) -> Markup:
+    """What decides, who follows, how arms and shadows compare, and what came before."""
+    return part(
+        "rollout",
+        "state",
+        status=status,
+        report=report,
+        shadows=shadows,
+        bundles=bundles.bundles,
+    )
 
 
 def form(status: RolloutStatus) -> Markup:
@@ -48,15 +66,15 @@ def register(watch: Watch) -> None:
 
         async def fetch() -> Markup:
             api = session.api
-            status, bundles, report = await asyncio.gather(
-                api.rollout(), api.bundles(), attempted(api.rollout_report())
+            status, bundles, shadows, report = await asyncio.gather(
+                api.rollout(), api.bundles(), api.shadow_report(), attempted(api.rollout_report())
             )
             # Only when it changes: somebody may be writing a reason.
             offer = [status.epoch, status.active, status.proposed]
             if offer != offered:
                 offered[:] = offer
                 buttons.show(form(status))
-            return state(status, report.value, bundles)
+            return state(status, report.value, shadows, bundles)
 
         async def change(values: Values) -> None:
             make = _CHANGES[values["change"]]
