@@ -20,15 +20,18 @@ class Axis:
 
     ticks: tuple[float, ...]
 
-    def along(self, number: float) -> str:
-        """How far ``number`` is from the low end; outside of the axis it is the nearest end."""
+    def share(self, number: float) -> float:
+        """How far ``number`` is from the low end, from 0 to 100; the nearest end if outside."""
         low, high = self.ticks[0], self.ticks[-1]
-        return f"{min(max((number - low) / (high - low), 0), 1) * 100:.2f}%"
+        return min(max((number - low) / (high - low), 0), 1) * 100
+
+    def along(self, number: float) -> str:
+        """The same, as a length across."""
+        return f"{self.share(number):.2f}%"
 
     def up(self, number: float) -> str:
         """How far ``number`` is below the high end, as an SVG's height counts."""
-        low, high = self.ticks[0], self.ticks[-1]
-        return f"{min(max((high - number) / (high - low), 0), 1) * 100:.2f}%"
+        return f"{100 - self.share(number):.2f}%"
 
     def length(self, one: float, other: float) -> str:
         """How long the way between two numbers is."""
@@ -36,14 +39,27 @@ class Axis:
         return f"{abs(one - other) / (high - low) * 100:.2f}%"
 
 
-def axis(numbers: Iterable[float], low: float | None = None, high: float | None = None) -> Axis:
-    """An axis with round marks that holds all ``numbers``; ``low`` and ``high`` bound it."""
+def axis(
+    numbers: Iterable[float],
+    low: float | None = None,
+    high: float | None = None,
+    step: float = 0,
+) -> Axis:
+    """An axis with round marks that holds all ``numbers``.
+
+    ``low`` and ``high`` bound it; marks are at least ``step`` apart.
+    """
     some = list(numbers)
     least = min(some, default=0.0) if low is None else max(low, min(some, default=low))
     most = max(some, default=1.0) if high is None else min(high, max(some, default=high))
-    step = _round_step((most - least) / _TICKS)
+    step = max(_round_step((most - least) / _TICKS), step)
     first, last = floor(least / step + 1e-9), ceil(most / step - 1e-9)
     return Axis(tuple(round(i * step, 10) for i in range(first, max(last, first + 1) + 1)))
+
+
+def path(x: Axis, y: Axis, points: Iterable[tuple[float, float]]) -> str:
+    """The points of a line, in a picture that is 100 wide and 100 high."""
+    return " ".join(f"{x.share(one):.2f},{100 - y.share(other):.2f}" for one, other in points)
 
 
 def _round_step(least: float) -> float:

@@ -22,6 +22,8 @@ from shared.pictures.formats import (
     with_titles,
 )
 
+APART: Final = 3
+"""Curves that are told apart; younger ones than so many months are not drawn."""
 _SCORE: Final = "score"
 _TWO: Final = 2
 _MARGIN: Final = 0.02
@@ -114,6 +116,18 @@ def shares_by_age(found: Any) -> dict[str, Points]:
 def months_title(months_on_book: int) -> str:
     """An age of loans in words."""
     return f"{months_on_book} months on book"
+
+
+def curves_of(found: Any) -> list[tuple[str, list[tuple[int, float]]]]:
+    """The share gone bad of each vintage by its completed months on book, the newest first."""
+    return [
+        (
+            month_and_year(vintage.month),
+            [(point.months_on_book, point.share.value) for point in vintage.curve[:-1]],
+        )
+        for vintage in found.vintages
+        if len(vintage.curve) > APART
+    ]
 
 
 def axis_of_lines(lines: Mapping[str, Points]) -> Axis:

@@ -36,7 +36,9 @@ def environment(folder: Path, *modules: ModuleType, **names: Any) -> Environment
     made.filters |= functions_of((formats, monitoring, *modules))
     made.globals |= {
         "axis": axes.axis,
+        "path": axes.path,
         "slots": axes.slots,
+        "APART": monitoring.APART,
         "areas_of": monitoring.areas_of,
         "NONE": formats.NONE,
         **names,

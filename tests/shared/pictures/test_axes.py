@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shared.pictures.axes import axis, slots
+from shared.pictures.axes import axis, path, slots
 from shared.pictures.formats import percentage_points, tick_text
 
 _NUMBERS = st.lists(st.floats(-1000, 1000).map(lambda number: round(number, 4)), max_size=20)
@@ -26,7 +26,9 @@ def test_marks_are_numbers_that_people_expect() -> None:
     """Bounded where a number cannot lie beyond."""
     assert axis((0.031, 0.192), low=0).ticks == (0.0, 0.05, 0.1, 0.15, 0.2)
     assert axis((0.97, 1.0), high=1).ticks[-1] == 1.0
+    assert axis((0, 3), step=1).ticks == (0, 1, 2, 3)
     unit = axis((0, 1))
+    assert path(unit, unit, ((0, 1), (0.5, 0.25))) == "0.00,0.00 50.00,75.00"
     assert (unit.along(0.25), unit.up(0.25), unit.length(0.5, 0.2)) == (
         "25.00%",
         "75.00%",
