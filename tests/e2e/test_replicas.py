@@ -1,4 +1,4 @@
-"""Bundles are published, given a share, promoted and rolled back under load, whatever is killed."""
+"""Bundles are published, shadow, get a share, are promoted and rolled back, whatever is killed."""
 
 import asyncio
 import io
@@ -16,6 +16,7 @@ from typing import Any
 import httpx
 import pytest
 
+from services.history.shadowing import ASK_AGAIN_S
 from services.local import components
 from services.local.processes import Process
 from services.local.servers import Server
@@ -178,6 +179,16 @@ async def test_a_candidate_goes_all_its_way_under_load_and_no_kill_leaves_a_mixt
             await stage.change("rollout/rollback")
         await _every_decision_is_one_that_a_roll_out_makes(stage)
         await _no_kill_leaves_a_mixture(stage, own_redis, default)
+        (tmp_path / "worker").mkdir()
+        worker = components.batch_worker(
+            system.environment, host=HOST, metrics_port=free_port(), logs=tmp_path / "worker"
+        )
+        try:
+            worker.start()
+            await _a_published_bundle_shadows(stage, default)
+        finally:
+            worker.stop()
+            print(worker.log_tail())
 
 
 async def _is_registered(stage: Stage, version: str) -> bool:
@@ -295,3 +306,26 @@ async def _no_kill_leaves_a_mixture(stage: Stage, redis: Server, default: dict[s
     assert await stage.epochs() == {epoch}
     history.start()
     await stage.serve(epoch)
+
+
+async def _a_published_bundle_shadows(stage: Stage, default: dict[str, str]) -> None:
+    """It scores each decision that is made from then on, and decides none."""
+    await stage.serve(
+        (await stage.admin("rollout", default=default, shadows=[_CANDIDATE]))["epoch"]
+    )
+    await asyncio.sleep(ASK_AGAIN_S)
+    before = len(stage.answered)
+    async with stage.load():
+        await asyncio.sleep(0.5)
+    made = stage.answered[before:]
+    assert {each["model_info"]["version"] for each in made} == {default["bundle"]}
+
+    async def all_scored() -> bool:
+        answer = await stage.client.get(f"{stage.system.history_url}/admin/rollout/shadows")
+        found = answer.raise_for_status().json()["comparisons"]
+        return bool(
+            [(each["shadow"], each["decider"], each["swaps"]["all"]["decisions"]) for each in found]
+            == [(_CANDIDATE, default, len(made))]
+        )
+
+    await eventually_said(all_scored)
