@@ -11,10 +11,8 @@ from typing import Final, Self
 
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
-from services.scoring.manifest import MANIFEST_FILE, Interval, read_manifest
-from services.scoring.store import write_file
+from services.scoring.manifest import Interval
 from services.training.measures import MEASURES, Measures
-from services.training.publishing import manifest_file
 
 RULES_FILE: Final = Path(__file__).with_name("gate.toml")
 """The rules that hold unless another file is named."""
@@ -64,7 +62,9 @@ class Finding(_Frozen):
     holds: bool | None
     """None where nothing could be measured."""
 
-    def __str__(self) -> str:
+    @property
+    def cells(self) -> tuple[str, str, str, str]:
+        """The measure, its value, its limit, and whether it holds, in words."""
         rule, value = self.rule, self.value
         limit = (
             f"at most {rule.at_most:g}" if rule.at_least is None else f"at least {rule.at_least:g}"
@@ -76,8 +76,7 @@ class Finding(_Frozen):
             found = f"{value.mean:g}"
         else:
             found = f"{value.mean:+.4f} ({value.low:+.4f} to {value.high:+.4f})"
-        said = "" if rule.refuses else ", only said"
-        return f"{rule.measure:<36}{found:<32}{limit:<14}{verdict}{said}"
+        return rule.measure, found, limit, verdict if rule.refuses else f"{verdict}, only said"
 
 
 class Gate(_Frozen):
@@ -101,7 +100,8 @@ class Gate(_Frozen):
             f"{self.file_rows:,} rows of the file, {self.recorded_rows:,} recorded ones"
             f" (left out: {left_out})."
         )
-        yield from map(str, self.findings)
+        for measure, found, limit, verdict in (each.cells for each in self.findings):
+            yield f"{measure:<36}{found:<32}{limit:<14}{verdict}"
         yield "The candidate passes the gate." if self.passed else "The gate refuses the candidate."
 
 
@@ -132,15 +132,3 @@ def judge(rules: Sequence[Rule], measures: Measures) -> tuple[Finding, ...]:
 def passes(findings: Sequence[Finding]) -> bool:
     """Whether no rule that refuses is broken."""
     return not any(each.rule.refuses and each.holds is False for each in findings)
-
-
-def write_result(gate: Gate, bundle: Path) -> Path:
-    """Write the result beside the bundle's folder and into its manifest; return the first path."""
-    manifest = read_manifest(bundle / MANIFEST_FILE)
-    judged = manifest.model_copy(update={"gate": gate.model_dump(mode="json")})
-    unfinished = bundle / f".{MANIFEST_FILE}"
-    write_file(unfinished, manifest_file(judged))
-    unfinished.replace(bundle / MANIFEST_FILE)
-    path = bundle.with_name(f"{bundle.name}.gate.json")
-    write_file(path, gate.model_dump_json(indent=2).encode() + b"\n")
-    return path

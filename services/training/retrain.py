@@ -6,11 +6,14 @@ import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Final
 
 import httpx
 
-from services.scoring.manifest import bundle_folder
+from services.scoring.manifest import MODEL_CARD_FILE, bundle_folder
+from services.scoring.store import write_file
+from services.training import publishing
 from services.training.applications import read_applications
 from services.training.gate import (
     RULES_FILE,
@@ -19,13 +22,12 @@ from services.training.gate import (
     judge,
     passes,
     read_rules,
-    write_result,
 )
 from services.training.main import NOT_TRAINED, add_arguments, chosen_models
 from services.training.measures import measure
 from services.training.models import ModelsError
 from services.training.recorded import METHOD, export_lines, read_recorded, with_recorded
-from services.training.train import train
+from services.training.train import Published, train, with_card
 
 REFUSED: Final = 3
 """The exit code if the gate refuses the candidate."""
@@ -33,16 +35,10 @@ REFUSED: Final = 3
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Return 0 if the candidate passes, ``REFUSED`` if not, 1 with a reason if there is none."""
-    parser = _parser()
-    options = parser.parse_args(arguments)
-    try:
-        options.rules = read_rules(options.gate)
-        options.models = chosen_models(options.models_file, options.models)
-    except (ModelsError, GateError) as error:
-        parser.error(str(error))
+    options = _parser().parse_args(arguments)
     try:
         gate = retrain(options)
-    except NOT_TRAINED as error:
+    except (*NOT_TRAINED, ModelsError, GateError) as error:
         print(error, file=sys.stderr)
         return 1
     except (OSError, ValueError, httpx.HTTPError) as error:
@@ -54,7 +50,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def retrain(options: argparse.Namespace) -> Gate:
-    """Make a candidate of the file and the recorded applications, and write the gate's result."""
+    """Make a candidate of the file and the recorded applications, and publish it with its gate."""
+    rules = read_rules(options.gate)
+    models = chosen_models(options.models_file, options.models)
     print(f"Reading {options.data} and {options.records}.", flush=True)
     file = read_applications(options.data, target=options.target)
     with export_lines(options.records, key=os.environ.get("API_KEY")) as lines:
@@ -63,28 +61,39 @@ def retrain(options: argparse.Namespace) -> Gate:
             known=(application["Loan_ID"] for application in file.applications),
             now=datetime.now(UTC),
         )
-    data = with_recorded(file, recorded)
     served = bundle_folder(options.serving, None)
-    published = train(data, options.output, models=options.models)
-    measures = measure(
-        data,
-        published.out_of_fold,
-        candidate=published.folder,
-        served=served,
-    )
-    findings = judge(options.rules, measures)
-    gate = Gate(
-        candidate=published.manifest.version,
-        served=served.name,
-        passed=passes(findings),
-        file_rows=len(file.applications),
-        recorded_rows=data.recorded,
-        left_out=dict(recorded.left_out),
-        method=METHOD,
-        findings=findings,
-    )
-    print(f"Wrote {write_result(gate, published.folder)}.")
+    options.output.mkdir(parents=True, exist_ok=True)
+    # Judged before it is published, because its card and its manifest have the gate's result.
+    with TemporaryDirectory(prefix=".retrained-", dir=options.output) as unfinished:
+        data = with_recorded(file, recorded)
+        published = train(data, Path(unfinished), models=models)
+        measures = measure(data, published.out_of_fold, candidate=published.folder, served=served)
+        findings = judge(rules, measures)
+        gate = Gate(
+            candidate=published.manifest.version,
+            served=served.name,
+            passed=passes(findings),
+            file_rows=len(file.applications),
+            recorded_rows=data.recorded,
+            left_out=dict(recorded.left_out),
+            method=METHOD,
+            findings=findings,
+        )
+        _publish(published, gate, options.output)
     return gate
+
+
+def _publish(published: Published, gate: Gate, output: Path) -> None:
+    """Publish the candidate with the gate's result in it, and beside it as a file of its own."""
+    version = published.manifest.version
+    if publishing.find_published(output, version) is None:
+        judged = published.manifest.model_copy(update={"gate": gate.model_dump(mode="json")})
+        manifest, card = with_card(judged, judged.timings)
+        files = {name: (published.folder / name).read_bytes() for name in manifest.files}
+        publishing.publish(output, manifest, {**files, MODEL_CARD_FILE: card})
+    path = output / f"{version}.gate.json"
+    write_file(path, gate.model_dump_json(indent=2).encode() + b"\n")
+    print(f"Published {output / version}; the gate's result is in {path}.")
 
 
 def _parser() -> argparse.ArgumentParser:

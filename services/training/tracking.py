@@ -23,7 +23,7 @@ _LOCAL: Final = 4
 _FINISHED: Final = 3
 
 
-def track(manifest: Manifest, folder: Path) -> str | None:
+def track(manifest: Manifest) -> str | None:
     """Write a run for each model where ``MLFLOW_TRACKING_URI`` says; return a sentence about it.
 
     Without that variable nothing is written. The same bundle is the same runs: they are written
@@ -45,7 +45,7 @@ def track(manifest: Manifest, folder: Path) -> str | None:
         _write(root / run / "meta.yaml", _run(root / run, f"{manifest.version} {name}", now))
         # Without it MLflow takes the folder for no run.
         (root / run / "artifacts").mkdir(exist_ok=True)
-        for path, value in _files(manifest, name, model, folder, now):
+        for path, value in _files(manifest, name, model, now):
             _write(root / run / path, value)
     return f"Tracked in {root.parent} as the experiment {EXPERIMENT}."
 
@@ -79,7 +79,7 @@ def _run(folder: Path, name: str, now: int) -> dict[str, object]:
 
 
 def _files(
-    manifest: Manifest, name: str, model: TrainedModel, folder: Path, now: int
+    manifest: Manifest, name: str, model: TrainedModel, now: int
 ) -> Iterator[tuple[str, str]]:
     for parameter, value in model.parameters.items():
         yield f"params/{parameter}", value
@@ -91,7 +91,6 @@ def _files(
     tags = {
         "mlflow.runName": f"{manifest.version} {name}",
         "bundle": manifest.version,
-        "folder": str(folder.resolve()),
         "model": name,
         "champion": str(name == manifest.champion),
         "data_sha256": manifest.data.sha256,

@@ -148,13 +148,13 @@ def train(
     published = publishing.find_published(output, core.version)
     if published is not None:
         judged = core.model_copy(update={"gate": published.gate})
-        manifest, _ = _with_card(judged, published.timings)
+        manifest, _ = with_card(judged, published.timings)
         publishing.check_same(published, manifest)
         folder = output / core.version
     else:
-        manifest, card = _with_card(core, core.timings)
+        manifest, card = with_card(core, core.timings)
         folder = publishing.publish(output, manifest, {**files, MODEL_CARD_FILE: card})
-    if said := track(manifest, folder):
+    if said := track(manifest):
         print(said)
     return Published(manifest, folder, published is None, out_of_fold)
 
@@ -302,7 +302,8 @@ def _baselines(
     }
 
 
-def _with_card(manifest: Manifest, timings: Mapping[str, Timing]) -> tuple[Manifest, bytes]:
+def with_card(manifest: Manifest, timings: Mapping[str, Timing]) -> tuple[Manifest, bytes]:
+    """Return the manifest with these timings and the card's checksum, and the card."""
     # The card shows the timings, so it is made last and is not part of what the version hashes.
     timed = manifest.model_copy(update={"timings": dict(timings)})
     card = model_card(timed).encode()

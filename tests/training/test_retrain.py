@@ -9,9 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from services.scoring.manifest import CURRENT_FILE, MODEL_CARD_FILE, Interval, read_manifest
+from services.scoring.manifest import CURRENT_FILE, Interval, read_manifest
 from services.scoring.registry import Bundle, load_bundle
 from services.training import publishing, retrain
+from services.training.card import model_card
 from services.training.gate import Gate, GateError, Rule, judge, passes, read_rules
 from services.training.measures import MEASURES
 from services.training.recorded import METHOD, read_recorded
@@ -90,7 +91,14 @@ def test_gate_lets_a_better_candidate_pass_and_refuses_a_worse_one(
     assert manifest.gate == json.loads(written.read_bytes())
     assert gate.file_rows + gate.recorded_rows == manifest.data.rows
     assert gate.left_out == {"refused": 1_000 - gate.recorded_rows}
-    assert METHOD in (output / gate.candidate / MODEL_CARD_FILE).read_text(encoding="utf-8")
+    assert load_bundle(output, gate.candidate).card == model_card(manifest).encode()
+    card = model_card(manifest)
+    assert METHOD in card
+    assert (
+        f"{'passed' if is_better else 'was refused by'} the gate against {served.manifest.version}"
+        in card
+    )
+    assert sorted(path.name for path in output.iterdir()) == [gate.candidate, written.name]
     said = capsys.readouterr().out
     assert f"The {'candidate passes' if is_better else 'gate refuses'} the" in said
     assert f"Nothing was changed in {serving}." in said

@@ -16,7 +16,7 @@ def test_each_model_is_a_run_of_one_experiment(
     monkeypatch.setenv(TRACKING_URI, (tmp_path / "ml runs").as_uri())
     manifest = trained.manifest
     for _ in range(2):
-        assert "experiment loan-predictor" in str(track(manifest, trained.folder))
+        assert "experiment loan-predictor" in str(track(manifest))
     [experiment] = tmp_path.glob("ml runs/*")
     assert json.loads((experiment / "meta.yaml").read_text())["experiment_id"] == experiment.name
     found = {}
@@ -42,6 +42,6 @@ def test_nothing_is_tracked_unless_a_folder_is_named(
 ) -> None:
     """A server's address is said to be none."""
     monkeypatch.delenv(TRACKING_URI, raising=False)
-    assert track(trained.manifest, trained.folder) is None
+    assert track(trained.manifest) is None
     monkeypatch.setenv(TRACKING_URI, "http://127.0.0.1:5000")
-    assert "is no address of a folder" in str(track(trained.manifest, trained.folder))
+    assert "is no address of a folder" in str(track(trained.manifest))

@@ -9,6 +9,7 @@ from services.training.card.accuracy import (
     importances_section,
     summary_section,
 )
+from services.training.card.gate import gate_section
 from services.training.card.making import data_section, making_section, timings_section
 from services.training.card.treatment import (
     directions_section,
@@ -33,8 +34,12 @@ _SECTIONS = (
     making_section,
     timings_section,
 )
+_AFTER_COMPARISONS = _SECTIONS.index(comparisons_section) + 1
 
 
 def model_card(manifest: Manifest) -> str:
     """Return the card as Markdown; only its last section holds wall-clock times."""
-    return "\n\n".join(section(manifest) for section in _SECTIONS) + "\n"
+    sections = [section(manifest) for section in _SECTIONS]
+    if manifest.gate is not None:
+        sections.insert(_AFTER_COMPARISONS, gate_section(manifest))
+    return "\n\n".join(sections) + "\n"
