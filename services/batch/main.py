@@ -15,7 +15,6 @@ from services.batch.database import open_pool, ping
 from services.batch.deps import Resources, resources_of
 from services.batch.intake import served_manifest
 from services.batch.settings import BatchSettings, webhook_faults
-from services.scoring.store import BundleStore
 from shared.access.api_keys import anonymous
 from shared.access.middleware import (
     KEY_BUCKET,
@@ -66,7 +65,7 @@ def create_app(settings: BatchSettings | None = None, *, tracing: Tracing | None
                     settings=settings,
                     pool=pool,
                     redis=redis,
-                    store=BundleStore(settings.bundle_store, shipped=settings.bundle_root),
+                    store=settings.open_store(),
                     metrics=metrics,
                     checking=CapacityLimiter(1),
                 )

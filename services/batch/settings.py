@@ -1,14 +1,12 @@
 """Settings of the batch service and its worker, from environment variables of the same names."""
 
 import re
-from pathlib import Path
 from typing import Annotated, Final
 
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
 from pydantic_settings import NoDecode
 
-from services.scoring.manifest import BUNDLE_ROOT, BundleError, check_version
-from services.scoring.store import StoreAddress
+from services.scoring.settings import DecidingSettings
 from shared.settings import CommonSettings, HttpAddress, SecretKey
 
 _SCHEME: Final = re.compile(r"postgres(?:ql(?:\+asyncpg)?)?://")
@@ -20,13 +18,6 @@ def _database_url(value: str) -> str:
     if not _SCHEME.match(value):
         raise ValueError("must start with postgresql:// (or postgres://)")
     return re.sub(r"([?&])ssl=", r"\1sslmode=", _SCHEME.sub("postgresql://", value, count=1))
-
-
-def _bundle_version(value: str) -> str:
-    try:
-        return check_version(value) if value else value
-    except BundleError as error:
-        raise ValueError(str(error)) from None
 
 
 def _hosts(value: object) -> object:
@@ -42,7 +33,7 @@ def _hosts(value: object) -> object:
 Hosts = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_hosts)]
 
 
-class BatchSettings(CommonSettings):
+class BatchSettings(CommonSettings, DecidingSettings):
     """What a batch may be, how long it is kept, and how it is worked off."""
 
     database_url: Annotated[str, AfterValidator(_database_url)] = Field(
@@ -52,15 +43,6 @@ class BatchSettings(CommonSettings):
     database_connect_timeout_s: float = Field(default=3.0, gt=0)
     database_command_timeout_s: float = Field(default=30.0, gt=0)
 
-    bundle_root: Path = Field(default=BUNDLE_ROOT, description="Folder of bundles and CURRENT.")
-    bundle_version: Annotated[str, AfterValidator(_bundle_version)] | None = Field(
-        default=None, description="Decide with this version instead of the one CURRENT names."
-    )
-    bundle_store: StoreAddress = Field(
-        default=None,
-        description="Where bundles are published: a folder that all processes share, or the address"
-        " of an object store, such as s3://bucket/bundles.",
-    )
     history_url: HttpAddress = Field(
         default="http://127.0.0.1:8001", description="The history service, for hand-over by HTTP."
     )

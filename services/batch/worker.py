@@ -29,7 +29,6 @@ from services.scoring.metrics import DecisionMetrics
 from services.scoring.publisher import Publisher, http_sink, redis_sink
 from services.scoring.registry import Bundle, load_bundle
 from services.scoring.replay import Bundles
-from services.scoring.store import BundleStore
 from shared.contract.errors import NotRecorded
 from shared.contract.rollout import Rollout
 from shared.observability.logs import configure_logging, get_logger, take_over_output
@@ -210,7 +209,7 @@ async def open_worker(settings: BatchSettings) -> AsyncIterator[Worker]:
     served.expect()
     secret = settings.internal_api_key
     key = secret.get_secret_value() if secret else None
-    store = BundleStore(settings.bundle_store, shipped=settings.bundle_root)
+    store = settings.open_store()
 
     def compose(bundle: Bundle, rollout: Rollout, candidate: Bundle | None) -> Served:
         return Served(bundle, decisions, rollout, candidate)

@@ -15,7 +15,13 @@ from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from services.command.main import STOPPED
-from services.scoring.manifest import MANIFEST_FILE, BundleError, check_files, read_manifest
+from services.scoring.manifest import (
+    MANIFEST_FILE,
+    SIGNATURE_FILE,
+    BundleError,
+    check_files,
+    read_manifest,
+)
 from shared.contract.rollout import SHARES
 from shared.settings import HttpAddress, SecretKey, UnusableSettings, read_settings
 
@@ -105,6 +111,8 @@ def _publish(service: Service, options: argparse.Namespace) -> int:
     with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
         for name in (MANIFEST_FILE, *manifest.files):
             archive.write(folder / name, name)
+        if (folder / SIGNATURE_FILE).is_file():
+            archive.write(folder / SIGNATURE_FILE, SIGNATURE_FILE)
     found = service.send("bundles", packed.getvalue())
     print(f"{found['version']} is published; it decides nothing until a roll-out names it.")
     return _OK

@@ -21,7 +21,6 @@ from services.history.rollout import routes as rollout_routes
 from services.history.rollout.guard import Guard
 from services.history.server_metrics import ServerMetrics
 from services.history.settings import CACHE_PREFIX, HistorySettings
-from services.scoring.store import BundleStore
 from shared.access.api_keys import anonymous
 from shared.access.middleware import (
     KEY_BUCKET,
@@ -143,7 +142,7 @@ def _build_resources(settings: HistorySettings, tracing: Tracing, metrics: Metri
             ),
             prefix=CACHE_PREFIX,
         ),
-        store=BundleStore(settings.bundle_store, shipped=settings.bundle_root),
+        store=settings.open_store(),
     )
 
 

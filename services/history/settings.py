@@ -10,8 +10,7 @@ from pydantic_settings import NoDecode
 from sqlalchemy import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
-from services.scoring.manifest import BUNDLE_ROOT
-from services.scoring.store import StoreAddress
+from services.scoring.settings import BundleSettings
 from shared.contract.events import KEY_PREFIX
 from shared.settings import CommonSettings
 
@@ -79,7 +78,7 @@ def _check_address(url: URL) -> None:
 DatabaseUrl = Annotated[URL, NoDecode, BeforeValidator(parse_database_url)]
 
 
-class HistorySettings(CommonSettings):
+class HistorySettings(CommonSettings, BundleSettings):
     """Where decisions are stored, how long answers are cached and how the stream is consumed."""
 
     database_url: DatabaseUrl = Field(
@@ -120,12 +119,6 @@ class HistorySettings(CommonSettings):
         default=21_600.0, gt=0, description="Pause between two runs that erase old decisions."
     )
 
-    bundle_root: Path = Field(default=BUNDLE_ROOT, description="Folder of the bundles that ship.")
-    bundle_store: StoreAddress = Field(
-        default=None,
-        description="Where bundles are published: a folder that all processes share, or the address"
-        " of an object store, such as s3://bucket/bundles.",
-    )
     rollout_approvals: Literal[1, 2] = Field(
         default=1, description="2 has another key approve each change of the roll-out."
     )

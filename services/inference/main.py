@@ -29,7 +29,6 @@ from services.scoring.publisher import (
 )
 from services.scoring.registry import load_bundle
 from services.scoring.replay import Bundles
-from services.scoring.store import BundleStore
 from shared.access.api_keys import anonymous
 from shared.access.middleware import (
     KEY_BUCKET,
@@ -124,7 +123,7 @@ def create_app(
             def install(newer: DocumentedBundle) -> None:
                 resources.served = newer
 
-            store = BundleStore(settings.bundle_store, shipped=settings.bundle_root)
+            store = settings.open_store()
             follower = Follower(
                 served, kind="inference", store=store, compose=compose, install=install
             )

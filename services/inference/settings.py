@@ -1,42 +1,21 @@
 """Settings of the inference service, from environment variables of the same names."""
 
-from pathlib import Path
-from typing import Annotated
-
-from pydantic import AfterValidator, Field
+from pydantic import Field
 
 from services.scoring.manifest import (
-    BUNDLE_ROOT,
     MANIFEST_FILE,
     BundleError,
     bundle_folder,
-    check_version,
     read_manifest,
 )
-from services.scoring.store import StoreAddress
+from services.scoring.settings import DecidingSettings
 from shared.access.rate_limit import parse_limits
 from shared.settings import CommonSettings, HttpAddress, RateLimit, SecretKey
 
 
-def _bundle_version(value: str) -> str:
-    try:
-        return check_version(value) if value else value
-    except BundleError as error:
-        raise ValueError(str(error)) from None
-
-
-class InferenceSettings(CommonSettings):
+class InferenceSettings(CommonSettings, DecidingSettings):
     """Where the models are, who may ask them, and how a decision is handed over."""
 
-    bundle_root: Path = Field(default=BUNDLE_ROOT, description="Folder of bundles and CURRENT.")
-    bundle_version: Annotated[str, AfterValidator(_bundle_version)] | None = Field(
-        default=None, description="Serve this version instead of the one CURRENT names."
-    )
-    bundle_store: StoreAddress = Field(
-        default=None,
-        description="Where bundles are published: a folder that all processes share, or the address"
-        " of an object store, such as s3://bucket/bundles.",
-    )
     history_url: HttpAddress = Field(
         default="http://127.0.0.1:8001", description="The history service, for hand-over by HTTP."
     )

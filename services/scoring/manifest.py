@@ -31,6 +31,8 @@ BUNDLE_ROOT: Final = Path(__file__).parent / "bundle"
 MANIFEST_FILE = "manifest.json"
 CURRENT_FILE = "CURRENT"
 MODEL_CARD_FILE = "MODEL_CARD.md"
+SIGNATURE_FILE = "manifest.sig"
+"""The Ed25519 signature of the manifest's bytes, 64 bytes; see ``signature.py``."""
 PICTURE_FOLDER = "img"
 
 FileName = Annotated[str, Field(pattern=r"^(?:[A-Za-z0-9][\w.-]*/)?[A-Za-z0-9][\w.-]*$")]

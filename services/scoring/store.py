@@ -21,6 +21,7 @@ from pydantic import AfterValidator
 
 from services.scoring.manifest import (
     MANIFEST_FILE,
+    SIGNATURE_FILE,
     BundleError,
     Manifest,
     check_files,
@@ -50,24 +51,35 @@ StoreAddress = Annotated[str | None, AfterValidator(_address)]
 class BundleStore:
     """Finds bundles by their version, and publishes new ones; safe in any thread.
 
-    ``address`` is the store; without one only the bundles in the folder ``shipped`` are there.
+    ``address`` is the store; without one only the bundles in the folder ``shipped`` are there. With
+    a ``public_key`` every published bundle must be signed by it.
     """
 
-    def __init__(self, address: str | None, *, shipped: Path) -> None:
+    def __init__(
+        self, address: str | None, *, shipped: Path, public_key: str | None = None
+    ) -> None:
         self._shipped = shipped
+        self._public_key = public_key
         self._store = _open(address) if address else None
 
     def folder(self, version: str) -> Path:
         """The folder of the bundle ``version``, on this machine; its files are yet to be checked.
 
         A bundle of an object store is fetched, once in the life of a process. Raises
-        ``BundleError``.
+        ``BundleError``, also where the signature is missing or wrong.
         """
         if (shipped := self._shipped / check_version(version)).is_dir():
             return shipped
         folder = self._store.folder(version) if self._store else None
         if folder is None:
             raise BundleError(f"The bundle {version} cannot be read: it is not published here")
+        with _store_faults():
+            signature = folder / SIGNATURE_FILE
+            self._check_signature(
+                version,
+                (folder / MANIFEST_FILE).read_bytes(),
+                signature.read_bytes() if signature.is_file() else b"",
+            )
         return folder
 
     def versions(self) -> list[str]:
@@ -80,9 +92,9 @@ class BundleStore:
 
         A bundle that is there already, the same, is left as it is. Raises ``BundleError`` and
         changes nothing if a file is missing, altered or not in the manifest, the manifest is for a
-        newer service, or another bundle has this version.
+        newer service or not signed, or another bundle has this version.
         """
-        manifest = check_bundle(files)
+        manifest = self.check(files)
         if self._store is None:
             raise BundleError("There is no store to publish in: set BUNDLE_STORE.")
         if manifest.version not in self.versions():
@@ -94,9 +106,25 @@ class BundleStore:
         check_files(folder, published)
         return published
 
+    def check(self, files: Mapping[str, bytes]) -> Manifest:
+        """The manifest among ``files``, if this store would take the bundle.
+
+        Raises ``BundleError``.
+        """
+        manifest = check_bundle(files)
+        signature = files.get(SIGNATURE_FILE, b"")
+        self._check_signature(manifest.version, files[MANIFEST_FILE], signature)
+        return manifest
+
+    def _check_signature(self, version: str, manifest: bytes, signature: bytes) -> None:
+        if self._public_key is not None:
+            from services.scoring.signature import check_signature  # noqa: PLC0415 - takes long, and is seldom needed
+
+            check_signature(version, manifest, signature, self._public_key)
+
 
 def check_bundle(files: Mapping[str, bytes]) -> Manifest:
-    """The manifest among ``files``, by path inside the bundle, of which it lists every other one.
+    """The manifest among ``files``, by path inside the bundle: it lists all but its signature.
 
     Raises ``BundleError`` with one sentence if it does not, or their bytes are not as it says.
     """
@@ -107,7 +135,7 @@ def check_bundle(files: Mapping[str, bytes]) -> Manifest:
     manifest = parse_manifest(files[MANIFEST_FILE], MANIFEST_FILE)
     faults = [
         f"{name} is {'missing' if name not in files else 'not in the manifest'}"
-        for name in sorted(manifest.files.keys() ^ (files.keys() - {MANIFEST_FILE}))
+        for name in sorted(manifest.files.keys() ^ (files.keys() - {MANIFEST_FILE, SIGNATURE_FILE}))
     ] + [
         f"{name} is altered (its checksum differs)"
         for name, expected in manifest.files.items()
@@ -202,6 +230,8 @@ class _Objects:
                 manifest = self._read(version, MANIFEST_FILE)
                 names = parse_manifest(manifest, f"{version}/{MANIFEST_FILE}").files
                 files = {name: self._read(version, name) for name in names}
+                if self._objects.exists(f"{self._root}/{version}/{SIGNATURE_FILE}"):
+                    files[SIGNATURE_FILE] = self._read(version, SIGNATURE_FILE)
                 _write(self._kept, version, files | {MANIFEST_FILE: manifest})
         return kept if kept.is_dir() else None
 

@@ -1,11 +1,14 @@
 """The bundle store: what is published is there whole, and nothing else ever is."""
 
 import os
+from base64 import b64encode
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from uuid import uuid4
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from pydantic import ValidationError
 
 from services.inference.settings import InferenceSettings
@@ -14,6 +17,7 @@ from services.scoring.manifest import (
     BUNDLE_ROOT,
     MANIFEST_FILE,
     SCHEMA_VERSION,
+    SIGNATURE_FILE,
     BundleError,
     read_current_version,
 )
@@ -102,6 +106,45 @@ def test_what_is_no_bundle_is_refused_in_one_sentence_and_changes_nothing(
     assert store.versions() == before
     with pytest.raises(BundleError, match="is not published here"):
         store.folder(_NEW)
+
+
+def test_only_what_the_configured_key_has_signed_is_published_and_found(
+    address: str, files: Files
+) -> None:
+    """Not signed, signed by another key, and altered since: refused in one sentence."""
+    key, other = Ed25519PrivateKey.generate(), Ed25519PrivateKey.generate()
+    encoded = key.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+    settings = InferenceSettings(
+        bundle_store=address, bundle_public_key=b64encode(encoded).decode()
+    )
+    store = settings.open_store()
+    with pytest.raises(BundleError, match=f"{SIGNATURE_FILE} is missing"):
+        store.publish(files)
+    with pytest.raises(BundleError, match="of another key or manifest"):
+        store.publish(files | {SIGNATURE_FILE: other.sign(files[MANIFEST_FILE])})
+    assert _NEW not in store.versions()
+    signed = files | {SIGNATURE_FILE: key.sign(files[MANIFEST_FILE])}
+    store.publish(signed)
+    assert _files_of(settings.open_store().folder(_NEW)) == signed
+    assert store.folder(read_current_version(BUNDLE_ROOT)).parent == BUNDLE_ROOT
+
+
+def test_a_bundle_published_without_a_signature_is_not_found_where_one_is_needed(
+    address: str, files: Files
+) -> None:
+    """As when the key is configured later, or somebody writes into the store."""
+    _store(address).publish(files)
+    key = Ed25519PrivateKey.generate().public_key()
+    encoded = key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+    store = BundleStore(address, shipped=BUNDLE_ROOT, public_key=b64encode(encoded).decode())
+    with pytest.raises(BundleError, match="is not signed by the key of BUNDLE_PUBLIC_KEY"):
+        store.folder(_NEW)
+
+
+@pytest.mark.parametrize("key", ["nonsense", b64encode(bytes(44)).decode()])
+def test_what_is_no_key_is_an_unusable_setting(key: str) -> None:
+    with pytest.raises(ValidationError, match="must be an Ed25519 public key"):
+        InferenceSettings(bundle_public_key=key)
 
 
 def test_a_bundle_that_is_too_large_is_refused(

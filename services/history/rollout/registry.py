@@ -41,7 +41,7 @@ from services.scoring.manifest import (
     read_file,
     read_manifest,
 )
-from services.scoring.store import BundleStore, check_bundle
+from services.scoring.store import BundleStore
 from shared.contract.errors import NotFound
 from shared.contract.rollout import Arm, Rollout
 
@@ -57,7 +57,7 @@ async def publish(
     Every checksum is verified before anything is kept. Publishing again changes nothing. Raises
     ``UnusableBundle`` or ``StoreUnusable``.
     """
-    files = await asyncio.to_thread(_read, file)
+    files = await asyncio.to_thread(_read, store, file)
     manifest = files[MANIFEST_FILE].decode()
     version = json.loads(manifest)["version"]
     async with connection(engine) as opened:
@@ -91,10 +91,10 @@ async def publish(
         return await _registered(opened, version)
 
 
-def _read(file: IO[bytes]) -> Mapping[str, bytes]:
+def _read(store: BundleStore, file: IO[bytes]) -> Mapping[str, bytes]:
     files = read_archive(file)
     try:
-        check_bundle(files)
+        store.check(files)
     except BundleError as error:
         raise UnusableBundle(str(error)) from error
     return files
