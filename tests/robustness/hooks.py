@@ -19,7 +19,7 @@ from schemathesis import Case, HookContext, SerializationContext
 from services.history.schemas import encode_cursor
 from services.inference.idempotency import HEADER_DOC
 from shared.contract.outcomes import OUTCOME_KINDS
-from shared.web.direct import CSV, NDJSON
+from shared.web.direct import CSV, NDJSON, ZIP
 from tests.history.events import body_of, random_events
 
 _event_lines = st.builds(random_events, st.integers(1, 3), seed=st.integers()).map(
@@ -47,22 +47,29 @@ schemathesis.openapi.format("outcome-table", _outcome_table)
 @schemathesis.hook
 def before_call(_: HookContext, case: Case[Any], __: dict[str, Any]) -> None:
     """Mend what no schema can say: a range's bounds are in order, a key is for one body alone."""
-    _order_bounds(case)
+    for given in (case.query, case.body):
+        if isinstance(given, dict):
+            _order_bounds(given)
     key = (case.headers or {}).get(HEADER_DOC["name"])
     if isinstance(key, str) and re.fullmatch(HEADER_DOC["schema"]["pattern"], key):
         of_this_body = hashlib.sha256(repr((key, case.body)).encode(errors="surrogatepass"))
         case.headers[HEADER_DOC["name"]] = of_this_body.hexdigest()
 
 
-def _order_bounds(case: Case[Any]) -> None:
+def _order_bounds(given: dict[str, Any]) -> None:
     for lower, upper in (("since", "until"), ("min_confidence", "max_confidence")):
-        bounds = [case.query.get(lower), case.query.get(upper)]
+        bounds = [given.get(lower), given.get(upper)]
         with suppress(TypeError, ValueError):
             if isinstance(bounds[0], str) and lower == "since":
                 bounds.sort(key=_moment)
             else:
                 bounds.sort(key=lambda bound: float(str(bound)))
-            case.query |= dict(zip((lower, upper), bounds, strict=True))
+            given |= dict(zip((lower, upper), bounds, strict=True))
+            if lower == "since" and bounds[0] == bounds[1]:
+                # Some routes refuse a range of no time at all.
+                del given[upper]
+    if "compare" in given and not given.get("since"):
+        del given["compare"]
 
 
 def _moment(bound: Any) -> datetime:
@@ -71,7 +78,7 @@ def _moment(bound: Any) -> datetime:
     return datetime.fromisoformat(f"{text}-01" if re.fullmatch(r"\d{4}-\d\d", text) else text)
 
 
-@schemathesis.serializer(NDJSON.name, CSV.name)
-def as_lines(_: SerializationContext, value: Any) -> bytes:
-    """The lines as they are; whatever else is tried goes as its text."""
-    return str(value).encode(errors="surrogatepass")
+@schemathesis.serializer(NDJSON.name, CSV.name, ZIP.name)
+def as_it_is(_: SerializationContext, value: Any) -> bytes:
+    """Bytes and lines as they are; whatever else is tried goes as its text."""
+    return value if isinstance(value, bytes) else str(value).encode(errors="surrogatepass")
