@@ -13,6 +13,7 @@ from pathlib import Path
 from shutil import rmtree
 from tempfile import mkdtemp
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from redis import Redis
@@ -44,12 +45,23 @@ _SYSTEMS = {
     *("held_out", "out_of_fold", "trained"),
 }
 _LONGEST_FIRST = ("system", "server", "unit")
+_MEASURES_IMPORTS = "gw0"
 _running = SimpleNamespace(tier="")
 
 # Hundreds of processes import the same modules: only the first has to compile them.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 # Before workers are started, which measure themselves.
 measure_on_request()
+# What is imported stays: nothing is garbage before the tests are collected.
+gc.disable()
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection(session: pytest.Session) -> None:
+    """Leave it to one worker to measure what is imported: all of them import the same."""
+    coverage = _coverage_of(session.config)
+    if coverage and os.environ.get("PYTEST_XDIST_WORKER", _MEASURES_IMPORTS) != _MEASURES_IMPORTS:
+        coverage.pause()
 
 
 @pytest.hookimpl(tryfirst=True)  # before tests are selected by their tier
@@ -76,13 +88,22 @@ def _tier(item: pytest.Item) -> str:
     return "server" if fixtures & _SERVERS else "unit"
 
 
-def pytest_collection_finish() -> None:
+def pytest_collection_finish(session: pytest.Session) -> None:
     """Leave what is imported by now out of each garbage collection: it stays until the end.
 
     A worker's coverage has begun by now.
     """
     gc.freeze()
+    gc.enable()
+    coverage = _coverage_of(session.config)
+    if coverage and not coverage.started:
+        coverage.resume()
     measure_on_request()
+
+
+def _coverage_of(config: pytest.Config) -> Any:
+    """What measures the coverage of this process; None if nothing does."""
+    return getattr(config.pluginmanager.get_plugin("_cov"), "cov_controller", None)
 
 
 def pytest_xdist_auto_num_workers() -> int:
@@ -91,7 +112,8 @@ def pytest_xdist_auto_num_workers() -> int:
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    """Hold a unit test to its tier."""
+    """Hold a unit test to its tier; coverage that was paused has begun again."""
+    measure_on_request()
     _running.tier = "unit" if item.get_closest_marker("unit") else ""
 
 
@@ -238,7 +260,6 @@ def shared_system(
             database_url=url,
             redis_url=redis.url,
             logs=tmp_path_factory.mktemp("logs"),
-            measured=True,
         ) as running:
             yield running
 

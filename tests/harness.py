@@ -3,6 +3,7 @@
 import json
 import os
 import socket
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -63,12 +64,10 @@ def running_system(
     logs: Path,
     settings: Mapping[str, str] | None = None,
     say: Callable[[str], None] = print,
-    measured: bool = False,
 ) -> Iterator[System]:
     """The whole system, ready, on the servers given; a failing test shows the logs' ends.
 
     ``settings`` are variables that differ from what is shipped; ``say`` receives the logs' ends.
-    Coverage is measured only on request: the system that most tests share is measured.
     """
     history_port, inference_port, metrics_port = free_port(), free_port(), free_port()
     history_url = f"http://{HOST}:{history_port}"
@@ -81,8 +80,6 @@ def running_system(
         history_url=history_url,
         api_key=keys.SECRET,
     ) | dict(settings or {})
-    if measured:
-        env |= measuring()
     system = System(
         api_key=keys.SECRET,
         environment=env,
@@ -117,6 +114,13 @@ def measure_on_request() -> None:
 def measuring() -> dict[str, str]:
     """The variables that let a process measure its coverage, if this test run does."""
     return dict(_coverage)
+
+
+def measured_alone(module: str) -> list[str]:
+    """The command that runs ``module`` and measures its coverage, not that of what it starts."""
+    alone = f"import os, runpy; os.environ.pop({_MEASURED!r}, None); "
+    run = f"runpy.run_module({module!r}, run_name='__main__', alter_sys=True)"
+    return [sys.executable, "-c", alone + run]
 
 
 def empty(system: System) -> None:

@@ -17,7 +17,8 @@ from tests.chaos.scenario import Outcome, Pace, Scenario, run
 from tests.chaos.scenarios import SCENARIOS
 from tests.chaos.stage import Stage, open_stage
 
-pytestmark = pytest.mark.system
+# The product runs in processes of its own; measuring the clients' coverage would slow them.
+pytestmark = [pytest.mark.system, pytest.mark.no_cover]
 
 _PACE: Final = Pace(rate=150, processes=1, before_s=0.5, away_s=1.0, after_s=0.7, whole=False)
 _SHORT_WAITS: Final = {

@@ -17,7 +17,7 @@ from services.local.processes import Process
 from services.local.servers import Server
 from shared.contract.application import EXAMPLE
 from tests import keys
-from tests.harness import HOST, free_port
+from tests.harness import HOST, free_port, measuring
 from tests.stream import recorded_events
 from tests.waiting import eventually, eventually_said
 
@@ -210,7 +210,7 @@ async def test_consumer_starts_without_its_servers_and_stores_once_they_are_ther
     for server in (own_postgres, own_redis):
         server.process.kill()
     port, history_port = free_port(), free_port()
-    env = _environment(database_url=own_postgres.url, redis_url=own_redis.url)
+    env = _environment(database_url=own_postgres.url, redis_url=own_redis.url, **measuring())
     with (
         _spawned(_consumer(env, tmp_path)) as consumer,
         _spawned(components.inference(env, host=HOST, port=port, logs=tmp_path)) as inference,

@@ -17,7 +17,8 @@ from services.local.processes import Process
 from tests.harness import System
 from tests.history.events import MODELS
 
-pytestmark = pytest.mark.system
+# The product runs in processes of its own; measuring the clients' coverage would slow them.
+pytestmark = [pytest.mark.system, pytest.mark.no_cover]
 
 _CLIENTS = 16
 _RECORDED_WITHIN_S = 30.0

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
-from multiprocessing.context import SpawnProcess
+from multiprocessing.context import ForkServerProcess
 from multiprocessing.queues import Queue
 from queue import Empty
 from typing import Final
@@ -69,7 +69,9 @@ def run(
     Calls ``announce`` with the schedule just before it begins. Raises ``CannotStart`` if a process
     does not come up.
     """
-    context = multiprocessing.get_context("spawn")
+    # A server that has imported this module forks each of them: they are up at once.
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([__name__])
     found: Queue[Results] = context.Queue()
     schedules: Queue[Schedule] = context.Queue()
     senders = [
@@ -229,5 +231,5 @@ def _gather(
     return results
 
 
-def _running(senders: Sequence[SpawnProcess]) -> bool:
+def _running(senders: Sequence[ForkServerProcess]) -> bool:
     return any(process.is_alive() for process in senders)

@@ -21,15 +21,17 @@ from shared.web.server import ServerSettings
 
 _SERVE = ["shared.web.server", "--port", "0"]
 _HISTORY = {"RETENTION_DAYS": "-1", "DATABASE_URL": "postgresql://db/x?statement_cache_size=0"}
+_INFERENCE = {
+    "RATE_LIMIT_PREDICT": "lots",
+    "RATE_LIMIT_OTHE": "5/hour",
+    "HISTORY_URL": "history:8001",
+    "BUNDLE_VERSION": "../b-0a1b2c3d",
+    "INTERNAL_API_KEY": "lp_é",
+}
 _PROCESSES = [
-    ([*_SERVE, "services.inference.main:create_app"], {"RATE_LIMIT_PREDICT": "lots"}),
-    ([*_SERVE, "services.inference.main:create_app"], {"RATE_LIMIT_PREDIC": "5/hour"}),
-    ([*_SERVE, "services.inference.main:create_app"], {"HISTORY_URL": "history:8001"}),
     ([*_SERVE, "services.inference.main:create_app"], {"DRAIN_S": "inf"}),
-    ([*_SERVE, "services.inference.main:create_app"], {"BUNDLE_VERSION": "../b-0a1b2c3d"}),
-    ([*_SERVE, "services.inference.main:create_app"], {"INTERNAL_API_KEY": "lp_é"}),
-    ([*_SERVE, "services.history.main:create_app"], {"REDIS_URL": "nonsense"}),
-    ([*_SERVE, "services.history.main:create_app"], _HISTORY),
+    ([*_SERVE, "services.inference.main:create_app"], _INFERENCE),
+    ([*_SERVE, "services.history.main:create_app"], {"REDIS_URL": "nonsense", **_HISTORY}),
     ([*_SERVE, "services.batch.main:create_app"], {"BATCH_WEBHOOK_HOSTS": "https://bank.example"}),
     (["services.batch.worker"], {"DATABASE_URL": "mysql://db", "BATCH_LEASE_S": "0"}),
     ([*_SERVE, "services.dashboard.main:create_app"], {"DASHBOARD_PASSWORD": "secret"}),

@@ -19,7 +19,7 @@ import pytest
 from services.local.processes import Process
 from services.local.servers import Server
 from services.scoring.manifest import BUNDLE_ROOT, read_current_version
-from tests.harness import HOST, free_port, measuring
+from tests.harness import HOST, free_port, measured_alone, measuring
 from tests.waiting import until
 
 pytestmark = pytest.mark.system
@@ -75,14 +75,14 @@ def started(server_folder: Path) -> Iterator[Run]:
     """A run that has started, for the tests that leave it running."""
     folder = server_folder / "started"
     folder.mkdir(mode=0o711)
-    made = _run_in(folder, **measuring())
+    made = _run_in(folder, measured=True)
     made.start()
     yield made
     made.process.stop(_TIMEOUT_S)
     print(made.said)
 
 
-def _run_in(folder: Path, **extra: str) -> Run:
+def _run_in(folder: Path, *, measured: bool = False, **extra: str) -> Run:
     env = {
         key: value for key, value in os.environ.items() if key not in ("DATABASE_URL", "REDIS_URL")
     }
@@ -99,9 +99,9 @@ def _run_in(folder: Path, **extra: str) -> Run:
     log = folder / "run.log"
     process = Process(
         "run",
-        _COMMAND,
+        measured_alone("services.local") if measured else _COMMAND,
         folder=folder,
-        env=env,
+        env=env | measuring() if measured else env,
         ready=lambda _pid: "Ctrl-C stops everything" in log.read_text(),
         stop_signal=signal.SIGINT,
     )

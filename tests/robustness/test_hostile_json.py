@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator
 
 import httpx
+import pytest
 import pytest_asyncio
 
 from shared.contract.application import EXAMPLE
@@ -11,6 +12,9 @@ from shared.contract.events import INTERNAL_PREDICTIONS_PATH
 from tests.harness import System
 from tests.raw import connected
 from tests.robustness.hostile import GOOD, hostile_bodies, too_large_bodies
+
+# The product runs in processes of its own; measuring the clients' coverage would slow them.
+pytestmark = pytest.mark.no_cover
 
 _RECORDED_WITHIN_S = 20
 _DECIDING = ("/predict", "/predict/random_forest", "/explain", "/models/benchmark")

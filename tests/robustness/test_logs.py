@@ -122,6 +122,7 @@ def _poison(redis: Server) -> None:
             client.xadd(STREAM, {EVENT_FIELD: event})
 
 
+@pytest.mark.no_cover  # the product runs in processes of its own
 async def test_no_log_tells_a_secret_or_anything_about_an_applicant(
     system: System, http: httpx.AsyncClient, own_postgres: Server, own_redis: Server
 ) -> None:

@@ -82,6 +82,7 @@ def test_every_row_is_answered_in_every_repeat(
 
 
 @pytest.mark.system
+@pytest.mark.no_cover  # the fixtures train as much
 def test_result_does_not_depend_on_the_number_of_processes(
     labelled: LabelledApplications,
 ) -> None:
@@ -104,6 +105,7 @@ def test_result_does_not_depend_on_the_number_of_processes(
 
 
 @pytest.mark.system
+@pytest.mark.no_cover  # the fixtures train as much
 def test_shuffled_labels_cannot_be_predicted(labelled: LabelledApplications) -> None:
     """No label leaks into the features: where there is nothing to learn, nothing is learnt."""
     approved = np.random.default_rng(5).permutation(labelled.approved)
