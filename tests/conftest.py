@@ -23,6 +23,7 @@ from services.local.processes import run_to_end
 from services.local.servers import Server
 from services.scoring.manifest import BUNDLE_ROOT
 from services.scoring.registry import Bundle, load_bundle
+from shared import USUAL_THRESHOLDS
 from tests.applications import random_application
 from tests.harness import (
     System,
@@ -94,6 +95,7 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     A worker's coverage has begun by now.
     """
     gc.freeze()
+    gc.set_threshold(*USUAL_THRESHOLDS)
     gc.enable()
     coverage = _coverage_of(session.config)
     if coverage and not coverage.started:

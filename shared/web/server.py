@@ -20,6 +20,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from uvicorn import Config, Server
 from uvicorn.config import STARTUP_FAILURE
 
+from shared import USUAL_THRESHOLDS
 from shared.observability.logs import get_logger, take_over_output
 from shared.settings import read_settings_or_exit
 from shared.web.health import DRAINING
@@ -191,6 +192,7 @@ def _load(config: Config) -> None:
     gc.disable()
     config.load()
     gc.freeze()
+    gc.set_threshold(*USUAL_THRESHOLDS)
     gc.enable()
 
 
