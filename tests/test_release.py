@@ -74,3 +74,32 @@ def test_release_builds_every_image_of_the_stack() -> None:
     assert all({f"loan-predictor-{name}" for name in loop.split()} == built for loop in loops)
     used = {service["build"]["dockerfile"] for service in stack.values() if "build" in service}
     assert used == {path.name for path in _ROOT.glob("Dockerfile.*")}
+
+
+@pytest.mark.system
+@pytest.mark.parametrize(
+    ("dockerfile", "service", "processes"),
+    [
+        ("inference", "inference", ["main"]),
+        ("inference", "batch", ["main", "worker"]),
+        ("history", "history", ["main", "consumer", "migrate", "audit"]),
+        ("dashboard", "dashboard", ["main"]),
+    ],
+)
+def test_image_has_all_code_that_its_processes_import(
+    dockerfile: str, service: str, processes: list[str], tmp_path: Path
+) -> None:
+    """The containers are tested where there is an engine; a folder left out shows here."""
+    text = (_ROOT / f"Dockerfile.{dockerfile}").read_text().replace("$SERVICE", service)
+    copied = re.findall(r"^COPY ((?:services|shared|client)\S*) (\S+)$", text, re.MULTILINE)
+    assert copied
+    for source, target in copied:
+        if (_ROOT / source).is_dir():
+            shutil.copytree(_ROOT / source, tmp_path / target, dirs_exist_ok=True)
+        else:
+            (tmp_path / target).mkdir(parents=True)
+            shutil.copy(_ROOT / source, tmp_path / target)
+    names = ", ".join(f"services.{service}.{name}" for name in processes)
+    command = [sys.executable, "-I", "-c", f"import sys; sys.path.insert(0, '.'); import {names}"]
+    done = subprocess.run(command, cwd=tmp_path, check=False, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
