@@ -42,7 +42,7 @@ _TEMPLATE: Final = environment(
     _FOLDER,
     ALL_NUMBERS=True,
     SUBHEADING="h4",
-    STYLE=(_FOLDER / "report.css").read_text(encoding="utf-8") + STYLE,
+    STYLE=STYLE + (_FOLDER / "report.css").read_text(encoding="utf-8"),
     LEAST_OUTCOMES=LEAST_OUTCOMES,
     LEAST_OF_EACH=LEAST_OF_EACH,
     LEAST_COMPARED=drift.LEAST_DECISIONS,
