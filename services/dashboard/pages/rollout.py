@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
+from time import monotonic
 from typing import Final
 
 from fastapi import Request
@@ -25,6 +26,8 @@ from services.dashboard.templating import part
 from services.dashboard.watch import Watch
 
 REFRESH_S: Final = 2.0
+_COMPARE_S: Final = 20.0
+"""How old comparisons may get while nothing changes: they read more than the state does."""
 
 Change = Callable[[AsyncLoanPredictorClient, int, str], Awaitable[RolloutEntry]]
 _CHANGES: Final[Mapping[str, Change]] = {
@@ -32,6 +35,28 @@ _CHANGES: Final[Mapping[str, Change]] = {
     "roll back": lambda api, epoch, reason: api.roll_back(epoch=epoch, reason=reason),
     "approve": lambda api, epoch, _: api.approve_rollout(epoch),
 }
+
+
+class _Comparisons:
+    """The comparisons that a page shows, read again every ``_COMPARE_S`` and after a change."""
+
+    def __init__(self) -> None:
+        self._found: tuple[ShadowReport, RolloutReport | None] | None = None
+        self._epoch = 0
+        self._expire_at_s = 0.0
+
+    async def of(
+        self, api: AsyncLoanPredictorClient, status: RolloutStatus
+    ) -> tuple[ShadowReport, RolloutReport | None]:
+        """Of shadows, and of the arms; the latter is None if no candidate had a share."""
+        epoch = status.active.epoch if status.active else 0
+        if self._found is None or epoch != self._epoch or monotonic() >= self._expire_at_s:
+            shadows, report = await asyncio.gather(
+                api.shadow_report(), attempted(api.rollout_report())
+            )
+            self._found, self._epoch = (shadows, report.value), epoch
+            self._expire_at_s = monotonic() + _COMPARE_S
+        return self._found
 
 
 def state(
@@ -63,18 +88,18 @@ def register(watch: Watch) -> None:
     def page(request: Request) -> None:
         session = session_of(request.scope)
         offered: list[object] = []
+        comparisons = _Comparisons()
 
         async def fetch() -> Markup:
             api = session.api
-            status, bundles, shadows, report = await asyncio.gather(
-                api.rollout(), api.bundles(), api.shadow_report(), attempted(api.rollout_report())
-            )
+            status, bundles = await asyncio.gather(api.rollout(), api.bundles())
+            shadows, report = await comparisons.of(api, status)
             # Only when it changes: somebody may be writing a reason.
             offer = [status.epoch, status.active, status.proposed]
             if offer != offered:
                 offered[:] = offer
                 buttons.show(form(status))
-            return state(status, report.value, shadows, bundles)
+            return state(status, report, shadows, bundles)
 
         async def change(values: Values) -> None:
             make = _CHANGES[values["change"]]

@@ -83,10 +83,10 @@ async def read_report(
         running=active is not None and active.experiment == experiment.name,
         default=_arm(experiment.first.default, default),
         candidate=_arm(Arm(bundle=first.bundle, model=first.model), candidate),
-        approval=_stated(approval, "approves", candidate.approvals.of),
+        approval=_stated(approval, "approvals", candidate.approvals.of),
         outcomes=_stated(
             difference(candidate.bad_loans, default.bad_loans),
-            "has bad outcomes in",
+            "bad outcomes",
             candidate.bad_loans.of,
         ),
         least=LEAST,
@@ -102,8 +102,8 @@ def crossed(approval: sequential.Difference | None, largest: float) -> str | Non
     if approval is None or (approval.low <= largest and approval.high >= -largest):
         return None
     return (
-        f"The candidate approves {_points(approval.value)} than the default,"
-        f" more than the {100 * largest:g} points that are allowed"
+        f"The candidate's share of approvals is {_points(approval.value)} than the default's,"
+        f" by more than the {100 * largest:g} points that are allowed"
         f" (between {100 * approval.low:+.1f} and {100 * approval.high:+.1f})."
     )
 
@@ -182,11 +182,12 @@ def _share(counts: Counts) -> Estimated | None:
     return Estimated(**proportion(*counts)._asdict())
 
 
-def _stated(found: sequential.Difference | None, verb: str, of: int) -> ShareDifference | None:
+def _stated(found: sequential.Difference | None, what: str, of: int) -> ShareDifference | None:
     if found is None:
         return None
     sentence = (
-        f"The candidate {verb} {_points(found.value)} than the default: more than chance explains."
+        f"The candidate's share of {what} is {_points(found.value)} than the default's:"
+        " more than chance explains."
         if found.is_different
         else f"After {of:,} of the candidate, no difference can be told from chance;"
         f" one of more than {100 * max(-found.low, found.high):.1f} points is ruled out."
@@ -195,4 +196,4 @@ def _stated(found: sequential.Difference | None, verb: str, of: int) -> ShareDif
 
 
 def _points(value: float) -> str:
-    return f"{100 * abs(value):.1f} points {'more' if value > 0 else 'less'}"
+    return f"{100 * abs(value):.1f} points {'higher' if value > 0 else 'lower'}"

@@ -93,7 +93,7 @@ async def test_the_report_counts_each_arm_and_tells_a_difference_from_chance(
     assert found["approval"]["value"] == pytest.approx(-0.05)
     assert "no difference can be told from chance" in found["approval"]["sentence"]
     assert found["outcomes"]["different"] is True
-    assert "48.0 points more than the default" in found["outcomes"]["sentence"]
+    assert "bad outcomes is 48.0 points higher" in found["outcomes"]["sentence"]
     assert found["guard"]["crossed"] is None
     assert found["default"]["with_warnings"] == sum(
         bool(event.decision.warnings) for event in default
@@ -120,7 +120,7 @@ async def test_the_guard_takes_the_share_of_a_candidate_that_decides_too_differe
     await eventually_said(is_rolled_back)
     entry = (await registry.status())["pending"]
     assert (entry["proposed_by"], entry["change"]) == ("guard", "roll back")
-    assert "approves 40.0 points less than the default" in entry["reason"]
+    assert "approvals is 40.0 points lower than the default's" in entry["reason"]
     assert (entry["rollout"]["default"], entry["rollout"]["candidate"]) == (active["default"], None)
     await registry.follow(2)
     assert (await rows_of(engine, "audit_log"))[-2]["actor"] == "guard"
