@@ -128,6 +128,8 @@ def test_screenshot_is_taken(
     page.wait_for_function("document.fonts.status === 'loaded'")
     if width > 360:
         page.evaluate("scrollTo(0, 0)")
+    if name == "monitoring":
+        page.locator(".pic").first.evaluate("(one) => one.scrollIntoView({block: 'center'})")
     picture = screenshots / f"dashboard-{name}.png"
     page.screenshot(path=picture, animations="disabled")
     sign(picture, bundle=shown.api.models().version)
