@@ -58,7 +58,9 @@ def test_scores_are_those_of_an_independent_cross_validation(
         applications=tuple(labelled.applications[row] for row in rows),
         approved=labelled.approved[rows],
     )
-    found = cross_validate(complete, models=MODELS, folds=3, repeats=1)
+    found = cross_validate(
+        complete, models={"logistic_regression": MODELS["logistic_regression"]}, folds=3, repeats=1
+    )
     expected = cross_val_score(
         unfitted("logistic_regression"),
         feature_matrix(complete.applications, {}),
