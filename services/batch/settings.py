@@ -33,7 +33,7 @@ def _hosts(value: object) -> object:
 Hosts = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_hosts)]
 
 
-class BatchSettings(CommonSettings, DecidingSettings):
+class BatchSettings(DecidingSettings, CommonSettings):
     """What a batch may be, how long it is kept, and how it is worked off."""
 
     database_url: Annotated[str, AfterValidator(_database_url)] = Field(

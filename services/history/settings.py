@@ -3,7 +3,7 @@
 import os
 import socket
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 from pydantic import BeforeValidator, Field
 from pydantic_settings import NoDecode
@@ -78,7 +78,7 @@ def _check_address(url: URL) -> None:
 DatabaseUrl = Annotated[URL, NoDecode, BeforeValidator(parse_database_url)]
 
 
-class HistorySettings(CommonSettings, BundleSettings):
+class HistorySettings(BundleSettings, CommonSettings):
     """Where decisions are stored, how long answers are cached and how the stream is consumed."""
 
     database_url: DatabaseUrl = Field(
@@ -119,8 +119,8 @@ class HistorySettings(CommonSettings, BundleSettings):
         default=21_600.0, gt=0, description="Pause between two runs that erase old decisions."
     )
 
-    rollout_approvals: Literal[1, 2] = Field(
-        default=1, description="2 has another key approve each change of the roll-out."
+    rollout_approvals: int = Field(
+        default=1, ge=1, le=2, description="2 has another key approve each change of the roll-out."
     )
     rollout_guard_difference: float = Field(
         default=0.1,

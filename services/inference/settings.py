@@ -13,7 +13,7 @@ from shared.access.rate_limit import parse_limits
 from shared.settings import CommonSettings, HttpAddress, RateLimit, SecretKey
 
 
-class InferenceSettings(CommonSettings, DecidingSettings):
+class InferenceSettings(DecidingSettings, CommonSettings):
     """Where the models are, who may ask them, and how a decision is handed over."""
 
     history_url: HttpAddress = Field(
