@@ -153,7 +153,7 @@ verify-audit: $(INSTALLED) ## Check the audit log against later changes: make ve
 	@$(PY) -m services.local.with_local_database services.history.audit $(HEAD)
 
 report: $(INSTALLED) ## Write the monitoring report of the running system: make report ARGS="--since 2026-01 --output report.html"
-	@$(PY) -m services.local.with_local_database services.history.report $(ARGS)
+	@$(PY) -m services.local.with_local_database services.history.monitoring.report $(ARGS)
 
 fuzz: $(INSTALLED) ## Fuzz both services by their OpenAPI documents: make fuzz EXAMPLES=2000
 	FUZZ_EXAMPLES="$(or $(EXAMPLES),1000)" FUZZ_SEED="$(or $(SEED),$$(date +%s))" \

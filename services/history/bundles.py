@@ -9,7 +9,7 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from services.history.database import transaction
-from services.history.monitoring_schemas import CrossValidated, Estimated, Manifest
+from services.history.monitoring.schemas import CrossValidated, Estimated, Manifest
 from services.history.tables import bundles
 from shared.contract.errors import MAX_FAULTS, Fault, InvalidInput
 from shared.web.parameters import message_of

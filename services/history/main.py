@@ -10,12 +10,14 @@ from typing import Final
 from fastapi import FastAPI, Request
 from starlette_compress import CompressMiddleware
 
-from services.history import monitoring_routes, outcome_routes, routes, stream
+from services.history import routes, stream
 from services.history.cache import Cache
 from services.history.comparing import routes as comparing_routes
 from services.history.database import open_engine, ping
 from services.history.deps import Resources, resources_of
-from services.history.model_metrics import ModelMetrics
+from services.history.monitoring import routes as monitoring_routes
+from services.history.monitoring.metrics import ModelMetrics
+from services.history.outcomes import routes as outcome_routes
 from services.history.retention import Retention
 from services.history.rollout import routes as rollout_routes
 from services.history.rollout.guard import Guard

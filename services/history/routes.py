@@ -21,13 +21,6 @@ from services.history.export import MEDIA_TYPES, export
 from services.history.intake import take_in
 from services.history.later import store_reasons
 from services.history.records import Record, record_of
-from services.history.report_schemas import (
-    Analytics,
-    AnalyticsQuery,
-    Statistics,
-    StatisticsQuery,
-)
-from services.history.reports import read_analytics, read_statistics
 from services.history.retention import kept_since
 from services.history.schemas import (
     About,
@@ -37,6 +30,13 @@ from services.history.schemas import (
     Page,
     PageQuery,
     encode_cursor,
+)
+from services.history.statistics import read_analytics, read_statistics
+from services.history.statistics_schemas import (
+    Analytics,
+    AnalyticsQuery,
+    Statistics,
+    StatisticsQuery,
 )
 from shared.access.middleware import caller_of, needs, require
 from shared.contract.events import (

@@ -11,7 +11,7 @@ import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from services.batch.settings import BatchSettings
-from services.history.fairness import LEAST_DECISIONS
+from services.history.monitoring.fairness import LEAST_DECISIONS
 from services.history.recorder import store
 from services.scoring.engine import Decided, decide
 from services.scoring.manifest import BUNDLE_ROOT

@@ -19,8 +19,8 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from services.history import audit
 from services.history.main import create_app
-from services.history.outcome_rollups import Change, add_up
-from services.history.outcomes import MAX_OF_LOAN, digest_of
+from services.history.outcomes.intake import MAX_OF_LOAN, digest_of
+from services.history.outcomes.rollups import Change, add_up
 from services.history.queries import read_page
 from services.history.schemas import Filters
 from services.history.settings import HistorySettings

@@ -5,8 +5,8 @@ from uuid import UUID
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, model_validator
 
-from services.history.monitoring_schemas import Estimated
-from services.history.report_schemas import UtcDay
+from services.history.monitoring.schemas import Estimated
+from services.history.statistics_schemas import UtcDay
 from shared.contract.rollout import Arm
 from shared.contract.swaps import Decider, WhatIf
 from shared.web.parameters import Parameters

@@ -13,8 +13,8 @@ from services.history.comparing.schemas import (
     WhatIfCost,
 )
 from services.history.estimates import Pairs, mean, paired_difference, proportion
-from services.history.fairness import LEAST_DECISIONS, NOT_KNOWN
-from services.history.monitoring_schemas import Estimated, estimated
+from services.history.monitoring.fairness import LEAST_DECISIONS, NOT_KNOWN
+from services.history.monitoring.schemas import Estimated, estimated
 from shared.contract.swaps import BANDS, GROUPED, MISSING, SCORE, UNSCORED, Costs, Swap, Tally
 
 _APPROVED: Final = "Approved"

@@ -16,7 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from services.history import audit
 from services.history.bundles import cross_validated
 from services.history.database import connection, transaction
-from services.history.monitoring_schemas import CrossValidated
+from services.history.monitoring.schemas import CrossValidated
 from services.history.rollout.archive import read_archive
 from services.history.rollout.board import Board, read_board
 from services.history.rollout.errors import (

@@ -7,7 +7,7 @@ from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services.history.estimates import proportion
-from services.history.monitoring_schemas import Estimated
+from services.history.monitoring.schemas import Estimated
 from services.history.rollout import sequential
 from services.history.rollout.board import read_board
 from services.history.rollout.schemas import ArmReport, Guard, RolloutReport, ShareDifference

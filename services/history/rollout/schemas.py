@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
-from services.history.monitoring_schemas import Estimated
+from services.history.monitoring.schemas import Estimated
 from shared.contract.rollout import Arm, BundleVersion, Candidate, ReplicaKind, Rollout
 from shared.web.parameters import Parameters
 

@@ -8,16 +8,16 @@ from typing import Final
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from services.history.cohorts import (
+from services.history.daily import Decided
+from services.history.estimates import Count, difference, proportion
+from services.history.monitoring.cohorts import (
     APPROVED,
     outcomes_of,
     read_decisions,
     whole_sum,
 )
-from services.history.conclusions import of_trend
-from services.history.daily import Decided
-from services.history.estimates import Count, difference, proportion
-from services.history.monitoring_schemas import (
+from services.history.monitoring.conclusions import of_trend
+from services.history.monitoring.schemas import (
     LEAST_OF_EACH,
     LEAST_OUTCOMES,
     Compared,
@@ -27,7 +27,7 @@ from services.history.monitoring_schemas import (
     VintageTrend,
     estimated,
 )
-from services.history.outcome_rollups import months_between
+from services.history.outcomes.rollups import months_between
 from services.history.tables import AnyRow, outcome_vintages
 from shared.contract.outcomes import BAD
 

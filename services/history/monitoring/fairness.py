@@ -7,10 +7,10 @@ from typing import Final, NamedTuple, TypeAlias
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services.history.binning import OTHER
-from services.history.cohorts import APPROVED, Cohort, cohort_of, in_order, read_outcomes
 from services.history.daily import Decided
 from services.history.estimates import Count, Estimate, difference, proportion, ratio
-from services.history.fairness_schemas import (
+from services.history.monitoring.cohorts import APPROVED, Cohort, cohort_of, in_order, read_outcomes
+from services.history.monitoring.fairness_schemas import (
     AgainstGroup,
     AttributeFairness,
     GroupFairness,
@@ -18,10 +18,10 @@ from services.history.fairness_schemas import (
     ModelFairness,
     Screened,
 )
-from services.history.monitoring_schemas import estimated
-from services.history.references import Rates, Reference, read_references
-from services.history.shifts import detectable_difference
-from services.history.slices import Counts, Slices, by_decision, read_slices
+from services.history.monitoring.references import Rates, Reference, read_references
+from services.history.monitoring.schemas import estimated
+from services.history.monitoring.shifts import detectable_difference
+from services.history.monitoring.slices import Counts, Slices, by_decision, read_slices
 from services.history.tables import MISSING, AnyRow, outcome_groups
 from shared.contract.application import FIELDS, Field
 from shared.contract.outcomes import BAD, GOOD

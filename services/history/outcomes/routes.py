@@ -8,8 +8,7 @@ from fastapi.concurrency import run_in_threadpool
 
 from services.history.deps import JSON as JSON_TYPE
 from services.history.deps import resources_of
-from services.history.outcome_schemas import OutcomeReceipt, OutcomeReport
-from services.history.outcomes import (
+from services.history.outcomes.intake import (
     MAX_GROUP,
     Reports,
     parse_file,
@@ -17,6 +16,7 @@ from services.history.outcomes import (
     parse_lines,
     record,
 )
+from services.history.outcomes.schemas import OutcomeReceipt, OutcomeReport
 from shared.access.middleware import caller_of, needs
 from shared.contract.errors import UnsupportedMediaType
 from shared.web.conventions import problem_docs

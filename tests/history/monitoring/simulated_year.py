@@ -12,10 +12,10 @@ from typing import Any, Final
 import numpy as np
 
 from services.history.binning import SCORE
-from services.history.expected import Foretold
-from services.history.fairness import NOT_KNOWN, GroupOutcomes, Outcomes
-from services.history.references import Reference, parse_reference, tenths
-from services.history.slices import Counts, Slice
+from services.history.monitoring.expected import Foretold
+from services.history.monitoring.fairness import NOT_KNOWN, GroupOutcomes, Outcomes
+from services.history.monitoring.references import Reference, parse_reference, tenths
+from services.history.monitoring.slices import Counts, Slice
 
 Floats = np.ndarray[Any, np.dtype[np.float64]]
 Flags = np.ndarray[Any, np.dtype[np.bool_]]

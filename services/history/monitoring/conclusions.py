@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from services.history.estimates import Count, Estimate, proportion
-from services.history.monitoring_schemas import (
+from services.history.monitoring.schemas import (
     LEAST_OF_EACH,
     LEAST_OUTCOMES,
     AgainstRule,

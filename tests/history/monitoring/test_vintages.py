@@ -5,8 +5,8 @@ from collections.abc import Iterable
 import numpy as np
 from numpy.random import Generator
 
-from services.history.monitoring_schemas import Estimated, Vintage, VintagePoint, VintageTrend
-from services.history.vintages import trend
+from services.history.monitoring.schemas import Estimated, Vintage, VintagePoint, VintageTrend
+from services.history.monitoring.vintages import trend
 
 _AGE = 3
 _SEEDS = 200

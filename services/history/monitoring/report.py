@@ -1,6 +1,6 @@
 """The report on monitoring: one HTML file with sentences, pictures, tables, method and limits.
 
-``python -m services.history.report`` writes it to a file.
+``python -m services.history.monitoring.report`` writes it to a file.
 """
 
 import argparse
@@ -15,21 +15,21 @@ from typing import Any, Final, NamedTuple, TypeVar
 from pydantic import ValidationError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from services.history import drift, fairness
-from services.history.cohorts import decided_in
 from services.history.database import connection, open_engine
-from services.history.drift_schemas import ModelDrift
-from services.history.fairness_schemas import ModelFairness
-from services.history.live_performance import read_performance
-from services.history.monitoring_schemas import (
+from services.history.monitoring import drift, fairness
+from services.history.monitoring.cohorts import decided_in
+from services.history.monitoring.drift_schemas import ModelDrift
+from services.history.monitoring.fairness_schemas import ModelFairness
+from services.history.monitoring.performance import read_performance
+from services.history.monitoring.schemas import (
     LEAST_OF_EACH,
     LEAST_OUTCOMES,
     CohortQuery,
     ModelPerformance,
     Vintages,
 )
+from services.history.monitoring.vintages import COMPARED_AT, RECENT, read_vintages
 from services.history.settings import HistorySettings
-from services.history.vintages import COMPARED_AT, RECENT, read_vintages
 from shared.contract.outcomes import BAD, GOOD, OUTCOME_KINDS
 from shared.pictures.monitoring import areas_of
 from shared.pictures.templating import STYLE, environment
@@ -113,7 +113,7 @@ async def _read(query: CohortQuery) -> str:
 
 def main(arguments: Sequence[str]) -> int:
     """Write the report on the decisions that the arguments select."""
-    parser = argparse.ArgumentParser(prog="python -m services.history.report")
+    parser = argparse.ArgumentParser(prog="python -m services.history.monitoring.report")
     for name in CohortQuery.model_fields:
         parser.add_argument(f"--{name}")
     parser.add_argument("--output", type=Path, default=Path("monitoring-report.html"))

@@ -7,9 +7,10 @@ from typing import Final, TypeAlias
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services.history.binning import SCORE
-from services.history.cohorts import Cohort, in_order
 from services.history.daily import Decided
-from services.history.drift_schemas import (
+from services.history.estimates import Count, difference, proportion
+from services.history.monitoring.cohorts import Cohort, in_order
+from services.history.monitoring.drift_schemas import (
     ApprovalShare,
     CallerShift,
     Drift,
@@ -20,11 +21,17 @@ from services.history.drift_schemas import (
     Needed,
     Shift,
 )
-from services.history.estimates import Count, difference, proportion
-from services.history.monitoring_schemas import estimated
-from services.history.references import Bin, Reference, ReferenceBins, read_references
-from services.history.shifts import decisions_needed, detectable_psi, psi, psi_limit
-from services.history.slices import Counts, Slices, by_client, by_decision, read_slices, total
+from services.history.monitoring.references import Bin, Reference, ReferenceBins, read_references
+from services.history.monitoring.schemas import estimated
+from services.history.monitoring.shifts import decisions_needed, detectable_psi, psi, psi_limit
+from services.history.monitoring.slices import (
+    Counts,
+    Slices,
+    by_client,
+    by_decision,
+    read_slices,
+    total,
+)
 from services.history.tables import MISSING
 from shared.contract.application import FIELDS
 

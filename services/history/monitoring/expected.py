@@ -5,9 +5,9 @@ from math import fsum, sqrt
 from statistics import NormalDist
 from typing import Final, NamedTuple
 
-from services.history.conclusions import of_calibration
 from services.history.estimates import LEVEL, Count, expected_share, proportion
-from services.history.monitoring_schemas import CalibrationTest, Expected, estimated
+from services.history.monitoring.conclusions import of_calibration
+from services.history.monitoring.schemas import CalibrationTest, Expected, estimated
 
 LEAST_DECISIONS: Final = 100
 """Below it an interval of the expected accuracy is up to 20 points wide."""

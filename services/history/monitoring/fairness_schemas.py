@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import BaseModel, Field
 
-from services.history.monitoring_schemas import Estimated
+from services.history.monitoring.schemas import Estimated
 
 Screened = Literal["inside", "outside", "undecided"]
 

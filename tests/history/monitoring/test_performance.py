@@ -23,9 +23,9 @@ from sklearn.metrics import (
 )
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from services.history import report
-from services.history.monitoring_schemas import LEAST_OUTCOMES
-from services.history.outcome_rollups import LOWEST_PROBABILITY, months_between
+from services.history.monitoring import report
+from services.history.monitoring.schemas import LEAST_OUTCOMES
+from services.history.outcomes.rollups import LOWEST_PROBABILITY, months_between
 from services.history.settings import HistorySettings
 from services.scoring.manifest import BUNDLE_ROOT, MANIFEST_FILE, read_current_version
 from shared.contract.events import PredictionRecorded

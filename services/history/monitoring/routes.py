@@ -9,24 +9,24 @@ from pydantic import BaseModel
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services.history.bundles import register
-from services.history.cohorts import decided_in
 from services.history.database import connection
 from services.history.deps import cached_response, resources_of
-from services.history.drift import read_drift
-from services.history.drift_schemas import LiveDrift
-from services.history.fairness import read_fairness
-from services.history.fairness_schemas import LiveFairness
-from services.history.live_performance import read_performance
-from services.history.monitoring_schemas import (
+from services.history.monitoring.cohorts import decided_in
+from services.history.monitoring.drift import read_drift
+from services.history.monitoring.drift_schemas import LiveDrift
+from services.history.monitoring.fairness import read_fairness
+from services.history.monitoring.fairness_schemas import LiveFairness
+from services.history.monitoring.performance import read_performance
+from services.history.monitoring.report import read_report
+from services.history.monitoring.schemas import (
     CohortQuery,
     LivePerformance,
     Manifest,
     PerformanceQuery,
     Vintages,
 )
-from services.history.report import read_report
+from services.history.monitoring.vintages import read_vintages
 from services.history.routes import CACHED
-from services.history.vintages import read_vintages
 from shared.access.middleware import caller_of, needs, require
 from shared.contract.events import INTERNAL_BUNDLES_PATH
 from shared.web.conventions import problem_docs

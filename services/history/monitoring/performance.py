@@ -14,15 +14,6 @@ from typing import Final, NamedTuple
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services.history.bundles import read_cross_validated
-from services.history.cohorts import (
-    APPROVED,
-    Cohort,
-    cohort_of,
-    in_order,
-    read_decisions,
-    read_outcomes,
-)
-from services.history.conclusions import of_performance
 from services.history.daily import Decided
 from services.history.estimates import (
     Estimate,
@@ -35,8 +26,17 @@ from services.history.estimates import (
     paired_difference,
     proportion,
 )
-from services.history.expected import Decisions, Foretold, expected_of
-from services.history.monitoring_schemas import (
+from services.history.monitoring.cohorts import (
+    APPROVED,
+    Cohort,
+    cohort_of,
+    in_order,
+    read_decisions,
+    read_outcomes,
+)
+from services.history.monitoring.conclusions import of_performance
+from services.history.monitoring.expected import Decisions, Foretold, expected_of
+from services.history.monitoring.schemas import (
     LEAST_OF_EACH,
     LEAST_OUTCOMES,
     AgainstRule,
@@ -48,7 +48,7 @@ from services.history.monitoring_schemas import (
     ModelPerformance,
     estimated,
 )
-from services.history.outcome_rollups import BILLION, RULE_INPUT
+from services.history.outcomes.rollups import BILLION, RULE_INPUT
 from services.history.tables import (
     PROBABILITY_BINS,
     AnyRow,

@@ -15,11 +15,12 @@ from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from services.history import audit, outcome_rollups
+from services.history import audit
 from services.history.cache import Cache
 from services.history.database import rows_as_select, transaction
-from services.history.outcome_rollups import GROUPED, Change
-from services.history.outcome_schemas import OutcomeFault, OutcomeReceipt, OutcomeReport
+from services.history.outcomes import rollups
+from services.history.outcomes.rollups import GROUPED, Change
+from services.history.outcomes.schemas import OutcomeFault, OutcomeReceipt, OutcomeReport
 from services.history.queries import read_outcomes
 from services.history.schemas import AuditEntry
 from services.history.tables import AnyRow, current_outcomes, outcomes, predictions
@@ -291,7 +292,7 @@ class _Recorder:
                 set_={name: current.excluded[name] for name in names[1:]},
             )
         )
-        await outcome_rollups.apply(connection, self._changes)
+        await rollups.apply(connection, self._changes)
 
 
 _MEMBERS: Final = ("observed_at", "outcome", "matures_at", "source")

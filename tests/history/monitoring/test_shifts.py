@@ -7,7 +7,7 @@ import pytest
 from scipy.stats import chi2, entropy, ncx2, norm
 
 from services.history.estimates import Count, difference, proportion
-from services.history.shifts import (
+from services.history.monitoring.shifts import (
     POWER,
     PSI_LIMIT,
     chi_square_quantile,

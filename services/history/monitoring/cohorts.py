@@ -8,13 +8,13 @@ from sqlalchemy import BigInteger, ColumnElement, Table, cast, func, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services.history.daily import By, Decided, read_totals
-from services.history.monitoring_schemas import (
+from services.history.monitoring.schemas import (
     MOST_MONTHS,
     CohortQuery,
     PerformanceQuery,
     first_day,
 )
-from services.history.outcome_rollups import month_of
+from services.history.outcomes.rollups import month_of
 from services.history.tables import AnyRow
 
 APPROVED: Final = "Approved"

@@ -15,12 +15,12 @@ from markupsafe import escape
 from scipy.stats import entropy
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from services.history.drift import LEAST_DECISIONS
+from services.history.monitoring.drift import LEAST_DECISIONS
 from shared.contract.events import PredictionRecorded
 from shared.observability.metrics.names import FAIRNESS_SCREEN, OF_RECENT_DECISIONS
 from shared.pictures.formats import count, percent, with_titles
 from tests.history.events import random_event
-from tests.history.simulated_year import (
+from tests.history.monitoring.simulated_year import (
     BUNDLE,
     CHANGES_IN,
     MODEL,

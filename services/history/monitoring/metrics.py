@@ -9,12 +9,12 @@ from typing import Final
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from services.history.daily import Decided
-from services.history.drift import read_drift
-from services.history.drift_schemas import LiveDrift
-from services.history.fairness import read_fairness
-from services.history.fairness_schemas import LiveFairness
-from services.history.live_performance import read_performance
-from services.history.monitoring_schemas import Estimated, LivePerformance
+from services.history.monitoring.drift import read_drift
+from services.history.monitoring.drift_schemas import LiveDrift
+from services.history.monitoring.fairness import read_fairness
+from services.history.monitoring.fairness_schemas import LiveFairness
+from services.history.monitoring.performance import read_performance
+from services.history.monitoring.schemas import Estimated, LivePerformance
 from services.history.server_metrics import in_time
 from services.history.settings import HistorySettings
 from shared.observability.metrics import Sample

@@ -2,7 +2,7 @@
 
 from pydantic import BaseModel, Field
 
-from services.history.monitoring_schemas import Estimated
+from services.history.monitoring.schemas import Estimated
 
 
 class DriftBin(BaseModel):

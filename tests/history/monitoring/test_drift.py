@@ -7,14 +7,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from services.history.cohorts import Cohort
-from services.history.drift import drift_of
-from services.history.drift_schemas import ModelDrift
-from services.history.fairness import LEAST_DECISIONS, Outcomes, fairness_of
-from services.history.fairness_schemas import AttributeFairness
-from services.history.references import parse_reference
-from services.history.slices import Counts, Slice
-from tests.history.simulated_year import (
+from services.history.monitoring.cohorts import Cohort
+from services.history.monitoring.drift import drift_of
+from services.history.monitoring.drift_schemas import ModelDrift
+from services.history.monitoring.fairness import LEAST_DECISIONS, Outcomes, fairness_of
+from services.history.monitoring.fairness_schemas import AttributeFairness
+from services.history.monitoring.references import parse_reference
+from services.history.monitoring.slices import Counts, Slice
+from tests.history.monitoring.simulated_year import (
     MODEL,
     REFERENCE_ROWS,
     draw,

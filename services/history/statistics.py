@@ -11,8 +11,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from services.history import queries
 from services.history.binning import BINNED, SCORE, values_of
 from services.history.daily import By, Decided, Distribution, read_distributions, read_totals
-from services.history.outcome_rollups import BILLION
-from services.history.report_schemas import (
+from services.history.outcomes.rollups import BILLION
+from services.history.statistics_schemas import (
     MOST_GROUPS,
     Analytics,
     AnalyticsQuery,

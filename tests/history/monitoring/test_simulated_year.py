@@ -12,13 +12,13 @@ from fairlearn.metrics import (
     true_positive_rate,
 )
 
-from services.history.cohorts import Cohort
-from services.history.drift import drift_of
-from services.history.drift_schemas import ModelDrift
-from services.history.expected import Decisions, calibration_test, expected_of
-from services.history.fairness import NOT_KNOWN, fairness_of
-from services.history.fairness_schemas import AgainstGroup, GroupFairness
-from tests.history.simulated_year import (
+from services.history.monitoring.cohorts import Cohort
+from services.history.monitoring.drift import drift_of
+from services.history.monitoring.drift_schemas import ModelDrift
+from services.history.monitoring.expected import Decisions, calibration_test, expected_of
+from services.history.monitoring.fairness import NOT_KNOWN, fairness_of
+from services.history.monitoring.fairness_schemas import AgainstGroup, GroupFairness
+from tests.history.monitoring.simulated_year import (
     CHANGES_IN,
     MODEL,
     MONTHS,

@@ -9,9 +9,9 @@ from typing import NamedTuple, TypeAlias
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services.history.binning import SCORE
-from services.history.cohorts import APPROVED, BY_COHORT, Cohort
 from services.history.daily import By, Decided, read_distributions
-from services.history.references import tenths
+from services.history.monitoring.cohorts import APPROVED, BY_COHORT, Cohort
+from services.history.monitoring.references import tenths
 
 
 class Slice(NamedTuple):

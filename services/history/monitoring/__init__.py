@@ -1,0 +1,1 @@
+"""Whether the models still hold: live performance, drift, fairness, and the report on them."""

@@ -1,0 +1,1 @@
+"""What became of the loans: reported, kept, and counted."""
