@@ -24,7 +24,7 @@ _READY = {
     "/login": "input[type=password]",
 }
 _PAINTED = "performance.getEntriesByName('first-contentful-paint')"
-_MAX_SCREENSHOT_BYTES = 150_000
+_MAX_SCREENSHOT_BYTES = 100_000
 
 
 def _open(page: Page, path: str) -> None:
