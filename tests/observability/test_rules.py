@@ -1,5 +1,6 @@
 """The alerts, checked by promtool where it is installed; `make compose-test` always has it."""
 
+import os
 import shutil
 import subprocess
 from pathlib import Path
@@ -53,5 +54,9 @@ def test_every_alert_says_what_it_means_and_where_to_read_on() -> None:
 
 def _promtool(*arguments: str) -> None:
     assert _PROMTOOL
-    done = subprocess.run([_PROMTOOL, *arguments], capture_output=True, text=True, check=False)
+    # With more memory, promtool collects garbage less often: that took a quarter of its time.
+    env = os.environ | {"GOGC": "400"}
+    done = subprocess.run(
+        [_PROMTOOL, *arguments], env=env, capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stdout + done.stderr
