@@ -6,12 +6,13 @@ A decision is returned only once it is durable, so that whatever is answered is 
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from itertools import chain
 from time import perf_counter
 from typing import Any, Final, NamedTuple
 
+from services.scoring.arm_health import ArmHealth
 from services.scoring.engine import Decided, decide, decide_many
 from services.scoring.idempotency import Idempotency, NamedRequest
 from services.scoring.metrics import DecisionMetrics
@@ -37,6 +38,7 @@ class Served:
     rollout: Rollout | None = None
     candidate: Bundle | None = None
     """The roll-out's, if it has one: its champion decides for a share of the applications."""
+    health: ArmHealth = field(default_factory=ArmHealth)
 
     def expect(self) -> None:
         """Export what is served from now on, at 0 before its first decision."""
@@ -205,12 +207,16 @@ def decide_by_rollout(
     decided: dict[int, Decided] = {}
     for arm, bundle in {arm: bundle for bundle, arm in chosen}.items():
         indexes = [index for index, (_, other) in enumerate(chosen) if other == arm]
-        decisions = decide_many(
+        make = partial(
+            decide_many,
             [applications[index] for index in indexes],
             model=bundle.champion,
             bundle=bundle,
             prediction_ids=prediction_ids and [prediction_ids[index] for index in indexes],
             arm=arm,
+        )
+        decisions = (
+            make() if arm is None else served.health.count(arm, make, decisions=len(indexes))
         )
         decided.update(zip(indexes, decisions, strict=True))
     return [decided[index] for index in range(len(applications))]
@@ -253,7 +259,10 @@ def _decide(
     if model is None:
         bundle, arm = served.choose(application)
         model = bundle.champion
-    decided = decide(application, model=model, bundle=bundle, prediction_id=prediction_id, arm=arm)
+    make = partial(
+        decide, application, model=model, bundle=bundle, prediction_id=prediction_id, arm=arm
+    )
+    decided = make() if arm is None else served.health.count(arm, make)
     return decided, perf_counter() - began_s
 
 

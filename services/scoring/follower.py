@@ -169,8 +169,13 @@ class Follower(Generic[S]):
             kind=self._kind,
             epoch=self._epoch,
             ready=ready and ready.epoch,
-            failed=self._failed,
+            failed=self._failed or self._unfit(),
         )
+
+    def _unfit(self) -> Failure | None:
+        rollout = self.served.rollout
+        reason = rollout and rollout.candidate and self.served.health.unfit(rollout)
+        return Failure(epoch=self._epoch, reason=reason) if reason else None
 
     @property
     def is_behind(self) -> bool:

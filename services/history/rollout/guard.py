@@ -1,7 +1,7 @@
 """The guard: takes a candidate's share away when it decides too differently, or cannot."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager, suppress
 
 from redis.asyncio import Redis
@@ -19,8 +19,9 @@ from shared.observability.logs import get_logger
 from shared.observability.metrics import Sample
 from shared.observability.metrics.names import ROLLOUT_GUARD_ACTIONS
 
-Suspects = frozenset[tuple[str, str]]
-"""Replicas that cannot serve a roll-out, each with a sentence on why."""
+Suspects = Mapping[str, str]
+"""Replicas that cannot serve a roll-out or find its candidate unfit, each with a sentence on why.
+"""
 
 _log = get_logger(__name__)
 
@@ -30,7 +31,7 @@ class Guard:
 
     def __init__(self) -> None:
         self.actions = 0
-        self._suspects: Suspects = frozenset()
+        self._suspects: Suspects = {}
 
     def samples(self) -> Iterable[Sample]:
         """That count."""
@@ -64,14 +65,17 @@ class Guard:
         """Take the share of the candidate of ``active`` away if it crosses a limit.
 
         The limits are an approval share that surely differs by more than ``largest``, and a
-        replica that could not serve the roll-out at the former look and still cannot.
+        replica that at the former look could not serve the roll-out, or found that the candidate
+        fails or is slow, and still does.
         """
-        suspects, self._suspects = self._suspects, frozenset()
+        suspects, self._suspects = self._suspects, {}
         if active is None or active.candidate is None:
             return
         self._suspects = await _failing(engine, active)
-        lasting = self._suspects & suspects
-        reason = min(lasting)[1] if lasting else await _deviation(engine, active, largest)
+        lasting = sorted(self._suspects.keys() & suspects.keys())
+        reason = (
+            self._suspects[lasting[0]] if lasting else await _deviation(engine, active, largest)
+        )
         if reason is not None and await take_share_away(engine, active, reason):
             self.actions += 1
             _log.error("the candidate's share is taken away", epoch=active.epoch, reason=reason)
@@ -80,11 +84,11 @@ class Guard:
 async def _failing(engine: AsyncEngine, active: Rollout) -> Suspects:
     async with connection(engine) as opened:
         living = await read_living(opened)
-    return frozenset(
-        (row.replica, f"{row.replica} cannot serve it: {row.failure}"[:500])
+    return {
+        row.replica: f"{row.replica}: {row.failure}"[:500]
         for row in living
         if row.failed == active.epoch
-    )
+    }
 
 
 async def _deviation(engine: AsyncEngine, active: Rollout, largest: float) -> str | None:

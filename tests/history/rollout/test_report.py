@@ -140,5 +140,5 @@ async def test_the_guard_acts_on_a_replica_that_lastingly_cannot_serve_the_roll_
     await registry.report("late", ready=1, failed="the store does not answer")
     await guard.look(engine, active, largest=0.1)
     newest = (await registry.status())["recent"][0]
-    assert newest["reason"] == "late cannot serve it: the store does not answer"
+    assert newest["reason"] == "late: the store does not answer"
     assert next(iter(guard.samples())).value == guard.actions == 1
