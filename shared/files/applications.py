@@ -20,7 +20,7 @@ OUTCOME: Final = "Loan_Status"
 DECISION_COLUMNS: Final = (
     *("line", "id", "prediction_id", "decided_at", "recorded_at", "prediction", "confidence"),
     *("probability_approved", "probability_rejected", "model", "model_accuracy", "bundle"),
-    *("bundle_version", "client", "request_id", "imputed", "warnings", "reasons"),
+    *("bundle_version", "arm", "client", "request_id", "imputed", "warnings", "reasons"),
     "fault",
 )
 """The columns of the product's own exports that are no part of an application."""

@@ -78,7 +78,7 @@ def scoring(bench: Bench) -> list[Measurement]:
 def _rate(seconds: float, run: Callable[[], object]) -> float:
     """Return the rows of ``run``, which is of one batch, for each second of processor time."""
     ends, began, times = time.perf_counter() + seconds, time.process_time(), 0
-    while time.perf_counter() < ends:
+    while not times or time.perf_counter() < ends:
         run()
         times += 1
     return times * BATCH_ROWS / (time.process_time() - began)

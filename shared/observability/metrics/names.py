@@ -230,40 +230,45 @@ RETENTION_FAILURES: Final = Counter(
 DRIFT_PSI: Final = Gauge(
     "drift_psi",
     "Population stability index of the decisions of the last 30 days against the training data;"
-    " absent below 300 decisions. input: a field of the application, or score.",
+    " absent below 300 decisions. version: of the bundle; input: a field of the application, or"
+    " score.",
     ("model", "version", "input"),
 )
 DRIFT_PSI_LIMIT: Final = Gauge(
     "drift_psi_limit",
-    "What the index exceeds by chance in at most about 5 % of such samples; 0.1 or more.",
+    "What the index exceeds by chance in at most about 5 % of such samples; 0.1 or more. version:"
+    " of the bundle; input: as for the index.",
     ("model", "version", "input"),
 )
 EXPECTED_ACCURACY: Final = Gauge(
     "expected_accuracy_ratio",
-    "Accuracy of the decisions of the last 30 days as their own probabilities say; an estimate.",
+    "Accuracy of the decisions of the last 30 days as their own probabilities say; an estimate."
+    " version: of the bundle.",
     ("model", "version"),
 )
 OUTCOMES_KNOWN: Final = Gauge(
     "outcomes_known",
-    "Good and bad outcomes of decisions of this month and the twelve before.",
+    "Good and bad outcomes of decisions of this month and the twelve before. version: of the"
+    " bundle.",
     ("model", "version"),
 )
 OUTCOME_GOOD: Final = Gauge(
     "outcome_good_ratio",
-    "Share of good ones among those; absent below 100. bound: value, or low and high of its 95 %"
-    " interval.",
+    "Share of good ones among those; absent below 100. version: of the bundle; bound: value, or low"
+    " and high of its 95 % interval.",
     ("model", "version", "bound"),
 )
 OUTCOME_EXPECTED_GOOD: Final = Gauge(
     "outcome_expected_good_ratio",
-    "The share of good ones that the probabilities of the same decisions said.",
+    "The share of good ones that the probabilities of the same decisions said. version: of the"
+    " bundle.",
     ("model", "version"),
 )
 FAIRNESS_RATIO: Final = Gauge(
     "fairness_selection_rate_ratio",
     "Approval rate of a group over that of the largest one, in the last 30 days; absent below 30"
-    " decisions. attribute: a monitored field; group: one of its values, other or not known; bound:"
-    " value, low or high.",
+    " decisions. version: of the bundle; attribute: a monitored field; group: one of its values,"
+    " other or not known; bound: value, low or high.",
     ("model", "version", "attribute", "group", "bound"),
 )
 FAIRNESS_SCREEN: Final = Gauge("fairness_screen_ratio", "FAIRNESS_SCREEN.")
