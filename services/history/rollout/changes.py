@@ -5,7 +5,7 @@ Each takes its turn at the audit log, so that they come one after the other, and
 
 import json
 import secrets
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
 from sqlalchemy import select
@@ -23,7 +23,7 @@ from services.history.rollout.board import (
 )
 from services.history.rollout.errors import NotPossible, RolloutChanged, SecondPersonNeeded
 from services.history.rollout.registry import check_intact, passed_gate
-from services.history.rollout.schemas import RolloutChange, RolloutEntry, State, Step
+from services.history.rollout.schemas import Change, RolloutChange, RolloutEntry, State, Step
 from services.history.tables import bundles, rollout_states, rollouts
 from services.scoring.store import BundleStore
 from shared.contract.errors import Fault, InvalidInput
@@ -61,7 +61,7 @@ async def promote(engine: AsyncEngine, step: Step, *, actor: str, approvals: int
         active = board.active
         if active is None or active.candidate is None:
             raise NotPossible("There is no candidate to promote.")
-        arm = Arm(bundle=active.candidate.bundle, model=active.candidate.model)
+        arm = _arm_of(active.candidate)
         shadows = [shadow for shadow in active.shadows if shadow != arm]
         wanted = _rollout(board, arm, None, shadows)
         author = Author(actor, "promote", step.reason)
@@ -71,7 +71,8 @@ async def promote(engine: AsyncEngine, step: Step, *, actor: str, approvals: int
 async def roll_back(engine: AsyncEngine, step: Step, *, actor: str) -> RolloutEntry:
     """Take the candidate's share away; without one, have the former default decide again.
 
-    It needs no second person: waiting for one would cost more than going back does.
+    It never brings back what a roll-back took away, and passes over bundles that are retired. It
+    needs no second person: waiting for one would cost more than going back does.
     Raises ``NotPossible`` if there is nothing to go back to.
     """
     async with transaction(engine) as opened:
@@ -82,7 +83,7 @@ async def roll_back(engine: AsyncEngine, step: Step, *, actor: str) -> RolloutEn
             raise NotPossible(_NOTHING)
         default = active.default
         if active.candidate is None:
-            default = await _former_default(opened, active)
+            default = await _former_default(opened)
         shadows = [shadow for shadow in active.shadows if shadow != default]
         wanted = _rollout(board, default, None, shadows)
         author = Author(actor, "roll back", step.reason)
@@ -197,19 +198,50 @@ def _same(candidate: Candidate | None, active: Rollout) -> bool:
     )
 
 
-async def _former_default(connection: AsyncConnection, active: Rollout) -> Arm:
-    """The default of the newest earlier roll-out in force that had another one."""
+async def _former_default(connection: AsyncConnection) -> Arm:
+    """The newest former default whose bundle is not retired; raises ``NotPossible``."""
     statement = (
-        select(rollouts.c.content)
+        select(rollouts.c.change, rollouts.c.content)
         .join(rollout_states, rollout_states.c.epoch == rollouts.c.epoch)
-        .where(rollout_states.c.state == "active", rollouts.c.epoch < active.epoch)
-        .order_by(rollouts.c.epoch.desc())
+        .where(rollout_states.c.state == "active")
+        .order_by(rollouts.c.epoch)
     )
-    for content in (await connection.execute(statement)).scalars():
-        default = Rollout.model_validate_json(content).default
-        if default != active.default:
-            return default
-    raise NotPossible("No other model was the default before this one.")
+    in_force = (await connection.execute(statement)).all()
+    former = _former_defaults(
+        (row.change, Rollout.model_validate_json(row.content)) for row in in_force
+    )
+    versions = {arm.bundle for arm in former}
+    is_retired = bundles.c.version.in_(versions) & bundles.c.retired_at.is_not(None)
+    retired = set((await connection.execute(select(bundles.c.version).where(is_retired))).scalars())
+    for arm in former:
+        if arm.bundle not in retired:
+            return arm
+    if former:
+        bundle = former[0].bundle
+        raise NotPossible(f"{bundle} is retired, so there is nothing to roll back to: use set.")
+    raise NotPossible("There is nothing earlier to go back to; use set.")
+
+
+def _former_defaults(in_force: Iterable[tuple[Change, Rollout]]) -> Sequence[Arm]:
+    """The defaults before that of the last roll-out, newest first.
+
+    What a roll-back took away, as default or as candidate, is not among them unless it was set or
+    promoted again: going back twice goes further back.
+    """
+    kept: list[Arm] = []
+    before: Rollout | None = None
+    for change, rollout in in_force:
+        gone = [rollout.default]
+        if before is not None and change == "roll back":
+            gone.append(before.default)
+            gone += [] if before.candidate is None else [_arm_of(before.candidate)]
+        kept = [*(arm for arm in kept if arm not in gone), rollout.default]
+        before = rollout
+    return kept[-2::-1]
+
+
+def _arm_of(candidate: Candidate) -> Arm:
+    return Arm(bundle=candidate.bundle, model=candidate.model)
 
 
 async def _add(

@@ -150,6 +150,51 @@ async def test_a_candidate_is_promoted_and_rolled_back(registry: Registry) -> No
     assert states == ["active", "replaced", "replaced", "replaced", "replaced"]
 
 
+async def test_rolling_back_again_goes_further_back_and_never_brings_back_what_it_took_away(
+    registry: Registry, settings: HistorySettings
+) -> None:
+    """Not even where a change needs two people; what is set again can be gone back to again."""
+    for epoch, bundle in enumerate((FIRST, SECOND, FIRST, THIRD)):
+        await registry.roll_out(epoch, bundle)
+    app = create_app(settings.model_copy(update={"rollout_approvals": 2}))
+    async with served(app, headers=keys.HEADERS) as client:
+        careful = Registry(client)
+        for epoch, default in ((5, FIRST), (6, SECOND)):
+            await careful.post("rollout/rollback", epoch=epoch - 1)
+            await careful.post("rollout/rollback", 409, epoch=epoch - 1)
+            assert (await careful.follow(epoch))["default"] == arm(default)
+        problem = await careful.post("rollout/rollback", 409, epoch=6)
+        assert problem["detail"] == "There is nothing earlier to go back to; use set."
+    await registry.roll_out(6, THIRD)
+    await registry.post("rollout/rollback", epoch=7)
+    assert (await registry.follow(8))["default"] == arm(SECOND)
+    await registry.post("rollout/rollback", 409, epoch=8)
+
+
+async def test_a_candidate_that_was_rolled_back_is_not_gone_back_to(registry: Registry) -> None:
+    """Although it was the default once."""
+    await registry.roll_out(0, FIRST)
+    await registry.roll_out(1, SECOND)
+    await registry.roll_out(2, THIRD, SECOND)
+    for epoch, default in ((4, THIRD), (5, FIRST)):
+        await registry.post("rollout/rollback", epoch=epoch - 1)
+        assert (await registry.follow(epoch))["default"] == arm(default)
+
+
+async def test_rolling_back_passes_over_retired_bundles_or_says_which_one_is(
+    registry: Registry,
+) -> None:
+    for epoch, bundle in enumerate((FIRST, SECOND, THIRD)):
+        await registry.roll_out(epoch, bundle)
+    await registry.post(f"bundles/{SECOND}/retire", 200)
+    await registry.post("rollout/rollback", epoch=3)
+    assert (await registry.follow(4))["default"] == arm(FIRST)
+    problem = await registry.post("rollout/rollback", 409, epoch=4)
+    assert problem["detail"] == (
+        f"{SECOND} is retired, so there is nothing to roll back to: use set."
+    )
+
+
 async def test_two_people_are_needed_where_the_setting_says_so(
     registry: Registry, settings: HistorySettings
 ) -> None:
