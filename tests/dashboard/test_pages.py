@@ -419,6 +419,8 @@ async def test_monitoring_says_what_is_known_of_the_model_that_decides_most(
     await _shows(user, "monitoring", "Nothing was decided in that time")
     await user.open("/monitoring?since=May")
     await _shows(user, "monitoring-notice", "must be a month")
+    await user.open("/monitoring?since=2026-11&until=2026-11")
+    await _shows(user, "monitoring-notice", "since=2026-11 and until=2026-12")
     assert (await user.http_client.get("/monitoring/report?since=May")).status_code == 400
 
 

@@ -40,7 +40,7 @@ class Cohorts:
     since: str | None = None
     """Decided in this month or later."""
     until: str | None = None
-    """Decided before this month."""
+    """Decided before this month: the one after the last."""
     model: str | None = None
     bundle: str | None = None
 

@@ -114,8 +114,8 @@ async def _read(query: CohortQuery) -> str:
 def main(arguments: Sequence[str]) -> int:
     """Write the report on the decisions that the arguments select."""
     parser = argparse.ArgumentParser(prog="python -m services.history.monitoring.report")
-    for name in CohortQuery.model_fields:
-        parser.add_argument(f"--{name}")
+    for name, field in CohortQuery.model_fields.items():
+        parser.add_argument(f"--{name}", help=field.description)
     parser.add_argument("--output", type=Path, default=Path("monitoring-report.html"))
     parsed = vars(parser.parse_args(arguments))
     output: Path = parsed.pop("output")

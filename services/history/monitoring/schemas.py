@@ -9,6 +9,7 @@ from pydantic import AfterValidator, BaseModel, Field, WithJsonSchema, model_val
 from services.history.estimates import Estimate
 from shared.contract.events import ModelName
 from shared.contract.outcomes import OutcomeKind
+from shared.pictures.formats import month_and_year
 from shared.web.parameters import Parameters
 
 LEAST_OUTCOMES: Final = 100
@@ -43,14 +44,20 @@ class CohortQuery(Parameters):
     """Which decisions, by when they were made and by what."""
 
     since: Month | None = Field(default=None, description="Decided in this month (UTC) or later.")
-    until: Month | None = Field(default=None, description="Decided before this month.")
+    until: Month | None = Field(
+        default=None, description="Decided before this month: the one after the last."
+    )
     model: ModelName | None = None
     bundle: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{1,64}$")] | None = None
 
     @model_validator(mode="after")
     def _range_runs_forwards(self) -> Self:
-        if self.since and self.until and self.since > self.until:
-            raise ValueError("since must not be later than until")
+        if self.since and self.until and self.since >= self.until:
+            after = first_day(self.since) + datetime.timedelta(days=31)
+            raise ValueError(
+                f"until is the month after the last one: for {month_and_year(self.since)} alone,"
+                f" since={self.since} and until={after:%Y-%m}"
+            )
         return self
 
 

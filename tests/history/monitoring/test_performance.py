@@ -275,6 +275,28 @@ async def test_parameters_that_cannot_be_meant_are_refused(client: httpx.AsyncCl
         assert (refused.status_code, refused.json()["code"]) == (400, "InvalidInput"), parameters
 
 
+async def test_range_without_a_month_is_refused_and_says_how_to_select_one(
+    client: httpx.AsyncClient, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """By every route and by the command: ``until`` is exclusive."""
+    says = "for Nov 2026 alone, since=2026-11 and until=2026-12"
+    for until in ("2026-11", "2026-10"):
+        for what in ("performance", "drift", "fairness", "vintages", "report"):
+            parameters = {"since": "2026-11", "until": until}
+            refused = await client.get(f"/monitoring/{what}", params=parameters)
+            assert refused.status_code == 400, what
+            [fault] = refused.json()["validation_errors"]
+            assert fault["message"] == f"until is the month after the last one: {says}"
+        with pytest.raises(SystemExit):
+            report.main(["--since", "2026-11", "--until", until])
+        assert says in capsys.readouterr().err
+    year_end = {"since": "2026-12", "until": "2026-12"}
+    refused = await client.get("/monitoring/drift", params=year_end)
+    assert "until=2027-01" in refused.json()["validation_errors"][0]["message"]
+    parameters = {"since": "2026-11", "until": "2026-12"}
+    assert (await client.get("/monitoring/drift", params=parameters)).status_code == 200
+
+
 async def test_only_manifests_are_registered(client: httpx.AsyncClient) -> None:
     for body in (
         b"\x08\xff",
