@@ -60,6 +60,11 @@ class Resources:
     explainer: Explainer
     store_reasons: Callable[[ReasonsFound], Awaitable[Decision]]
 
+    def deciding(self) -> DocumentedBundle:
+        """What decides now; raises ``RolloutNotLoaded``."""
+        self.follower.check_decides()
+        return self.served
+
 
 def resources_of(scope: Scope) -> Resources:
     """The resources of the app that serves this request."""

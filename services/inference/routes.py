@@ -81,7 +81,7 @@ async def predict(request: Request) -> Response:
 
     While a roll-out has a candidate, it decides for a share of the applications instead.
     """
-    return await _decide(request, resources_of(request.scope).served, None)
+    return await _decide(request, resources_of(request.scope).deciding(), None)
 
 
 @decisions.post(
@@ -93,7 +93,7 @@ async def predict(request: Request) -> Response:
 )
 async def predict_with(request: Request) -> Response:
     """Decide an application with the model named in the path; recorded like any decision."""
-    served = resources_of(request.scope).served
+    served = resources_of(request.scope).deciding()
     return await _decide(request, served, served.bundle.model(request.path_params["model"]))
 
 
@@ -147,7 +147,7 @@ async def predict_many(request: Request, query: Annotated[ManyQuery, Query()]) -
     key = idempotency_key(scope)
     body, lines = await read_many(request)
     resources = resources_of(scope)
-    served = resources.served
+    served = resources.deciding()
     model = None if query.model is None else served.bundle.model(query.model)
     trace = trace_of(scope)
     trace.step("validate")

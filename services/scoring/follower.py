@@ -25,6 +25,7 @@ from services.scoring.manifest import BundleError
 from services.scoring.registry import Bundle, load_bundle
 from services.scoring.remembered import remembered
 from services.scoring.store import BundleStore
+from shared.contract.errors import TryAgain
 from shared.contract.rollout import (
     FOLLOW_S,
     INTERNAL_ROLLOUT_PATH,
@@ -63,6 +64,15 @@ class NotFollowed(Exception):
     """This replica does not serve the roll-out in force."""
 
 
+class RolloutNotLoaded(TryAgain):
+    """The replica has just started, and has not loaded the roll-out in force."""
+
+    title = "Roll-out not loaded"
+
+    def __init__(self, epoch: int) -> None:
+        super().__init__(f"Roll-out {epoch} decides and is not loaded here; send this again.")
+
+
 class Follower(Generic[S]):
     """What a replica serves: the roll-out in force, or ``own`` while there is none.
 
@@ -93,8 +103,8 @@ class Follower(Generic[S]):
         self._retry_at_s = 0.0
         self._failures = 0
         self._behind_since_s: float | None = None
-        # A replica that starts is ready with the roll-out in force, or not at all.
-        self._patience_s = 0.0
+        # A replica that starts has none to stay on: it decides by the one in force, or not at all.
+        self._has_followed = False
         self._loading: asyncio.Task[None] | None = None
         # One thread loads one after the other; the memory allocator keeps an arena for each thread.
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="rollout")
@@ -180,8 +190,18 @@ class Follower(Generic[S]):
     @property
     def is_behind(self) -> bool:
         """Whether another roll-out has been in force for longer than it takes to follow one."""
-        since_s = self._behind_since_s
-        return since_s is not None and monotonic() - since_s > self._patience_s
+        if self._behind_since_s is None:
+            return False
+        return not self._has_followed or monotonic() - self._behind_since_s > FOLLOW_S
+
+    def check_decides(self) -> None:
+        """Return if what is served may decide; raises ``RolloutNotLoaded``.
+
+        A replica that has served what was in force stays on it until it has loaded the next. One
+        that has just started does not decide by its own default while a roll-out is in force.
+        """
+        if self._behind_since_s is not None and self._active and not self._has_followed:
+            raise RolloutNotLoaded(self._active.epoch)
 
     async def check(self) -> dict[str, object]:
         """The state for /readyz; raises ``NotFollowed`` when another roll-out is in force."""
@@ -212,12 +232,18 @@ class Follower(Generic[S]):
         if state.active != self.served.rollout:
             self._behind_since_s = self._behind_since_s or monotonic()
             self._move_to(state.active)
+            if self._failed and state.active and self._failed.epoch == state.active.epoch:
+                # What is to replace it waits for every replica, also for one that cannot load it.
+                self._prepare_pending(state.pending)
             return
-        self._behind_since_s, self._patience_s = None, FOLLOW_S
-        if state.pending is None:
+        self._behind_since_s, self._has_followed = None, True
+        self._prepare_pending(state.pending)
+
+    def _prepare_pending(self, pending: Rollout | None) -> None:
+        if pending is None:
             self._prepared = None
         else:
-            self._prepare(state.pending)
+            self._prepare(pending)
 
     def _move_to(self, active: Rollout | None) -> None:
         if active is None:
@@ -228,7 +254,8 @@ class Follower(Generic[S]):
             self._prepare(active)
 
     def _swap(self, served: S) -> None:
-        self.served, self._prepared, self._behind_since_s = served, None, None
+        self.served, self._prepared = served, None
+        self._behind_since_s, self._has_followed = None, True
         served.expect()
         self._install(served)
         self._changed.set()

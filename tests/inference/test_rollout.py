@@ -19,6 +19,7 @@ from services.inference.settings import InferenceSettings
 from services.scoring import follower
 from services.scoring.manifest import MANIFEST_FILE, SCHEMA_VERSION
 from shared.contract.application import EXAMPLE
+from shared.contract.events import STREAM
 from shared.contract.parsing import read_application
 from shared.contract.rollout import (
     REPORT_S,
@@ -207,6 +208,64 @@ async def test_a_bundle_that_cannot_be_used_is_refused_in_one_sentence_and_chang
 async def _is_not_ready(client: httpx.AsyncClient, reason: str) -> bool:
     status, detail = await _ready(client)
     return status == 503 and reason in detail
+
+
+async def test_a_replica_that_starts_and_cannot_load_the_roll_out_in_force_decides_nothing(
+    settings: InferenceSettings, redis: Redis, store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nor is anything recorded, until it can; what is to replace the roll-out it can prepare."""
+    monkeypatch.setattr(follower, "_RETRY_S", 0.1)
+    kept = store.parent / "kept"
+    shutil.copytree(store / NEW, kept)
+    _truncate(store / NEW)
+    history, broken = History(), rollout(1, NEW, "newcomer")
+    history.state = RolloutState(active=broken)
+    async with serving(settings, store, history) as (client, _):
+        assert await _is_not_ready(client, "newcomer.onnx is altered")
+        for path, body in _DECISIONS:
+            await _is_refused(client, path, body)
+        assert not await redis.exists(STREAM)
+        history.state = RolloutState(active=broken, pending=rollout(2, OTHER, "forest"))
+        await history.reported(lambda report: (report.epoch, report.ready) == (0, 2))
+        await _is_refused(client, *_DECISIONS[0])
+        history.state = RolloutState(active=rollout(2, OTHER, "forest"))
+        await history.reported(lambda report: report.epoch == 2)
+        assert (await _decide(client))["version"] == OTHER
+        # Now it has one to stay on.
+        history.state = RolloutState(active=rollout(3, NEW, "newcomer"))
+        await history.reported_failure(3)
+        assert (await _decide(client))["version"] == OTHER
+    history.state = RolloutState(active=broken)
+    async with serving(settings, store, history) as (client, _):
+        await _is_refused(client, *_DECISIONS[0])
+        shutil.copytree(kept, store / NEW, dirs_exist_ok=True)
+        await history.reported(lambda report: report.epoch == 1)
+        assert (await _decide(client))["version"] == NEW
+
+
+_DECISIONS: list[tuple[str, Any]] = [
+    ("/predict", EXAMPLE),
+    ("/predict/regression", EXAMPLE),
+    ("/predict/many", [EXAMPLE]),
+    ("/predict/many?model=regression", [EXAMPLE]),
+]
+
+
+async def _is_refused(client: httpx.AsyncClient, path: str, body: Any) -> None:
+    answer = await client.post(path, json=body)
+    assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
+    assert answer.json()["code"] == "RolloutNotLoaded"
+
+
+async def test_nothing_is_refused_between_the_moment_a_roll_out_is_in_force_and_its_swap(
+    settings: InferenceSettings, store: Path
+) -> None:
+    async with serving(settings, store) as (client, history):
+        for epoch, wanted in enumerate([(NEW, "newcomer"), (OTHER, "forest")], start=1):
+            # In force for others, and this replica has not even begun to load it.
+            history.state = RolloutState(active=rollout(epoch, *wanted))
+            while (await _decide(client))["version"] != wanted[0]:
+                assert (await client.post("/predict/many", json=[EXAMPLE])).status_code == 200
 
 
 async def test_a_replica_without_history_starts_with_the_copy_in_redis_and_follows_it_forward(
