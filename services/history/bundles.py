@@ -1,5 +1,6 @@
 """The manifests of the bundles that decide, as the inference service registers them."""
 
+import json
 from collections.abc import Collection, Mapping
 from typing import Any
 
@@ -12,6 +13,8 @@ from services.history.database import transaction
 from services.history.monitoring.schemas import CrossValidated, Estimated, Manifest
 from services.history.tables import bundles
 from shared.contract.errors import MAX_FAULTS, Fault, InvalidInput
+from shared.contract.rollout import Arm
+from shared.contract.swaps import Decider
 from shared.web.parameters import message_of
 
 
@@ -54,6 +57,28 @@ async def register(engine: AsyncEngine, body: bytes) -> None:
     statement = insert(bundles).values(version=manifest.version, manifest=body.decode())
     async with transaction(engine) as opened:
         await opened.execute(statement.on_conflict_do_nothing())
+
+
+async def read_models(
+    connection: AsyncConnection, versions: Collection[str]
+) -> dict[str, set[str]]:
+    """The names of the models of each of these bundles that is registered."""
+    statement = select(bundles.c.version, bundles.c.manifest).where(bundles.c.version.in_(versions))
+    return {
+        version: set(json.loads(content)["models"])
+        for version, content in await connection.execute(statement)
+    }
+
+
+def unknown_model(
+    name: str, arm: Arm | Decider, models: Mapping[str, Collection[str]]
+) -> Fault | None:
+    """The fault of the member ``name`` if its bundle, or the model in it, is not in ``models``."""
+    if arm.bundle not in models:
+        return Fault(field=f"{name}.bundle", message="is not registered here")
+    if arm.model not in models[arm.bundle]:
+        return Fault(field=f"{name}.model", message="is no model of that bundle")
+    return None
 
 
 async def read_cross_validated(

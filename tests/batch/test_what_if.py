@@ -41,6 +41,13 @@ async def _events(engine: AsyncEngine) -> list[PredictionRecorded]:
     return events
 
 
+async def _register(history: httpx.AsyncClient, **members: object) -> None:
+    """Register the served bundle, as the inference service does, or one that is like it."""
+    manifest = SERVED.manifest.model_dump(mode="json") | members
+    answer = await history.post("/internal/bundles", json=manifest)
+    assert answer.status_code == 204, answer.text
+
+
 async def _ask(history: httpx.AsyncClient, **order: Any) -> str:
     answer = await history.post("/admin/what-if", json=order)
     assert answer.status_code == 202, answer.text
@@ -68,6 +75,9 @@ async def test_another_rule_is_counted_as_deciding_each_application_by_itself(
 ) -> None:
     """By band and group, with the cost of those whose outcome is known; refusals are sentences."""
     events = await _events(engine)
+    missing = {"bundle": "b-00000000", "model": "random_forest"}
+    await _register(history)
+    await _register(history, version=missing["bundle"])
     outcomes = {
         event.decision.prediction_id: "default" if place % 3 else "repaid"
         for place, event in enumerate(events[:90])
@@ -97,7 +107,6 @@ async def test_another_rule_is_counted_as_deciding_each_application_by_itself(
                 decided_by={"bundle": "2026.1", "model": "random_forest"},
             ),
         )
-        missing = {"bundle": "b-00000000", "model": "random_forest"}
         failed = await _done(history, await _ask(history, arm=missing))
 
     def instead(event: PredictionRecorded) -> str:
@@ -137,6 +146,29 @@ async def test_another_rule_is_counted_as_deciding_each_application_by_itself(
     for order in ({}, {"threshold": 0.5, "refer": band}, {"threshold": 2}, {"surprise": 1}):
         refused = await history.post("/admin/what-if", json=order)
         assert refused.status_code == 400, refused.text
+
+
+@pytest.mark.server
+async def test_a_bundle_or_model_that_does_not_exist_is_refused_at_once_by_its_name(
+    history: httpx.AsyncClient, engine: AsyncEngine
+) -> None:
+    """What decided needs only be on record: its bundle may never have been registered."""
+    await _events(engine)
+    await _register(history)
+    served, unknown = FOREST.bundle, "b-00000000"
+    for order, field in (
+        ({"arm": {"bundle": unknown, "model": "random_forest"}}, "arm.bundle"),
+        ({"arm": {"bundle": served, "model": "no_such"}}, "arm.model"),
+        ({"decided_by": {"bundle": unknown, "model": "random_forest"}}, "decided_by.bundle"),
+        ({"decided_by": {"bundle": served, "model": "no_such"}}, "decided_by.model"),
+        ({"decided_by": {"bundle": "2026.1", "model": "no_such"}}, "decided_by.model"),
+    ):
+        answer = await history.post("/admin/what-if", json={"threshold": 0.5, **order})
+        assert answer.status_code == 400, answer.text
+        assert [fault["field"] for fault in answer.json()["validation_errors"]] == [field]
+    for bundle in (served, "2026.1"):
+        decider = {"bundle": bundle, "model": "random_forest"}
+        await _ask(history, threshold=0.5, decided_by=decider)
 
 
 @pytest.mark.server

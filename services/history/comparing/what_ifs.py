@@ -7,11 +7,12 @@ from uuid import UUID
 from sqlalchemy import insert, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from services.history.bundles import read_models, unknown_model
 from services.history.comparing.schemas import WhatIfProgress, WhatIfStatus
 from services.history.comparing.swaps import cost_of, swaps_of
 from services.history.daily import Decided, read_totals
 from services.history.tables import AnyRow, what_ifs
-from shared.contract.errors import NotFound
+from shared.contract.errors import InvalidInput, NotFound
 from shared.contract.ids import first_uuid7_at, uuid7
 from shared.contract.swaps import WhatIf, read_tally, tally_json
 
@@ -23,7 +24,12 @@ _METHOD: Final = (
 
 
 async def ask(connection: AsyncConnection, order: WhatIf, *, actor: str) -> WhatIfStatus:
-    """Keep the order; a worker finds it."""
+    """Keep the order; a worker finds it.
+
+    Raises ``InvalidInput`` naming each bundle or model that is neither registered nor, where it is
+    to have decided, on record.
+    """
+    await _check_models(connection, order)
     now = datetime.now(UTC)
     period = Decided(
         since=order.since,
@@ -50,6 +56,25 @@ async def ask(connection: AsyncConnection, order: WhatIf, *, actor: str) -> What
         attempts=0,
     )
     return _status((await connection.execute(added.returning(what_ifs))).one())
+
+
+async def _check_models(connection: AsyncConnection, order: WhatIf) -> None:
+    named = {
+        name: arm
+        for name, arm in (("arm", order.arm), ("decided_by", order.decided_by))
+        if arm is not None
+    }
+    models = await read_models(connection, {arm.bundle for arm in named.values()})
+    faults = []
+    for name, arm in named.items():
+        if name == "decided_by":
+            on_record = await read_totals(connection, Decided(bundle=arm.bundle), ["model"])
+            if on_record:
+                models.setdefault(arm.bundle, set()).update(row.model for row in on_record)
+        if unknown := unknown_model(name, arm, models):
+            faults.append(unknown)
+    if faults:
+        raise InvalidInput(faults)
 
 
 async def read(connection: AsyncConnection, identifier: UUID) -> WhatIfStatus:

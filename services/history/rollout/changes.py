@@ -12,6 +12,7 @@ from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from services.history import audit
+from services.history.bundles import unknown_model
 from services.history.database import transaction
 from services.history.rollout.board import (
     Author,
@@ -147,17 +148,15 @@ async def _check_arms(connection: AsyncConnection, rollout: Rollout) -> None:
     statement = select(bundles).where(bundles.c.version.in_(versions))
     found = {row.version: row for row in await connection.execute(statement)}
     manifests = {version: json.loads(row.manifest) for version, row in found.items()}
+    models = {version: manifest["models"] for version, manifest in manifests.items()}
     faults = []
     seen: dict[tuple[str, str], str] = {}
     for name, arm in arms:
-        row = found.get(arm.bundle)
         other = seen.setdefault((arm.bundle, arm.model), name)
-        if row is None:
-            faults.append(Fault(field=f"{name}.bundle", message="is not registered here"))
-        elif row.retired_at is not None:
+        if unknown := unknown_model(name, arm, models):
+            faults.append(unknown)
+        elif found[arm.bundle].retired_at is not None:
             faults.append(Fault(field=f"{name}.bundle", message="is retired"))
-        elif arm.model not in manifests[arm.bundle]["models"]:
-            faults.append(Fault(field=f"{name}.model", message="is no model of that bundle"))
         elif passed_gate(manifests[arm.bundle]) is False and name in ("default", "candidate"):
             message = "was refused by the gate of its training, so that it may only shadow"
             faults.append(Fault(field=f"{name}.bundle", message=message))
