@@ -106,6 +106,7 @@ def _connect(settings: AdministrationSettings) -> httpx.Client:
 def _publish(service: Service, options: argparse.Namespace) -> int:
     folder: Path = options.folder
     manifest = read_manifest(folder / MANIFEST_FILE)
+    version = manifest.version
     check_files(folder, manifest)
     packed = io.BytesIO()
     with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
@@ -113,8 +114,13 @@ def _publish(service: Service, options: argparse.Namespace) -> int:
             archive.write(folder / name, name)
         if (folder / SIGNATURE_FILE).is_file():
             archive.write(folder / SIGNATURE_FILE, SIGNATURE_FILE)
-    found = service.send("bundles", packed.getvalue())
-    print(f"{found['version']} is published; it decides nothing until a roll-out names it.")
+    before = [each for each in service.get("bundles")["bundles"] if each["version"] == version]
+    if service.send("bundles", packed.getvalue()) in before:
+        print(f"{version} was registered before; nothing has changed.")
+    elif before:
+        print(f"{version} was registered before, and is in the store now.")
+    else:
+        print(f"{version} is published; it decides nothing until a roll-out names it.")
     return _OK
 
 

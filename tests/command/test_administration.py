@@ -98,6 +98,42 @@ async def test_a_bundle_is_published_given_a_share_promoted_and_rolled_back(
         assert "does not wait" in await said("rollout approve 4", 1)
 
 
+async def test_publishing_a_bundle_that_ships_changes_nothing_and_says_so(
+    database_url: str,
+    redis_url: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Nor does publishing one again. One that was only registered is put into the store."""
+    for root, version in (("ships", OLD), ("new", NEW)):
+        make_bundle(tmp_path / root, version=version, models=MODELS)
+    settings = quick_settings(database_url=database_url, redis_url=redis_url).model_copy(
+        update={"bundle_store": str(tmp_path / "store"), "bundle_root": tmp_path / "ships"}
+    )
+
+    async def published(folder: Path) -> str:
+        assert await asyncio.to_thread(main, ["bundle", "publish", str(folder)]) == 0
+        return capsys.readouterr().out
+
+    async with served(create_app(settings), headers=keys.HEADERS) as client:
+        monkeypatch.setenv("HISTORY_URL", str(client.base_url))
+        monkeypatch.setenv("API_KEY", keys.SECRET)
+        for folder in (tmp_path / "ships" / OLD, tmp_path / "new" / NEW):
+            content = (folder / "manifest.json").read_bytes()
+            assert (await client.post("/internal/bundles", content=content)).is_success
+        before = (await client.get("/admin/bundles")).json()
+        unchanged = "{} was registered before; nothing has changed.\n"
+        assert await published(tmp_path / "ships" / OLD) == unchanged.format(OLD)
+        assert (await client.get("/admin/bundles")).json() == before
+        assert not (tmp_path / "store").exists()
+
+        said = await published(tmp_path / "new" / NEW)
+        assert said == f"{NEW} was registered before, and is in the store now.\n"
+        assert (await client.get(f"/admin/bundles/{NEW}")).json()["published_by"] == "tests"
+        assert await published(tmp_path / "new" / NEW) == unchanged.format(NEW)
+
+
 @pytest.mark.parametrize(
     ("damage", "sentence"),
     [

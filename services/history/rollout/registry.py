@@ -54,8 +54,9 @@ async def publish(
 ) -> RegisteredBundle:
     """Put the bundle in the ZIP archive ``file`` into the store, and register it.
 
-    Every checksum is verified before anything is kept. Publishing again changes nothing. Raises
-    ``UnusableBundle`` or ``StoreUnusable``.
+    Every checksum is verified before anything is kept. Publishing what is registered and can be
+    read already, such as a bundle that ships, changes nothing. Raises ``UnusableBundle`` or
+    ``StoreUnusable``.
     """
     files = await asyncio.to_thread(_read, store, file)
     manifest = files[MANIFEST_FILE].decode()
@@ -65,10 +66,13 @@ async def publish(
     if known is not None and json.loads(known.manifest) != json.loads(manifest):
         raise UnusableBundle(f"Another bundle is registered as {version}.")
     try:
+        is_there = version in await asyncio.to_thread(store.versions)
         await asyncio.to_thread(store.publish, files)
     except (BundleError, OSError) as error:
         raise StoreUnusable(str(error)) from error
     async with transaction(engine) as opened:
+        if known is not None and is_there:
+            return await _registered(opened, version)
         turn = await audit.take_turn(opened)
         published = {"published_at": turn.occurred_at, "published_by": actor}
         statement = insert(bundles).values(version=version, manifest=manifest, **published)
