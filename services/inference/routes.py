@@ -186,7 +186,10 @@ async def predict_many(request: Request, query: Annotated[ManyQuery, Query()]) -
     openapi_extra=describe(body=LoanApplication) | needs("predict"),
 )
 async def explain_champion(request: Request, query: Annotated[ExplainQuery, Query()]) -> Response:
-    """Explain how the champion scores an application; nothing is recorded."""
+    """Explain how the model that would decide scores an application; nothing is recorded.
+
+    That is the champion of ``bundle``, or else what /predict decides it with, a candidate too.
+    """
     return await _explain(request, None, query)
 
 
@@ -207,15 +210,22 @@ async def _explain(request: Request, name: str | None, query: ExplainQuery) -> R
     caller_of(request.scope).require("predict")
     application = parse_application(await read_body(request))
     resources = resources_of(request.scope)
-    bundle = resources.served.bundle
+    arm = None
     if query.bundle is not None:
-        bundle = await bundle_for_explaining(query.bundle, resources.bundles, bundle)
+        bundle = await bundle_for_explaining(
+            query.bundle, resources.bundles, resources.served.bundle
+        )
+    elif name is None:
+        bundle, arm = resources.deciding().choose(application)
+    else:
+        bundle = resources.deciding().bundle
     answer = await explain(
         application,
         model=bundle.champion if name is None else bundle.model(name),
         bundle=bundle,
         reference=query.reference,
         explainer=resources.explainer,
+        arm=arm,
     )
     return Response(to_json(answer), media_type=JSON)
 

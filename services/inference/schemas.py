@@ -83,8 +83,9 @@ class ExplainQuery(Parameters):
     )
     bundle: BundleVersion | None = Field(
         default=None,
-        description="Explain by this bundle, such as the one that a record names; by the served one"
-        " if it is left out.",
+        description="Explain by this bundle, such as the one that a record names. If it is left out"
+        " and no model is named, by the arm of the roll-out that would decide the application; with"
+        " a model, by the bundle of the roll-out's default.",
     )
 
 

@@ -98,11 +98,13 @@ async def explain(
     bundle: Bundle,
     reference: ReferenceId,
     explainer: Explainer,
+    arm: str | None = None,
 ) -> dict[str, Any]:
     """The contributions to the score, and of a refusal its reasons and nearest changes.
 
     ``reference`` counts for a model with a scorecard; any other is compared with
-    ``TYPICAL_APPLICANT``. Raises ``TooManyExplanations``.
+    ``TYPICAL_APPLICANT``. ``arm`` is the one of an experiment that ``bundle`` is. Raises
+    ``TooManyExplanations``.
     """
     row = bundle.row_of(application)
     # On the event loop, because a model's own arrays hold one row at a time.
@@ -123,7 +125,7 @@ async def explain(
             "name": model.name,
             "version": bundle.manifest.version,
             "accuracy": model.accuracy,
-            "arm": None,
+            "arm": arm,
         },
         "prediction": outcome["prediction"],
         "probability": outcome["probability"],

@@ -140,6 +140,30 @@ async def test_arms_are_met_alone_and_together_and_a_repeated_request_keeps_its_
         assert before["arm"] == "x2:candidate"
 
 
+async def test_an_explanation_is_by_the_arm_that_would_decide_unless_model_or_bundle_is_named(
+    settings: InferenceSettings, store: Path
+) -> None:
+    async with serving(settings, store) as (client, history):
+        half = rollout(2, OWN, "regression", share=5000)
+        await history.puts_in_force(half)
+
+        async def explained(path: str, application: dict[str, Any]) -> Any:
+            return (await client.post(path, json=application)).raise_for_status().json()
+
+        arms = set()
+        for number in range(12):
+            application = {**EXAMPLE, "Loan_ID": f"LP{number}"}
+            decision = (await client.post("/predict", json=application)).raise_for_status().json()
+            explanation = await explained("/explain", application)
+            for member in ("model_info", "prediction", "probability"):
+                assert explanation[member] == decision[member]
+            arms.add(decision["model_info"]["arm"])
+            for path, version in (("/explain/forest", OWN), (f"/explain?bundle={OTHER}", OTHER)):
+                info = (await explained(path, application))["model_info"]
+                assert (info["name"], info["version"], info["arm"]) == ("forest", version, None)
+        assert arms == {"x2:default", "x2:candidate"}
+
+
 def _alter(folder: Path) -> None:
     model = folder / "newcomer.onnx"
     model.write_bytes(model.read_bytes()[:-1] + b"x")
@@ -248,6 +272,7 @@ _DECISIONS: list[tuple[str, Any]] = [
     ("/predict/regression", EXAMPLE),
     ("/predict/many", [EXAMPLE]),
     ("/predict/many?model=regression", [EXAMPLE]),
+    ("/explain", EXAMPLE),
 ]
 
 
