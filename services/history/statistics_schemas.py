@@ -15,6 +15,7 @@ MOST_GROUPS: Final = 366
 Unit = Literal["day", "week", "month"]
 Grouping = Literal[Unit, "bundle", "client", "property_area", "credit_history", "outcome"]
 
+_BY_OUTCOME: Final = "group_by=outcome"
 _FIRST_DAY: Final = datetime.date(1900, 1, 1)
 _LAST_DAY: Final = datetime.date(2999, 12, 31)
 
@@ -65,9 +66,12 @@ class StatisticsQuery(ReportQuery):
 
     @model_validator(mode="after")
     def _outcomes_are_counted_by_month(self) -> Self:
-        days = [day for day in (self.since, self.until) if day is not None]
-        if self.group_by == "outcome" and (self.client or any(day.day != 1 for day in days)):
-            raise ValueError("outcomes are counted by whole months and not by client")
+        if self.group_by == "outcome":
+            for name, day in (("since", self.since), ("until", self.until)):
+                if day is not None and day.day != 1:
+                    raise ValueError(f"{name} must be the first day of a month with {_BY_OUTCOME}")
+            if self.client:
+                raise ValueError(f"client cannot be given with {_BY_OUTCOME}")
         return self
 
 

@@ -225,12 +225,26 @@ _REFUSED = {
     "since=2026-03-01T00:00:00Z": "must be a date such as 2026-01-31",
     "since=2026-03-01&until=2026-03-01": "since must be earlier than until",
     "compare=previous": "compare needs since",
-    "group_by=outcome&since=2026-03-02": "whole months",
     "group_by=gender": "must be 'day', 'week'",
     "client=a%00b": "must match",
     "modle=any": "the nearest one is model",
     "model=a&model=b": "is given more than once",
 }
+
+
+async def test_grouping_by_outcome_names_the_parameter_at_fault(client: httpx.AsyncClient) -> None:
+    first_day = "must be the first day of a month with group_by=outcome"
+    for query, message in {
+        "since=2026-03-02": f"since {first_day}",
+        "since=2026-03-01&until=2026-03-31": f"until {first_day}",
+        "client=acme": "client cannot be given with group_by=outcome",
+    }.items():
+        answer = await client.get(f"/statistics?group_by=outcome&{query}")
+        assert answer.status_code == 400
+        [fault] = answer.json()["validation_errors"]
+        assert fault["message"] == message
+    whole = await client.get("/statistics?group_by=outcome&since=2026-03-01&until=2026-04-01")
+    assert whole.status_code == 200
 
 
 async def test_selection_that_cannot_be_meant_is_refused(client: httpx.AsyncClient) -> None:
