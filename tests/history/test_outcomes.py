@@ -232,6 +232,21 @@ async def test_decisions_that_a_report_cannot_be_of_are_named_and_all_others_rec
     assert len(await rows_of(engine, "outcomes")) == 1
 
 
+async def test_outcome_that_is_final_before_its_decision_is_refused_by_that_field(
+    client: httpx.AsyncClient, engine: AsyncEngine
+) -> None:
+    """The day of the decision itself is accepted; so is what is observed later than it is final."""
+    [event] = decided_events(1, seed=74)
+    await store_all(engine, [event])
+    day = event.decision.timestamp.date()
+    early = report(event, matures_at=(day - timedelta(days=1)).isoformat())
+    receipt = await post(client, early)
+    [fault] = receipt["faults"]
+    assert (fault["field"], fault["message"]) == ("matures_at", "is before the day of the decision")
+    assert await rows_of(engine, "outcomes") == []
+    assert counts(await post(client, report(event, matures_at=day.isoformat()))) == (1, 0, 0, 0)
+
+
 async def test_json_that_cannot_be_read_is_refused_and_lines_of_a_file_are_left_out(
     client: httpx.AsyncClient, engine: AsyncEngine
 ) -> None:

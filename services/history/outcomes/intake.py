@@ -312,8 +312,10 @@ def _fault(place: Place, report: OutcomeReport, rows: Sequence[AnyRow]) -> Outco
         return place.fault(named, _UNKNOWN)
     if len(rows) > MAX_OF_LOAN:
         return place.fault(named, _TOO_MANY)
-    if any(row.decided_at.date() > report.observed_at.date() for row in rows):
-        return place.fault("observed_at", "is before the day of the decision")
+    decided_on = max(row.decided_at for row in rows).date()
+    for name, moment in (("observed_at", report.observed_at), ("matures_at", report.matures_at)):
+        if moment is not None and moment.date() < decided_on:
+            return place.fault(name, "is before the day of the decision")
     return None
 
 
