@@ -29,6 +29,9 @@ _TWO: Final = 2
 _MARGIN: Final = 0.02
 """Between the screen and the ends of an axis."""
 
+_UNLESS_ALL_ARE_OPEN: Final = (True, False, None)
+_UNLESS_ANY_IS_OPEN: Final = (True, None, False)
+
 Points = list[Interval | None]
 
 MEASURES: Final = {
@@ -48,22 +51,40 @@ class Finding(NamedTuple):
     text: str
 
 
-def worst(findings: Sequence[Any]) -> bool | None:
-    """Whether any of the findings is an alarm; None where none says anything of it."""
-    alarms = {finding.alarm for finding in findings}
-    return next((alarm for alarm in (True, False) if alarm in alarms), None)
+class Area(NamedTuple):
+    """What is concluded of one thing, and whether any of it is an alarm; None where it is open."""
+
+    alarm: bool | None
+    findings: Sequence[Any]
 
 
-def areas_of(performance: Any, vintages: Any, drift: Any, fairness: Any) -> dict[str, list[Any]]:
+def areas_of(performance: Any, vintages: Any, drift: Any, fairness: Any) -> dict[str, Area]:
     """All that is concluded of one model of one bundle, by what it is about."""
     test = performance.expected.calibration if performance.expected else None
     return {
-        "Approvals": [trend.conclusion for trend in vintages.trends],
-        "Performance": performance.conclusions,
-        "Calibration": [test.conclusion] if test else [],
-        "Drift": drift_findings(drift),
-        "Groups": fairness_findings(fairness),
+        "Approvals": _area([trend.conclusion for trend in vintages.trends]),
+        "Performance": _area(performance.conclusions),
+        "Calibration": _area([test.conclusion] if test else []),
+        "Drift": _area(drift_findings(drift)),
+        "Groups": _area(fairness_findings(fairness), _UNLESS_ANY_IS_OPEN),
     }
+
+
+def _area(findings: Sequence[Any], order: Sequence[bool | None] = _UNLESS_ALL_ARE_OPEN) -> Area:
+    """Its alarm is the first of ``order`` that a finding has."""
+    alarms = {finding.alarm for finding in findings}
+    return Area(next((alarm for alarm in order if alarm in alarms), None), findings)
+
+
+def verdict(areas: Mapping[str, Area]) -> str:
+    """The areas with an alarm in a sentence; without any, those where that is open."""
+    alarms = [name for name, area in areas.items() if area.alarm]
+    still_open = [name for name, area in areas.items() if area.alarm is None]
+    if alarms:
+        return f"Alarm: {', '.join(alarms)}."
+    if len(still_open) == len(areas):
+        return "Too little to say."
+    return f"No alarm. Open: {', '.join(still_open)}." if still_open else "No alarm."
 
 
 def figures(months: Sequence[Any], name: str) -> Points:

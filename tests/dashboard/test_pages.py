@@ -410,6 +410,7 @@ async def test_monitoring_says_what_is_known_of_the_model_that_decides_most(
     assert model.not_enough in shown
     for trend in api.vintages().trends:
         assert str(escape(trend.conclusion.text)) in shown
+    assert "<p>Too little to say.</p>" in shown
     link = re.search(r'href="(/monitoring/report[^"]*)"', shown)
     assert link
     printed = await user.http_client.get(unescape(link[1]))

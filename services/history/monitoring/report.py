@@ -31,7 +31,7 @@ from services.history.monitoring.schemas import (
 from services.history.monitoring.vintages import COMPARED_AT, RECENT, read_vintages
 from services.history.settings import HistorySettings
 from shared.contract.outcomes import BAD, GOOD, OUTCOME_KINDS
-from shared.pictures.monitoring import areas_of
+from shared.pictures.monitoring import Area, areas_of
 from shared.pictures.templating import STYLE, environment
 from shared.settings import read_settings_or_exit
 from shared.version import VERSION
@@ -65,14 +65,14 @@ class Section(NamedTuple):
     fairness: ModelFairness
 
     @property
-    def findings(self) -> dict[str, list[Any]]:
+    def areas(self) -> dict[str, Area]:
         """What is concluded, by what it is about."""
         return areas_of(self.overall, self.vintages, self.drift, self.fairness)
 
     @property
     def alarms(self) -> list[Any]:
         """The alarms among them."""
-        return [found for each in self.findings.values() for found in each if found.alarm]
+        return [found for area in self.areas.values() for found in area.findings if found.alarm]
 
 
 async def read_report(connection: AsyncConnection, query: CohortQuery, *, screen: float) -> str:

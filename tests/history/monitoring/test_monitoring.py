@@ -257,6 +257,19 @@ async def test_metrics_are_of_recent_decisions_with_the_bounds_that_alerts_compa
     assert 0.7 < exposed.sum_of("expected_accuracy_ratio", **served) < 0.9
 
 
+async def test_report_on_two_decisions_does_not_say_that_there_is_no_alarm(
+    client: httpx.AsyncClient, engine: AsyncEngine
+) -> None:
+    """Where all areas are open it says that there is too little to say."""
+    rows = draw(np.random.default_rng(188), 2)
+    rng = random.Random(189)  # noqa: S311 - test data, not a secret
+    await store_all(engine, events_of(rows, datetime.now(UTC) - timedelta(days=28), rng))
+    summary = (await client.get("/monitoring/report")).text.partition("<article>")[0]
+    assert summary.count("<span>open</span>") == 5
+    assert "<p>Too little to say.</p>" in summary
+    assert "No alarm" not in summary
+
+
 async def test_nothing_is_compared_without_reference_or_with_too_few_decisions(
     client: httpx.AsyncClient, engine: AsyncEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
