@@ -12,6 +12,11 @@ from services.training.models import Probabilities
 _SHOWN: Final = {"log_loss": "log-loss", "accuracy": "accuracy", "auc": "AUC"}
 
 
+def nothing_new(version: str) -> str:
+    """The sentence for a training that came out with the bundle that is served."""
+    return f"Nothing new came out: the candidate is the bundle that is served, {version}."
+
+
 def comparison(
     data: LabelledApplications, out_of_fold: OutOfFold, candidate: Bundle, served: Bundle
 ) -> str:
@@ -21,7 +26,7 @@ def comparison(
     may know some of the rows from its own training, which flatters it.
     """
     if candidate.manifest.version == served.manifest.version:
-        return f"The candidate is the bundle that is served, {served.manifest.version}."
+        return nothing_new(served.manifest.version)
     now, then = (_probabilities(data, bundle) for bundle in (served, candidate))
     name, folds = candidate.manifest.champion, out_of_fold.folds
     held_out = [

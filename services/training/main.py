@@ -11,7 +11,7 @@ from services.scoring.manifest import BUNDLE_ROOT, BundleError
 from services.scoring.registry import load_bundle
 from services.training import publishing
 from services.training.applications import DataError, LabelledApplications, read_applications
-from services.training.comparison import comparison
+from services.training.comparison import comparison, nothing_new
 from services.training.directions import AgainstDirection
 from services.training.export import ParityError
 from services.training.models import MODELS_FILE, Model, ModelsError, read_models
@@ -27,7 +27,7 @@ NOT_TRAINED: Final = (DataError, ParityError, HidingPays, AgainstDirection, Bund
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Train from the command line; return 0 if a bundle is published, 1 with a reason if not."""
+    """Train from the command line; return 0 if a bundle is written, 1 with a reason if not."""
     parser = _parser()
     options = parser.parse_args(arguments)
     started = time.monotonic()
@@ -49,9 +49,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     print(published.manifest.champion_reason)
     print(compared)
     if published.is_new:
-        print(f"Published {published.folder} in {time.monotonic() - started:.0f} s.")
+        print(f"Written to {published.folder} in {time.monotonic() - started:.0f} s.")
     else:
-        print(f"{published.folder} was already published and is identical; nothing was written.")
+        print(f"{published.folder} was written before and is identical; nothing was changed.")
     version = published.manifest.version
     if options.promote:
         try:
@@ -60,6 +60,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(f"{options.serving} serves what it served before: {error}", file=sys.stderr)
             return 1
         print(f"{options.serving} now serves {version}.")
+    elif compared == nothing_new(version):
+        print(f"Nothing was changed in {options.serving}.")
     else:
         print(
             f"Nothing was changed in {options.serving}. To try the candidate, set"

@@ -43,7 +43,7 @@ def check_same(published: Manifest, trained: Manifest) -> None:
     """Raise ``BundleError`` unless both manifests, and so all files they list, are identical."""
     if published != trained:
         raise BundleError(
-            f"Bundle {trained.version} is already published but differs from the one just trained;"
+            f"Bundle {trained.version} is already written but differs from the one just trained;"
             " it was altered or made by another release, so move its folder away and train again"
         )
 

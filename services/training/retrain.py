@@ -15,6 +15,7 @@ from services.scoring.manifest import MODEL_CARD_FILE, bundle_folder
 from services.scoring.store import write_file
 from services.training import publishing
 from services.training.applications import read_applications
+from services.training.comparison import nothing_new
 from services.training.gate import (
     RULES_FILE,
     Gate,
@@ -34,7 +35,10 @@ REFUSED: Final = 3
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Return 0 if the candidate passes, ``REFUSED`` if not, 1 with a reason if there is none."""
+    """Return 0 if the candidate passes or is the served bundle, ``REFUSED`` if it does not pass.
+
+    And 1 with a reason if there is no candidate.
+    """
     options = _parser().parse_args(arguments)
     try:
         gate = retrain(options)
@@ -44,13 +48,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (OSError, ValueError, httpx.HTTPError) as error:
         print(f"The candidate cannot be made: {error}", file=sys.stderr)
         return 1
-    print(*gate.lines(), sep="\n")
+    if gate is not None:
+        print(*gate.lines(), sep="\n")
     print(f"Nothing was changed in {options.serving}.")
-    return 0 if gate.passed else REFUSED
+    return 0 if gate is None or gate.passed else REFUSED
 
 
-def retrain(options: argparse.Namespace) -> Gate:
-    """Make a candidate of the file and the recorded applications, and publish it with its gate."""
+def retrain(options: argparse.Namespace) -> Gate | None:
+    """Make a candidate of the file and the recorded applications, and write it with its gate.
+
+    Without a gate, and without writing anything, if the candidate is the bundle that is served.
+    """
     rules = read_rules(options.gate)
     models = chosen_models(options.models_file, options.models)
     print(f"Reading {options.data} and {options.records}.", flush=True)
@@ -63,10 +71,13 @@ def retrain(options: argparse.Namespace) -> Gate:
         )
     served = bundle_folder(options.serving, None)
     options.output.mkdir(parents=True, exist_ok=True)
-    # Judged before it is published, because its card and its manifest have the gate's result.
+    # Judged before it is written, because its card and its manifest have the gate's result.
     with TemporaryDirectory(prefix=".retrained-", dir=options.output) as unfinished:
         data = with_recorded(file, recorded)
         published = train(data, Path(unfinished), models=models)
+        if published.manifest.version == served.name:
+            print(nothing_new(served.name))
+            return None
         measures = measure(data, published.out_of_fold, candidate=published.folder, served=served)
         findings = judge(rules, measures)
         gate = Gate(
@@ -84,7 +95,7 @@ def retrain(options: argparse.Namespace) -> Gate:
 
 
 def _publish(published: Published, gate: Gate, output: Path) -> None:
-    """Publish the candidate with the gate's result in it, and beside it as a file of its own."""
+    """Write the candidate with the gate's result in it, and beside it as a file of its own."""
     version = published.manifest.version
     if publishing.find_published(output, version) is None:
         judged = published.manifest.model_copy(update={"gate": gate.model_dump(mode="json")})
@@ -93,7 +104,7 @@ def _publish(published: Published, gate: Gate, output: Path) -> None:
         publishing.publish(output, manifest, {**files, MODEL_CARD_FILE: card})
     path = output / f"{version}.gate.json"
     write_file(path, gate.model_dump_json(indent=2).encode() + b"\n")
-    print(f"Published {output / version}; the gate's result is in {path}.")
+    print(f"Written to {output / version}; the gate's result is in {path}.")
 
 
 def _parser() -> argparse.ArgumentParser:

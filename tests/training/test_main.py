@@ -100,7 +100,7 @@ def test_command_line_publishes_a_candidate_that_nothing_serves(
     said = capsys.readouterr().out
     assert " x 2 folds on 1 process.\nThe folds will take about " in said
     assert "There is no bundle to compare with. " in said
-    assert f"Published {folder} in " in said
+    assert f"Written to {folder} in " in said
     assert f"Nothing was changed in {serving}." in said
     assert f"BUNDLE_ROOT={output} BUNDLE_VERSION={folder.name};" in said
     assert load_bundle(output, folder.name).manifest.data.sha256
@@ -137,7 +137,9 @@ def test_promoted_candidate_is_compared_and_then_served(
     assert f"{serving} now serves {version}." in promoted
     assert load_bundle(serving, None).manifest == trained.manifest
     assert main.main(arguments) == 0
-    assert f"The candidate is the bundle that is served, {version}." in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert f"Nothing new came out: the candidate is the bundle that is served, {version}." in said
+    assert "To try the candidate" not in said
 
 
 def test_models_can_be_left_out_and_few_rows_are_warned_of(
@@ -177,10 +179,10 @@ def test_second_run_leaves_the_published_files_untouched(
     monkeypatch.setattr(main, "train", train_small)
     arguments = _one_model(labelled_csv, tmp_path)
     assert main.main(arguments) == 0
-    assert "was already published" not in capsys.readouterr().out
+    assert "was written before" not in capsys.readouterr().out
     before = contents(tmp_path)
     assert main.main(arguments) == 0
-    assert "was already published and is identical" in capsys.readouterr().out
+    assert "was written before and is identical" in capsys.readouterr().out
     assert contents(tmp_path) == before
 
 

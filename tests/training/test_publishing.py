@@ -90,7 +90,7 @@ def test_another_content_under_the_same_version_is_refused(trained: Published) -
     """A checksum that differs from the bundle just trained is an error."""
     files = trained.manifest.files | {"random_forest.onnx": checksum(b"other")}
     check_same(trained.manifest, trained.manifest)
-    with pytest.raises(BundleError, match="already published but differs"):
+    with pytest.raises(BundleError, match="already written but differs"):
         check_same(trained.manifest.model_copy(update={"files": files}), trained.manifest)
 
 

@@ -105,6 +105,28 @@ def test_gate_lets_a_better_candidate_pass_and_refuses_a_worse_one(
     assert (serving / CURRENT_FILE).read_text().strip() == trained.manifest.version
 
 
+def test_candidate_that_is_the_served_bundle_is_said_to_be_nothing_new(
+    trained: Published,
+    labelled_csv: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """No gate is passed, and no second bundle of that version is written."""
+    serving, output, records = (tmp_path / name for name in ("serving", "bundles", "records"))
+    serving.mkdir()
+    publishing.promote(trained.folder, serving)
+    records.write_text("")
+    monkeypatch.setattr(retrain, "train", lambda *_, **__: trained)
+    arguments = [str(labelled_csv), "--records", str(records), "--output", str(output)]
+    assert retrain.main([*arguments, "--serving", str(serving)]) == 0
+    said = capsys.readouterr().out
+    version = trained.manifest.version
+    assert f"Nothing new came out: the candidate is the bundle that is served, {version}." in said
+    assert "gate" not in said
+    assert list(output.iterdir()) == []
+
+
 def test_records_count_as_the_method_says() -> None:
     """Approved, good or bad, mature, and of each Loan_ID the newest that the file does not hold."""
     rng = random.Random(6)  # noqa: S311 - test data, not a secret
