@@ -418,11 +418,23 @@ async def test_monitoring_says_what_is_known_of_the_model_that_decides_most(
     assert model.on_whom in printed.text
     await user.open(f"/monitoring?of={model.bundle}/{model.model}&until=2020-01")
     await _shows(user, "monitoring", "Nothing was decided in that time")
-    await user.open("/monitoring?since=May")
-    await _shows(user, "monitoring-notice", "must be a month")
-    await user.open("/monitoring?since=2026-11&until=2026-11")
-    await _shows(user, "monitoring-notice", "since=2026-11 and until=2026-12")
     assert (await user.http_client.get("/monitoring/report?since=May")).status_code == 400
+
+
+async def test_months_that_monitoring_refuses_stay_in_the_form_to_be_corrected(
+    user: User, api: LoanPredictorClient
+) -> None:
+    """With the chosen model and with what is wrong in words."""
+    await user.open("/monitoring?since=May")
+    await _shows(user, "monitoring", "must be a month")
+    assert 'value="May"' in _region(user, "monitoring")
+    [model] = api.live_performance().models
+    of = f"{model.bundle}/{model.model}"
+    await user.open(f"/monitoring?of={of}&since=2026-11&until=2026-11")
+    await _shows(user, "monitoring", "since=2026-11 and until=2026-12")
+    shown = _region(user, "monitoring")
+    assert shown.count('value="2026-11"') == 2
+    assert f'<option value="{of}">' in shown
 
 
 def _csv(*lines: str) -> dict[str, tuple[str, str, str]]:

@@ -9,7 +9,13 @@ from fastapi.responses import HTMLResponse, PlainTextResponse
 from markupsafe import Markup
 from nicegui import ui
 
-from loan_predictor_client import ApiError, AsyncLoanPredictorClient, CallFailed, Cohorts
+from loan_predictor_client import (
+    ApiError,
+    AsyncLoanPredictorClient,
+    CallFailed,
+    Cohorts,
+    InvalidRequest,
+)
 from loan_predictor_client.models import ModelPerformance
 from services.dashboard.forms import FormField, Option
 from services.dashboard.frame import frame
@@ -36,7 +42,11 @@ def register(watch: Watch) -> None:
         parameters = dict(request.query_params)
 
         async def fetch() -> Markup:
-            return await overview(api, parameters, root)
+            try:
+                return await overview(api, parameters, root)
+            except InvalidRequest as error:
+                fields = _fields((), "", parameters)
+                return part("monitoring", "refused", fields=fields, error=error, root=root)
 
         with frame(request, "monitoring", watch=watch):
             Loader("monitoring", fetch)
@@ -104,8 +114,11 @@ def _fields(
         )
         for each in sorted(found, key=_decisions, reverse=True)
     ]
+    if not options and parameters.get(_OF):
+        # The choice stays while the months are corrected.
+        options = [Option(parameters[_OF], parameters[_OF])]
     return [
-        (FormField(_OF, "Model", options=options), shown),
+        *([(FormField(_OF, "Model", options=options), shown)] if options else []),
         (_SINCE, parameters.get("since", "")),
         (_UNTIL, parameters.get("until", "")),
     ]
