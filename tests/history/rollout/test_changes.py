@@ -1,7 +1,9 @@
 """Changes of what decides: based on the newest, agreed by all replicas, and approved."""
 
 import json
-from typing import Any
+import re
+from pathlib import Path
+from typing import Any, Final
 
 import pytest
 from redis.asyncio import Redis
@@ -15,16 +17,21 @@ from services.history.rollout import replicas
 from services.history.settings import HistorySettings
 from shared.contract.rollout import ROLLOUT_KEY, Rollout
 from tests import keys
+from tests.bundles import make_bundle
 from tests.history.rollout.conftest import (
     FIRST,
+    MODELS,
     OTHER_SECRET,
     SECOND,
     THIRD,
     Registry,
+    archive_of,
     arm,
 )
 from tests.history.storage import rows_of
 from tests.serving import served
+
+_DOCUMENT: Final = Path(__file__).parents[3] / "docs/rollout.md"
 
 
 async def test_a_roll_out_is_in_force_once_every_living_replica_has_it(
@@ -115,6 +122,25 @@ async def test_what_cannot_decide_is_refused_by_its_name(registry: Registry) -> 
         problem = await registry.post("rollout", 400, **body)
         assert [fault["field"] for fault in problem["validation_errors"]] == [field]
     assert (await registry.status())["epoch"] == 0
+
+
+async def test_documented_body_of_a_change_is_accepted_and_the_next_one_replaces_its_shadows(
+    registry: Registry, tmp_path: Path
+) -> None:
+    document = _DOCUMENT.read_text(encoding="utf-8")
+    [example] = re.findall(r"```json\n(\{\"epoch\"[^`]*)```", document)
+    body = json.loads(example)
+    for version in {body[name]["bundle"] for name in ("default", "candidate")}:
+        make_bundle(tmp_path / "new", version=version, models=MODELS)
+        content = archive_of(tmp_path / "new" / version)
+        headers = {"content-type": "application/zip"}
+        answer = await registry.client.post("/admin/bundles", content=content, headers=headers)
+        assert answer.status_code == 201, answer.text
+    await registry.roll_out(0, FIRST)
+    entry = await registry.post("rollout", **body)
+    assert body.items() <= (entry["rollout"] | {"reason": entry["reason"], "epoch": 1}).items()
+    assert (await registry.follow(2))["shadows"] == body["shadows"]
+    assert (await registry.roll_out(2, FIRST))["shadows"] == []
 
 
 async def test_a_candidate_keeps_its_experiment_while_its_share_grows(registry: Registry) -> None:
