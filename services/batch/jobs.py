@@ -18,7 +18,7 @@ import asyncpg
 from services.batch.database import Connection, Pool, transaction
 from shared.contract.errors import IdempotencyKeyReused
 from shared.contract.ids import uuid8
-from shared.contract.rollout import Rollout
+from shared.contract.rollout import Candidate, Rollout
 
 State = Literal["queued", "checking", "running", "done", "failed", "cancelled"]
 Kind = Literal["csv", "ndjson", "parquet", "xlsx"]
@@ -75,6 +75,13 @@ class Job(Order):
     fence: int
     attempts: int
     webhook_attempts: int
+
+    @property
+    def candidate(self) -> Candidate | None:
+        """What decides a share of the rows; a what-if meets the default alone."""
+        if not self.record or self.rollout is None:
+            return None
+        return Rollout.model_validate_json(self.rollout).candidate
 
     @classmethod
     def of(cls, row: asyncpg.Record) -> Self:

@@ -16,6 +16,7 @@ from pydantic import (
 from services.batch.jobs import FaultyRows, Job, State, UnknownColumns
 from services.batch.results import Format
 from shared.contract.events import ModelName
+from shared.contract.rollout import Candidate
 from shared.files.spellings import keys
 from shared.web.parameters import Parameters
 
@@ -89,7 +90,11 @@ class Batch(BaseModel):
     model: str = Field(
         description="What decides; once the batch is begun, that of the roll-out then in force."
     )
-    bundle_version: str
+    bundle_version: str = Field(description="The bundle of that model.")
+    candidate: Candidate | None = Field(
+        description="Decides a share of the rows instead, if the batch is put on record and that"
+        " roll-out has a candidate; model_info of each decision says what decided it."
+    )
     record: bool
     faulty_rows: FaultyRows
     rows: int = Field(description="Rows read so far; all of them once it runs.")

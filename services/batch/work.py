@@ -168,9 +168,7 @@ async def _serving(job: Job, tools: Tools) -> Served:
 
     default = await bundle_of(Arm(bundle=job.bundle_version, model=job.model))
     rollout = None if job.rollout is None else Rollout.model_validate_json(job.rollout)
-    candidate = None
-    if job.record and rollout is not None and rollout.candidate is not None:
-        candidate = await bundle_of(rollout.candidate)
+    candidate = await bundle_of(job.candidate) if job.candidate else None
     return Served(default, tools.decisions, rollout, candidate)
 
 

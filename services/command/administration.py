@@ -193,6 +193,9 @@ def _show_rollout(service: Service, _: argparse.Namespace) -> int:
         if status[name] is not None:
             print(_described(status[name]))
     for replica in status["replicas"]:
+        if not replica["alive"]:
+            print(f"replica {replica['replica']}  not heard of since {replica['seen_at']}")
+            continue
         fault = f"  {replica['failure']}" if replica["failure"] else ""
         seen = f"seen {replica['seen_s_ago']:.1f} s ago"
         print(f"replica {replica['replica']}  at {replica['epoch']}  {seen}{fault}")

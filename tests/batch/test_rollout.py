@@ -20,7 +20,10 @@ from tests.serving import served
 async def test_rows_of_a_batch_meet_the_arms_of_the_roll_out_in_force_when_it_is_begun(
     settings: BatchSettings, tmp_path: Path
 ) -> None:
-    """If no model is named, and it is put on record; the worker reports like any replica."""
+    """If no model is named, and it is put on record; the batch then shows both arms.
+
+    The worker reports like any replica.
+    """
     shipped = {"regression": "logistic_regression", "forest": "random_forest"}
     make_bundle(tmp_path / "shipped", version=OWN, models=shipped)
     make_bundle(tmp_path / "store", version=OTHER, models={"forest": "random_forest"})
@@ -42,7 +45,8 @@ async def test_rows_of_a_batch_meet_the_arms_of_the_roll_out_in_force_when_it_is
             by_rollout = await begin(client, as_csv(rows))
             what_if = await begin(client, as_csv(rows), record="false")
             named = await begin(client, as_csv(rows), model="forest")
-            assert (await client.get(by_rollout)).json()["bundle_version"] == OWN
+            queued = (await client.get(by_rollout)).json()
+            assert (queued["bundle_version"], queued["candidate"]) == (OWN, None)
             history.state = RolloutState(active=rollout(1, "b-0000dead", "forest"))
             async with working(here):
                 # It cannot load what is in force, so it decides nothing.
@@ -55,6 +59,9 @@ async def test_rows_of_a_batch_meet_the_arms_of_the_roll_out_in_force_when_it_is
                 assert (await history.reported(bool)).kind == "batch-worker"
             shown = (await client.get(by_rollout)).json()
             assert (shown["model"], shown["bundle_version"]) == ("newcomer", NEW)
+            assert shown["candidate"] == {"bundle": OTHER, "model": "forest", "share": 5000}
+            for path in (what_if, named):
+                assert (await client.get(path)).json()["candidate"] is None
             decided = {
                 path: [
                     each["model_info"]

@@ -11,6 +11,7 @@ import pytest
 
 from services.command.main import main
 from services.history.main import create_app
+from services.history.rollout import replicas
 from shared.contract.rollout import ReplicaReport, RolloutState
 from tests import keys
 from tests.bundles import make_bundle
@@ -96,6 +97,8 @@ async def test_a_bundle_is_published_given_a_share_promoted_and_rolled_back(
         refused = await said(f"rollout set --default {NEW} --reason again", 1)
         assert refused.endswith("default.bundle is retired.")
         assert "does not wait" in await said("rollout approve 4", 1)
+        monkeypatch.setattr(replicas, "ALIVE_S", 0.0)
+        assert "one  not heard of since" in await said("rollout show")
 
 
 async def test_publishing_a_bundle_that_ships_changes_nothing_and_says_so(

@@ -21,6 +21,7 @@ from loan_predictor_client.models import (
     Fault,
     Interval,
     Period,
+    Replica,
     ShadowComparison,
     Statistics,
     Summary,
@@ -268,6 +269,30 @@ def test_navigation_leads_to_every_page_and_marks_the_open_one() -> None:
         assert f'<a href="/app/{path}"' in shown
     assert shown.count("aria-current") == 1
     assert '<a href="/app/outcomes" aria-current="page">' in shown
+
+
+def test_a_replica_that_no_longer_reports_is_not_shown_among_those_that_decide() -> None:
+    """It says since when it was not heard of, and not what it decides by."""
+    seen_at = datetime(2026, 11, 27, 19, 30, tzinfo=UTC)
+    living = Replica(
+        replica="one",
+        kind="inference",
+        epoch=4,
+        ready=None,
+        failed=None,
+        failure=None,
+        seen_s_ago=0.2,
+        seen_at=seen_at,
+        alive=True,
+    )
+    killed = living.model_copy(update={"alive": False, "failure": "model.onnx is altered"})
+    shown = {
+        name: [str(part("rollout", name, replica=each)).strip() for each in (living, killed)]
+        for name in ("decides_by", "replica_state")
+    }
+    assert shown["decides_by"][0] == "roll-out 4"
+    assert "4" not in shown["decides_by"][1]
+    assert shown["replica_state"] == ["decides", f"not heard of since {moment(seen_at)}"]
 
 
 def test_a_shadow_shows_who_would_be_decided_otherwise() -> None:

@@ -826,6 +826,13 @@ class Replica(BaseModel):
     failed: Annotated[int | None, Field(description="The epoch that it cannot load.")]
     failure: str | None
     seen_s_ago: float
+    seen_at: AwareDatetime
+    alive: Annotated[
+        bool,
+        Field(
+            description="Whether it has reported within three seconds. One that has not may have ended: it does not count among those that decide, and no roll-out waits for it."
+        ),
+    ]
 
 
 class Rollout(BaseModel):
@@ -895,7 +902,8 @@ class RolloutStatus(BaseModel):
     pending: Annotated[RolloutEntry | None, Field(description="Waits for the replicas.")]
     proposed: Annotated[RolloutEntry | None, Field(description="Waits for another key's approval.")]
     replicas: Annotated[
-        list[Replica], Field(description="Those that reported within the last minute.")
+        list[Replica],
+        Field(description="Those that reported within the last minute; the living ones first."),
     ]
     recent: Annotated[list[RolloutEntry], Field(description="The newest first, at most 20.")]
 
@@ -1118,7 +1126,13 @@ class Batch(BaseModel):
             description="What decides; once the batch is begun, that of the roll-out then in force."
         ),
     ]
-    bundle_version: str
+    bundle_version: Annotated[str, Field(description="The bundle of that model.")]
+    candidate: Annotated[
+        Candidate | None,
+        Field(
+            description="Decides a share of the rows instead, if the batch is put on record and that roll-out has a candidate; model_info of each decision says what decided it."
+        ),
+    ]
     record: bool
     faulty_rows: Literal["skip", "stop"]
     rows: Annotated[int, Field(description="Rows read so far; all of them once it runs.")]

@@ -158,9 +158,9 @@ class LoanPredictorClient:
         reference: Reference | None = None,
         bundle: str | None = None,
     ) -> Explanation:
-        """Why the champion, or the named model, scores an application as it does; not recorded.
+        """Why a model scores an application as it does; not recorded.
 
-        By the served bundle, or by the one that is named.
+        It is the one that would decide, unless a model or a bundle is named.
         """
         return self._call(
             calls.explain(application, model=model, reference=reference, bundle=bundle)

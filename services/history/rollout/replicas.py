@@ -10,7 +10,7 @@ from datetime import timedelta
 from typing import Final
 
 from redis.asyncio import Redis
-from sqlalchemy import delete, func, select
+from sqlalchemy import ColumnElement, delete, func, select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
@@ -54,10 +54,14 @@ async def take_report(engine: AsyncEngine, redis: Redis, report: ReplicaReport) 
     return RolloutState(active=board.active, pending=board.pending)
 
 
+def is_alive() -> ColumnElement[bool]:
+    """Whether a replica has reported within ``ALIVE_S``."""
+    return replicas.c.seen_at > func.clock_timestamp() - timedelta(seconds=ALIVE_S)
+
+
 async def read_living(connection: AsyncConnection) -> Sequence[AnyRow]:
-    """The rows of the replicas that have reported within ``ALIVE_S``."""
-    alive = replicas.c.seen_at > func.clock_timestamp() - timedelta(seconds=ALIVE_S)
-    statement = select(replicas).where(alive).order_by(replicas.c.replica)
+    """The rows of the replicas that are alive."""
+    statement = select(replicas).where(is_alive()).order_by(replicas.c.replica)
     return (await connection.execute(statement)).all()
 
 

@@ -65,6 +65,11 @@ class Replica(BaseModel):
     failed: int | None = Field(description="The epoch that it cannot load.")
     failure: str | None
     seen_s_ago: float
+    seen_at: AwareDatetime
+    alive: bool = Field(
+        description="Whether it has reported within three seconds. One that has not may have ended:"
+        " it does not count among those that decide, and no roll-out waits for it."
+    )
 
 
 class RolloutStatus(BaseModel):
@@ -77,7 +82,9 @@ class RolloutStatus(BaseModel):
     )
     pending: RolloutEntry | None = Field(description="Waits for the replicas.")
     proposed: RolloutEntry | None = Field(description="Waits for another key's approval.")
-    replicas: list[Replica] = Field(description="Those that reported within the last minute.")
+    replicas: list[Replica] = Field(
+        description="Those that reported within the last minute; the living ones first."
+    )
     recent: list[RolloutEntry] = Field(description="The newest first, at most 20.")
 
 

@@ -6,6 +6,7 @@ from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services.history.rollout.board import read_board, read_entries
+from services.history.rollout.replicas import is_alive
 from services.history.rollout.schemas import Replica, RolloutEntry, RolloutStatus, State
 from services.history.tables import replicas
 
@@ -35,8 +36,11 @@ def _newest(entries: list[RolloutEntry], state: State) -> RolloutEntry | None:
 
 async def _read_replicas(connection: AsyncConnection) -> list[Replica]:
     age = func.extract("epoch", func.clock_timestamp() - replicas.c.seen_at)
+    alive = is_alive().label("alive")
     statement = (
-        select(replicas, age.label("seen_s_ago")).where(age < _SHOWN_S).order_by(replicas.c.replica)
+        select(replicas, age.label("seen_s_ago"), alive)
+        .where(age < _SHOWN_S)
+        .order_by(alive.desc(), replicas.c.replica)
     )
     return [
         Replica(
@@ -47,6 +51,8 @@ async def _read_replicas(connection: AsyncConnection) -> list[Replica]:
             failed=row.failed,
             failure=row.failure,
             seen_s_ago=round(row.seen_s_ago, 2),
+            seen_at=row.seen_at,
+            alive=row.alive,
         )
         for row in await connection.execute(statement)
     ]

@@ -71,6 +71,24 @@ async def test_a_roll_out_that_a_replica_cannot_load_fails_and_the_former_one_st
     assert (await registry.set(2, THIRD))["epoch"] == 3
 
 
+async def test_a_replica_that_no_longer_reports_is_shown_last_and_not_as_alive(
+    registry: Registry, engine: AsyncEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With the moment of its last report, for a minute."""
+    monkeypatch.setattr(replicas, "ALIVE_S", 25.0)
+    for replica in ("a-killed-one", "one"):
+        await registry.report(replica)
+    async with engine.connect() as connection:
+        killed = (
+            "UPDATE replicas SET seen_at = now() - interval '30 s' WHERE replica = 'a-killed-one'"
+        )
+        await connection.execute(text(killed))
+    living, ended = (await registry.status())["replicas"]
+    assert (living["replica"], living["alive"]) == ("one", True)
+    assert (ended["replica"], ended["alive"]) == ("a-killed-one", False)
+    assert ended["seen_at"] < living["seen_at"]
+
+
 async def test_a_replica_that_has_ended_is_not_waited_for_and_one_that_is_late_ends_the_wait(
     registry: Registry, engine: AsyncEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
