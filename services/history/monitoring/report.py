@@ -35,6 +35,7 @@ from shared.pictures.monitoring import Area, areas_of
 from shared.pictures.templating import STYLE, environment
 from shared.settings import read_settings_or_exit
 from shared.version import VERSION
+from shared.web.parameters import message_of
 
 _Named = TypeVar("_Named", ModelDrift, ModelFairness)
 _FOLDER: Final = Path(__file__).parent / "templates"
@@ -122,7 +123,7 @@ def main(arguments: Sequence[str]) -> int:
     try:
         query = CohortQuery.model_validate(parsed)
     except ValidationError as error:
-        parser.error("; ".join(fault["msg"] for fault in error.errors()))
+        parser.error("; ".join(map(message_of, error.errors())))
     output.write_text(asyncio.run(_read(query)), encoding="utf-8")
     print(f"Wrote {output}.")
     return 0

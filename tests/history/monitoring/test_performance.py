@@ -289,7 +289,7 @@ async def test_range_without_a_month_is_refused_and_says_how_to_select_one(
             assert fault["message"] == f"until is the month after the last one: {says}"
         with pytest.raises(SystemExit):
             report.main(["--since", "2026-11", "--until", until])
-        assert says in capsys.readouterr().err
+        assert f"error: until is the month after the last one: {says}" in capsys.readouterr().err
     year_end = {"since": "2026-12", "until": "2026-12"}
     refused = await client.get("/monitoring/drift", params=year_end)
     assert "until=2027-01" in refused.json()["validation_errors"][0]["message"]
