@@ -51,7 +51,8 @@ _SERVERS = ["uvicorn", "uvloop", "httptools"]
         (
             "history",
             ["sqlalchemy", "asyncpg", "alembic", "opentelemetry.sdk"],
-            ["history"],
+            # What reads and publishes bundles; no model runs there, for which packages are missing.
+            ["history", "scoring"],
             ["services", "shared"],
         ),
         (
