@@ -2,7 +2,7 @@
 
 Every check it has is on, with input that fits the document and input that does not. One seed, one
 set of requests. ``make fuzz`` runs the same with more examples and a seed of the day's own, and the
-whole gate runs it with four times the examples.
+whole gate runs it with twice the examples.
 """
 
 import os
