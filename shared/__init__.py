@@ -5,5 +5,6 @@ import gc
 USUAL_THRESHOLDS = gc.get_threshold()
 """When Python looks for garbage unless it is told otherwise."""
 
-# What a process makes while it starts stays: looking for garbage in it takes a tenth of the start.
+# Almost everything that a process creates while it starts stays, and looking for garbage in it
+# takes a tenth of the start. Servers restore the usual thresholds once they have loaded.
 gc.set_threshold(100_000)

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from services.batch.database import Connection
+from services.scoring.features import computable
 from services.scoring.manifest import BundleError
 from services.scoring.registry import Bundle
 from services.scoring.replay import Bundles
@@ -135,10 +136,7 @@ def scored(rows: Rows, bundle: Bundle, model: str) -> tuple[Values, Mask]:
             takes &= values != _UNKNOWN
             values[values == _MISSING] = np.nan
         columns[name] = values
-    with np.errstate(invalid="ignore"):
-        own, other = columns["ApplicantIncome"], columns["CoapplicantIncome"]
-        takes &= own + np.where(np.isnan(other), 0, other) > 0
-        takes &= ~(columns["LoanAmount"] <= 0)
+    takes &= computable(columns)
     if not takes.all():
         columns = {name: values[takes] for name, values in columns.items()}
     return bundle.models[model].approval_probabilities(bundle.matrix_of(columns)), takes

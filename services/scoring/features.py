@@ -80,6 +80,16 @@ def applications_in(columns: Columns) -> Iterator[dict[str, float | str | None]]
         yield {name: value(name, each) for name, each in zip(columns, row, strict=True)}
 
 
+def computable(columns: Columns) -> npt.NDArray[np.bool_]:
+    """Which rows of ``columns`` have what the features are computed from.
+
+    An application that was validated has; a record of another version need not.
+    """
+    own, other = columns["ApplicantIncome"], columns["CoapplicantIncome"]
+    earns: npt.NDArray[np.bool_] = own + np.where(np.isnan(other), 0, other) > 0
+    return earns & ~(columns["LoanAmount"] <= 0)
+
+
 def feature_row(application: Mapping[str, Any], imputation: Imputation) -> tuple[float, ...]:
     """Return the feature values of one application, in the order of ``FEATURES``.
 
