@@ -17,6 +17,7 @@ import pyarrow.compute as pc
 from services.scoring.engine import shown_probabilities
 from services.scoring.features import code
 from services.scoring.registry import Bundle, ServedModel
+from services.scoring.rules import warning_columns
 from shared.contract.application import EXAMPLE, FIELDS, SCORED, Field
 from shared.contract.errors import InvalidInput
 from shared.contract.parsing import read_application
@@ -30,9 +31,11 @@ RESULT_SCHEMA: Final = pa.schema(
         ("model", pa.string()),
         ("bundle_version", pa.string()),
         ("imputed", pa.string()),
+        ("warnings", pa.string()),
     ]
 )
-"""The columns of a decision. ``imputed`` names the scored inputs that are missing, by ``; ``."""
+"""The columns of a decision. ``imputed`` names the scored inputs that are missing; between these,
+and between ``warnings``, is ``; ``."""
 
 _INCOMES: Final = ("ApplicantIncome", "CoapplicantIncome")
 _PLAIN_NUMBER: Final = r"^[0-9]{1,15}(\.[0-9]{1,15})?$"
@@ -112,17 +115,22 @@ def _decisions(
         pa.array(shown_probabilities(approved, model.threshold)),
         pa.repeat(model.name, rows),
         pa.repeat(bundle.manifest.version, rows),
-        _imputed(scored),
+        _listed({name: np.isnan(scored[name]) for name in SCORED}),
+        _listed(warning_columns(scored, bundle.training_ranges)),
     ]
     return pa.table(columns, schema=RESULT_SCHEMA)
 
 
-def _imputed(scored: Mapping[str, _Values]) -> pa.Array:
-    # A bit for each input, so that each set of missing ones is named once.
-    missing = sum(np.isnan(scored[name]).astype(np.int32) << i for i, name in enumerate(SCORED))
-    sets = np.flatnonzero(np.bincount(missing, minlength=1))
-    named = ["; ".join(name for i, name in enumerate(SCORED) if held >> i & 1) for held in sets]
-    return _spread(named, np.searchsorted(sets, missing))
+def _listed(holding: Mapping[str, _Mask]) -> pa.Array:
+    """The names that hold of each row, with ``; `` between them."""
+    # A bit for each name, so that each set of them is joined once.
+    held = sum(mask.astype(np.int32) << i for i, mask in enumerate(holding.values()))
+    found = np.bincount(held, minlength=1) > 0
+    joined = [
+        "; ".join(name for i, name in enumerate(holding) if bits >> i & 1)
+        for bits in np.flatnonzero(found)
+    ]
+    return _spread(joined, (np.cumsum(found) - 1)[held])
 
 
 def _spread(words: Sequence[str], places: npt.NDArray[Any]) -> pa.Array:

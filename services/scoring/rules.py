@@ -3,6 +3,11 @@
 from collections.abc import Mapping
 from typing import Any, Final
 
+import numpy as np
+import numpy.typing as npt
+
+from services.scoring.features import Columns
+
 LOW_INCOME: Final = 1_000
 UNUSUAL_AMOUNT: Final = 10_000
 LOAN_TO_ANNUAL_INCOME: Final = 5
@@ -54,16 +59,42 @@ def warnings_for(application: Mapping[str, Any], training_ranges: TrainingRanges
             found.append(WARNING_RULES["unusual_amount"])
     if application["Credit_History"] == 0:
         found.append(WARNING_RULES["no_credit_history"])
-    found += [
-        WARNING_RULES["missing_input"].format(field=field)
-        for field in WEIGHTY_INPUTS
-        if application[field] is None
-    ]
+    found += [_missing(field) for field in WEIGHTY_INPUTS if application[field] is None]
     if term is not None and term not in USUAL_TERMS:
         found.append(WARNING_RULES["unusual_term"])
     for field, (low, high) in training_ranges.items():
         value = application[field]
         if value is not None and not low <= value <= high:
-            sentence = WARNING_RULES["outside_training_range"]
-            found.append(sentence.format(field=field, low=low, high=high))
+            found.append(_outside(field, low, high))
     return found
+
+
+def warning_columns(
+    columns: Columns, training_ranges: TrainingRanges
+) -> dict[str, npt.NDArray[np.bool_]]:
+    """Each warning, in the order of ``warnings_for``, and which rows of ``columns`` have it."""
+    income, amount = columns["ApplicantIncome"], columns["LoanAmount"]
+    other, term = columns["CoapplicantIncome"], columns["Loan_Amount_Term"]
+    annual_income = _MONTHS_PER_YEAR * (income + np.where(np.isnan(other), 0, other))
+    # A comparison with NaN, which stands for a missing value, does not hold.
+    found = {
+        WARNING_RULES["no_own_income"]: income == 0,
+        WARNING_RULES["low_income"]: (income != 0) & (income < LOW_INCOME),
+        WARNING_RULES["high_loan_to_income"]: amount * _THOUSAND
+        > LOAN_TO_ANNUAL_INCOME * annual_income,
+        WARNING_RULES["unusual_amount"]: amount > UNUSUAL_AMOUNT,
+        WARNING_RULES["no_credit_history"]: columns["Credit_History"] == 0,
+    }
+    found |= {_missing(field): np.isnan(columns[field]) for field in WEIGHTY_INPUTS}
+    found[WARNING_RULES["unusual_term"]] = ~np.isnan(term) & ~np.isin(term, USUAL_TERMS)
+    for field, (low, high) in training_ranges.items():
+        found[_outside(field, low, high)] = (columns[field] < low) | (columns[field] > high)
+    return found
+
+
+def _missing(field: str) -> str:
+    return WARNING_RULES["missing_input"].format(field=field)
+
+
+def _outside(field: str, low: float, high: float) -> str:
+    return WARNING_RULES["outside_training_range"].format(field=field, low=low, high=high)

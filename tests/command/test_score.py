@@ -123,6 +123,7 @@ def _expected(path: Path) -> list[dict[str, object]]:
                 "model": body["model_info"]["name"],
                 "bundle_version": body["model_info"]["version"],
                 "imputed": "; ".join(body["imputed"]),
+                "warnings": "; ".join(body["warnings"]),
             }
         )
     return found
@@ -130,7 +131,9 @@ def _expected(path: Path) -> list[dict[str, object]]:
 
 def _read(path: Path) -> list[dict[str, Any]]:
     if path.suffix == ".csv":
-        text = arrow_csv.ConvertOptions(column_types={"imputed": pa.string()})
+        text = arrow_csv.ConvertOptions(
+            column_types=dict.fromkeys(("imputed", "warnings"), pa.string())
+        )
         return list(arrow_csv.read_csv(path, convert_options=text).to_pylist())
     return list(parquet.read_table(path).to_pylist())
 

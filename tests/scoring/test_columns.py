@@ -5,6 +5,7 @@ import json
 import os
 import random
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import compress, product
 from pathlib import Path
 from typing import Any, Final
 
@@ -26,6 +27,7 @@ from services.scoring.features import (
 )
 from services.scoring.manifest import BUNDLE_ROOT
 from services.scoring.registry import Bundle, load_bundle
+from services.scoring.rules import warning_columns, warnings_for
 from shared.contract.application import EXAMPLE, FIELDS, SCORED
 from shared.contract.errors import InvalidInput
 from shared.contract.parsing import read_application
@@ -81,6 +83,28 @@ def test_many_random_rows_have_the_same_features_bit_by_bit() -> None:
     _assert_same_features(list(applications_in(columns)))
 
 
+_AT_THE_BOUNDS: Final[Mapping[str, Sequence[float | None]]] = {
+    "ApplicantIncome": [0, 0.5, 149.99, 150, 999.99, 1000, 1000.01, 2000, 81_000, 81_000.5],
+    "CoapplicantIncome": [None, 0, 0.01, 1000, 41_667, 41_668],
+    "LoanAmount": [None, 8.5, 9, 60, 60.01, 120, 120.01, 700, 700.5, 10_000, 10_000.01],
+    "Loan_Amount_Term": [None, 11, 12, 120, 359.5, 360, 480, 481],
+    "Credit_History": [None, 0, 1],
+}
+
+
+def test_warnings_of_columns_are_those_of_rows_in_order(bundle: Bundle) -> None:
+    """Every warning, and just before, at and after the bound of each."""
+    rows = [
+        dict.fromkeys(SCORED) | dict(zip(_AT_THE_BOUNDS, values, strict=True))
+        for values in product(*_AT_THE_BOUNDS.values())
+    ]
+    columns = warning_columns(_columns(rows), bundle.training_ranges)
+    holding = zip(*(mask.tolist() for mask in columns.values()), strict=True)
+    found = [list(compress(columns, row)) for row in holding]
+    assert found == [warnings_for(row, bundle.training_ranges) for row in rows]
+    assert {warning for each in found for warning in each} == {*columns}
+
+
 def _score(table: pa.Table, bundle: Bundle, model: str | None = None) -> Scored:
     inputs = usable_columns(table.column_names).places
     return score(table, inputs, model=bundle.model(model or bundle.champion.name), bundle=bundle)
@@ -88,7 +112,7 @@ def _score(table: pa.Table, bundle: Bundle, model: str | None = None) -> Scored:
 
 @pytest.mark.parametrize("version", _VERSIONS)
 def test_every_model_of_every_bundle_decides_like_one_at_a_time(version: str) -> None:
-    """Prediction, probability, version and what is imputed."""
+    """Prediction, probability, version, what is imputed and the warnings."""
     bundle = load_bundle(BUNDLE_ROOT, version)
     rng = random.Random(_SEED)  # noqa: S311 - test data, not a secret
     applications = [random_application(rng) for _ in range(100)]
@@ -118,6 +142,7 @@ def _decided(cells: Mapping[str, object], bundle: Bundle, model: str) -> dict[st
         "model": body["model_info"]["name"],
         "bundle_version": body["model_info"]["version"],
         "imputed": "; ".join(body["imputed"]),
+        "warnings": "; ".join(body["warnings"]),
     }
 
 
