@@ -114,9 +114,9 @@ async def read(connection: Connection, query: str, *args: object) -> Rows:
     return np.frombuffer(pieces, _DTYPE, count, _HEADER_BYTES)
 
 
-async def find_bundle(bundles: Bundles, arm: Arm, served: Bundle) -> Bundle:
+async def find_bundle(bundles: Bundles, arm: Arm) -> Bundle:
     """The bundle of ``arm``; raises ``BundleError`` if it, or its model, cannot be used."""
-    bundle = await bundles.find(arm.bundle, served)
+    bundle = await bundles.find(arm.bundle)
     if arm.model not in bundle.models:
         raise BundleError(f"The bundle {arm.bundle} holds no model {arm.model}.")
     return bundle

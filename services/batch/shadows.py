@@ -87,7 +87,7 @@ class Shadows:
         self._bundles = bundles
         self._retry_at_s: dict[int, float] = {}
 
-    async def score(self, served: Bundle) -> int:
+    async def score(self) -> int:
         """Score one chunk, if some is queued; return how many decisions left the queue.
 
         Raises ``BundleError`` if a bundle cannot be used; what waits for it waits on, and other
@@ -103,15 +103,15 @@ class Shadows:
                 "SELECT content FROM rollouts WHERE epoch = $1", epoch
             )
         try:
-            shadows = await self._load(Rollout.model_validate_json(content), served)
+            shadows = await self._load(Rollout.model_validate_json(content))
         except BundleError:
             self._retry_at_s[epoch] = now_s + _RETRY_S
             raise
         async with transaction(self._pool) as connection:
             return await _score(connection, epoch, shadows)
 
-    async def _load(self, rollout: Rollout, served: Bundle) -> _Shadows:
-        return {arm: await find_bundle(self._bundles, arm, served) for arm in rollout.shadows}
+    async def _load(self, rollout: Rollout) -> _Shadows:
+        return {arm: await find_bundle(self._bundles, arm) for arm in rollout.shadows}
 
 
 async def _score(connection: Connection, epoch: int, shadows: _Shadows) -> int:

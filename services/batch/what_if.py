@@ -108,7 +108,7 @@ class WhatIfs:
     """Called with how many decisions were read."""
     piece_rows: int = PIECE_ROWS
 
-    async def work(self, served: Bundle) -> bool:
+    async def work(self) -> bool:
         """Work on one what-if until its end or ``stopping``; false if there was none.
 
         Raises ``Lost`` and ``DATABASE_ERRORS``; then another attempt goes on after the last piece.
@@ -123,7 +123,7 @@ class WhatIfs:
                 problem = f"It was given up after {MAX_ATTEMPTS} attempts without progress."
                 await self._write(_END, taken, "failed", problem)
             else:
-                await self._work(taken, served)
+                await self._work(taken)
         except BundleError as error:
             await self._write(_END, taken, "failed", str(error))
         finally:
@@ -132,10 +132,10 @@ class WhatIfs:
                 await self._write(_RELEASE, taken)
         return True
 
-    async def _work(self, taken: Taken, served: Bundle) -> None:
+    async def _work(self, taken: Taken) -> None:
         """Read piece after piece, the next one while one is scored."""
         order, tally, read_to = taken.order, taken.tally, taken.read_to
-        bundle = await find_bundle(self.bundles, order.arm, served) if order.arm else None
+        bundle = await find_bundle(self.bundles, order.arm) if order.arm else None
         reading = asyncio.create_task(self._read(taken, read_to))
         try:
             while len(rows := await reading) and not self.stopping.is_set():

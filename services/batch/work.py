@@ -161,7 +161,7 @@ async def _serving(job: Job, tools: Tools) -> Served:
     """
 
     async def bundle_of(arm: Arm) -> Bundle:
-        bundle = await tools.bundles.find(arm.bundle, tools.follower.served.bundle)
+        bundle = await tools.bundles.find(arm.bundle)
         if arm.model not in bundle.models:
             raise BundleError(f"It holds no model {arm.model}.")
         return bundle.deciding_with(arm.model, "The batch names it.")

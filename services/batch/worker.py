@@ -168,12 +168,12 @@ class Worker:
             renewing.cancel()
 
     async def _score_shadows(self) -> bool:
-        done = await self._shadows.score(self._tools.follower.served.bundle)
+        done = await self._shadows.score()
         self._tools.metrics.shadowed += done
         return done > 0
 
     async def _what_if(self) -> bool:
-        return await self._what_ifs.work(self._tools.follower.served.bundle)
+        return await self._what_ifs.work()
 
     async def _erase(self) -> bool:
         done = await upkeep.erase_noted(self._tools.pool)
@@ -237,7 +237,7 @@ async def open_worker(settings: BatchSettings) -> AsyncIterator[Worker]:
             pool=pool,
             redis=redis,
             publisher=publisher,
-            bundles=Bundles(store),
+            bundles=Bundles(store, follower.loaded),
             follower=follower,
             decisions=decisions,
             metrics=WorkerMetrics(),

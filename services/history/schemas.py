@@ -22,6 +22,7 @@ from services.history.records import Record
 from shared.contract.events import ModelName, Prediction
 from shared.contract.outcomes import OutcomeKind
 from shared.contract.parsing import LoanId
+from shared.contract.ranges import check_range
 from shared.web.parameters import Parameters
 
 _UUID_BYTES = 16
@@ -122,8 +123,7 @@ class Filters(Parameters):
 
     @model_validator(mode="after")
     def _ranges_run_forwards(self) -> Self:
-        if self.since and self.until and self.since > self.until:
-            raise ValueError("since must not be later than until")
+        check_range(self.since, self.until)
         lowest, highest = self.min_confidence, self.max_confidence
         if lowest is not None and highest is not None and lowest > highest:
             raise ValueError("min_confidence must not be above max_confidence")

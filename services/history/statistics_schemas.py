@@ -7,6 +7,7 @@ from pydantic import AfterValidator, BaseModel, Field, model_validator
 
 from services.history.schemas import written_as
 from shared.contract.events import ModelName
+from shared.contract.ranges import check_range
 from shared.web.parameters import Parameters
 
 MOST_GROUPS: Final = 366
@@ -48,8 +49,7 @@ class ReportQuery(Parameters):
 
     @model_validator(mode="after")
     def _range_runs_forwards(self) -> Self:
-        if self.since and self.until and self.since >= self.until:
-            raise ValueError("since must be earlier than until")
+        check_range(self.since, self.until)
         if self.compare and self.since is None:
             raise ValueError("compare needs since")
         return self

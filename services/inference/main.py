@@ -130,7 +130,7 @@ def create_app(
             resources = Resources(
                 served=served,
                 follower=follower,
-                bundles=Bundles(store),
+                bundles=Bundles(store, follower.loaded),
                 publisher=publisher,
                 idempotency=idempotency,
                 redis=redis,

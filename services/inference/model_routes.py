@@ -88,9 +88,8 @@ async def picture_of(request: Request, bundle: BundleInPath, name: PictureInPath
 
 
 async def _bundle(request: Request, version: str) -> Bundle:
-    resources = resources_of(request.scope)
     try:
-        return await resources.bundles.find(version, resources.served.bundle)
+        return await resources_of(request.scope).bundles.find(version)
     except BundleError:
         raise NotFound(f"There is no bundle {version!r} here that can be used.") from None
 

@@ -133,7 +133,12 @@ def _served_version(
         raise NotFound(f"Version {version!r} is not served; the one served is {served}.")
 
 
+def _decides(request: Request) -> None:
+    resources_of(request.scope).deciding()
+
+
 _OF_VERSION: Final = [Depends(_served_version)]
+_INFERS: Final = [Depends(require("predict")), Depends(_decides)]
 ModelInPath = Annotated[
     str, Path(description="Name of a served model.", json_schema_extra={**PATH_PARAMETER})
 ]
@@ -217,15 +222,15 @@ _INFER_DOC: Final = {
 @router.post(
     "/models/{model}/infer",
     response_model=InferenceAnswer,
-    responses=_error_docs(404, 408, 413, 415),
-    dependencies=[Depends(require("predict"))],
+    responses=_error_docs(404, 408, 413, 415, 503),
+    dependencies=_INFERS,
     openapi_extra=_INFER_DOC,
 )
 @router.post(
     "/models/{model}/versions/{version}/infer",
     response_model=InferenceAnswer,
-    responses=_error_docs(404, 408, 413, 415),
-    dependencies=[Depends(require("predict")), *_OF_VERSION],
+    responses=_error_docs(404, 408, 413, 415, 503),
+    dependencies=[*_INFERS, *_OF_VERSION],
     openapi_extra=_INFER_DOC,
 )
 async def infer(request: Request, model: ModelInPath) -> Response:

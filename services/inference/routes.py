@@ -212,9 +212,7 @@ async def _explain(request: Request, name: str | None, query: ExplainQuery) -> R
     resources = resources_of(request.scope)
     arm = None
     if query.bundle is not None:
-        bundle = await bundle_for_explaining(
-            query.bundle, resources.bundles, resources.served.bundle
-        )
+        bundle = await bundle_for_explaining(query.bundle, resources.bundles)
     elif name is None:
         bundle, arm = resources.deciding().choose(application)
     else:
@@ -248,9 +246,7 @@ async def find_recorded_reasons(request: Request) -> Response:
     caller.require("predict")
     recorded = await _recorded(request)
     resources = resources_of(request.scope)
-    found = await find_reasons(
-        recorded, resources.bundles, resources.served.bundle, resources.explainer
-    )
+    found = await find_reasons(recorded, resources.bundles, resources.explainer)
     if found.reasons != recorded.reasons:
         found = await resources.store_reasons(ReasonsFound(client=caller.name, decision=found))
     return Response(found.model_dump_json(), media_type=JSON)
@@ -259,7 +255,7 @@ async def find_recorded_reasons(request: Request) -> Response:
 @decisions.post(
     "/models/benchmark",
     response_model=Benchmark,
-    responses=problem_docs(400, 408, 413, 415),
+    responses=_EXPLAINED,
     openapi_extra=describe(body=LoanApplication, also=_EMPTY_OBJECT) | needs("predict"),
 )
 async def benchmark_models(request: Request) -> Response:
@@ -270,7 +266,7 @@ async def benchmark_models(request: Request) -> Response:
     caller_of(request.scope).require("predict")
     body = await read_body(request)
     application = parse_application(_EXAMPLE_BODY if body.strip() == b"{}" else body)
-    answer = benchmark(application, resources_of(request.scope).served.bundle)
+    answer = benchmark(application, resources_of(request.scope).deciding().bundle)
     return Response(to_json(answer), media_type=JSON)
 
 
@@ -317,8 +313,7 @@ async def replay_decision(request: Request) -> Response:
     """
     caller_of(request.scope).require("replay")
     recorded = await _recorded(request)
-    resources = resources_of(request.scope)
-    report = await replay(recorded, resources.bundles, resources.served.bundle)
+    report = await replay(recorded, resources_of(request.scope).bundles)
     return Response(to_json(report), media_type=JSON)
 
 

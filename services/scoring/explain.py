@@ -144,23 +144,21 @@ async def explain(
     }
 
 
-async def bundle_for_explaining(version: str, bundles: Bundles, served: Bundle) -> Bundle:
+async def bundle_for_explaining(version: str, bundles: Bundles) -> Bundle:
     """The bundle ``version``; raises ``NotFound`` if there is none that can be used."""
     try:
-        return await bundles.find(version, served)
+        return await bundles.find(version)
     except BundleError:
         raise NotFound(f"There is no bundle {version!r} here that can be used.") from None
 
 
-async def find_reasons(
-    recorded: Decision, bundles: Bundles, served: Bundle, explainer: Explainer
-) -> Decision:
+async def find_reasons(recorded: Decision, bundles: Bundles, explainer: Explainer) -> Decision:
     """``recorded`` with its reasons; the same if it has some, or is an approval.
 
     They are found by the bundle that it names, against ``TYPICAL_APPLICANT``. Raises ``NotFound``
     if that cannot be used, or not on such an input, and ``TooManyExplanations``.
     """
-    bundle = await bundle_for_explaining(recorded.model_info.version, bundles, served)
+    bundle = await bundle_for_explaining(recorded.model_info.version, bundles)
     model = bundle.model(recorded.model_info.name)
     if recorded.reasons or recorded.prediction == "Approved":
         return recorded

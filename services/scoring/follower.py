@@ -171,6 +171,13 @@ class Follower(Generic[S]):
         self._source = "history"
         return state
 
+    def loaded(self) -> Iterator[Bundle]:
+        """The bundles that are loaded to decide, first those that decide now."""
+        for each in (self.served, self._own):
+            yield each.bundle
+            if each.candidate is not None:
+                yield each.candidate
+
     def report(self) -> ReplicaReport:
         """What this replica serves and has prepared."""
         ready = self._prepared and self._prepared.rollout
@@ -284,9 +291,8 @@ class Follower(Generic[S]):
             self._changed.set()
 
     def _made(self, rollout: Rollout) -> S:
-        loaded = [self._own.bundle, self.served.bundle, self.served.candidate]
         with _yielding():
-            default, candidate = load_arms(rollout, filter(None, loaded), self._store)
+            default, candidate = load_arms(rollout, self.loaded(), self._store)
             return self._compose(default, rollout, candidate)
 
 

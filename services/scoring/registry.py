@@ -15,6 +15,7 @@ import numpy.typing as npt
 import onnxruntime as ort
 
 from services.scoring import features_v1
+from services.scoring.directions import check_directions
 from services.scoring.features import (
     FEATURE_INPUTS,
     FEATURES,
@@ -171,7 +172,8 @@ def load_bundle(root: Path, version: str | None) -> Bundle:
     """Load ``version`` from ``root``, or the one CURRENT names; every checksum is verified.
 
     Raises ``BundleError`` with one sentence if anything is missing, altered, written for a newer
-    service or made for other features than this service computes.
+    service, made for other features than this service computes, or against the directions that the
+    manifest says it keeps.
     """
     folder = bundle_folder(root, version)
     manifest = read_manifest(folder / "manifest.json")
@@ -212,6 +214,10 @@ def load_bundle(root: Path, version: str | None) -> Bundle:
     for row in scorecards.golden_rows:
         _check_scorecards(folder, models.values(), row)
     example = row_of(vars(LoanApplication.model_validate(EXAMPLE)))
+    rows = np.array(scorecards.golden_rows or (example,))
+    for name, model in models.items():
+        if manifest.models[name].directions.held:
+            check_directions(f"{name} in {folder}", model.approval_probabilities, rows)
     for model in models.values():
         for _ in range(_WARM_UP_RUNS):
             model.approval_probability(example)

@@ -1,7 +1,7 @@
 """An old decision again: decided anew with the bundle it names, and compared member by member."""
 
 import asyncio
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Final, Literal
 
 from pydantic import BaseModel, Field
@@ -14,7 +14,7 @@ from services.scoring.store import BundleStore
 from shared.contract.events import Decision
 
 MOST_BUNDLES: Final = 4
-"""Most bundles kept loaded beside the served one, 8 MiB each."""
+"""Most bundles kept loaded beside those that decide, 8 MiB each."""
 ROUNDING: Final = 1.5e-6
 """Probabilities are recorded to six decimals; processors may differ in the last one."""
 
@@ -54,21 +54,23 @@ class Replay(BaseModel):
 
 
 class Bundles:
-    """The bundles that recorded decisions name: the served one, and others of the store.
+    """The bundles that recorded decisions name: those loaded to decide, and others of the store.
 
     Another one is verified and loaded off the event loop when it is first named; the
-    ``MOST_BUNDLES`` used last stay loaded.
+    ``MOST_BUNDLES`` used last stay loaded. ``loaded`` returns those loaded to decide.
     """
 
-    def __init__(self, store: BundleStore) -> None:
+    def __init__(self, store: BundleStore, loaded: Callable[[], Iterable[Bundle]]) -> None:
         self._store = store
+        self._to_decide = loaded
         self._loaded: dict[str, Bundle] = {}
         self._loading = asyncio.Lock()
 
-    async def find(self, version: str, served: Bundle) -> Bundle:
+    async def find(self, version: str) -> Bundle:
         """Return the bundle ``version``; raises ``BundleError`` if it cannot be used."""
-        if version == served.manifest.version:
-            return served
+        for each in self._to_decide():
+            if each.manifest.version == version:
+                return each
         async with self._loading:
             bundle = self._loaded.pop(version, None)
             if bundle is None:
@@ -82,7 +84,7 @@ class Bundles:
         return load_bundle(self._store.folder(version).parent, version)
 
 
-async def replay(recorded: Decision, bundles: Bundles, served: Bundle) -> Replay:
+async def replay(recorded: Decision, bundles: Bundles) -> Replay:
     """Decide ``recorded`` again with its own bundle and model, and compare; records nothing."""
     report = Replay(
         equal=False,
@@ -92,7 +94,7 @@ async def replay(recorded: Decision, bundles: Bundles, served: Bundle) -> Replay
         differences=[],
     )
     try:
-        bundle = await bundles.find(recorded.model_info.version, served)
+        bundle = await bundles.find(recorded.model_info.version)
     except BundleError as error:
         report.fault = str(error)
         return report

@@ -8,12 +8,12 @@ from typing import Final, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from services.scoring.directions import TOLERANCE
 from services.scoring.features import Columns, Imputation, Matrix, code
 from services.scoring.manifest import Directions
 from services.training.columns import Rows, columns_of, matrix_of
 from services.training.evaluation import OutOfFold, difference
 from services.training.models import SEED, Probabilities, free_name
-from services.training.unknowns import TOLERANCE
 from shared.contract.application import FIELDS
 
 DIRECTED: Final = {field.name: field.sign for field in FIELDS if field.sign}

@@ -6,13 +6,11 @@ from typing import Final, NamedTuple
 
 import numpy as np
 
+from services.scoring.directions import TOLERANCE
 from services.scoring.features import Imputation, Matrix
 from services.training.columns import columns_of, matrix_of, with_value
 from services.training.models import Probabilities
 from shared.contract.application import COUNTS_AS_ZERO, FIELDS
-
-TOLERANCE: Final = 1e-6
-"""Served probabilities are float32 and shown to six digits."""
 
 _DECIMALS: Final = 6
 

@@ -11,6 +11,7 @@ from pydantic import Field, TypeAdapter, model_validator
 
 from shared.contract.application import FIELDS, MONITORED, Wire
 from shared.contract.events import ModelName, Prediction
+from shared.contract.ranges import check_range
 from shared.contract.rollout import Arm
 
 # --- The counts -----------------------------------------------------------------------------------
@@ -120,8 +121,7 @@ class WhatIf(Wire):
 
     @model_validator(mode="after")
     def _is_another_rule(self) -> Self:
-        if self.since and self.until and self.since >= self.until:
-            raise ValueError("since must be earlier than until")
+        check_range(self.since, self.until)
         if self.threshold is not None and self.refer is not None:
             raise ValueError("threshold and refer exclude each other")
         if self.arm is None and self.threshold is None and self.refer is None:

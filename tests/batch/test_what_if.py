@@ -192,7 +192,7 @@ async def test_a_worker_that_lost_a_what_if_changes_nothing_and_another_goes_on(
 
     async with _at_work(settings, lose_the_third, piece_rows=100) as first:
         with pytest.raises(Lost):
-            await first.work(SERVED)
+            await first.work()
     halfway = (await history.get(path)).json()
     assert (halfway["state"], halfway["progress"]["read"]) == ("running", 300)
     # As when a worker was killed: its lease ends.
@@ -210,7 +210,7 @@ async def _at_work(
     async with open_pool(settings, name="test", size=3) as pool:
         yield WhatIfs(
             pool=pool,
-            bundles=Bundles(BundleStore(None, shipped=BUNDLE_ROOT)),
+            bundles=Bundles(BundleStore(None, shipped=BUNDLE_ROOT), lambda: [SERVED]),
             lease_s=60,
             stopping=asyncio.Event(),
             count=count,

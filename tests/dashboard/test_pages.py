@@ -307,7 +307,7 @@ def _is_served(api: LoanPredictorClient, arm: Arm) -> bool:
 async def test_history_names_what_is_wrong_with_its_address(user: User) -> None:
     """At the field if the API names one, else above; an empty result is not an error."""
     await user.open("/history?since=2026-02-01T00:00&until=2026-01-01T00:00")
-    await _shows(user, "decisions-notice", "since must not be later than until")
+    await _shows(user, "decisions-notice", "since must be earlier than until")
     await user.open("/history?min_confidence=200")
     await _shows(user, "filters", "min_confidence-fault")
     await user.open("/history?min_confidence=half")

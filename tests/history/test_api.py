@@ -115,7 +115,6 @@ async def test_since_is_inclusive_and_until_is_not(
     assert 0 < len(expected) < STORED_EVENTS
     zone = {"since": since.isoformat(), "until": until.isoformat().replace("+00:00", "Z")}
     assert ids(await all_pages(client, limit=100, **zone)) == expected
-    assert await all_pages(client, since=since.isoformat(), until=since.isoformat()) == []
 
 
 async def test_since_and_until_are_exact_to_the_microsecond(
@@ -132,7 +131,7 @@ async def test_since_and_until_are_exact_to_the_microsecond(
     for since in events:
         for until in events:
             low, high = since.decision.timestamp, until.decision.timestamp
-            if low > high:
+            if low >= high:
                 continue
             zone = {"since": low.isoformat(), "until": high.isoformat()}
             found = await all_pages(client, limit=100, **zone)
@@ -184,7 +183,8 @@ async def test_repeated_parameter_is_refused(client: httpx.AsyncClient, path: st
         ("model=Oracle", "model", "must match"),
         ("since=yesterday", "since", "datetime"),
         ("since=2026-01-01T00:00:00", "since", "must have a timezone"),
-        ("since=2026-01-02T00:00:00Z&until=2026-01-01T00:00:00Z", "query", "since must not be"),
+        ("since=2026-01-02T00:00:00Z&until=2026-01-01T00:00:00Z", "query", "since must be earlier"),
+        ("since=2026-01-01T00:00:00Z&until=2026-01-01T00:00:00Z", "query", "since must be earlier"),
         ("min_confidence=0.9&max_confidence=0.1", "query", "min_confidence must not be"),
         ("min_confidence=nan", "min_confidence", "must be at most 1"),
         ("loan_id=a%00b", "loan_id", "must match"),

@@ -140,6 +140,17 @@ async def test_arms_are_met_alone_and_together_and_a_repeated_request_keeps_its_
         assert before["arm"] == "x2:candidate"
 
 
+async def test_a_decision_of_the_candidate_is_replayed_by_the_bundle_that_is_loaded_already(
+    settings: InferenceSettings, store: Path
+) -> None:
+    async with serving(settings, store) as (client, history):
+        await history.puts_in_force(rollout(2, NEW, "newcomer", share=10_000))
+        shutil.rmtree(store)
+        decision = (await client.post("/predict", json=EXAMPLE)).raise_for_status().json()
+        assert decision["model_info"]["version"] == OTHER
+        assert (await client.post("/replay", json=decision)).json()["equal"]
+
+
 async def test_an_explanation_is_by_the_arm_that_would_decide_unless_model_or_bundle_is_named(
     settings: InferenceSettings, store: Path
 ) -> None:
@@ -182,6 +193,14 @@ def _change(**members: object) -> Callable[[Path], object]:
     return change
 
 
+def _against_directions(folder: Path) -> None:
+    shutil.rmtree(folder)
+    make_bundle(folder.parent, version=NEW, models={"newcomer": "support_vector_machine"})
+    manifest = json.loads((folder / MANIFEST_FILE).read_bytes())
+    manifest["models"]["newcomer"]["directions"]["held"] = True
+    (folder / MANIFEST_FILE).write_text(json.dumps(manifest))
+
+
 async def test_a_bundle_that_cannot_be_used_is_refused_in_one_sentence_and_changes_nothing(
     settings: InferenceSettings, store: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -195,6 +214,7 @@ async def test_a_bundle_that_cannot_be_used_is_refused_in_one_sentence_and_chang
             _change(schema_version=SCHEMA_VERSION + 1),
             f"newer than the {SCHEMA_VERSION} that this service reads",
         ),
+        (_against_directions, "lowers approval for a better value of LoanAmount, ApplicantIncome"),
         (shutil.rmtree, f"The bundle {NEW} cannot be read: it is not published here"),
     ]
     kept = store.parent / "kept"
@@ -273,6 +293,9 @@ _DECISIONS: list[tuple[str, Any]] = [
     ("/predict/many", [EXAMPLE]),
     ("/predict/many?model=regression", [EXAMPLE]),
     ("/explain", EXAMPLE),
+    ("/models/benchmark", {}),
+    ("/v2/models/regression/infer", {}),
+    (f"/v2/models/newcomer/versions/{NEW}/infer", {}),
 ]
 
 

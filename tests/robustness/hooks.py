@@ -66,7 +66,7 @@ def _order_bounds(given: dict[str, Any]) -> None:
                 bounds.sort(key=lambda bound: float(str(bound)))
             given |= dict(zip((lower, upper), bounds, strict=True))
             if lower == "since" and bounds[0] == bounds[1]:
-                # Some routes refuse a range of no time at all.
+                # A range of no time at all is refused.
                 del given[upper]
     if "compare" in given and not given.get("since"):
         del given["compare"]

@@ -7,13 +7,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from services.scoring.directions import TOLERANCE
 from services.scoring.features import FEATURES, Matrix, feature_matrix
 from services.scoring.manifest import BUNDLE_ROOT, Manifest, read_current_version, read_manifest
 from services.training.applications import LabelledApplications, read_applications
 from services.training.export import approvals, open_onnx, random_applications
 from services.training.models import Probabilities
 from services.training.unknowns import (
-    TOLERANCE,
     HidingPays,
     check_unknowns,
     credit_history_states,

@@ -7,6 +7,7 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, model_validato
 
 from services.history.monitoring.schemas import Estimated
 from services.history.statistics_schemas import UtcDay
+from shared.contract.ranges import check_range
 from shared.contract.rollout import Arm
 from shared.contract.swaps import Decider, WhatIf
 from shared.web.parameters import Parameters
@@ -95,8 +96,7 @@ class ShadowQuery(Parameters):
 
     @model_validator(mode="after")
     def _range_runs_forwards(self) -> Self:
-        if self.since and self.until and self.since >= self.until:
-            raise ValueError("since must be earlier than until")
+        check_range(self.since, self.until)
         return self
 
 
