@@ -173,7 +173,11 @@ class Worker:
         return done > 0
 
     async def _what_if(self) -> bool:
-        return await self._what_ifs.work()
+        try:
+            return await self._what_ifs.work()
+        except Lost:
+            _log.info("what-if lost or cancelled")
+            return True
 
     async def _erase(self) -> bool:
         done = await upkeep.erase_noted(self._tools.pool)

@@ -1,4 +1,4 @@
-"""``loan-predictor bundle`` and ``rollout``: the admin routes of the history service, in words."""
+"""``loan-predictor bundle``, ``rollout``, ``what-if``: the history's admin routes, in words."""
 
 import argparse
 import io
@@ -60,6 +60,10 @@ class Service:
     def post(self, path: str, **body: object) -> Answer:
         """Change something; raises ``Refused``."""
         return self._answer("POST", path, json=body)
+
+    def delete(self, path: str) -> Answer:
+        """Delete or cancel something; raises ``Refused``."""
+        return self._answer("DELETE", path)
 
     def send(self, path: str, content: bytes) -> Answer:
         """Post a ZIP archive; raises ``Refused``."""
@@ -285,6 +289,84 @@ def _report(service: Service, options: argparse.Namespace) -> int:
     return _OK
 
 
+def _ask(service: Service, options: argparse.Namespace) -> int:
+    by = options.decided_by
+    order = {
+        "since": options.since,
+        "until": options.until,
+        "decided_by": None if by is None else _arm(service, by),
+        "arm": None if options.arm is None else _arm(service, options.arm),
+        "threshold": options.threshold,
+        "refer": options.refer and dict(zip(("low", "high"), options.refer, strict=True)),
+        "costs": dict(options.cost) or None,
+    }
+    return _shown(service, service.post("what-if", **order), options)
+
+
+def _show_what_if(service: Service, options: argparse.Namespace) -> int:
+    return _shown(service, service.get(f"what-if/{options.id}"), options)
+
+
+def _list_what_ifs(service: Service, _: argparse.Namespace) -> int:
+    for status in service.get("what-if")["items"]:
+        print(_progress(status))
+    return _OK
+
+
+def _cancel(service: Service, options: argparse.Namespace) -> int:
+    print(_progress(service.delete(f"what-if/{options.id}")))
+    return _OK
+
+
+def _shown(service: Service, status: Answer, options: argparse.Namespace) -> int:
+    """Say what a what-if has found; with ``--wait`` once it has ended, and how far it is till then.
+
+    The exit code is that of success unless it has failed.
+    """
+    seen = ""
+    while options.wait and status["state"] in ("queued", "running"):
+        if seen != (seen := _progress(status)):
+            print(seen, file=sys.stderr)
+        time.sleep(_POLL_S)
+        status = service.get(f"what-if/{status['id']}")
+    print(_progress(status))
+    if status["problem"]:
+        raise Refused(status["problem"])
+    if status["swaps"]:
+        for line in _swap_lines(status["swaps"], status["cost"]):
+            print(line)
+    return _OK
+
+
+def _progress(status: Answer) -> str:
+    progress = status["progress"]
+    read = f"{progress['read']:,} of {progress['expected']:,} decisions"
+    by = f"by {status['created_by']} {_when(status['created_at'])}"
+    return f"{status['id']}  {status['state']}  {read}  {by}"
+
+
+def _swap_lines(swaps: Answer, cost: Answer | None) -> Iterable[str]:
+    parts = [("all", swaps["all"])]
+    parts += [
+        (f"probability {each['low']:.2f} to {each['high']:.2f}", each) for each in swaps["bands"]
+    ]
+    for attribute in swaps["attributes"]:
+        parts += [
+            (f"{attribute['attribute']} {each['group']}", each) for each in attribute["groups"]
+        ]
+    for name, part in parts:
+        yield (
+            f"{name:28}{part['decisions']:>12,}  newly approved {part['newly_approved']:,},"
+            f" newly refused {part['newly_refused']:,}, referred {part['referred']:,};"
+            f" approvals {_interval(part['difference']).strip()}"
+        )
+    if cost is not None:
+        yield (
+            f"cost {cost['on_record']:,.2f} on record, {cost['instead']:,.2f} instead; a decision"
+            f" {_interval(cost['difference']).strip()}. {cost['on_whom']}"
+        )
+
+
 def _when(moment: str) -> str:
     return f"{moment[:16].replace('T', ' ')} UTC"
 
@@ -302,4 +384,8 @@ _ACTIONS: Final[Mapping[tuple[str, str], Callable[[Service, argparse.Namespace],
     ("rollout", "promote"): _promote,
     ("rollout", "rollback"): _roll_back,
     ("rollout", "report"): _report,
+    ("what-if", "ask"): _ask,
+    ("what-if", "list"): _list_what_ifs,
+    ("what-if", "show"): _show_what_if,
+    ("what-if", "cancel"): _cancel,
 }

@@ -1,4 +1,4 @@
-"""The command line of the product: ``loan-predictor score``, ``bundle`` and ``rollout``."""
+"""The command line: ``loan-predictor score``, ``bundle``, ``rollout`` and ``what-if``."""
 
 import argparse
 import importlib
@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, TypeAlias
 
 from shared.contract.rollout import SHARES
+from shared.contract.swaps import Costs
 from shared.version import VERSION
 
 if TYPE_CHECKING:
@@ -87,6 +88,7 @@ def _parser() -> argparse.ArgumentParser:
     score.set_defaults(module="run")
     _add_bundle(commands)
     _add_rollout(commands)
+    _add_what_if(commands)
     return parser
 
 
@@ -143,6 +145,49 @@ def _add_rollout(commands: "Commands") -> None:
             help="the newest one you have seen; the change is refused if it"
             " is not the newest any more (the newest there is)",
         )
+
+
+def _add_what_if(commands: "Commands") -> None:
+    what_if = commands.add_parser(
+        "what-if",
+        help="who of a period would be decided otherwise by another rule",
+        epilog=_SERVICE,
+        formatter_class=_AS_WRITTEN,
+    )
+    what_if.set_defaults(module="administration", room="what-if")
+    actions = what_if.add_subparsers(required=True, metavar="ACTION", dest="action")
+    ask = actions.add_parser("ask", help="have a period decided again; nothing on record changes")
+    arm = "a bundle's version (then its champion), or version/model"
+    ask.add_argument("--arm", metavar="ARM", help=f"the model (the recorded probabilities); {arm}")
+    ask.add_argument("--threshold", type=float, metavar="P", help="approved from there on")
+    ask.add_argument(
+        "--refer", type=float, nargs=2, metavar=("LOW", "HIGH"), help="a person decides in between"
+    )
+    ask.add_argument("--since", metavar="DAY", help="the first UTC day, such as 2026-01-31")
+    ask.add_argument("--until", metavar="DAY", help="the UTC day after the last one")
+    ask.add_argument("--decided-by", metavar="ARM", help="only the decisions of this model")
+    ask.add_argument(
+        "--cost",
+        type=_cost,
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="of a decision, such as approved_bad=900; a gain is negative",
+    )
+    show = actions.add_parser("show", help="how far one is, and what it found")
+    cancel = actions.add_parser("cancel", help="end one that has not ended")
+    actions.add_parser("list", help="the newest ones")
+    for each in (ask, show):
+        each.add_argument("--wait", action="store_true", help="until it has ended")
+    for each in (show, cancel):
+        each.add_argument("id")
+
+
+def _cost(value: str) -> tuple[str, float]:
+    name, _, amount = value.partition("=")
+    if name not in Costs.model_fields:
+        raise argparse.ArgumentTypeError(f"{name} is none of {', '.join(Costs.model_fields)}")
+    return name, float(amount)
 
 
 def _share(value: str) -> int:

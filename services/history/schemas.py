@@ -95,7 +95,7 @@ _Confidence = Annotated[
     Field(ge=0, le=1),
     written_as(r"-?(?:0|[1-9]\d*)(?:\.\d+)?(?:[eE][+-]?\d+)?|nan", "a number"),
 ]
-_PageSize = Annotated[int, Field(ge=1, le=100), written_as(r"-?\d{1,18}", "a whole number")]
+PageSize = Annotated[int, Field(ge=1, le=100), written_as(r"-?\d{1,18}", "a whole number")]
 _Boolean = Annotated[bool, written_as("true|false", "true or false")]
 _Moment = Annotated[
     AwareDatetime,
@@ -133,7 +133,7 @@ class Filters(Parameters):
 class PageQuery(Filters):
     """One page of records, the newest first."""
 
-    limit: _PageSize = 20
+    limit: PageSize = 20
     cursor: Cursor | None = Field(default=None, description="next_cursor of the page before.")
 
 

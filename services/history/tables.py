@@ -389,7 +389,7 @@ what_ifs = Table(
     Column("created_by", Text, nullable=False, comment="a client's name"),
     Column("content", Text, nullable=False, comment="the order, as JSON"),
     Column("expected_rows", BigInteger, nullable=False, comment="in the period, when it was asked"),
-    Column("state", Text, nullable=False, comment="queued, running, done or failed"),
+    Column("state", Text, nullable=False, comment="queued, running, done, failed or cancelled"),
     Column("problem", Text),
     Column("read_to", Uuid, nullable=False, comment="the last key that is counted"),
     Column("read_until", Uuid, nullable=False, comment="the key at which the period ends"),

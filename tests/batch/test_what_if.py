@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
+from uuid import UUID
 
 import asyncpg
 import httpx
@@ -17,6 +18,7 @@ from services.batch.database import open_pool
 from services.batch.jobs import Lost
 from services.batch.settings import BatchSettings
 from services.batch.what_if import WhatIfs
+from services.command.main import main
 from services.history.recorder import store
 from services.scoring.manifest import BUNDLE_ROOT
 from services.scoring.replay import Bundles
@@ -201,6 +203,50 @@ async def test_a_worker_that_lost_a_what_if_changes_nothing_and_another_goes_on(
         resumed, at_once = await _done(history, path), await _done(history, whole)
     assert resumed["progress"]["read"] == at_once["progress"]["read"] == 409
     assert resumed["swaps"] == at_once["swaps"]
+
+
+@pytest.mark.server
+async def test_a_what_if_that_is_cancelled_ends_at_once_and_is_never_gone_on_with(
+    settings: BatchSettings,
+    history: httpx.AsyncClient,
+    engine: AsyncEngine,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Its worker goes on with the next; one that is done stays so. The command waits for one."""
+    await _events(engine)
+    path = await _ask(history, threshold=0.9)
+    cancelling: list[asyncio.Task[httpx.Response]] = []
+
+    def cancel(_: int) -> None:
+        if not cancelling:
+            cancelling.append(asyncio.create_task(history.delete(path)))
+
+    async with _at_work(settings, cancel, piece_rows=1) as worker:
+        with pytest.raises(Lost):
+            await worker.work()
+        assert not await worker.work()
+    cancelled = (await cancelling[0]).json()
+    assert (cancelled["state"], cancelled["swaps"]) == ("cancelled", None)
+    assert 1 <= cancelled["progress"]["read"] < 409
+    assert cancelled["finished_at"] is not None
+    monkeypatch.setenv("HISTORY_URL", str(history.base_url))
+    monkeypatch.setenv("API_KEY", history.headers["x-api-key"])
+    async with working(settings):
+        command = ["what-if", "ask", "--threshold", "0.9", "--wait"]
+        assert await asyncio.to_thread(main, command) == 0
+    said = capsys.readouterr()
+    assert "queued  0 of 409 decisions" in said.err
+    assert "done  409 of 409 decisions" in said.out
+    assert "newly refused" in said.out
+    first = (await history.get("/admin/what-if", params={"limit": 1})).json()
+    [done] = first["items"]
+    rest = {"cursor": first["next_cursor"]}
+    second = (await history.get("/admin/what-if", params=rest)).json()
+    assert (second["items"], second["next_cursor"]) == ([cancelled], None)
+    assert (await history.delete(f"/admin/what-if/{done['id']}")).json() == done
+    assert done["state"] == "done"
+    assert (await history.delete(f"/admin/what-if/{UUID(int=1)}")).status_code == 404
 
 
 @asynccontextmanager

@@ -62,6 +62,8 @@ def test_what_was_decided_can_be_read_back_in_every_way(client: LoanPredictorCli
     asked = client.ask_what_if(WhatIf(threshold=0.9, since=record.timestamp.date()))
     assert (asked.state, asked.progress.expected) == ("queued", _DECISIONS)
     assert client.what_if(asked.id).order == asked.order
+    assert [each.id for each in client.what_ifs(limit=1).items] == [asked.id]
+    assert client.cancel_what_if(asked.id).state == "cancelled"
 
     of_forest = Filters(model="random_forest", until=record.timestamp.replace(year=2100))
     assert [r.prediction_id for r in client.records(of_forest)] == newest_first[:1]

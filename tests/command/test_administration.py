@@ -97,6 +97,12 @@ async def test_a_bundle_is_published_given_a_share_promoted_and_rolled_back(
         refused = await said(f"rollout set --default {NEW} --reason again", 1)
         assert refused.endswith("default.bundle is retired.")
         assert "does not wait" in await said("rollout approve 4", 1)
+        asked = (await said("what-if ask --refer 0.4 0.6 --cost approved_bad=9")).split()
+        assert asked[1:5] == ["queued", "0", "of", "0"]
+        assert (await said("what-if list")).split() == asked
+        assert "cancelled" in await said(f"what-if cancel {asked[0]}")
+        assert "cancelled" in await said(f"what-if show {asked[0]} --wait")
+        assert "one of arm, threshold and refer" in await said("what-if ask", 1)
         monkeypatch.setattr(replicas, "ALIVE_S", 0.0)
         assert "one  not heard of since" in await said("rollout show")
 

@@ -58,6 +58,7 @@ from loan_predictor_client.models import (
     ValidationRules,
     Vintages,
     WhatIf,
+    WhatIfPage,
     WhatIfStatus,
 )
 from loan_predictor_client.synchronous import LoanPredictorClient
@@ -118,5 +119,6 @@ __all__ = [
     "ValidationRules",
     "Vintages",
     "WhatIf",
+    "WhatIfPage",
     "WhatIfStatus",
 ]

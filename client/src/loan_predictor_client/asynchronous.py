@@ -66,6 +66,7 @@ from loan_predictor_client.models import (
     ValidationRules,
     Vintages,
     WhatIf,
+    WhatIfPage,
     WhatIfStatus,
 )
 
@@ -386,6 +387,14 @@ class AsyncLoanPredictorClient:
     async def what_if(self, what_if_id: UUID | str) -> WhatIfStatus:
         """How far a what-if is, and once it is done what it found."""
         return await self._call(calls.what_if(what_if_id))
+
+    async def what_ifs(self, *, limit: int = 20, cursor: str | None = None) -> WhatIfPage:
+        """One page of what-ifs, newest first."""
+        return await self._call(calls.what_ifs(limit=limit, cursor=cursor))
+
+    async def cancel_what_if(self, what_if_id: UUID | str) -> WhatIfStatus:
+        """Cancel a what-if; one that has ended stays as it is."""
+        return await self._call(calls.cancel_what_if(what_if_id))
 
     async def change_rollout(
         self,

@@ -52,6 +52,7 @@ from loan_predictor_client.models import (
     ValidationRules,
     Vintages,
     WhatIf,
+    WhatIfPage,
     WhatIfStatus,
 )
 
@@ -398,7 +399,22 @@ def ask_what_if(order: WhatIf) -> Call[WhatIfStatus]:
 
 def what_if(what_if_id: UUID | str) -> Call[WhatIfStatus]:
     """How far a what-if is."""
-    return Call("history", f"/admin/what-if/{quote(str(what_if_id), safe='')}", _json(WhatIfStatus))
+    return Call("history", _what_if_path(what_if_id), _json(WhatIfStatus))
+
+
+def what_ifs(*, limit: int, cursor: str | None) -> Call[WhatIfPage]:
+    """One page of what-ifs."""
+    parameters = {"limit": str(limit)} | ({} if cursor is None else {"cursor": cursor})
+    return Call("history", "/admin/what-if", _json(WhatIfPage), parameters=parameters)
+
+
+def cancel_what_if(what_if_id: UUID | str) -> Call[WhatIfStatus]:
+    """Cancel a what-if."""
+    return Call("history", _what_if_path(what_if_id), _json(WhatIfStatus), method="DELETE")
+
+
+def _what_if_path(what_if_id: UUID | str) -> str:
+    return f"/admin/what-if/{quote(str(what_if_id), safe='')}"
 
 
 def change_rollout(

@@ -1712,7 +1712,7 @@ class WhatIfStatus(BaseModel):
     """A what-if, and once it is done what it found."""
 
     id: UUID
-    state: Literal["queued", "running", "done", "failed"]
+    state: Literal["queued", "running", "done", "failed", "cancelled"]
     created_at: AwareDatetime
     created_by: str
     finished_at: AwareDatetime | None
@@ -1933,6 +1933,13 @@ class ShadowReport(BaseModel):
         Field(description="Decisions that are not scored yet, counted up to 100,000."),
     ]
     method: str
+
+
+class WhatIfPage(BaseModel):
+    """Some what-ifs, the newest first."""
+
+    items: list[WhatIfStatus]
+    next_cursor: Annotated[str | None, Field(description="null on the last page.")]
 
 
 class LiveFairness(BaseModel):

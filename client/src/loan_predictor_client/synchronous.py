@@ -66,6 +66,7 @@ from loan_predictor_client.models import (
     ValidationRules,
     Vintages,
     WhatIf,
+    WhatIfPage,
     WhatIfStatus,
 )
 
@@ -381,6 +382,14 @@ class LoanPredictorClient:
     def what_if(self, what_if_id: UUID | str) -> WhatIfStatus:
         """How far a what-if is, and once it is done what it found."""
         return self._call(calls.what_if(what_if_id))
+
+    def what_ifs(self, *, limit: int = 20, cursor: str | None = None) -> WhatIfPage:
+        """One page of what-ifs, newest first."""
+        return self._call(calls.what_ifs(limit=limit, cursor=cursor))
+
+    def cancel_what_if(self, what_if_id: UUID | str) -> WhatIfStatus:
+        """Cancel a what-if; one that has ended stays as it is."""
+        return self._call(calls.cancel_what_if(what_if_id))
 
     def change_rollout(
         self,

@@ -10,6 +10,8 @@ from services.history.comparing.schemas import (
     ShadowQuery,
     ShadowReport,
     WhatIfOrder,
+    WhatIfPage,
+    WhatIfQuery,
     WhatIfStatus,
 )
 from services.history.comparing.shadows import read_shadows
@@ -45,6 +47,13 @@ async def shadow_report(request: Request, query: Annotated[ShadowQuery, Query()]
         return answer(await read_shadows(opened, query))
 
 
+@queries.get("/what-if", response_model=WhatIfPage, responses=_READ, openapi_extra=_ADMIN)
+async def list_what_ifs(request: Request, query: Annotated[WhatIfQuery, Query()]) -> Response:
+    """List what-ifs with their results, the newest first, a page at a time."""
+    async with connection(resources_of(request.scope).engine) as opened:
+        return answer(await what_ifs.read_page(opened, query))
+
+
 @admin.post(
     "/what-if",
     status_code=202,
@@ -77,3 +86,15 @@ async def get_what_if(request: Request, what_if_id: UUID) -> Response:
     """
     async with connection(resources_of(request.scope).engine) as opened:
         return answer(await what_ifs.read(opened, what_if_id))
+
+
+@admin.delete(
+    "/what-if/{what_if_id}",
+    response_model=WhatIfStatus,
+    responses=_READ | problem_docs(404),
+    openapi_extra=_ADMIN,
+)
+async def cancel_what_if(request: Request, what_if_id: UUID) -> Response:
+    """Cancel a what-if; one that has ended stays as it is."""
+    async with connection(resources_of(request.scope).engine) as opened:
+        return answer(await what_ifs.cancel(opened, what_if_id))

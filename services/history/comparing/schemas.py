@@ -6,13 +6,14 @@ from uuid import UUID
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, model_validator
 
 from services.history.monitoring.schemas import Estimated
+from services.history.schemas import Cursor, PageSize
 from services.history.statistics_schemas import UtcDay
 from shared.contract.ranges import check_range
 from shared.contract.rollout import Arm
 from shared.contract.swaps import Decider, WhatIf
 from shared.web.parameters import Parameters
 
-State = Literal["queued", "running", "done", "failed"]
+State = Literal["queued", "running", "done", "failed", "cancelled"]
 
 
 class Swapped(BaseModel):
@@ -152,3 +153,17 @@ class WhatIfStatus(BaseModel):
         Field(description="null until it is done, without costs or without outcomes."),
     ]
     method: str
+
+
+class WhatIfQuery(Parameters):
+    """One page of what-ifs, the newest first."""
+
+    limit: PageSize = 20
+    cursor: Cursor | None = Field(default=None, description="next_cursor of the page before.")
+
+
+class WhatIfPage(BaseModel):
+    """Some what-ifs, the newest first."""
+
+    items: list[WhatIfStatus]
+    next_cursor: str | None = Field(description="null on the last page.")

@@ -4,13 +4,19 @@ from datetime import UTC, date, datetime, time, timedelta
 from typing import Final
 from uuid import UUID
 
-from sqlalchemy import insert, select
+from sqlalchemy import func, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services.history.bundles import read_models, unknown_model
-from services.history.comparing.schemas import WhatIfProgress, WhatIfStatus
+from services.history.comparing.schemas import (
+    WhatIfPage,
+    WhatIfProgress,
+    WhatIfQuery,
+    WhatIfStatus,
+)
 from services.history.comparing.swaps import cost_of, swaps_of
 from services.history.daily import Decided, read_totals
+from services.history.schemas import encode_cursor
 from services.history.tables import AnyRow, what_ifs
 from shared.contract.errors import InvalidInput, NotFound
 from shared.contract.ids import first_uuid7_at, uuid7
@@ -84,6 +90,33 @@ async def read(connection: AsyncConnection, identifier: UUID) -> WhatIfStatus:
     if row is None:
         raise NotFound(f"There is no what-if {identifier}.")
     return _status(row)
+
+
+async def read_page(connection: AsyncConnection, query: WhatIfQuery) -> WhatIfPage:
+    """Everybody's what-ifs, the newest first."""
+    statement = select(what_ifs).order_by(what_ifs.c.id.desc()).limit(query.limit + 1)
+    if query.cursor is not None:
+        statement = statement.where(what_ifs.c.id < query.cursor)
+    found = (await connection.execute(statement)).all()
+    shown = found[: query.limit]
+    return WhatIfPage(
+        items=[_status(row) for row in shown],
+        next_cursor=encode_cursor(shown[-1].id) if len(found) > len(shown) else None,
+    )
+
+
+async def cancel(connection: AsyncConnection, identifier: UUID) -> WhatIfStatus:
+    """End the what-if, unless it has ended; raises ``NotFound``.
+
+    What its worker writes from now on names a fence that is over.
+    """
+    table = what_ifs.c
+    await connection.execute(
+        update(what_ifs)
+        .where(table.id == identifier, table.state.in_(("queued", "running")))
+        .values(state="cancelled", finished_at=func.now(), fence=table.fence + 1, leased_until=None)
+    )
+    return await read(connection, identifier)
 
 
 def _midnight(day: date) -> datetime:

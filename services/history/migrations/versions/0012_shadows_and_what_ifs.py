@@ -66,7 +66,9 @@ def upgrade() -> None:
             nullable=False,
             comment="in the period, when it was asked",
         ),
-        sa.Column("state", sa.Text, nullable=False, comment="queued, running, done or failed"),
+        sa.Column(
+            "state", sa.Text, nullable=False, comment="queued, running, done, failed or cancelled"
+        ),
         sa.Column("problem", sa.Text),
         sa.Column("read_to", sa.Uuid, nullable=False, comment="the last key that is counted"),
         sa.Column(
