@@ -30,6 +30,7 @@ from services.dashboard.pages import (
     record,
     rollout,
     statistics,
+    what_if,
 )
 from services.dashboard.sessions import Session, Sessions
 from services.dashboard.settings import DashboardSettings
@@ -98,7 +99,7 @@ def create_app(settings: DashboardSettings | None = None) -> FastAPI:
     # NiceGUI's own app, which is mounted in this one, answers its errors alike.
     pages_app.add_exception_handler(HTTPException, app.exception_handlers[HTTPException])
     # Last, because the pages take every path that is left.
-    for page in (decide, history, record, statistics, models, monitoring, rollout):
+    for page in (decide, history, record, statistics, models, monitoring, rollout, what_if):
         page.register(watch)
     batch.register(watch, drafts)
     outcomes.register(watch, uploads)

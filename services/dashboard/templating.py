@@ -9,7 +9,7 @@ from typing import Final, cast
 
 from markupsafe import Markup
 
-from services.dashboard import formatting, inputs, outcomes, waterfall
+from services.dashboard import formatting, inputs, outcomes, waterfall, what_ifs
 from services.dashboard.theme import asset
 from shared.contract.application import FIELDS
 from shared.pictures.templating import environment
@@ -18,7 +18,7 @@ NOTHING: Final = Markup()
 
 _ENVIRONMENT: Final = environment(
     Path(__file__).parent / "templates",
-    *(formatting, inputs, outcomes, waterfall),
+    *(formatting, inputs, outcomes, waterfall, what_ifs),
     asset=asset,
     INPUTS=FIELDS,
     OUTCOMES=tuple(outcomes.OUTCOME_TITLES),

@@ -19,6 +19,7 @@ _READY = {
     f"/models/{read_current_version(BUNDLE_ROOT)}": ".lp-document table",
     "/monitoring": '[data-region="monitoring"] .pic-findings',
     "/rollout": '[data-region="rollout"] .lp-card',
+    "/rollout/what-if": "form[aria-label='What if']",
     "/batch": "input[type=file]",
     "/outcomes": "input[type=file]",
     "/login": "input[type=password]",

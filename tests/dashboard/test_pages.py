@@ -17,9 +17,15 @@ from nicegui import ui
 from nicegui.testing import User
 
 from loan_predictor_client import Arm, Candidate, Filters, LoanPredictorClient
+from services.batch.database import open_pool
+from services.batch.settings import BatchSettings
+from services.batch.what_if import WhatIfs
 from services.dashboard import live
 from services.dashboard.formatting import points
 from services.dashboard.uploading import MAX_BYTES
+from services.scoring.manifest import BUNDLE_ROOT
+from services.scoring.replay import Bundles
+from services.scoring.store import BundleStore
 from shared.contract.application import EXAMPLE
 from shared.pictures.formats import count, model_title, percent, with_titles
 from tests.harness import System
@@ -297,6 +303,52 @@ async def test_a_candidate_is_promoted_and_rolled_back_with_a_reason(
         )
         await _shows(user, "notice", notice)
     await eventually(lambda: _is_served(api, arms[0]))
+
+
+async def test_a_what_if_is_asked_followed_cancelled_and_shown_with_pictures(
+    user: User, api: LoanPredictorClient, standing: System
+) -> None:
+    """Nobody else works on it here, so it waits until the test does."""
+    await user.open("/rollout/what-if")
+    await _shows(user, "order", "the probabilities on record")
+    typed = dict.fromkeys(("arm", "decided_by", "since", "until", "low", "high"), "")
+    user.find(marker="order").trigger("submit", typed | {"threshold": "much"})
+    await _shows(user, "notice", "Approved from")
+    user.find(marker="order").trigger(
+        "submit", typed | {"threshold": "40", "low": "1", "high": "2"}
+    )
+    await _shows(user, "notice", "threshold and refer exclude each other")
+    for costs in ({}, {"cost-approved_bad": "900"}):
+        user.find(marker="order").trigger("submit", typed | {"threshold": "99.9 %"} | costs)
+        await eventually(lambda: "queued" in [each.state for each in api.what_ifs(limit=1).items])
+        [asked] = api.what_ifs(limit=1).items
+        await user.open(f"/rollout/what-if?id={asked.id}")
+        await _shows(user, "what-if", "approved from 99.9")
+        assert "Cancel" in _region(user, "what-if")
+        if not costs:
+            user.find(marker="what-if").trigger("click", "cancel")
+            await _shows(user, "what-if", "cancelled")
+            await user.open("/rollout/what-if")
+            await _shows(user, "asked", "cancelled")
+    approved = api.statistics().approved
+    assert await _work_on_a_what_if(standing)
+    await _shows(user, "what-if", "Who would be decided otherwise?")
+    shown = _region(user, "what-if")
+    assert _number(shown, "newly-refused") == count(approved)
+    assert "pic-whisker" in shown.partition("All decisions")[2]
+
+
+async def _work_on_a_what_if(system: System) -> bool:
+    settings = BatchSettings(database_url=system.environment["DATABASE_URL"])
+    async with open_pool(settings, name="test", size=3) as pool:
+        worker = WhatIfs(
+            pool=pool,
+            bundles=Bundles(BundleStore(None, shipped=BUNDLE_ROOT), list),
+            lease_s=60,
+            stopping=asyncio.Event(),
+            count=lambda _: None,
+        )
+        return await worker.work()
 
 
 def _is_served(api: LoanPredictorClient, arm: Arm) -> bool:

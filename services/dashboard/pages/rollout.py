@@ -19,7 +19,7 @@ from loan_predictor_client.models import (
 )
 from services.dashboard.evidence import attempted
 from services.dashboard.frame import frame
-from services.dashboard.gate import session_of
+from services.dashboard.gate import root_of, session_of
 from services.dashboard.live import Loader, Region, Values, explain, signed_out
 from services.dashboard.sessions import SignedOut
 from services.dashboard.templating import part
@@ -114,5 +114,6 @@ def register(watch: Watch) -> None:
         with frame(request, "rollout", watch=watch):
             notice = Region("notice", spoken=True)
             buttons = Region("change")
+            Region("more", part("rollout", "more", root=root_of(request.scope)))
             Loader("rollout", fetch, every_s=REFRESH_S)
             buttons.on_submit(change)
