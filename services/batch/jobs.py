@@ -116,6 +116,13 @@ def decision_id(batch: UUID, line: int) -> UUID:
     return uuid8(prefix + line.to_bytes(_LINE_BITS // 8, "big"))
 
 
+def decision_ids(batch: UUID, lines: Iterable[int]) -> list[str]:
+    """The text of each line's ``decision_id``."""
+    first = str(decision_id(batch, 0))
+    digits = _LINE_BITS // 4
+    return [f"{first[:-digits]}{line:0{digits}x}" for line in lines]
+
+
 LAST_LINE: Final = (1 << _LINE_BITS) - 1
 
 

@@ -17,7 +17,7 @@ from redis.asyncio import Redis
 from services.batch import jobs
 from services.batch.checking import CheckedChunk, check, checked_rows, packed_rows
 from services.batch.database import Pool
-from services.batch.jobs import Chunk, Job, decision_id
+from services.batch.jobs import Chunk, Job, decision_ids
 from services.batch.metrics import WorkerMetrics
 from services.batch.results import Line, decisions_of, packed_decisions
 from services.batch.settings import BatchSettings
@@ -210,7 +210,7 @@ def _decided(job: Job, chunk: Chunk, served: Served) -> tuple[list[Line], list[D
     decided = decide_by_rollout(
         [row.application for row in rows],
         served,
-        [str(decision_id(job.id, row.line)) for row in rows],
+        decision_ids(job.id, (row.line for row in rows)),
     )
     lines = [Line(row.line, each.body) for row, each in zip(rows, decided, strict=True)]
     return lines, decided

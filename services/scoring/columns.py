@@ -18,9 +18,9 @@ from services.scoring.engine import shown_probabilities
 from services.scoring.features import code
 from services.scoring.registry import Bundle, ServedModel
 from services.scoring.rules import warning_columns
-from shared.contract.application import EXAMPLE, FIELDS, SCORED, Field
+from shared.contract.application import FIELDS, SCORED, Field
 from shared.contract.errors import InvalidInput
-from shared.contract.parsing import read_application
+from shared.contract.parsing import read_application, read_input
 from shared.files.applications import meaning
 from shared.files.tables import cell_text
 
@@ -196,10 +196,9 @@ def _matches(column: pa.Array, pattern: str) -> _Mask:
 
 
 def _read_cell(field: Field, value: object) -> float:
-    cell = meaning(field.name, cell_text(value))
     try:
-        found = read_application(EXAMPLE | {field.name: cell})[field.name]
-    except InvalidInput:
+        found = read_input(field.name, meaning(field.name, cell_text(value)))
+    except ValueError:
         return np.inf
     return np.nan if found is None or field.kind == "text" else code(field.name, found)
 

@@ -48,8 +48,9 @@ Sink = Callable[[Sequence[bytes]], Awaitable[None]]
 _OF_THE_RECORD: Final = (404, 409, 410)
 """What history answers if the record is not there, is another one, or is erased."""
 
-_Waiting = tuple[bytes, asyncio.Future[None]]
-"""An event, and the request that waits until it is durable."""
+_Waiting = tuple[bytes, asyncio.Future[None] | None]
+"""An event, and the request that waits until it, and all before it of the same call, are durable.
+"""
 
 
 def redis_sink(redis: Redis, *, deadline_s: float) -> Sink:
@@ -204,9 +205,14 @@ class Publisher:
         """Return once ``event`` is durable; raises ``NotRecorded`` if no sink accepts it."""
         await self._gather(event)
 
-    async def publish_many(self, events: Iterable[bytes]) -> None:
+    async def publish_many(self, events: Sequence[bytes]) -> None:
         """Return once all ``events`` are durable; raises ``NotRecorded`` if any is not."""
-        await asyncio.gather(*map(self._gather, events))
+        if not events:
+            return
+        *others, last = events
+        # They leave in order, and what gathered is refused with the first group that is.
+        self._gathered += [(event, None) for event in others]
+        await self._gather(last)
 
     def _gather(self, event: bytes) -> asyncio.Future[None]:
         recorded = asyncio.get_running_loop().create_future()
@@ -249,8 +255,8 @@ class Publisher:
         else:
             self.refused += len(group)
         for _, recorded in group:
-            if recorded.done():
-                continue  # The request was cancelled.
+            if recorded is None or recorded.done():
+                continue  # Another stands for it, or its request was cancelled.
             if durable:
                 recorded.set_result(None)
             else:

@@ -85,6 +85,10 @@ _NAMES: Final = tuple(field.name for field in FIELDS)
 _application = TypeAdapter(LoanApplication).validator
 _incomes = TypeAdapter(_Incomes).validator
 _read_application = _application.validate_json
+_inputs: Final = {
+    name: TypeAdapter(kind, config=ConfigDict(allow_inf_nan=False)).validator
+    for name, (kind, _) in _members.items()
+}
 
 
 def parse_application(body: bytes) -> dict[str, Any]:
@@ -117,8 +121,21 @@ def read_application(values: Mapping[str, object]) -> dict[str, Any]:
     return _with_income(vars(application))
 
 
+def read_input(name: str, value: object) -> Any:
+    """One input's value, as ``read_application`` reads it; raises ``ValueError`` if it is faulty.
+
+    None stands for a value that is not given.
+    """
+    return _inputs[name].validate_python(value)
+
+
+def has_income(application: Mapping[str, Any]) -> bool:
+    """Whether one of the incomes is above 0, as one has to be."""
+    return bool(application["ApplicantIncome"] or application["CoapplicantIncome"])
+
+
 def _with_income(application: dict[str, Any]) -> dict[str, Any]:
-    if not application["ApplicantIncome"] and not application["CoapplicantIncome"]:
+    if not has_income(application):
         raise InvalidInput([Fault(field=_INCOMES[0], message=_NEEDS_INCOME, value=0)])
     return application
 

@@ -38,6 +38,10 @@ _INDEX: Final = re.compile(r"(?:unnamed:\d+|index|(?:index)?level\d+)?")
 """Folded names of the columns that pandas, and who uses it, writes for row numbers."""
 
 
+Cells = tuple[int, Sequence[str]]
+"""A line of a file: where it begins, and its cells as they stand."""
+
+
 @dataclass(frozen=True)
 class Row:
     """One row of a file: its cells by the names of their columns, None where missing."""
@@ -98,17 +102,34 @@ class ApplicationFile:
         return {name: tuple(found) for name, found in lines.items() if len(found) > 1}
 
 
-@dataclass
+@dataclass(frozen=True)
 class OpenedFile:
-    """A file whose columns can be used; its rows are read as they are taken."""
+    """A file whose columns can be used; its lines are read as they are taken."""
 
-    columns: tuple[str, ...]
+    width: int
+    """How many cells a line has."""
+    places: Mapping[str, int]
+    """Where in a line each column stands."""
     unknown: tuple[UnknownColumn, ...]
     remarks: tuple[str, ...]
-    rows: Iterator[Row]
+    lines: Iterator[Cells]
     """Raises ``FileError`` where the file breaks off."""
-    missing: Counter[str]
-    """Counts while rows are taken."""
+    missing: Counter[str] = field(default_factory=Counter)
+    """Counts the spellings of a missing value in each ``row`` that is read."""
+
+    def row(self, line: Cells) -> Row:
+        """One of the lines as a row."""
+        number, cells = line
+        fault = width_fault(cells, self.width)
+        if fault:
+            return Row(number, {}, fault)
+        row = {name: meaning(name, cells[place]) for name, place in self.places.items()}
+        self.missing.update(
+            cells[self.places[name]].strip()
+            for name, cell in row.items()
+            if cell is None and cells[self.places[name]].strip()
+        )
+        return Row(number, row)
 
 
 def open_applications(content: bytes, *, also: Sequence[str] = ()) -> OpenedFile:
@@ -120,13 +141,12 @@ def open_applications(content: bytes, *, also: Sequence[str] = ()) -> OpenedFile
     lines = iter(table.lines)
     header = next(lines, (0, ()))[1]
     columns = usable_columns(header, also)
-    missing: Counter[str] = Counter()
     return OpenedFile(
-        columns=tuple(columns.places),
+        width=len(header),
+        places=columns.places,
         unknown=tuple(columns.unknown),
         remarks=(*table.remarks, *columns.remarks()),
-        rows=_rows(lines, len(header), columns.places, missing),
-        missing=missing,
+        lines=lines,
     )
 
 
@@ -141,15 +161,15 @@ def read_applications(
     """
     opened = open_applications(content, also=also)
     rows: list[Row] = []
-    for row in opened.rows:
+    for line in opened.lines:
         if len(rows) == max_rows:
             raise FileError(TOO_MANY_ROWS.format(max_rows))
-        rows.append(row)
+        rows.append(opened.row(line))
     if not rows:
         raise FileError(NO_ROWS)
     return ApplicationFile(
         sha256=sha256(content).hexdigest(),
-        columns=opened.columns,
+        columns=tuple(opened.places),
         rows=tuple(rows),
         unknown=opened.unknown,
         remarks=opened.remarks,
@@ -242,26 +262,6 @@ def _refuse_unusable(header: Sequence[str], columns: Columns, also: Sequence[str
     # If no column is known, this may be a row of values in a file without a header.
     sentences += [each.sentence for each in columns.unknown if columns.places or each.nearest]
     raise FileError(" ".join(sentences[:_MOST_SENTENCES]))
-
-
-def _rows(
-    lines: Iterable[tuple[int, Sequence[str]]],
-    width: int,
-    places: Mapping[str, int],
-    missing: Counter[str],
-) -> Iterator[Row]:
-    for line, cells in lines:
-        fault = width_fault(cells, width)
-        if fault:
-            yield Row(line, {}, fault)
-            continue
-        row = {name: meaning(name, cells[place]) for name, place in places.items()}
-        missing.update(
-            cells[places[name]].strip()
-            for name, cell in row.items()
-            if cell is None and cells[places[name]].strip()
-        )
-        yield Row(line, row)
 
 
 def width_fault(cells: Sequence[str], width: int) -> str | None:

@@ -10,14 +10,15 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from decimal import Decimal, InvalidOperation
 from difflib import get_close_matches
-from functools import cache
+from functools import cache, partial
 from itertools import islice
 from typing import Final, NamedTuple
 
-from shared.contract.application import EXAMPLE, FIELDS, Field
-from shared.contract.errors import InvalidInput
-from shared.contract.parsing import read_application
+from shared.contract.application import FIELDS, Field
+from shared.contract.parsing import read_input
 from shared.files.applications import ApplicationFile
+
+_FIELDS: Final = {field.name: field for field in FIELDS}
 
 
 @dataclass(frozen=True)
@@ -43,12 +44,7 @@ def offered(file: ApplicationFile) -> list[Spelling]:
 
 def applied(file: ApplicationFile, keys: Collection[str]) -> ApplicationFile:
     """``file`` with the cells of these spellings read as they are meant."""
-    fields = {field.name: field for field in FIELDS}
-
-    @cache
-    def meant(name: str, cell: str) -> str:
-        return _meant(fields[name], cell, keys) if name in fields else cell
-
+    meant = cache(partial(spelt, keys))
     rows = tuple(
         replace(row, cells={name: cell and meant(name, cell) for name, cell in row.cells.items()})
         for row in file.rows
@@ -56,7 +52,11 @@ def applied(file: ApplicationFile, keys: Collection[str]) -> ApplicationFile:
     return replace(file, rows=rows)
 
 
-def _meant(field: Field, cell: str, keys: Collection[str]) -> str:
+def spelt(keys: Collection[str], name: str, cell: str) -> str:
+    """``cell``, in the column of an input, in the contract's spelling of what is meant by it."""
+    field = _FIELDS.get(name)
+    if field is None:
+        return cell
     if field.kind == "category":
         return (
             _value(field, cell) if _value_key(field) in keys and not _is_read(field, cell) else cell
@@ -78,8 +78,8 @@ def _cells(file: ApplicationFile, name: str) -> Iterable[str]:
 
 def _is_read(field: Field, cell: str) -> bool:
     try:
-        read_application(EXAMPLE | {field.name: cell})
-    except InvalidInput:
+        read_input(field.name, cell)
+    except ValueError:
         return False
     return True
 

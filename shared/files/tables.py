@@ -112,7 +112,7 @@ def csv_lines(
         for cells in reader:
             # A quoted cell may hold line breaks; a line is named by where it begins.
             line, before = before + 1, lines_before + reader.line_num
-            if not any(cell.strip() for cell in cells):
+            if not "".join(cells).strip():
                 continue
             if skip:
                 skip = False
