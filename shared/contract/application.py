@@ -153,7 +153,7 @@ class Application(Wire):
         Input(
             column="dependents",
             title="Dependents",
-            description="People who depend.",
+            description="Number of people who depend on the applicant.",
             use="scored",
             allowed=("0", "1", "2", "3+"),
             example="1",
@@ -164,7 +164,7 @@ class Application(Wire):
         Input(
             column="education",
             title="Education",
-            description="Education.",
+            description="Whether the applicant has a degree.",
             use="scored",
             allowed=("Graduate", "Not Graduate"),
             example="Graduate",
@@ -175,7 +175,7 @@ class Application(Wire):
         Input(
             column="self_employed",
             title="Self-employed",
-            description="Self-employed.",
+            description="Whether the applicant is self-employed.",
             use="scored",
             allowed=_YES_NO,
             example="No",
@@ -218,7 +218,7 @@ class Application(Wire):
         Input(
             column="loan_amount",
             title="Loan amount",
-            description="Amount asked for.",
+            description="Amount of the loan applied for.",
             use="scored",
             direction="down",
             section="Loan",
@@ -233,7 +233,7 @@ class Application(Wire):
         Input(
             column="loan_amount_term",
             title="Time to repay",
-            description="Time to repay.",
+            description="Time to repay the loan.",
             use="scored",
             section="Loan",
             unit="months",
@@ -262,7 +262,7 @@ class Application(Wire):
         Input(
             column="property_area",
             title="Property area",
-            description="Where the property is.",
+            description="The kind of area in which the property lies.",
             use="scored",
             section="Loan",
             allowed=("Urban", "Semiurban", "Rural"),

@@ -28,9 +28,15 @@ class Application(BaseModel):
     Married: Annotated[
         str | None, Field(description="Recorded for fairness monitoring, never scored.")
     ] = None
-    Dependents: Annotated[str | None, Field(description="People who depend.")] = None
-    Education: Annotated[str | None, Field(description="Education.")] = None
-    Self_Employed: Annotated[str | None, Field(description="Self-employed.")] = None
+    Dependents: Annotated[
+        str | None, Field(description="Number of people who depend on the applicant.")
+    ] = None
+    Education: Annotated[str | None, Field(description="Whether the applicant has a degree.")] = (
+        None
+    )
+    Self_Employed: Annotated[
+        str | None, Field(description="Whether the applicant is self-employed.")
+    ] = None
     ApplicantIncome: Annotated[
         float,
         Field(
@@ -43,19 +49,22 @@ class Application(BaseModel):
             description="Income of the co-applicant; missing means that none was declared and counts as 0. Unit: per month."
         ),
     ] = None
-    LoanAmount: Annotated[float | None, Field(description="Amount asked for. Unit: thousands.")] = (
-        None
-    )
-    Loan_Amount_Term: Annotated[float | None, Field(description="Time to repay. Unit: months.")] = (
-        None
-    )
+    LoanAmount: Annotated[
+        float | None,
+        Field(description="Amount of the loan applied for. Unit: thousands."),
+    ] = None
+    Loan_Amount_Term: Annotated[
+        float | None, Field(description="Time to repay the loan. Unit: months.")
+    ] = None
     Credit_History: Annotated[
         int | None,
         Field(
             description="1 if past credit met its guidelines, 0 if not; missing is a third state, never good."
         ),
     ] = None
-    Property_Area: Annotated[str | None, Field(description="Where the property is.")] = None
+    Property_Area: Annotated[
+        str | None, Field(description="The kind of area in which the property lies.")
+    ] = None
 
 
 class Attribute(BaseModel):
