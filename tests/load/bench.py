@@ -35,6 +35,7 @@ BENCHMARKS: Final[dict[str, Callable[[Bench], list[Measurement]]]] = {
     "consumer": consumer_benchmarks.drain,
     "history": history_benchmarks.uncached_reads,
     "cached": history_benchmarks.cached_statistics,
+    "what-if": history_benchmarks.what_if,
     "start": decision_benchmarks.start_and_memory,
 }
 _DOCUMENT: Final = Path("docs/performance.md")

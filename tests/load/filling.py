@@ -38,6 +38,7 @@ _FILL: Final = f"""
 INSERT INTO predictions ({", ".join(column.name for column in predictions.columns)})
 SELECT {", ".join(_CHANGED.get(column.name, column.name) for column in predictions.columns)}
 FROM generate_series($1::bigint, $2::bigint) AS n JOIN sample ON number = n % {_SAMPLE}
+ORDER BY n
 """  # noqa: S608 - made of the product's own column names and numbers
 
 _HISTOGRAM: Final = ", ".join(

@@ -16,9 +16,20 @@ from uuid import UUID
 
 import asyncpg
 
+from services.batch.database import open_pool
+from services.batch.settings import BatchSettings
+from services.batch.what_if import WhatIfs
 from services.history.cache import Cache
+from services.history.comparing import what_ifs
+from services.history.database import open_engine, transaction
 from services.history.schemas import encode_cursor
-from services.history.settings import CACHE_PREFIX
+from services.history.settings import CACHE_PREFIX, HistorySettings
+from services.scoring.manifest import BUNDLE_ROOT
+from services.scoring.registry import load_bundle
+from services.scoring.replay import Bundles
+from services.scoring.store import BundleStore
+from shared.contract.rollout import Arm
+from shared.contract.swaps import WhatIf
 from shared.redis import connect
 from tests.load import stack, wrk
 from tests.load.decision_benchmarks import LOADED
@@ -33,6 +44,7 @@ _DEEP_PAGE: Final = 10_000
 _REQUESTS: Final = 100
 """Per route, database and round."""
 
+_IN_A_MINUTE: Final = 10**7
 _WARM_UP_REQUESTS: Final = 30
 _WARM_UP_S: Final = 1.0
 _Reader = Callable[[], str]
@@ -102,6 +114,53 @@ def cached_statistics(bench: Bench) -> list[Measurement]:
             detail=f"{median(ours):,.0f} against {median(theirs):,.0f} requests/s",
         )
     ]
+
+
+def what_if(bench: Bench) -> list[Measurement]:
+    """Measure how fast a worker decides what is on record again, by the champion."""
+    database = f"rows_{bench.rows}"
+    asyncio.run(_ensure_filled(bench, database, rows=bench.rows))
+    url = bench.database_url(database)
+    results = interleave(
+        bench,
+        {"what-if": lambda: asyncio.run(decided_again(url, rows=bench.rows))},
+        show=lambda rate: f"{rate:,.0f}/s",
+    )
+    return [
+        measured(
+            "What-if: recorded decisions scored again and compared by one worker",
+            results["what-if"],
+            unit="decisions/s",
+            bound=at_least(_IN_A_MINUTE / 60),
+            detail=f"{bench.rows:,} rows; {_IN_A_MINUTE:,} within a minute are required",
+        )
+    ]
+
+
+async def decided_again(url: str, *, rows: int) -> float:
+    """Decide all ``rows`` of a filled database again; return how many a second."""
+    bundle = load_bundle(BUNDLE_ROOT, None)
+    arm = Arm(bundle=bundle.manifest.version, model=bundle.champion.name)
+    engine = open_engine(HistorySettings(database_url=url), name="bench", pool_size=1)
+    async with open_pool(BatchSettings(database_url=url), name="bench", size=3) as pool:
+        worker = WhatIfs(
+            pool=pool,
+            bundles=Bundles(BundleStore(None, shipped=BUNDLE_ROOT), lambda: [bundle]),
+            lease_s=60,
+            stopping=asyncio.Event(),
+            count=lambda _: None,
+        )
+        async with transaction(engine) as opened:
+            asked = await what_ifs.ask(opened, WhatIf(arm=arm), actor="bench")
+        began_s = time.perf_counter()
+        await worker.work()
+        elapsed_s = time.perf_counter() - began_s
+        async with transaction(engine) as opened:
+            found = await what_ifs.read(opened, asked.id)
+    await engine.dispose()
+    if found.swaps is None or found.swaps.all.decisions != rows:
+        raise NotMeasured(f"the what-if is {found.state} after {found.progress.read} decisions")
+    return rows / elapsed_s
 
 
 def _growth(bench: Bench, route: str, few: Rows, many: Rows) -> Measurement:

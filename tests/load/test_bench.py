@@ -33,6 +33,7 @@ from tests.load import (
     bench,
     consumer_benchmarks,
     filling,
+    history_benchmarks,
     observation_benchmarks,
     report,
     scoring_benchmarks,
@@ -230,6 +231,7 @@ async def test_filled_history_has_distinct_rows_and_the_rollups_of_a_recount(
     assert counted.one() == (rows, 0, rows)
     await assert_rollups_equal_a_recount(engine)
     await engine.dispose()
+    assert await history_benchmarks.decided_again(database_url, rows=rows) > 0
 
 
 def test_events_are_drained(

@@ -15,7 +15,7 @@ from services.history.comparing.schemas import (
     WhatIfStatus,
 )
 from services.history.comparing.shadows import read_shadows
-from services.history.database import connection
+from services.history.database import connection, transaction
 from services.history.deps import answer, read_json, resources_of
 from shared.access.middleware import caller_of, needs, require
 from shared.web.conventions import problem_docs
@@ -68,7 +68,7 @@ async def ask_what_if(request: Request) -> Response:
     model of any bundle. Nothing on record changes.
     """
     order = await read_json(request, WhatIfOrder)
-    async with connection(resources_of(request.scope).engine) as opened:
+    async with transaction(resources_of(request.scope).engine) as opened:
         asked = await what_ifs.ask(opened, order, actor=caller_of(request.scope).name)
     return answer(asked, 202)
 
@@ -96,5 +96,5 @@ async def get_what_if(request: Request, what_if_id: UUID) -> Response:
 )
 async def cancel_what_if(request: Request, what_if_id: UUID) -> Response:
     """Cancel a what-if; one that has ended stays as it is."""
-    async with connection(resources_of(request.scope).engine) as opened:
+    async with transaction(resources_of(request.scope).engine) as opened:
         return answer(await what_ifs.cancel(opened, what_if_id))
