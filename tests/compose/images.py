@@ -15,7 +15,7 @@ pytestmark = pytest.mark.system
 _INSIDE = """
 import importlib.util, json, os, pathlib, shutil, sys
 asked = ["onnxruntime", "numpy", "sqlalchemy", "asyncpg", "alembic", "nicegui", "opentelemetry.sdk",
-         "sklearn", "pandas",
+         "s3fs", "sklearn", "pandas",
          "scipy", "joblib", "pytest", "uvicorn", "uvloop", "httptools"]
 try:
     pathlib.Path("/app/new").touch()
@@ -44,20 +44,20 @@ _SERVERS = ["uvicorn", "uvloop", "httptools"]
     [
         (
             "inference",
-            ["onnxruntime", "numpy", "opentelemetry.sdk"],
+            ["onnxruntime", "numpy", "opentelemetry.sdk", "s3fs"],
             ["inference", "scoring"],
             ["services", "shared"],
         ),
         (
             "history",
-            ["sqlalchemy", "asyncpg", "alembic", "opentelemetry.sdk"],
+            ["sqlalchemy", "asyncpg", "alembic", "opentelemetry.sdk", "s3fs"],
             # What reads and publishes bundles; no model runs there, for which packages are missing.
             ["history", "scoring"],
             ["services", "shared"],
         ),
         (
             "batch",
-            ["onnxruntime", "numpy", "asyncpg", "opentelemetry.sdk"],
+            ["onnxruntime", "numpy", "asyncpg", "opentelemetry.sdk", "s3fs"],
             ["batch", "scoring"],
             ["services", "shared"],
         ),
