@@ -155,7 +155,7 @@ verify-audit: $(INSTALLED) ## Check the audit log against later changes: make ve
 report: $(INSTALLED) ## Write the monitoring report of the running system: make report ARGS="--since 2026-01 --output report.html"
 	@$(PY) -m services.local.with_local_database services.history.monitoring.report $(ARGS)
 
-fuzz: $(INSTALLED) ## Fuzz both services by their OpenAPI documents: make fuzz EXAMPLES=2000
+fuzz: $(INSTALLED) ## Fuzz all services by their OpenAPI documents: make fuzz EXAMPLES=2000
 	FUZZ_EXAMPLES="$(or $(EXAMPLES),1000)" FUZZ_SEED="$(or $(SEED),$$(date +%s))" \
 		$(PY) -m pytest -s tests/robustness/test_documents.py
 

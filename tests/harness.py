@@ -152,10 +152,10 @@ def _is_drained(redis: Redis) -> bool:
 
 
 @contextmanager
-def running_batches(system: System, *, logs: Path) -> Iterator[tuple[str, str]]:
+def running_batches(system: System, *, logs: Path, **settings: str) -> Iterator[tuple[str, str]]:
     """The addresses of the batch service of ``system`` and of its worker's metrics, both ready."""
     port, metrics_port = free_port(), free_port()
-    env = system.environment
+    env = {**system.environment, **settings}
     api = components.batch(env, host=HOST, port=port, logs=logs)
     worker = components.batch_worker(env, host=HOST, metrics_port=metrics_port, logs=logs)
     try:

@@ -1,6 +1,6 @@
 """The routes of the batch service: each parses, makes one call and answers."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from typing import Annotated, Any, Final
 from uuid import UUID
 
@@ -12,7 +12,7 @@ from services.batch.checking import MEDIA_TYPES
 from services.batch.database import reporting_outages
 from services.batch.deps import Resources, resources_of
 from services.batch.intake import pieces, served_manifest, spooled, take_in
-from services.batch.jobs import Job
+from services.batch.jobs import Job, Kind
 from services.batch.results import FAULTS_MEDIA_TYPE, faults, results
 from services.batch.results import MEDIA_TYPES as RESULT_TYPES
 from services.batch.schemas import Batch, BatchPage, OrderQuery, PageQuery, ResultsQuery
@@ -26,10 +26,18 @@ from shared.web.performance import Performance, performance_of
 JSON: Final = "application/json"
 _NEEDS: Final = needs("batch")
 _FAILURES: Final = problem_docs(400, 401, 403, 429, 503)
-_FILE: Final = {
-    "type": "string",
-    "format": "binary",
-    "description": "A header line or the names of its columns, and a row for each application.",
+_FORMATS: Final[Mapping[Kind, str]] = {"csv": "application-table", "ndjson": "application-lines"}
+_FILES: Final = {
+    media_type: {
+        "schema": {
+            "type": "string",
+            "format": _FORMATS.get(kind, "binary"),
+            "description": "An application in JSON on each line."
+            if kind == "ndjson"
+            else "A line of the columns' names, and a row for each application.",
+        }
+    }
+    for media_type, kind in MEDIA_TYPES.items()
 }
 _KEY_DOC: Final = header_doc(
     "Names this request: sent again by the same caller with the same file and parameters, while the"
@@ -64,10 +72,7 @@ batches = APIRouter(tags=["batches"], dependencies=[Depends(require("batch")), D
     openapi_extra=_NEEDS
     | {
         "parameters": [_KEY_DOC],
-        "requestBody": {
-            "required": True,
-            "content": {media_type: {"schema": _FILE} for media_type in MEDIA_TYPES},
-        },
+        "requestBody": {"required": True, "content": _FILES},
     },
 )
 async def create_batch(request: Request, query: Annotated[OrderQuery, Query()]) -> Response:

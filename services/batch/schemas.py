@@ -9,7 +9,6 @@ from pydantic import (
     AwareDatetime,
     BaseModel,
     Field,
-    StringConstraints,
     WithJsonSchema,
 )
 
@@ -32,6 +31,11 @@ def _known_spelling(key: str) -> str:
 
 _Spelling = Annotated[
     str, AfterValidator(_known_spelling), WithJsonSchema({"type": "string", "enum": [*keys()]})
+]
+
+
+_Address = Annotated[
+    str, Field(max_length=MAX_ADDRESS_LENGTH, json_schema_extra={"format": "webhook"})
 ]
 
 
@@ -58,7 +62,7 @@ class OrderQuery(Parameters):
     spelling: list[_Spelling] = Field(
         default=[], description="Reads cells that are spelt so as they are meant; may be repeated."
     )
-    webhook: Annotated[str, StringConstraints(max_length=MAX_ADDRESS_LENGTH)] | None = Field(
+    webhook: _Address | None = Field(
         default=None,
         description="An address on an allowed host, to which the batch is posted when it ends,"
         " signed as Standard Webhooks describes it.",

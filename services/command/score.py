@@ -195,7 +195,7 @@ def _columns(titles: Sequence[str]) -> Columns:
     columns = usable_columns(titles)
     sentences = misspelt(columns.unknown, columns.places)
     if sentences:
-        raise FileError(sentences)
+        raise FileError(f"{sentences} Rename it, or remove it.")
     return columns
 
 

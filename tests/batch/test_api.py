@@ -5,12 +5,14 @@ import csv
 import io
 import json
 from functools import partial
+from pathlib import Path
 from uuid import UUID
 
 import asyncpg
 import httpx
 import pyarrow as pa
 import pytest
+import yaml
 from openpyxl import Workbook
 from pyarrow import parquet
 
@@ -189,6 +191,17 @@ async def test_unusable_file_is_refused_at_once_and_nothing_of_it_is_kept(
             assert detail in answer.json()["detail"]
     for table in ("batches", "uploads"):
         assert await database.fetchval(f"SELECT count(*) FROM batch.{table}") == 0  # noqa: S608
+
+
+def test_gateway_is_given_the_same_bound_of_a_file() -> None:
+    """The setting of the stack governs both, and so does its default."""
+    root = Path(__file__).parents[2]
+    gateway = yaml.safe_load((root / "docker-compose.yml").read_text())["services"]["gateway"]
+    default = BatchSettings.model_fields["batch_max_bytes"].default
+    assert gateway["environment"]["BATCH_MAX_BYTES"] == f"${{BATCH_MAX_BYTES:-{default}}}"
+    served_at = "location ~ ^/batches(/|$)"
+    [_, location] = (root / "services/gateway/nginx.conf").read_text().split(served_at)
+    assert "client_max_body_size ${BATCH_MAX_BYTES};" in location.partition("}\n\n")[0]
 
 
 async def test_same_key_with_the_same_order_is_the_same_batch(client: httpx.AsyncClient) -> None:

@@ -19,6 +19,8 @@ LIMITED_TO: Final = 60
 """Requests per hour of the key ``limited_key``."""
 ANONYMOUS_LIMITED_TO: Final = 5
 """Requests per hour of one address without a key."""
+BATCH_MAX_BYTES: Final = 100_000
+"""Of one file, for the batch service and the gateway."""
 
 _POLL_S: Final = 0.5
 _COMMAND_TIMEOUT_S: Final = 900
@@ -71,7 +73,7 @@ class Stack:
         text += f"GATEWAY_PORT={port}\nGATEWAY_SUBNET={_SUBNET}\n"
         text += (
             f"PROMETHEUS_PORT={prometheus_port}\nALLOW_ANONYMOUS=true\n"
-            f"RATE_LIMIT_PREDICT={ANONYMOUS_LIMITED_TO}/hour\n"
+            f"RATE_LIMIT_PREDICT={ANONYMOUS_LIMITED_TO}/hour\nBATCH_MAX_BYTES={BATCH_MAX_BYTES}\n"
         )
         self.env_file.touch(mode=0o600)
         self.env_file.write_text(text)

@@ -18,6 +18,7 @@ from alembic.script import ScriptDirectory
 
 from tests.compose.engine import (
     ANONYMOUS_LIMITED_TO,
+    BATCH_MAX_BYTES,
     LIMITED_TO,
     ROOT,
     Stack,
@@ -182,6 +183,19 @@ async def test_inner_routes_are_not_reachable(stack: Stack, path: str, status: i
     head, _, body = answer.partition("\r\n\r\n")
     assert "application/problem+json" in head
     assert json.loads(body)["status"] == status
+
+
+async def test_gateway_takes_a_file_as_large_as_the_batch_service_does(
+    http: httpx.AsyncClient,
+) -> None:
+    """One setting bounds both, and the answer to a larger one has the form of every error."""
+    file = b"ApplicantIncome\n1\n".ljust(BATCH_MAX_BYTES)
+    headers = {"content-type": "text/csv"}
+    assert (await http.post("/batches", content=file, headers=headers)).status_code == 202
+    refused = await http.post("/batches", content=file + b" ", headers=headers)
+    assert refused.status_code == 413
+    assert refused.headers["content-type"] == "application/problem+json"
+    assert refused.json()["code"] == "BodyTooLarge"
 
 
 async def test_decision_is_found_in_history_exactly_once(http: httpx.AsyncClient) -> None:
