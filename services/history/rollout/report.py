@@ -1,7 +1,7 @@
 """The report of an experiment: its two arms side by side, and whether they differ."""
 
 from datetime import datetime
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, get_args
 
 from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -70,8 +70,10 @@ async def read_report(
     """The report of the experiment ``name``, or of the last one; raises ``NotFound``."""
     experiment = await read_experiment(connection, name)
     active = (await read_board(connection)).active
-    default = await read_total(connection, experiment, "default", outcomes=True)
-    candidate = await read_total(connection, experiment, "candidate", outcomes=True)
+    outcomes = await _read_outcomes(connection, experiment)
+    default = (await read_total(connection, experiment, "default"))._replace(**outcomes["default"])
+    candidate = await read_total(connection, experiment, "candidate")
+    candidate = candidate._replace(**outcomes["candidate"])
     approval = difference(candidate.approvals, default.approvals)
     first, last = experiment.first.candidate, experiment.last.candidate
     assert first is not None  # noqa: S101 - an experiment has a candidate
@@ -108,10 +110,8 @@ def crossed(approval: sequential.Difference | None, largest: float) -> str | Non
     )
 
 
-async def read_total(
-    connection: AsyncConnection, experiment: Experiment, arm: ArmName, *, outcomes: bool = False
-) -> Total:
-    """What an arm decided in the experiment; ``outcomes`` cost a join of as many decisions."""
+async def read_total(connection: AsyncConnection, experiment: Experiment, arm: ArmName) -> Total:
+    """What an arm decided in the experiment, without outcomes."""
     label = f"{experiment.name}:{arm}"
     table = daily_rollup.c
     is_approved = table.prediction == _APPROVED
@@ -122,24 +122,30 @@ async def read_total(
         func.coalesce(func.sum(table.confidence_sum), 0.0),
     ).where(table.day >= experiment.since.date(), table.arm == label)
     decisions, approved, with_warnings, confidence = (await connection.execute(statement)).one()
-    total = Total(int(decisions), int(approved), int(with_warnings), confidence)
-    if not outcomes:
-        return total
+    return Total(int(decisions), int(approved), int(with_warnings), confidence)
+
+
+async def _read_outcomes(
+    connection: AsyncConnection, experiment: Experiment
+) -> dict[ArmName, dict[str, int]]:
+    """The good and bad outcomes of what each arm approved: a join of as many decisions."""
+    labels: dict[str, ArmName] = {f"{experiment.name}:{arm}": arm for arm in get_args(ArmName)}
+    table = predictions.c
     known = (
-        select(current_outcomes.c.outcome, func.count().label("outcomes"))
-        .join(predictions, predictions.c.id == current_outcomes.c.decision)
+        select(table.arm, current_outcomes.c.outcome, func.count().label("outcomes"))
+        .join(predictions, table.id == current_outcomes.c.decision)
         .where(
             current_outcomes.c.decision >= first_uuid7_at(experiment.since),
-            predictions.c.arm == label,
-            predictions.c.prediction == _APPROVED,
+            table.arm.in_(labels),
+            table.prediction == _APPROVED,
         )
-        .group_by(current_outcomes.c.outcome)
+        .group_by(table.arm, current_outcomes.c.outcome)
     )
-    counts = {row.outcome: row.outcomes for row in await connection.execute(known)}
-    return total._replace(
-        good=sum(counts.get(outcome, 0) for outcome in GOOD),
-        bad=sum(counts.get(outcome, 0) for outcome in BAD),
-    )
+    found = {arm: {"good": 0, "bad": 0} for arm in labels.values()}
+    for row in await connection.execute(known):
+        if row.outcome in GOOD | BAD:
+            found[labels[row.arm]]["good" if row.outcome in GOOD else "bad"] += row.outcomes
+    return found
 
 
 async def read_experiment(connection: AsyncConnection, name: str | None) -> Experiment:
