@@ -36,6 +36,10 @@ MAX_GROUP: Final = 64
 REDIS_REST_S: Final = 1.0
 """After a failure of Redis, events go by HTTP for this long before it is tried again."""
 
+TURNS_BETWEEN_GROUPS: Final = 3
+"""Turns of the event loop: in the first the requests just released are answered, in the next what
+has come in meanwhile is read, and in the last it is decided, and so joins the next group."""
+
 AWAKE_S: Final = 0.0002
 """How long an idle service waits for Redis without falling asleep."""
 
@@ -173,11 +177,11 @@ def reasons_sink(
 class Publisher:
     """Group commit: while one group is on its way, the next events gather and leave together.
 
-    There is no timer: an idle publisher sends an event at once, a busy one sends as many as have
-    gathered. If the stream fails, the same group goes straight to the history service; an event
-    that reached both is stored once, because its id is the primary key. When both sinks fail, what
-    gathered meanwhile is refused with the group: no event waits for more than one failure, and a
-    long outage builds no queue.
+    There is no timer: an idle publisher sends an event at once; a busy one answers the requests of
+    the last group first, and then sends as many as have gathered. If the stream fails, the same
+    group goes straight to the history service; an event that reached both is stored once, because
+    its id is the primary key. When both sinks fail, what gathered meanwhile is refused with the
+    group: no event waits for more than one failure, and a long outage builds no queue.
     """
 
     def __init__(self, *, stream: Sink, fallback: Sink) -> None:
@@ -236,6 +240,9 @@ class Publisher:
                 if not durable:
                     late, self._gathered = self._gathered, []
                     self._release(late, durable=False)
+                if len(group) > 1:
+                    for _ in range(TURNS_BETWEEN_GROUPS):
+                        await asyncio.sleep(0)
         finally:
             self._sender = None
 

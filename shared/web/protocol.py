@@ -8,6 +8,7 @@ import asyncio
 import re
 from collections.abc import Mapping
 from contextlib import suppress
+from functools import lru_cache
 from ipaddress import IPv6Address
 from secrets import token_hex
 from typing import Any, ClassVar, Final
@@ -197,6 +198,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         self.transport.close()
 
 
+@lru_cache(maxsize=64)
 def _is_host(value: bytes) -> bool:
     """Whether ``value`` is a host by RFC 3986, section 3.2.2, with or without a port."""
     host = _HOST.fullmatch(value)

@@ -66,6 +66,26 @@ async def test_events_gather_while_a_group_is_on_its_way() -> None:
     assert publisher.published == 10
 
 
+async def test_clients_that_were_just_answered_join_the_next_group() -> None:
+    """Otherwise clients that ask again at once would form two groups that take turns."""
+    sink = GatedSink()
+    publisher = Publisher(stream=sink, fallback=_failing(OSError()))
+
+    async def ask_twice() -> None:
+        for _ in range(2):
+            await publisher.publish(b"event")
+
+    async with asyncio.TaskGroup() as tasks:
+        for _ in range(2):
+            for _ in range(3):
+                tasks.create_task(ask_twice())
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
+        for _ in range(4):
+            sink.gate.release()
+    assert [len(group) for group in sink.groups] == [3, 6, 3]
+
+
 async def test_a_group_is_bounded() -> None:
     """However many wait, one command stays small enough not to hold Redis up."""
     sink = GatedSink()
