@@ -1,5 +1,6 @@
 """From the bytes of a file to checked chunks of applications. It connects to nothing."""
 
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice, repeat
@@ -46,6 +47,8 @@ _MAGIC: Final[Mapping[Kind, bytes]] = {"parquet": b"PAR1", "xlsx": b"PK\x03\x04"
 _NAMES: Final = tuple(field.name for field in FIELDS)
 _FAULTY: Final = object()
 _UNREAD: Final = {"": _FAULTY}
+_NO_LINES: Final = re.compile(rb"(?:\xef\xbb\xbf)?\s*(?:\[|\{[ \t]*[\r\n])")
+"""How JSON begins that is an array, or over several lines."""
 _FAST: Final = 1
 """Level of compression: a chunk becomes a tenth as large in 3 ms."""
 
@@ -123,6 +126,8 @@ def check(
 def _refuse_other_kinds(content: bytes, kind: Kind) -> None:
     if not content:
         raise FileError("The file is empty.")
+    if kind == "ndjson" and _NO_LINES.match(content):
+        raise FileError("The file is JSON, but not NDJSON: each line has to be one application.")
     found: Kind | None = next((each for each, m in _MAGIC.items() if content.startswith(m)), None)
     if found == (kind if kind in _MAGIC else None):
         return

@@ -95,12 +95,12 @@ def _shown(
 
 
 def _print_summary(plan: Plan, summary: Summary, rate: float | None) -> None:
-    decided = summary.decided
+    decided, rows = summary.decided, summary.decided + summary.faulty
     share = f" ({summary.approved / decided:.1%})" if decided else ""
     speed = "" if rate is None else f"; {rate:,.0f} a second"
     print(
-        f"{decided + summary.faulty:,} rows: {decided:,} decided, {summary.approved:,}"
-        f" approved{share},"
+        f"{rows:,} row{'s' if rows != 1 else ''}: {decided:,} decided,"
+        f" {summary.approved:,} approved{share},"
         f" {summary.faulty:,} faulty{speed}, by {plan.model} of {plan.bundle_version}."
     )
     print(f"The result is in {plan.target}.")

@@ -171,6 +171,8 @@ _UNUSABLE: list[tuple[bytes, str, dict[str, str], int, str]] = [
     (b"ApplicantIncome,LoanAmnt\n1,2\n", CSV, {}, 400, "perhaps it should be LoanAmount. Rename"),
     (b"PAR1", _PARQUET, {}, 400, "Parquet file cannot be read"),
     (b"PK\x03\x04", _XLSX, {}, 400, "This is an archive"),
+    (b'\xef\xbb\xbf [{"ApplicantIncome": 1}]', NDJSON, {}, 400, "each line has to be one"),
+    (b'{\n"ApplicantIncome": 1\n}', NDJSON, {}, 400, "each line has to be one application"),
     (b"ApplicantIncome\n1\n", "text/plain", {}, 415, "Send the body as text/csv or"),
     (b"ApplicantIncome\n1\n", CSV, {"model": "none"}, 404, "There is no model 'none'"),
     (b"ApplicantIncome\n1\n", CSV, {"spelling": "odd"}, 400, "spelling"),

@@ -409,7 +409,7 @@ def test_command_says_how_it_read_the_file(
     assert "semicolons" in separator
     assert copied == "Copied to the result, but not scored: Branch."
     assert absent.startswith("Missing in every row because it has no column: ")
-    assert summary.startswith("1 rows: 1 decided")
+    assert summary.startswith("1 row: 1 decided")
     assert "a second" not in summary
     assert result == f"The result is in {tmp_path / 'out.csv'}."
 

@@ -86,7 +86,7 @@ def _as_excel(rows: list[dict[str, object]]) -> bytes:
 
 _lines = st.lists(_applications.map(lambda rows: json.dumps(rows[0])) | _words, max_size=5)
 schemathesis.openapi.format(
-    "application-lines", _lines.map(lambda lines: "\n".join([*lines, json.dumps(EXAMPLE)]))
+    "application-lines", _lines.map(lambda lines: "\n".join([json.dumps(EXAMPLE), *lines]))
 )
 schemathesis.openapi.format("application-table", _applications.map(lambda r: as_csv(r).decode()))
 _WRITERS: Final = {"parquet": _as_parquet, "xlsx": _as_excel}
