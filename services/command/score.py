@@ -162,6 +162,8 @@ def find_bundle(name: str | None) -> tuple[Path, str]:
     path = Path(name)
     if (path / CURRENT_FILE).exists():
         return path.resolve(), read_current_version(path)
+    if path.name != name and not path.is_dir():
+        raise BundleError(f"There is no folder {name}.")
     version = check_version(path.name)
     if path.is_dir():
         return path.resolve().parent, version

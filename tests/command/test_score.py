@@ -365,6 +365,7 @@ def test_unusable_file_is_one_sentence_and_leaves_nothing(name: str, tmp_path: P
         (["absent.csv", "out.csv"], "absent.csv is not there"),
         (["in.csv", "out.csv", "--model", "oracle"], "oracle"),
         (["in.csv", "out.csv", "--bundle", "b-00000000"], f"there are {_VERSIONS}."),
+        (["in.csv", "out.csv", "--bundle", "absent/b-1"], "There is no folder absent/b-1."),
         (["in.csv", "out.csv", "--engine", "dask"], "needs --scheduler"),
         (["in.csv", "out.csv", "--scheduler", "tcp://h:1"], "--scheduler needs --engine dask"),
         (
