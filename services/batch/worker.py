@@ -29,6 +29,7 @@ from services.scoring.metrics import DecisionMetrics
 from services.scoring.publisher import Publisher, http_sink, redis_sink
 from services.scoring.registry import Bundle, load_bundle
 from services.scoring.replay import Bundles
+from shared import keep_loaded
 from shared.contract.errors import NotRecorded
 from shared.contract.rollout import Rollout
 from shared.observability.logs import configure_logging, get_logger, take_over_output
@@ -269,6 +270,7 @@ def main() -> int:
     settings = read_settings_or_exit(BatchSettings, redis_faults, webhook_faults)
     configure_logging(settings)
     os.nice(_NICE)
+    keep_loaded(100_000)  # rows are containers without cycles, as in the consumer
     try:
         uvloop.run(work(settings))
     except BundleError as error:

@@ -8,7 +8,6 @@ never holds up the others.
 """
 
 import asyncio
-import gc
 import random
 import signal
 import sys
@@ -30,6 +29,7 @@ from services.history.recorder import Undecodable, decode, store
 from services.history.records import Row
 from services.history.settings import CACHE_PREFIX, HistorySettings
 from services.history.stream import Entry
+from shared import keep_loaded
 from shared.contract.events import DEAD_LETTER_STREAM
 from shared.observability.logs import configure_logging, get_logger, take_over_output
 from shared.observability.metrics import Metrics, build_info
@@ -366,23 +366,14 @@ async def consume(settings: HistorySettings) -> None:
         await tracing.close()
 
 
-def _relax_garbage_collection() -> None:
-    """Have the garbage collector scan fewer objects, less often.
-
-    A batch is thousands of containers without cycles, which reference counting frees; at the
-    default thresholds scanning them, and all modules with them, costs a tenth of the time.
-    """
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(100_000)
-
-
 def main() -> int:
     """Consume until SIGTERM or SIGINT; then the exit code is 0."""
     take_over_output()
     settings = read_settings_or_exit(HistorySettings, redis_faults)
     configure_logging(settings)
-    _relax_garbage_collection()
+    # A batch is thousands of containers without cycles, which reference counting frees; scanning
+    # them at the usual thresholds costs a tenth of the time.
+    keep_loaded(100_000)
     uvloop.run(consume(settings))
     return 0
 

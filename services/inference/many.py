@@ -12,7 +12,7 @@ from services.scoring.engine import Decided
 from services.scoring.turns import in_turns
 from shared.contract.errors import BodyTooLarge, Fault, InvalidInput, TooManyApplications
 from shared.contract.parsing import LoanApplication, parse_application
-from shared.web.direct import JSON, MAX_BODY_BYTES, NDJSON, either, read_body
+from shared.web.direct import JSON, MAX_BODY_BYTES, NDJSON, either, read_body, schema_of
 
 MAX_APPLICATIONS: Final = 1000
 MAX_BYTES: Final = 1024 * 1024
@@ -25,7 +25,7 @@ MANY_DOC: Final[dict[str, Any]] = {
                 "schema": {
                     "type": "array",
                     "maxItems": MAX_APPLICATIONS,
-                    "items": {"anyOf": [LoanApplication.model_json_schema(), {}]},
+                    "items": {"anyOf": [schema_of(LoanApplication), {}]},
                 }
             },
             NDJSON.name: {"schema": {"description": "One application, an object, on each line."}},

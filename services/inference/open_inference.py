@@ -34,8 +34,8 @@ from shared.contract.errors import (
     UnsupportedMediaType,
 )
 from shared.contract.parsing import read_application
-from shared.web.conventions import SCHEMA_REFERENCE, headers_of, problem_docs
-from shared.web.direct import JSON, OCTETS, PATH_PARAMETER, either, read_body
+from shared.web.conventions import headers_of, problem_docs
+from shared.web.direct import JSON, OCTETS, PATH_PARAMETER, either, read_body, schema_of
 from shared.web.parameters import refuse_parameters
 
 _JSON_BYTES: Final = "inference-header-content-length"
@@ -210,9 +210,7 @@ _INFER_DOC: Final = {
     "requestBody": {
         "required": True,
         "content": {
-            JSON.name: {
-                "schema": InferenceRequest.model_json_schema(ref_template=SCHEMA_REFERENCE)
-            },
+            JSON.name: {"schema": schema_of(InferenceRequest)},
             OCTETS.name: {"schema": {"description": "JSON, and binary data behind it."}},
         },
     }

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from typing import IO, Any, Final, get_type_hints
 
 from fastapi import APIRouter
@@ -193,6 +193,12 @@ def _announced_bytes(request: Request) -> int:
     return int(request.headers.get("content-length", 0))
 
 
+@cache
+def schema_of(body: type[BaseModel]) -> dict[str, Any]:
+    """The schema of a body for the OpenAPI document; several routes share it."""
+    return body.model_json_schema(ref_template=SCHEMA_REFERENCE)
+
+
 def describe(
     *,
     body: type[BaseModel],
@@ -206,7 +212,7 @@ def describe(
     ``also`` is the schema of what else the route takes, ``{}`` for anything; ``path`` describes
     each parameter of the path; ``headers`` are parameter objects.
     """
-    schema = body.model_json_schema(ref_template=SCHEMA_REFERENCE)
+    schema = schema_of(body)
     content = {JSON.name: {"schema": schema if also is None else {"anyOf": [schema, also]}}}
     parameters = [
         {

@@ -4,7 +4,6 @@ from collections import Counter
 from collections.abc import Collection, Mapping
 from typing import Any, Final, Self
 
-from fastapi import Request
 from pydantic import (
     BaseModel,
     ConfigDict,
@@ -13,6 +12,7 @@ from pydantic import (
     model_validator,
 )
 from pydantic_core import InitErrorDetails, PydanticCustomError
+from starlette.requests import Request
 
 from shared.contract.errors import MAX_FAULTS, MAX_NAME_LENGTH, Fault, InvalidInput
 from shared.contract.nearest import nearest

@@ -6,7 +6,6 @@
 import argparse
 import asyncio
 import ctypes
-import gc
 import socket
 import sys
 from collections.abc import Sequence
@@ -20,7 +19,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from uvicorn import Config, Server
 from uvicorn.config import STARTUP_FAILURE
 
-from shared import USUAL_THRESHOLDS
+from shared import USUAL_THRESHOLDS, keep_loaded
 from shared.observability.logs import get_logger, take_over_output
 from shared.settings import read_settings_or_exit
 from shared.web.health import DRAINING
@@ -184,18 +183,6 @@ def _accept_all(listener: socket.socket) -> list[socket.socket]:
         accepted.append(connection)
 
 
-def _load(config: Config) -> None:
-    """Import and make the app without collecting garbage: there is little, and all else stays.
-
-    Collecting takes a tenth of the start, and later passes would go over everything again.
-    """
-    gc.disable()
-    config.load()
-    gc.freeze()
-    gc.set_threshold(*USUAL_THRESHOLDS)
-    gc.enable()
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """Serve; the exit code is 0 after a signal, 2 for an unusable setting, 3 for a failed start."""
     parser = argparse.ArgumentParser(prog="python -m shared.web.server", description=__doc__)
@@ -223,7 +210,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         timeout_graceful_shutdown=settings.shutdown_grace_s,
     )
     BoundedHttpProtocol.request_timeout_s = settings.request_timeout_s
-    _load(config)  # first: a service that cannot start listens on no port
+    config.load()  # first: a service that cannot start listens on no port
+    keep_loaded(*USUAL_THRESHOLDS)
     server = DrainingServer(config, drain_s=settings.drain_s)
     server.run([config.bind_socket()])
     return 0 if server.started else STARTUP_FAILURE

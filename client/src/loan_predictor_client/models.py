@@ -12,6 +12,7 @@ class BaseModel(_BaseModel):
     model_config = ConfigDict(
         extra="ignore",
         frozen=True,
+        defer_build=True,
     )
 
 
