@@ -15,7 +15,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, Validati
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from shared.access.api_keys import ApiKey, parse_keys
-from shared.access.rate_limit import Limits, parse_limits
+from shared.access.limits import Limits, parse_limits
 from shared.observability.logs import LogSettings, get_logger
 from shared.observability.tracing import http_address
 from shared.redis import parse_address, why_unusable

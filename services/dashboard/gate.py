@@ -10,8 +10,9 @@ from starlette.responses import PlainTextResponse, RedirectResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from services.dashboard.sessions import Session, Sessions
+from shared.access.limits import Limits
 from shared.access.middleware import address_of, subscriber
-from shared.access.rate_limit import Limits, RateLimitExceeded, RateLimits
+from shared.access.rate_limit import RateLimitExceeded, RateLimits
 from shared.observability.metrics import PATH as METRICS_PATH
 from shared.web.headers import RawHeaders
 

@@ -13,9 +13,10 @@ from services.dashboard.gate import COOKIE, LOGIN_PATH, root_of, session_of
 from services.dashboard.sessions import LIFETIME_S, Sessions
 from services.dashboard.settings import DashboardSettings
 from services.dashboard.templating import part
+from shared.access.limits import parse_limits
 from shared.access.middleware import address_of, subscriber
 from shared.access.passwords import is_password
-from shared.access.rate_limit import RateLimitExceeded, RateLimits, parse_limits
+from shared.access.rate_limit import RateLimitExceeded, RateLimits
 from shared.web.direct import FORM, read_body
 
 ATTEMPTS_OF_ONE: Final = parse_limits("5/minute;30/hour")

@@ -5,8 +5,8 @@ from typing import Annotated
 from pydantic import AfterValidator, Field
 from pydantic_settings import SettingsConfigDict
 
+from shared.access.limits import parse_limits
 from shared.access.passwords import check_entry
-from shared.access.rate_limit import parse_limits
 from shared.observability.logs import LogSettings
 from shared.settings import HttpAddress, RateLimit, SecretKey
 

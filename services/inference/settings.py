@@ -9,7 +9,7 @@ from services.scoring.manifest import (
     read_manifest,
 )
 from services.scoring.settings import DecidingSettings
-from shared.access.rate_limit import parse_limits
+from shared.access.limits import parse_limits
 from shared.settings import CommonSettings, HttpAddress, RateLimit, SecretKey
 
 

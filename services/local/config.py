@@ -24,7 +24,7 @@ from services.local.settings import LocalSettings, run_faults
 from shared.access.api_keys import ApiKey
 from shared.observability.tracing import tracing_faults
 from shared.settings import UnusableSettings, misspelt, read_settings
-from shared.web.server import ServerSettings
+from shared.web.settings import ServerSettings
 
 Kinds = Mapping[str, type[BaseSettings]]
 

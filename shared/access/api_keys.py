@@ -15,7 +15,7 @@ from typing import Final, Literal, cast, get_args
 
 from starlette.types import Scope
 
-from shared.access.rate_limit import UNLIMITED, Limits, parse_limits
+from shared.access.limits import UNLIMITED, Limits, parse_limits
 from shared.contract.errors import ServiceError
 from shared.contract.events import ANONYMOUS
 

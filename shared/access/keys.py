@@ -14,8 +14,8 @@ from collections.abc import Sequence
 from typing import Final
 
 from shared.access.api_keys import DASHBOARD_SCOPES, KEY_SCOPES, mint_key
+from shared.access.limits import UNLIMITED
 from shared.access.passwords import password_entry
-from shared.access.rate_limit import UNLIMITED
 
 _OPERATOR_SCOPES: Final = [scope for scope in KEY_SCOPES if scope != "internal"]
 

@@ -15,7 +15,8 @@ from starlette.routing import BaseRoute, Match
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from shared.access.api_keys import ApiKey, Caller, KeyScope, identify
-from shared.access.rate_limit import Limits, RateLimitExceeded, RateLimits
+from shared.access.limits import Limits
+from shared.access.rate_limit import RateLimitExceeded, RateLimits
 from shared.contract.errors import ServiceError
 from shared.observability.metrics import PATH as METRICS_PATH
 from shared.web.conventions import problem_docs, service_error_response

@@ -22,12 +22,13 @@ from math import ceil
 from time import time
 from typing import Any, ClassVar, Final
 
-from limits import RateLimitItem, parse_many
+from limits import RateLimitItem
 from limits.storage import Storage
 from redis.asyncio import Redis
 from slowapi import Limiter
 from slowapi.util import get_remote_address
 
+from shared.access.limits import Limits
 from shared.contract.errors import ServiceError
 from shared.contract.events import KEY_PREFIX
 from shared.observability.logs import get_logger
@@ -35,7 +36,6 @@ from shared.observability.metrics import Sample
 from shared.observability.metrics.names import RATE_LIMIT_DEGRADED, RATE_LIMIT_REJECTIONS
 from shared.redis import REDIS_ERRORS, failure
 
-UNLIMITED: Final = "unlimited"
 MAX_WINDOWS: Final = 100_000
 """Most counts kept at once, some 300 bytes each; beyond that the oldest are dropped first."""
 
@@ -56,9 +56,6 @@ if left_ms < 0 then
 end
 return {total, left_ms}
 """
-
-Limits = tuple[RateLimitItem, ...]
-"""All of them apply at once; an empty tuple is no limit."""
 
 _log = get_logger(__name__)
 
@@ -271,14 +268,3 @@ def _headers(limit: RateLimitItem, *, left: int, reset_after_s: int) -> list[tup
         (b"x-ratelimit-remaining", b"%d" % left),
         (b"x-ratelimit-reset", b"%d" % reset_after_s),
     ]
-
-
-def parse_limits(text: str) -> Limits:
-    """Limits in slowapi's notation, e.g. ``200/hour;1000/day``; ``unlimited`` is no limit.
-
-    Raises ``ValueError`` for anything else.
-    """
-    try:
-        return () if text == UNLIMITED else tuple(parse_many(text))
-    except ValueError:
-        raise ValueError("must be a limit such as 100/hour or 200/hour;1000/day") from None

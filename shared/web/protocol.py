@@ -23,11 +23,10 @@ from shared.contract.errors import HeadTooLarge, MalformedRequest, RequestTimeou
 from shared.observability.logs import get_logger
 from shared.web.conventions import REQUEST_ID_HEADER, service_error_response
 from shared.web.headers import NO_STORE, security_headers
+from shared.web.settings import REQUEST_TIMEOUT_S
 
 MAX_HEAD_BYTES: Final = 32 * 1024
 """Request line and headers together; up to twice as much can pass when it comes in one piece."""
-REQUEST_TIMEOUT_S: Final = 10.0
-"""By default, from a request's first byte to its last, and from connecting to the first byte."""
 MAX_HALF_OPEN: Final = 1000
 """Connections that may wait for the rest of a request; beyond that the oldest is closed."""
 LAST_REQUEST_S: Final = 0.5

@@ -9,13 +9,10 @@ import ctypes
 import socket
 import sys
 from collections.abc import Sequence
-from ipaddress import ip_network
 from time import monotonic
 from types import FrameType
-from typing import Annotated, Final
+from typing import Final
 
-from pydantic import BeforeValidator, Field, IPvAnyNetwork
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from uvicorn import Config, Server
 from uvicorn.config import STARTUP_FAILURE
 
@@ -23,7 +20,8 @@ from shared import USUAL_THRESHOLDS, keep_loaded
 from shared.observability.logs import get_logger, take_over_output
 from shared.settings import read_settings_or_exit
 from shared.web.health import DRAINING
-from shared.web.protocol import REQUEST_TIMEOUT_S, BoundedHttpProtocol
+from shared.web.protocol import BoundedHttpProtocol
+from shared.web.settings import ServerSettings
 
 _CLOSE: Final = (b"connection", b"close")
 _KEEP_ALIVE_S: Final = 30
@@ -32,47 +30,6 @@ _HANDSHAKE_S: Final = 0.05
 """How long a handshake that began before the listener stopped may take to complete."""
 
 _log = get_logger("shared.web.server")
-
-
-def _networks(value: object) -> object:
-    if isinstance(value, str):
-        return tuple(ip_network(part.strip()) for part in value.split(",") if part.strip())
-    return value
-
-
-# pydantic-settings would read it as JSON; it has the form that uvicorn uses.
-Networks = Annotated[tuple[IPvAnyNetwork, ...], NoDecode, BeforeValidator(_networks)]
-
-
-class ServerSettings(BaseSettings):
-    """How a service leaves and which proxies it trusts, from environment variables."""
-
-    model_config = SettingsConfigDict(
-        frozen=True, extra="ignore", hide_input_in_errors=True, allow_inf_nan=False
-    )
-
-    forwarded_allow_ips: Networks = Field(
-        default=(),
-        description="Proxies whose X-Forwarded-For is trusted: addresses and networks, separated"
-        " by commas. None by default.",
-    )
-    drain_s: float = Field(
-        default=0,
-        ge=0,
-        description="After SIGTERM, how long to go on serving while /readyz is 503, so that load"
-        " balancers notice.",
-    )
-    request_timeout_s: float = Field(
-        default=REQUEST_TIMEOUT_S, gt=0, description="How long a request may take to come in."
-    )
-    root_path: str = Field(
-        default="",
-        pattern="^(/.*[^/])?$",
-        description="The path prefix under which a gateway serves the app and which it strips.",
-    )
-    shutdown_grace_s: int = Field(
-        default=20, ge=1, description="After that, how long requests in progress may take."
-    )
 
 
 class DrainingServer(Server):

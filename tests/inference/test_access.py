@@ -6,7 +6,7 @@ from redis.asyncio import Redis
 
 from services.inference.main import create_app
 from services.inference.settings import InferenceSettings
-from shared.access.rate_limit import parse_limits
+from shared.access.limits import parse_limits
 from shared.contract.application import EXAMPLE
 from shared.contract.events import PredictionRecorded
 from tests import keys

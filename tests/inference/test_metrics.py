@@ -12,7 +12,7 @@ from services.inference.settings import InferenceSettings
 from services.local.servers import Server
 from services.scoring.registry import Bundle
 from shared.access.api_keys import parse_keys
-from shared.access.rate_limit import parse_limits
+from shared.access.limits import parse_limits
 from shared.contract.application import EXAMPLE, SCORED
 from tests import keys
 from tests.harness import HOST, free_port

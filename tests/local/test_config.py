@@ -17,7 +17,7 @@ from services.local.components import environment
 from services.local.settings import LocalSettings
 from shared.access.passwords import password_entry
 from shared.settings import UnusableSettings
-from shared.web.server import ServerSettings
+from shared.web.settings import ServerSettings
 
 _SERVE = ["shared.web.server", "--port", "0"]
 _HISTORY = {"RETENTION_DAYS": "-1", "DATABASE_URL": "postgresql://db/x?statement_cache_size=0"}

@@ -20,7 +20,7 @@ from services.history.recorder import Undecodable, decode
 from services.history.schemas import ExportQuery, PageQuery, decode_cursor, encode_cursor
 from services.history.settings import parse_database_url
 from shared.access.api_keys import KEY_SCOPES, mint_key, parse_keys
-from shared.access.rate_limit import parse_limits
+from shared.access.limits import parse_limits
 from shared.contract.application import EXAMPLE
 from shared.contract.errors import MAX_FAULTS, InvalidInput
 from shared.contract.ids import first_uuid7_at

@@ -39,7 +39,7 @@ from shared.web.parameters import message_of
 
 _Named = TypeVar("_Named", ModelDrift, ModelFairness)
 _FOLDER: Final = Path(__file__).parent / "templates"
-_TEMPLATE: Final = environment(
+_ENVIRONMENT: Final = environment(
     _FOLDER,
     ALL_NUMBERS=True,
     SUBHEADING="h4",
@@ -53,7 +53,7 @@ _TEMPLATE: Final = environment(
     GOOD=[kind for kind in OUTCOME_KINDS if kind in GOOD],
     BAD=[kind for kind in OUTCOME_KINDS if kind in BAD],
     VERSION=VERSION,
-).get_template("report.html")
+)
 
 
 class Section(NamedTuple):
@@ -89,9 +89,13 @@ async def read_report(connection: AsyncConnection, query: CohortQuery, *, screen
         months = (await read_performance(connection, of_model, monthly=True)).models
         vintages = await read_vintages(connection, of_model)
         sections.append(Section(model, months, vintages, drifts[name], groups[name]))
-    return await asyncio.to_thread(
-        _TEMPLATE.render, query=query, sections=sections, screen=screen, now=datetime.now(UTC)
-    )
+    values = {"query": query, "sections": sections, "screen": screen, "now": datetime.now(UTC)}
+    return await asyncio.to_thread(_rendered, values)
+
+
+def _rendered(values: dict[str, object]) -> str:
+    """The report of ``values``; the first one compiles the template, which takes 20 ms."""
+    return _ENVIRONMENT.get_template("report.html").render(values)
 
 
 def _decisions(model: ModelPerformance) -> int:

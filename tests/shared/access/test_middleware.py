@@ -5,8 +5,9 @@ from fastapi import FastAPI
 from starlette.types import Message
 
 from shared.access.api_keys import anonymous
+from shared.access.limits import parse_limits
 from shared.access.middleware import AccessMiddleware, RateLimitBucket, address_of, subscriber
-from shared.access.rate_limit import RateLimits, parse_limits
+from shared.access.rate_limit import RateLimits
 from shared.observability.logs import silent
 from shared.observability.metrics import Metrics
 from shared.web.conventions import install_conventions

@@ -13,13 +13,8 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from services.local.servers import Server
-from shared.access.rate_limit import (
-    MAX_WINDOWS,
-    RateLimitExceeded,
-    RateLimits,
-    SharedMemoryStorage,
-    parse_limits,
-)
+from shared.access.limits import parse_limits
+from shared.access.rate_limit import MAX_WINDOWS, RateLimitExceeded, RateLimits, SharedMemoryStorage
 from shared.contract.events import KEY_PREFIX
 from shared.observability.logs import silent
 from shared.observability.metrics import Metrics

@@ -18,6 +18,7 @@ from shared.web import protocol
 from shared.web.conventions import install_conventions
 from shared.web.direct import MAX_BODY_BYTES, DirectMiddleware, DirectRoute, read_body
 from shared.web.protocol import MAX_HEAD_BYTES
+from shared.web.settings import REQUEST_TIMEOUT_S
 from tests.raw import Answer, connected
 from tests.serving import served
 
@@ -161,7 +162,7 @@ async def test_connections_without_a_whole_request_are_bounded(
             await connection.send(start)
             await _assert_serves(client)
             half_open.append(connection)
-        async with asyncio.timeout(protocol.REQUEST_TIMEOUT_S / 2):
+        async with asyncio.timeout(REQUEST_TIMEOUT_S / 2):
             for connection in half_open[:2]:
                 if start:
                     assert (await connection.answer()).status == 408
