@@ -51,8 +51,13 @@ def open_pool(settings: BatchSettings, *, name: str, size: int) -> Pool:
         timeout=settings.database_connect_timeout_s,
         command_timeout=settings.database_command_timeout_s,
         statement_cache_size=0,
+        reset=_nothing_to_reset,
         server_settings={"application_name": name},
     )
+
+
+async def _nothing_to_reset(_connection: object) -> None:
+    """Nothing outlives a transaction: to have the server reset its session takes an exchange."""
 
 
 @asynccontextmanager

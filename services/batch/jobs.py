@@ -333,20 +333,12 @@ async def add_chunk(
     """Keep checked rows, ``lines`` being the first and the last of them; raises ``Lost``."""
     async with holding(pool, job) as connection:
         await connection.execute(
-            "INSERT INTO batch.chunks"
+            "WITH counted AS ("
+            "UPDATE batch.batches SET rows = rows + $7, faulty = faulty + $8 WHERE id = $1)"
+            " INSERT INTO batch.chunks"
             " (batch_id, number, state, first_line, last_line, content, faults)"
             " VALUES ($1, $2, 'checked', $3, $4, $5, $6)",
-            job.id,
-            number,
-            *lines,
-            content,
-            faults,
-        )
-        await connection.execute(
-            "UPDATE batch.batches SET rows = rows + $2, faulty = faulty + $3 WHERE id = $1",
-            job.id,
-            rows,
-            faulty,
+            *(job.id, number, *lines, content, faults, rows, faulty),
         )
 
 
@@ -390,27 +382,36 @@ async def keep_decisions(pool: Pool, job: Job, chunk: Chunk, content: bytes) -> 
     return done == "UPDATE 1"
 
 
+# One statement: each that is sent by itself takes two exchanges with the server.
+_END_CHUNK: Final = """
+WITH ended AS (
+    UPDATE batch.chunks SET state = 'done' WHERE batch_id = $1 AND number = $2
+),
+counted AS (
+    UPDATE batch.batches SET decided = decided + $3, approved = approved + $4,
+        with_warnings = with_warnings + $5, attempts = 0
+    WHERE id = $1
+)
+SELECT number, state, version, content, faults FROM batch.chunks
+WHERE batch_id = $1 AND number > $2 AND state <> 'done'
+    AND (SELECT active FROM batch.batches WHERE id = $1)
+ORDER BY number LIMIT 1
+"""
+
+
 async def end_chunk(
     pool: Pool, job: Job, chunk: Chunk, *, decided: int, approved: int, with_warnings: int
-) -> None:
+) -> Chunk | None:
     """Show and count the decisions of a chunk, which are recorded now; raises ``Lost``.
 
-    They are shown even if the batch was cancelled meanwhile.
+    They are shown even if the batch was cancelled meanwhile. Returns the next chunk that is not
+    done, unless there is none or the batch has ended.
     """
     async with holding(pool, job, ended=True) as connection:
-        await connection.execute(
-            "UPDATE batch.chunks SET state = 'done' WHERE batch_id = $1 AND number = $2",
-            job.id,
-            chunk.number,
+        row = await connection.fetchrow(
+            _END_CHUNK, job.id, chunk.number, decided, approved, with_warnings
         )
-        await connection.execute(
-            "UPDATE batch.batches SET decided = decided + $2, approved = approved + $3,"
-            " with_warnings = with_warnings + $4, attempts = 0 WHERE id = $1",
-            job.id,
-            decided,
-            approved,
-            with_warnings,
-        )
+    return None if row is None else Chunk(**row)
 
 
 async def end(

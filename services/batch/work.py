@@ -146,12 +146,12 @@ async def _decide(job: Job, tools: Tools) -> None:
     served = await _serving(job, tools)
     served.expect()
     ends_s = monotonic() + tools.settings.batch_turn_s
-    while monotonic() < ends_s and not tools.stopping.is_set():
-        chunk = await jobs.next_chunk(tools.pool, job)
-        if chunk is None:
-            await _end(job, tools, "done")
+    chunk = await jobs.next_chunk(tools.pool, job)
+    while chunk is not None:
+        if monotonic() >= ends_s or tools.stopping.is_set():
             return
-        await _advance(job, chunk, served, tools)
+        chunk = await _advance(job, chunk, served, tools)
+    await _end(job, tools, "done")
 
 
 async def _serving(job: Job, tools: Tools) -> Served:
@@ -172,14 +172,14 @@ async def _serving(job: Job, tools: Tools) -> Served:
     return Served(default, tools.decisions, rollout, candidate)
 
 
-async def _advance(job: Job, chunk: Chunk, served: Served, tools: Tools) -> None:
-    """Bring one chunk to its end, unless a row was erased from it meanwhile."""
+async def _advance(job: Job, chunk: Chunk, served: Served, tools: Tools) -> Chunk | None:
+    """Bring one chunk to its end, unless a row was erased from it meanwhile; the next one to do."""
     began_s = perf_counter()
     if chunk.state == "checked":
         lines, decided = _decided(job, chunk, served)
         kept = await jobs.keep_decisions(tools.pool, job, chunk, packed_decisions(lines))
         if not kept:
-            return
+            return await jobs.next_chunk(tools.pool, job)
     else:
         lines = decisions_of(chunk.content)
         decided = [Decided.read(line.body) for line in lines]
@@ -187,9 +187,9 @@ async def _advance(job: Job, chunk: Chunk, served: Served, tools: Tools) -> None
     publish_s = 0.0
     if job.record:
         if not await _room(job, tools):
-            return
+            return chunk
         publish_s = await _publish(job, lines, tools)
-    await jobs.end_chunk(
+    following = await jobs.end_chunk(
         tools.pool,
         job,
         chunk,
@@ -203,6 +203,7 @@ async def _advance(job: Job, chunk: Chunk, served: Served, tools: Tools) -> None
             tools.decisions.count(
                 each, validate_s=0.0, model_s=model_s / len(decided), publish_s=publish_s
             )
+    return following
 
 
 def _decided(job: Job, chunk: Chunk, served: Served) -> tuple[list[Line], list[Decided]]:
@@ -219,11 +220,9 @@ def _decided(job: Job, chunk: Chunk, served: Served) -> tuple[list[Line], list[D
 async def _publish(job: Job, lines: Sequence[Line], tools: Tools) -> float:
     """Publish the decisions, and return how long that took; raises ``NotRecorded``."""
     began_s = perf_counter()
+    batch = f"batch/{job.id}"
     await tools.publisher.publish_many(
-        [
-            recorded_event(body, Submission(job.client, f"batch/{job.id}/{line}"))
-            for line, body in lines
-        ]
+        [recorded_event(body, Submission(job.client, f"{batch}/{line}")) for line, body in lines]
     )
     return perf_counter() - began_s
 
