@@ -26,6 +26,7 @@ IDLE_S: Final = 10
 """How long a transaction may send nothing before PostgreSQL ends its session: less than a lease, so
 that a worker that is frozen in one keeps no batch locked."""
 
+_BEGIN: Final = f"SET LOCAL idle_in_transaction_session_timeout = '{IDLE_S}s'"
 _OUTAGE_CLASSES: Final = ("08", "25", "40", "53", "55", "57", "58")
 """SQLSTATE classes of a server that is away, read-only, busy, full or shutting down."""
 
@@ -61,13 +62,15 @@ async def _nothing_to_reset(_connection: object) -> None:
 
 
 @asynccontextmanager
-async def transaction(pool: Pool) -> AsyncIterator[Connection]:
+async def transaction(pool: Pool, *, durable: bool = True) -> AsyncIterator[Connection]:
     """A connection in a transaction that is committed unless the block raises.
 
-    Raises ``DATABASE_ERRORS``.
+    Unless it is ``durable``, a crash of the server in the next moments may undo it, and all that
+    came after it; the next durable one makes it durable, too. Raises ``DATABASE_ERRORS``.
     """
+    begin = _BEGIN if durable else f"{_BEGIN}; SET LOCAL synchronous_commit = off"
     async with pool.acquire() as connection, connection.transaction():
-        await connection.execute(f"SET LOCAL idle_in_transaction_session_timeout = '{IDLE_S}s'")
+        await connection.execute(begin)
         yield connection
 
 

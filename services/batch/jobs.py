@@ -267,12 +267,14 @@ async def release(pool: Pool, job: Job, *, blameless: bool) -> None:
 
 
 @asynccontextmanager
-async def holding(pool: Pool, job: Job, *, ended: bool = False) -> AsyncIterator[Connection]:
+async def holding(
+    pool: Pool, job: Job, *, ended: bool = False, durable: bool = True
+) -> AsyncIterator[Connection]:
     """A transaction in which the batch is this worker's and goes on; raises ``Lost``.
 
-    With ``ended`` it may have been cancelled meanwhile.
+    With ``ended`` it may have been cancelled meanwhile. ``durable`` is that of ``transaction``.
     """
-    async with transaction(pool) as connection:
+    async with transaction(pool, durable=durable) as connection:
         row = await connection.fetchrow(
             "SELECT active FROM batch.batches WHERE id = $1 AND fence = $2 FOR UPDATE",
             job.id,
@@ -331,7 +333,8 @@ async def add_chunk(
     faulty: int,
 ) -> None:
     """Keep checked rows, ``lines`` being the first and the last of them; raises ``Lost``."""
-    async with holding(pool, job) as connection:
+    # The end of the check makes it durable: a check that is cut off begins anew.
+    async with holding(pool, job, durable=False) as connection:
         await connection.execute(
             "WITH counted AS ("
             "UPDATE batch.batches SET rows = rows + $7, faulty = faulty + $8 WHERE id = $1)"
@@ -356,7 +359,7 @@ async def end_check(pool: Pool, job: Job, remarks: Sequence[str]) -> None:
 
 async def next_chunk(pool: Pool, job: Job) -> Chunk | None:
     """The first chunk that is not done; None if all are. Raises ``Lost``."""
-    async with holding(pool, job) as connection:
+    async with holding(pool, job, durable=False) as connection:
         row = await connection.fetchrow(
             "SELECT number, state, version, content, faults FROM batch.chunks"
             " WHERE batch_id = $1 AND state <> 'done' ORDER BY number LIMIT 1",
@@ -407,7 +410,8 @@ async def end_chunk(
     They are shown even if the batch was cancelled meanwhile. Returns the next chunk that is not
     done, unless there is none or the batch has ended.
     """
-    async with holding(pool, job, ended=True) as connection:
+    # Undone by a crash, it is done again: the same decisions are published once more.
+    async with holding(pool, job, ended=True, durable=False) as connection:
         row = await connection.fetchrow(
             _END_CHUNK, job.id, chunk.number, decided, approved, with_warnings
         )
