@@ -28,7 +28,7 @@ from shared.files.spellings import applied, spelt
 from shared.files.tables import FileError
 
 CHUNK_ROWS: Final = 1000
-"""Decided, kept and published together. Each chunk costs a worker three commits."""
+"""Decided, kept and published together, for three transactions, one of which waits for the disk."""
 MAX_LINE_BYTES: Final = 64 * 1024
 """Of an application in NDJSON, as in the body of a single request."""
 
