@@ -11,7 +11,7 @@ from shared.pictures.formats import (
     field_title,
     model_title,
     percent,
-    points_interval,
+    percentage_points,
     value_title,
 )
 
@@ -33,7 +33,7 @@ _RULE: Final = (
         "threshold", "Approved from", unit="%", is_number=True, help="the model's own, if empty"
     ),
     FormField("low", "Referred from", unit="%", is_number=True, help="instead of a threshold"),
-    FormField("high", "referred to below", unit="%", is_number=True),
+    FormField("high", "Referred to below", unit="%", is_number=True),
     FormField("decided_by", "Of the decisions of"),
     FormField("since", "Decided since (UTC)", type="date"),
     FormField("until", "Decided before (UTC)", type="date"),
@@ -134,7 +134,11 @@ def changes_by_group(swaps: Swaps) -> list[tuple[str, Estimated, str]]:
         for attribute in swaps.attributes
         for group in attribute.groups
     ]
-    return [(name, change, points_interval(change)) for name, change in groups if change]
+    return [
+        (name, change, f"{percentage_points(change.value)} points")
+        for name, change in groups
+        if change
+    ]
 
 
 def ends_of(points: Sequence[Estimated | None]) -> list[float]:
