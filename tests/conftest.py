@@ -8,6 +8,7 @@ import random
 import sys
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from functools import cache
 from itertools import count
 from pathlib import Path
 from shutil import rmtree
@@ -15,7 +16,9 @@ from tempfile import mkdtemp
 from types import SimpleNamespace
 from typing import Any
 
+import httpx
 import pytest
+from httpx._transports import default as httpx_transports
 from redis import Redis
 
 from services.local import components, servers
@@ -53,6 +56,9 @@ _running = SimpleNamespace(tier="")
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 # Before workers are started, which measure themselves.
 measure_on_request()
+# Each client reads the authorities' certificates anew, which takes longer than most requests; what
+# they have in common is read once.
+vars(httpx_transports)["create_ssl_context"] = cache(httpx.create_ssl_context)
 # What is imported stays: nothing is garbage before the tests are collected.
 gc.disable()
 

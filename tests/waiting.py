@@ -4,7 +4,7 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable
 
-_POLL_S = 0.01
+_POLL_S = 0.02
 
 
 async def eventually(condition: Callable[[], bool], *, timeout_s: float = 20) -> None:

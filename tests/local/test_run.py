@@ -72,7 +72,7 @@ def run(server_data: Path) -> Iterator[Run]:
 
 @pytest.fixture(scope="module")
 def started(server_folder: Path) -> Iterator[Run]:
-    """A run that has started, for the tests that leave it running."""
+    """A run that has started, for the tests that leave it running or start it again."""
     folder = server_folder / "started"
     folder.mkdir(mode=0o711)
     made = _run_in(folder, measured=True)
@@ -108,30 +108,31 @@ def _run_in(folder: Path, *, measured: bool = False, **extra: str) -> Run:
     return Run(process, env, folder / "data")
 
 
-def test_decision_by_the_printed_command_is_kept_for_the_next_run(run: Run) -> None:
+def test_decision_by_the_printed_command_is_kept_for_the_next_run(started: Run) -> None:
     """After Ctrl-C, and after a kill, whose leftovers would keep the data to themselves."""
-    run.start()
-    decision = _paste_curl(run.said)
+    before = _history(started)
+    decision = _paste_curl(started.said)
     assert decision["prediction"] in ("Approved", "Rejected")
-    _until(lambda: _history(run) == [decision["prediction_id"]])
-    _until(lambda: _paste_curl(run.said, "/statistics")["total_predictions"] == 1)
+    kept = [decision["prediction_id"], *before]
+    _until(lambda: _history(started) == kept)
+    _until(lambda: _paste_curl(started.said, "/statistics")["total_predictions"] == len(kept))
 
-    run.process.stop(_TIMEOUT_S)
-    assert run.process.exit_code == 0
-    assert "Stopped; the data stays." in run.said
-    assert _all_closed(run)
-    assert _verify_audit(run)[0] == 1
+    started.process.stop(_TIMEOUT_S)
+    assert started.process.exit_code == 0
+    assert "Stopped; the data stays." in started.said
+    assert _all_closed(started)
+    assert _verify_audit(started)[0] == 1
 
-    run.start()
-    assert "which a former run had left behind" not in run.said
-    assert _history(run) == [decision["prediction_id"]]
+    started.start()
+    assert "which a former run had left behind" not in started.said
+    assert _history(started) == kept
 
-    run.process.kill()
-    assert httpx.get(f"{run.history_url}/readyz").status_code == 200
-    run.start()
+    started.process.kill()
+    assert httpx.get(f"{started.history_url}/readyz").status_code == 200
+    started.start()
     for name in ("dashboard", "inference", "consumer", "history", "redis", "postgres"):
-        assert f"stopped {name}, which a former run had left behind" in run.said
-    assert _history(run) == [decision["prediction_id"]]
+        assert f"stopped {name}, which a former run had left behind" in started.said
+    assert _history(started) == kept
 
 
 def test_audit_log_of_the_running_system_is_verified_without_a_setting(

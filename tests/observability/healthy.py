@@ -27,7 +27,7 @@ HEALTHY: Final[Mapping[str, str]] = {
     f'http_request_duration_seconds_bucket{{{PREDICT},status="200",le="+Inf"}}': "0+600x400",
     f'{DECIDED},outcome="approved"}}': "0+420x400",
     f'{DECIDED},outcome="rejected"}}': "0+180x400",
-    f'{IMPUTED}{{job="inference",input="Credit_History"}}': "0+60x400",
+    f'{IMPUTED}{{job="inference",input="Credit_History"}}': "0+48x400",
     'bundle_info{job="inference",instance="a:8000",version="b-1"}': "1x400",
     'bundle_info{job="inference",instance="b:8000",version="b-1"}': "1x400",
     'rollout_epoch{job="inference",instance="a:8000"}': "3x400",

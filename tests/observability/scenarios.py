@@ -22,15 +22,21 @@ from tests.observability.healthy import (
     WEEK,
 )
 
-_CHANGES_AT: Final = 120
-"""Steps before the healthy system changes; until then no alert fires."""
+_CHANGES_AT: Final = 75
+"""Steps before the healthy system changes; until then no alert fires.
+
+The longest that an alert waits for, or looks back by the minute, is 75 minutes.
+"""
+
+_STOOD_STILL: Final = f"{_CHANGES_AT * 60}x300"
+"""The time of the change, which a timestamp keeps from then on."""
 
 _FIRING: Final = 'group by (alertname) (ALERTS{alertstate="firing"})'
 
 
 @dataclass(frozen=True)
 class Scenario:
-    """The healthy system, with ``changes`` after two hours: other values, or None for gone.
+    """The healthy system, with ``changes`` at ``changes_at``: other values, or None for gone.
 
     ``fires`` are all the alerts that fire ``within`` so many steps; one step before ``not_within``
     none does.
@@ -95,7 +101,7 @@ class Scenario:
 
 
 def _counted(rate: int, *, before: int) -> str:
-    """A counter that goes on from ``before`` a step for two hours by ``rate`` a step."""
+    """A counter that goes on from ``before`` a step until the change by ``rate`` a step."""
     return f"{before * _CHANGES_AT + rate}+{rate}x300"
 
 
@@ -107,7 +113,9 @@ def _all(prefix: str, values: str | None) -> dict[str, str | None]:
 _STEPS_IN_8_DAYS: Final = 8 * 24 * 6
 
 
-def _week(name: str, changes: Mapping[str, str | None], *alerts: str) -> Scenario:
+def _week(
+    name: str, changes: Mapping[str, str | None], *alerts: str, begun: int = _STEPS_IN_8_DAYS
+) -> Scenario:
     return Scenario(
         name,
         changes,
@@ -116,12 +124,13 @@ def _week(name: str, changes: Mapping[str, str | None], *alerts: str) -> Scenari
         not_within=3,
         healthy=WEEK,
         step="10m",
-        changes_at=_STEPS_IN_8_DAYS,
+        changes_at=begun,
     )
 
 
-def _decided(*, approved: int, rejected: int) -> dict[str, str | None]:
-    begun = _STEPS_IN_8_DAYS
+def _decided(
+    *, approved: int, rejected: int, begun: int = _STEPS_IN_8_DAYS
+) -> dict[str, str | None]:
     return {
         f'{DECIDED},outcome="approved"}}': f"{28 * begun + approved}+{approved}x300",
         f'{DECIDED},outcome="rejected"}}': f"{12 * begun + rejected}+{rejected}x300",
@@ -139,7 +148,7 @@ def _fires(
 
 
 SCENARIOS: Final = (
-    _fires(when="healthy", changes={}, within=270),
+    _fires(when="healthy", changes={}, within=315),
     _fires(
         "DecisionsRefused",
         "HighErrorRate",
@@ -178,7 +187,7 @@ SCENARIOS: Final = (
         "ConsumerStalled",
         when="consumers answer and store nothing",
         changes={
-            **_all("consumer_last_commit", "7200x300"),
+            **_all("consumer_last_commit", _STOOD_STILL),
             **_all("stream_lag", "10+10x300"),
         },
         not_within=2,
@@ -186,7 +195,7 @@ SCENARIOS: Final = (
     _fires(
         when="nothing comes in and so nothing is stored",
         changes={
-            **_all("consumer_last_commit", "7200x300"),
+            **_all("consumer_last_commit", _STOOD_STILL),
             **_all("stream_lag", "0x300"),
             **_all("stream_pending", "0x300"),
             **_all("decisions_total", "stale"),
@@ -240,7 +249,7 @@ SCENARIOS: Final = (
             **_all("database_up", "0x300"),
             **_all("database_size", None),
             **_all("stream_lag", "0+10x300"),
-            **_all("consumer_last_commit", "7200x300"),
+            **_all("consumer_last_commit", _STOOD_STILL),
         },
     ),
     _fires(
@@ -250,7 +259,7 @@ SCENARIOS: Final = (
         changes={
             DISK_FULL: _counted(4, before=0),
             **_all("stream_lag", "0+10x300"),
-            **_all("consumer_last_commit", "7200x300"),
+            **_all("consumer_last_commit", _STOOD_STILL),
         },
     ),
     _fires(
@@ -305,7 +314,7 @@ SCENARIOS: Final = (
     _fires(
         "BatchesStalled",
         when="the worker hangs",
-        changes=_all("batch_worker_seen", "7200x300"),
+        changes=_all("batch_worker_seen", _STOOD_STILL),
         not_within=6,
     ),
     _fires(
@@ -431,13 +440,16 @@ SCENARIOS: Final = (
         when="the guard acts once",
         changes=_all("rollout_guard_actions", "1x300"),
     ),
-    _week("the same applicants for eight days", {}),
     _week(
         "half are approved instead of seven in ten",
         _decided(approved=20, rejected=20),
         "ApprovalShareShifted",
     ),
-    _week("two in three are approved", _decided(approved=26, rejected=14)),
+    _week(
+        "the same applicants for seven hours longer, then two in three are approved",
+        _decided(approved=26, rejected=14, begun=_STEPS_IN_8_DAYS + 42),
+        begun=_STEPS_IN_8_DAYS + 42,
+    ),
     _week(
         "a caller no longer sends the credit history",
         {f'{IMPUTED}{{job="inference",input="Credit_History"}}': f"{4 * _STEPS_IN_8_DAYS}+16x300"},
