@@ -34,7 +34,9 @@ config: $(INSTALLED) ## Check all settings and print those in force; make config
 	@$(PY) -m services.local.config $(FILE)
 
 test: $(INSTALLED) ## Run every test on real servers and processes, with branch coverage
-	$(PY) -m pytest --numprocesses auto --cov
+	@# pytest would make the report twice: once for its total.
+	$(PY) -m pytest --numprocesses auto --cov --cov-report= --cov-fail-under=0
+	$(PY) -m coverage report
 
 test-fast: $(INSTALLED) ## Run the tests that start no server and no process: within a minute
 	$(PY) -m pytest --numprocesses auto -m unit

@@ -85,13 +85,16 @@ def test_another_process_makes_the_same_bundle_bit_by_bit(
         assert first == second, name
 
 
-def test_command_line_publishes_a_candidate_that_nothing_serves(
+def test_command_line_publishes_a_candidate_that_nothing_serves_and_writes_it_once(
     labelled_csv: Path,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """It exits with 0 and creates the folder; what is served stays as it is."""
+    """It exits with 0 and creates the folder; what is served stays as it is.
+
+    A second run recognises and verifies the same bundle, and writes no file again.
+    """
     monkeypatch.setattr(main, "train", train_small)
     output, serving = tmp_path / "new" / "bundles", tmp_path / "serving"
     arguments = [*_one_model(labelled_csv, output), "--serving", str(serving)]
@@ -105,6 +108,12 @@ def test_command_line_publishes_a_candidate_that_nothing_serves(
     assert f"BUNDLE_ROOT={output} BUNDLE_VERSION={folder.name};" in said
     assert load_bundle(output, folder.name).manifest.data.sha256
     assert not serving.exists()
+
+    assert "was written before" not in said
+    before = contents(output)
+    assert main.main(arguments) == 0
+    assert "was written before and is identical" in capsys.readouterr().out
+    assert contents(output) == before
 
 
 def test_promoted_candidate_is_compared_and_then_served(
@@ -167,23 +176,6 @@ def test_model_that_is_none_is_named(
     with pytest.raises(SystemExit, match="2"):
         main.main([str(labelled_csv), "--models", "random_forest,perceptron"])
     assert "perceptron is none of random_forest, logistic_regression," in capsys.readouterr().err
-
-
-def test_second_run_leaves_the_published_files_untouched(
-    labelled_csv: Path,
-    tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """The same bundle is recognised and verified; no file is written again."""
-    monkeypatch.setattr(main, "train", train_small)
-    arguments = _one_model(labelled_csv, tmp_path)
-    assert main.main(arguments) == 0
-    assert "was written before" not in capsys.readouterr().out
-    before = contents(tmp_path)
-    assert main.main(arguments) == 0
-    assert "was written before and is identical" in capsys.readouterr().out
-    assert contents(tmp_path) == before
 
 
 def test_faulty_csv_stops_the_program_and_nothing_is_written(tmp_path: Path) -> None:
