@@ -70,7 +70,7 @@ class BatchSettings(DecidingSettings, CommonSettings):
         default=0.5, gt=0, le=60, description="Pause between two looks for something to do."
     )
     batch_stream_entries: int = Field(
-        default=32,
+        default=64,
         ge=1,
         description="No batch adds to a stream with more entries than this that are not stored"
         " yet; an entry holds up to 64 decisions.",

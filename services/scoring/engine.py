@@ -78,8 +78,10 @@ def decide(
     """
     features = bundle.row_of(application)
     approved = model.approval_probability(features)
-    moment = _Moment.now()
-    return _decided(application, features, approved, model, bundle, prediction_id, arm, moment)
+    now = datetime.now(UTC)
+    return _decided(
+        application, features, approved, model, bundle, prediction_id, arm, now, to_json(now)
+    )
 
 
 def decide_many(
@@ -99,24 +101,14 @@ def decide_many(
     rows = [bundle.row_of(application) for application in applications]
     probabilities = model.approval_probabilities(np.array(rows)).tolist()
     ids: Sequence[str | None] = prediction_ids or [None] * len(applications)
-    moment = _Moment.now()
+    now = datetime.now(UTC)
+    timestamp = to_json(now)
     return [
-        _decided(application, features, approved, model, bundle, prediction_id, arm, moment)
+        _decided(application, features, approved, model, bundle, prediction_id, arm, now, timestamp)
         for application, features, approved, prediction_id in zip(
             applications, rows, probabilities, ids, strict=True
         )
     ]
-
-
-class _Moment(NamedTuple):
-    unix_ms: int
-    timestamp: bytes
-    """In JSON."""
-
-    @classmethod
-    def now(cls) -> "_Moment":
-        now = datetime.now(UTC)
-        return cls(int(now.timestamp() * _MS_PER_S), to_json(now))
 
 
 def _decided(
@@ -127,9 +119,10 @@ def _decided(
     bundle: Bundle,
     prediction_id: str | None,
     arm: str | None,
-    moment: _Moment,
+    decided_at: datetime,
+    timestamp: bytes,
 ) -> Decided:
-    prediction_id = prediction_id or uuid7(moment.unix_ms)
+    prediction_id = prediction_id or uuid7(int(decided_at.timestamp() * _MS_PER_S))
     prediction, shown, rest = _outcome(approved, model.threshold)
     imputed = [field for field in SCORED if application[field] is None]
     warnings = warnings_for(application, bundle.training_ranges)
@@ -151,7 +144,7 @@ def _decided(
         to_json(application),
         to_json(imputed) if imputed else b"[]",
         to_json(warnings) if warnings else b"[]",
-        moment.timestamp,
+        timestamp,
         b"null" if reasons is None else to_json(reasons),
         _BASIS if reasons else b"null",
     )
