@@ -147,11 +147,13 @@ async def _decide(job: Job, tools: Tools) -> None:
     served.expect()
     ends_s = monotonic() + tools.settings.batch_turn_s
     chunk = await jobs.next_chunk(tools.pool, job)
-    while chunk is not None:
-        if monotonic() >= ends_s or tools.stopping.is_set():
-            return
+    while chunk is not None and not tools.stopping.is_set():
         chunk = await _advance(job, chunk, served, tools)
-    await _end(job, tools, "done")
+        # Only now: a turn brings at least one chunk to its end, however short it is.
+        if monotonic() >= ends_s:
+            break
+    if chunk is None:
+        await _end(job, tools, "done")
 
 
 async def _serving(job: Job, tools: Tools) -> Served:
