@@ -115,8 +115,8 @@ def _coverage_of(config: pytest.Config) -> Any:
 
 
 def pytest_xdist_auto_num_workers() -> int:
-    """One more than there are processors: many tests wait for a process to start or to end."""
-    return (os.cpu_count() or 1) + 1
+    """Two more than there are processors: many tests wait for a process to start or to end."""
+    return (os.cpu_count() or 1) + 2
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

@@ -235,6 +235,7 @@ _HEADERS = (
 
 @pytest.mark.no_cover  # thousands of requests that run the same few lines
 @pytest.mark.parametrize("address", ["127.0.0.1", _ELSEWHERE])
+@pytest.mark.no_cover
 async def test_no_path_and_no_header_is_an_internal_error(unguarded: FastAPI, address: str) -> None:
     """Signed in or not; on a page, a file, the form, an unknown path and a websocket."""
     for path in _ODD_PATHS:

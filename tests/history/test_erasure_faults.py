@@ -31,6 +31,7 @@ from tests.waiting import eventually_said as eventually
 LOAN_ID = "LP1"
 
 
+@pytest.mark.no_cover
 async def test_no_reader_of_any_replica_sees_a_record_after_its_erasure_was_answered(
     settings: HistorySettings, events: list[PredictionRecorded]
 ) -> None:

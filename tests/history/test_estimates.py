@@ -194,6 +194,7 @@ def _brier(rng: np.random.Generator) -> Estimate:
         (_brier, 6 * 2 / (8 * 9)),
     ],
 )
+@pytest.mark.no_cover
 def test_intervals_cover_the_truth_at_their_nominal_rate(
     estimate: Callable[[np.random.Generator], Estimate], truth: float
 ) -> None:

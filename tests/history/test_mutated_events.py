@@ -124,6 +124,7 @@ async def test_event_that_raises_while_it_is_stored_is_put_aside_without_its_nei
 
 
 @pytest.mark.parametrize("seed", range(4))
+@pytest.mark.no_cover
 async def test_mutated_events_stop_nothing_and_cost_no_other_event(
     settings: HistorySettings, engine: AsyncEngine, redis: Redis, seed: int
 ) -> None:

@@ -86,6 +86,7 @@ async def test_anonymous_callers_can_be_shut_out(
 
 
 @pytest.mark.parametrize("allow_anonymous", [True, False])
+@pytest.mark.no_cover
 async def test_access_is_as_documented(settings: InferenceSettings, allow_anonymous: bool) -> None:
     """Every operation: who may ask with which scope, and whether a key is needed at all."""
     await assert_access_is_as_documented(

@@ -346,6 +346,7 @@ async def _serves(client: httpx.AsyncClient, version: str) -> bool:
     return bool((await _decide(client))["version"] == version)
 
 
+@pytest.mark.no_cover
 async def test_a_hundred_swaps_hold_no_request_up_and_leave_no_memory_behind(
     settings: InferenceSettings, store: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

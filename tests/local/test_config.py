@@ -153,6 +153,7 @@ def test_file_of_the_containers_is_checked_alike(
     ]
 
 
+@pytest.mark.no_cover
 def test_no_setting_is_taken_for_another_one_misspelt(monkeypatch: pytest.MonkeyPatch) -> None:
     kinds = (
         *(ServerSettings, InferenceSettings, HistorySettings, BatchSettings),

@@ -28,6 +28,9 @@ from shared.contract.parsing import LoanApplication, parse_application
 from shared.web.conventions import accepted_request_id
 from tests.history.events import body_of, random_events
 
+# Hundreds of examples each, of lines that other tests run, too.
+pytestmark = pytest.mark.no_cover
+
 settings.register_profile("robustness", max_examples=300, deadline=None)
 _robust = settings(settings.get_profile("robustness"))
 

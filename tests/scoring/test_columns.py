@@ -68,6 +68,7 @@ def test_columns_make_the_features_of_rows_bit_by_bit(
     _assert_same_features(applications)
 
 
+@pytest.mark.no_cover
 def test_many_random_rows_have_the_same_features_bit_by_bit() -> None:
     """A logarithm that differs in the last bit once in ten thousand rows would show."""
     rng = np.random.default_rng(_SEED)

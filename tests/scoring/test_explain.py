@@ -163,6 +163,7 @@ async def test_any_application_is_explained_and_any_change_shown_is_approved(
                 assert each["to"] in USUAL_TERMS
 
 
+@pytest.mark.no_cover
 async def test_no_smaller_change_of_one_input_is_approved(
     bundle: Bundle, refused: list[Application]
 ) -> None:

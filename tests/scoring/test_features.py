@@ -70,6 +70,7 @@ def features_of(**changes: object) -> dict[str, float]:
 
 @FEW_ROWS
 @given(application=APPLICATIONS)
+@pytest.mark.no_cover
 def test_training_and_serving_make_the_same_vector(
     tmp_path: Path, application: dict[str, object]
 ) -> None:

@@ -101,6 +101,7 @@ def test_contributions_add_up_to_the_score_less_the_references_mean(
             )
 
 
+@pytest.mark.no_cover
 def test_contributions_equal_shapley_values_by_brute_force_on_real_rows(
     bundle: Bundle, scorecards: dict[str, Table | Linear], parsed: list[Application]
 ) -> None:
@@ -155,6 +156,7 @@ def _mean(scorecard: Table | Linear, rows: Sequence[Sequence[float]]) -> Referen
 
 @FEW_ROWS
 @given(application=APPLICATIONS)
+@pytest.mark.no_cover
 def test_no_reason_contradicts_the_direction_of_its_inputs(
     bundle: Bundle, scorecards: dict[str, Table | Linear], application: Application
 ) -> None:

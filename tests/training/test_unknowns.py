@@ -65,6 +65,7 @@ def test_unknown_credit_history_scores_between_bad_and_good(
 
 
 @pytest.mark.parametrize("field", [field.name for field in OPTIONAL])
+@pytest.mark.no_cover
 def test_leaving_an_input_out_scores_as_the_typical_value(
     field: str, rows: Rows, scored: Callable[[Rows], Probabilities], manifest: Manifest
 ) -> None:

@@ -51,6 +51,7 @@ def alarms(found: ModelDrift) -> set[str]:
     return {each.name for each in (*found.inputs, found.score) if each and each.alarm}
 
 
+@pytest.mark.no_cover
 def test_drift_raises_its_alarm_in_its_month_and_not_before(years: Applications) -> None:
     """In incomes in each seed; no month before has any, and nothing else that stays as it was."""
     rng = np.random.default_rng(19)

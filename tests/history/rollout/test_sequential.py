@@ -39,6 +39,7 @@ def experiments(*, default: float, candidate: float, share: float) -> list[Exper
 
 
 @pytest.mark.parametrize(("approval", "share"), [(0.7, 0.5), (0.7, 0.1), (0.95, 0.3)])
+@pytest.mark.no_cover
 def test_two_equal_arms_raise_an_alarm_at_no_more_than_the_nominal_rate(
     approval: float, share: float
 ) -> None:

@@ -90,6 +90,7 @@ def test_unlimited_is_no_limit_and_no_headers() -> None:
     assert RateLimits().hit(parse_limits("unlimited"), bucket="b", caller="c") == []
 
 
+@pytest.mark.no_cover
 def test_counters_are_bounded() -> None:
     """A flood of addresses cannot fill the memory."""
     storage = SharedMemoryStorage()
@@ -243,6 +244,7 @@ async def _probe(url: str, took_s: list[float]) -> None:
             await asyncio.sleep(0.005)
 
 
+@pytest.mark.no_cover
 async def test_many_addresses_do_not_stall_the_service(own_redis: Server) -> None:
     """Neither while they come, nor while Redis stands still, nor when it takes them all at once."""
     limits, allowed = RateLimits(), parse_limits("200/hour;1000/day")

@@ -61,6 +61,7 @@ def test_raising_a_share_only_adds_applications(applications: list[dict[str, Any
 
 @pytest.mark.parametrize("applications", [_APPLICATIONS, _NAMELESS], ids=["named", "nameless"])
 @pytest.mark.parametrize("share", [100, 1000, 5000])
+@pytest.mark.no_cover
 def test_shares_are_met_within_the_binomial_bounds(
     applications: list[dict[str, Any]], share: int
 ) -> None:
