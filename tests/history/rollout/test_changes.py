@@ -30,6 +30,7 @@ from tests.history.rollout.conftest import (
 )
 from tests.history.storage import rows_of
 from tests.serving import served
+from tests.waiting import eventually_said
 
 _DOCUMENT: Final = Path(__file__).parents[3] / "docs/rollout.md"
 
@@ -49,8 +50,14 @@ async def test_a_roll_out_is_in_force_once_every_living_replica_has_it(
     assert (await registry.report("one", ready=1))["active"] is None
     assert await redis.get(ROLLOUT_KEY) is None
     assert (await registry.report("two", ready=1)) == {"active": entry["rollout"], "pending": None}
-    copy = Rollout.model_validate_json(await redis.get(ROLLOUT_KEY) or b"")
-    assert copy == Rollout.model_validate(entry["rollout"])
+
+    async def is_copied() -> bool:
+        # The look of each 0.1 s may have brought it into force, and copies it a moment later.
+        copy = await redis.get(ROLLOUT_KEY)
+        expected = Rollout.model_validate(entry["rollout"])
+        return copy is not None and Rollout.model_validate_json(copy) == expected
+
+    await eventually_said(is_copied)
     status = await registry.status()
     assert status["active"]["state"] == "active"
     assert {each["replica"]: each["ready"] for each in status["replicas"]} == {"one": 1, "two": 1}
