@@ -69,9 +69,13 @@ _applications: st.SearchStrategy[list[dict[str, object]]] = st.lists(
 )
 
 
+def _text(value: object) -> str | None:
+    return None if value is None else str(value)
+
+
 def _as_parquet(rows: list[dict[str, object]]) -> bytes:
     file = io.BytesIO()
-    columns = {name: [row[name] and str(row[name]) for row in rows] for name in rows[0]}
+    columns = {name: [_text(row[name]) for row in rows] for name in rows[0]}
     parquet.write_table(pa.table(columns), file)
     return file.getvalue()
 
