@@ -74,9 +74,10 @@ def score(
 ) -> Scored:
     """Decide on each row of ``table`` with ``model``, which is one of ``bundle``'s.
 
-    ``inputs`` maps each input that the table has to its column there, by name or position.
+    ``inputs`` maps each input that the table has to its column there, by name or position. Raises
+    ``FileError`` for bytes that are not UTF-8 text.
     """
-    columns = {name: _flat(table.column(place)) for name, place in inputs.items()}
+    columns = {name: _flat(name, table.column(place)) for name, place in inputs.items()}
     values = {
         field.name: _read_column(field, columns[field.name])
         if field.name in columns
@@ -138,15 +139,23 @@ def _spread(words: Sequence[str], places: npt.NDArray[Any]) -> pa.Array:
     return pa.array(words, pa.string()).take(pa.array(places.astype(np.int32)))
 
 
-def _flat(column: pa.ChunkedArray) -> pa.Array:
-    kind = column.type
-    if pa.types.is_nested(kind):
-        return pa.array([cell_text(value) for value in column.to_pylist()], pa.string())
-    if pa.types.is_dictionary(kind):
-        column = column.cast(kind.value_type)
+def _flat(name: str, column: pa.ChunkedArray) -> pa.Array:
+    if pa.types.is_dictionary(column.type):
+        column = column.cast(column.type.value_type)
+    if pa.types.is_nested(column.type) or _is_binary(column.type):
+        return pa.array([cell_text(value, name) for value in column.to_pylist()], pa.string())
     if pa.types.is_large_string(column.type) or pa.types.is_string_view(column.type):
         column = column.cast(pa.string())
     return column.combine_chunks()
+
+
+def _is_binary(kind: pa.DataType) -> bool:
+    return bool(
+        pa.types.is_binary(kind)
+        or pa.types.is_large_binary(kind)
+        or pa.types.is_fixed_size_binary(kind)
+        or pa.types.is_binary_view(kind)
+    )
 
 
 def _read_column(field: Field, column: pa.Array) -> _Values:
@@ -197,7 +206,7 @@ def _matches(column: pa.Array, pattern: str) -> _Mask:
 
 def _read_cell(field: Field, value: object) -> float:
     try:
-        found = read_input(field.name, meaning(field.name, cell_text(value)))
+        found = read_input(field.name, meaning(field.name, cell_text(value, field.name)))
     except ValueError:
         return np.inf
     return np.nan if found is None or field.kind == "text" else code(field.name, found)
@@ -208,7 +217,7 @@ def _fault(columns: Mapping[str, pa.Array], row: int) -> str:
     cells = {
         name: cell
         for name, column in columns.items()
-        if (cell := meaning(name, cell_text(column[row].as_py()))) is not None
+        if (cell := meaning(name, cell_text(column[row].as_py(), name))) is not None
     }
     try:
         read_application(cells)

@@ -9,7 +9,9 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from decimal import Decimal
-from typing import Any, Final, NamedTuple
+from typing import IO, Any, Final, NamedTuple
+
+from shared.contract.application import FIELDS
 
 SEPARATORS: Final = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "vertical bars"}
 MAX_UNPACKED_BYTES: Final = 200 * 1024 * 1024
@@ -66,6 +68,13 @@ def refuse_other_formats(content: bytes) -> None:
 def folded(name: str) -> str:
     """``name`` without what does not matter in a column's name: case, spaces, _ and -."""
     return re.sub(r"[\s_-]+", "", name).casefold()
+
+
+_BOOLEANS: Final = {(0, 1): ("0", "1"), ("Yes", "No"): ("No", "Yes")}
+_INPUTS_OF_BOOLEANS: Final = {
+    folded(each.name): _BOOLEANS[each.allowed] for each in FIELDS if each.allowed in _BOOLEANS
+}
+"""What false and true stand for in a column of theirs, as in JSON."""
 
 
 class Dialect(NamedTuple):
@@ -199,15 +208,47 @@ def _excel(content: bytes) -> RawTable:
 def _excel_lines(sheet: Any) -> Iterator[tuple[int, Sequence[str]]]:
     # What the sheet says of its own size is not relied on, and may be far too large.
     sheet.reset_dimensions()
-    width = None
-    with reading("Excel"):
+    width = 0
+    titles: Sequence[str] = [""] * MAX_COLUMNS
+    # There is no public way to what a sheet holds of both a formula and its result.
+    with reading("Excel"), sheet._get_source() as source:  # noqa: SLF001 - as above
+        calculated = _calculated_rows(source)
         for line, row in enumerate(sheet.iter_rows(values_only=True, max_col=MAX_COLUMNS), start=1):
-            cells = [cell_text(value) for value in row]
+            # Never behind: the blank rows that the source leaves out are in ``row`` only.
+            next(calculated, None)
+            cells = [cell_text(*cell) for cell in zip(row, titles, strict=False)]
             used = max((i for i, cell in enumerate(cells, start=1) if cell.strip()), default=0)
             if used:
                 # Unlike in a text file, a row has no end of its own.
-                width = width or used
+                if not width:
+                    width, titles = used, cells
                 yield line, cells[: max(used, width)]
+
+
+def _calculated_rows(source: IO[bytes]) -> Iterator[None]:
+    """Take the rows of a sheet one by one; ``FileError`` for a formula without a stored result.
+
+    To the library such a cell is an empty one.
+    """
+    from openpyxl.xml.functions import iterparse  # noqa: PLC0415 - of an extra
+
+    is_formula = False
+    for _, element in iterparse(source):
+        kind = element.tag.rpartition("}")[2]
+        if kind == "f":
+            is_formula = True
+        elif kind == "c" and is_formula:
+            is_formula = False
+            # The result of a formula may be an empty text.
+            result = element.find("{*}v")
+            if result is None or (not result.text and element.get("t") != "str"):
+                raise FileError(
+                    f"Cell {element.get('r', '')} is a formula without a stored result; open the"
+                    " file in Excel and save it."
+                )
+        elif kind == "row":
+            element.clear()
+            yield
 
 
 def _parquet(content: bytes) -> Iterator[tuple[int, Sequence[str]]]:
@@ -221,12 +262,13 @@ def _parquet(content: bytes) -> Iterator[tuple[int, Sequence[str]]]:
         groups = (file.metadata.row_group(i) for i in range(file.metadata.num_row_groups))
         if sum(group.total_byte_size for group in groups) > MAX_UNPACKED_BYTES:
             raise FileError("The Parquet file unpacks to more than 200 MB.")
-        yield 0, file.schema_arrow.names
+        titles = file.schema_arrow.names
+        yield 0, titles
         line = 0
         for batch in file.iter_batches(batch_size=1000):
             for row in zip(*(column.to_pylist() for column in batch.columns), strict=True):
                 line += 1
-                yield line, [cell_text(value) for value in row]
+                yield line, [cell_text(*cell) for cell in zip(row, titles, strict=True)]
 
 
 @contextmanager
@@ -243,12 +285,19 @@ def reading(format_: str) -> Iterator[None]:
         raise FileError(f"The {format_} file cannot be read: {reason}.") from None
 
 
-def cell_text(value: object) -> str:
-    """A typed cell as CSV would hold it."""
+def cell_text(value: object, title: str) -> str:
+    """A typed cell, in the column of that title, as CSV would hold it; raises ``FileError``."""
     if value is None or value != value:
         return ""
     if isinstance(value, bool):
-        return str(value).upper()
+        return _INPUTS_OF_BOOLEANS.get(folded(title), ("FALSE", "TRUE"))[value]
+    if isinstance(value, bytes):
+        try:
+            return value.decode()
+        except UnicodeDecodeError:
+            raise FileError(
+                f"{title} has bytes that are not UTF-8 text: 0x{value[:8].hex()}."
+            ) from None
     if isinstance(value, float | Decimal):
         return f"{Decimal(str(value or 0)).normalize():f}"  # of minus zero, zero
     return str(value)

@@ -32,6 +32,7 @@ from shared.contract.application import EXAMPLE, FIELDS, SCORED
 from shared.contract.errors import InvalidInput
 from shared.contract.parsing import read_application
 from shared.files.applications import ApplicationFile, read_applications, usable_columns
+from shared.files.tables import FileError
 from tests.applications import random_application
 from tests.scoring.test_features import APPLICATIONS, IMPUTATION
 
@@ -218,7 +219,8 @@ _TYPED: Final[Mapping[str, pa.Array]] = {
     "decimal": pa.array(["1.50", "0", None, "-1", "360"] * 2).cast(pa.decimal128(9, 2)),
     "null": pa.nulls(10),
     "list": pa.array([[1], None] * 5),
-    "binary": pa.array([b"Yes", None] * 5),
+    "binary": pa.array([b"Yes", "é".encode(), None, b"1", b"5000"] * 2),
+    "fixed": pa.array([b"1", None] * 5, pa.binary(1)),
 }
 
 
@@ -230,6 +232,14 @@ def test_typed_columns_are_read_as_in_any_file(kind: str, bundle: Bundle) -> Non
         columns = {each: pa.repeat(value, len(typed)) for each, value in EXAMPLE.items()}
         table = pa.table(columns | {name: typed})
         _assert_like_the_file(table, _parquet_file(table), bundle)
+
+
+def test_bytes_that_are_no_text_are_refused(bundle: Bundle) -> None:
+    """As in any file."""
+    table = pa.table({"ApplicantIncome": [5000], "Gender": pa.array([b"\xff"])})
+    for read in (lambda: _score(table, bundle), lambda: _parquet_file(table)):
+        with pytest.raises(FileError, match="Gender has bytes that are not UTF-8 text: 0xff"):
+            read()
 
 
 @pytest.mark.skipif("LOAN_DATA_DIR" not in os.environ, reason="LOAN_DATA_DIR names no public data")

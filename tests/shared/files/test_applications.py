@@ -3,6 +3,8 @@
 import io
 import os
 import random
+import re
+import zipfile
 from contextlib import suppress
 from pathlib import Path
 
@@ -228,6 +230,59 @@ def test_excel_is_read_like_csv() -> None:
     assert file.rows[1].cells["ApplicantIncome"] == "5000.5"
     assert file.rows[1].cells["Property_Area"] is None
     assert "the first is read" in _said(file)
+
+
+def _with_result(content: bytes, result: str) -> bytes:
+    """The Excel file with that result, a text, in its cell B4, as Excel stores it."""
+    stored = io.BytesIO()
+    with zipfile.ZipFile(io.BytesIO(content)) as archive, zipfile.ZipFile(stored, "w") as written:
+        for member in archive.infolist():
+            cell = f'<c r="B4" t="str"><f>A3</f>{result}</c>'.encode()
+            text = re.sub(rb'<c r="B4".*?</c>', cell, archive.read(member))
+            written.writestr(member.filename, text)
+    return stored.getvalue()
+
+
+def test_excel_formula_is_read_by_its_stored_result() -> None:
+    """One without a result is no missing value: the file is refused, wherever the formula is."""
+    rows: list[list[object]] = [["ApplicantIncome", "LoanAmount"], [], [5000, 128], [6000, "=A3"]]
+    content = _xlsx(*rows)
+    with pytest.raises(FileError, match="Cell B4 is a formula without a stored result; open"):
+        read_applications(content)
+    for stored, read in (("<v>100</v>", "100"), ("<v></v>", None)):
+        file = read_applications(_with_result(content, stored))
+        assert file.rows[1].cells["LoanAmount"] == read
+
+
+def test_typed_booleans_are_read_as_in_json() -> None:
+    """In Excel and Parquet; the text TRUE is a spelling that is chosen."""
+    columns: dict[str, list[object]] = {
+        "ApplicantIncome": [5000, 6000, 7000],
+        "credit history": [True, False, None],
+        "Married": [False, True, None],
+    }
+    content = io.BytesIO()
+    parquet.write_table(pa.table(columns), content)
+    for file in (_xlsx([*columns], *map(list, zip(*columns.values(), strict=True))), content):
+        read = read_applications(file if isinstance(file, bytes) else file.getvalue())
+        assert [row.cells["Credit_History"] for row in read.rows] == ["1", "0", None]
+        assert [row.cells["Married"] for row in read.rows] == ["No", "Yes", None]
+
+
+@pytest.mark.parametrize("kind", [pa.binary(), pa.large_binary(), pa.binary(3)])
+def test_bytes_in_parquet_are_utf_8_text(kind: pa.DataType) -> None:
+    """Other bytes are no text of any encoding that is known."""
+
+    def file(cell: bytes) -> bytes:
+        content = io.BytesIO()
+        loan_ids = pa.array([cell, None], kind)
+        parquet.write_table(pa.table({"Loan_ID": loan_ids, "ApplicantIncome": [1, 2]}), content)
+        return content.getvalue()
+
+    read = read_applications(file("Aé".encode()))
+    assert [row.cells["Loan_ID"] for row in read.rows] == ["Aé", None]
+    with pytest.raises(FileError, match="Loan_ID has bytes that are not UTF-8 text: 0x41ff41"):
+        read_applications(file(b"A\xffA"))
 
 
 def test_parquet_is_read_like_csv() -> None:
