@@ -202,7 +202,8 @@ def _show_rollout(service: Service, _: argparse.Namespace) -> int:
             continue
         fault = f"  {replica['failure']}" if replica["failure"] else ""
         seen = f"seen {replica['seen_s_ago']:.1f} s ago"
-        print(f"replica {replica['replica']}  at {replica['epoch']}  {seen}{fault}")
+        own = f" (its own default, {replica['bundle']})" if replica["epoch"] == 0 else ""
+        print(f"replica {replica['replica']}  at {replica['epoch']}{own}  {seen}{fault}")
     return _OK
 
 

@@ -338,6 +338,7 @@ replicas = Table(
     Column("failed", BigInteger, comment="what it cannot load"),
     Column("failure", Text, comment="why"),
     Column("seen_at", _timestamp, nullable=False),
+    Column("bundle", Text, comment="that decides by default; null: of a version before"),
     postgresql_with={"fillfactor": 50},
 )
 

@@ -185,6 +185,7 @@ class Follower(Generic[S]):
             replica=self._replica,
             kind=self._kind,
             epoch=self._epoch,
+            bundle=self.served.bundle.manifest.version,
             ready=ready and ready.epoch,
             failed=self._failed or self._unfit(),
         )

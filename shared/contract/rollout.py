@@ -116,6 +116,10 @@ class ReplicaReport(Wire):
     )
     kind: ReplicaKind
     epoch: Epoch = Field(description="Served; 0 is the replica's own default.")
+    bundle: BundleVersion | None = Field(
+        default=None,
+        description="That decides by default; null from a replica of an earlier version.",
+    )
     ready: Epoch | None = Field(default=None, description="Loaded and verified, not served yet.")
     failed: Failure | None = None
 

@@ -33,6 +33,7 @@ async def _replica(client: httpx.AsyncClient) -> AsyncIterator[None]:
                 replica="one",
                 kind="inference",
                 epoch=state.active.epoch if state.active else 0,
+                bundle=state.active.default.bundle if state.active else OLD,
                 ready=state.pending.epoch if state.pending else None,
             )
             answer = await client.post("/internal/rollout", json=report.model_dump())
@@ -79,7 +80,9 @@ async def test_a_bundle_is_published_given_a_share_promoted_and_rolled_back(
         assert "is intact" in await said(f"bundle verify {NEW}")
         assert "The same data." in await said(f"bundle compare {OLD} {NEW}")
 
-        assert "Nothing is rolled out" in await said("rollout show")
+        shown = await said("rollout show")
+        assert "Nothing is rolled out" in shown
+        assert f"one  at 0 (its own default, {OLD})" in shown
         line = f"rollout set --default {OLD} --reason begin"
         assert f"roll-out 1 (active): {OLD}/random_forest" in await said(line)
         arms = f"--candidate {NEW}/gradient_boosting --share 10%"

@@ -278,6 +278,7 @@ def test_a_replica_that_no_longer_reports_is_not_shown_among_those_that_decide()
         replica="one",
         kind="inference",
         epoch=4,
+        bundle="b-0000000a",
         ready=None,
         failed=None,
         failure=None,
@@ -292,6 +293,8 @@ def test_a_replica_that_no_longer_reports_is_not_shown_among_those_that_decide()
     }
     assert shown["decides_by"][0] == "roll-out 4"
     assert "4" not in shown["decides_by"][1]
+    own = living.model_copy(update={"epoch": 0})
+    assert str(part("rollout", "decides_by", replica=own)).strip() == "its own default, b-0000000a"
     assert shown["replica_state"] == ["decides", f"not heard of since {moment(seen_at)}"]
 
 

@@ -281,6 +281,8 @@ async def test_a_candidate_is_promoted_and_rolled_back_with_a_reason(
     # The inference service registers it once it has started.
     await eventually(lambda: bundle in {each.version for each in api.bundles().bundles})
     arms = [Arm(bundle=bundle, model=name) for name in ("gradient_boosting", "random_forest")]
+    await _shows(user, "rollout", f"its own default, {bundle}")
+    await _shows(user, "rollout", "decides now, as a replica")
     candidate = Candidate(**arms[1].model_dump(), share=2500)
     api.change_rollout(epoch=0, reason="a page", default=arms[0], candidate=candidate)
     share = percent(0.25, 2)

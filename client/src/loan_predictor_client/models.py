@@ -832,6 +832,10 @@ class Replica(BaseModel):
     replica: str
     kind: Literal["inference", "batch-worker"]
     epoch: Annotated[int, Field(description="What it decides by; 0 is its own default.")]
+    bundle: Annotated[
+        str | None,
+        Field(description="That decides by default; null for a replica of an earlier version."),
+    ]
     ready: int | None
     failed: Annotated[int | None, Field(description="The epoch that it cannot load.")]
     failure: str | None
@@ -1412,8 +1416,11 @@ class BundleComparison(BaseModel):
 
     of: RegisteredBundle
     with_: Annotated[RegisteredBundle, Field(alias="with")]
-    same_data: bool
-    differs: Annotated[list[str], Field(description="Members of the manifest that are not equal.")]
+    same_data: Annotated[bool, Field(description="Whether the data have the same digest.")]
+    differs: Annotated[
+        list[str],
+        Field(description="Other members of the manifest that are not equal; never data."),
+    ]
     measured: Annotated[
         list[Measured],
         Field(

@@ -25,6 +25,7 @@ from services.history.rollout.errors import (
     UnusableBundle,
     unknown_bundle,
 )
+from services.history.rollout.replicas import read_living
 from services.history.rollout.schemas import (
     BundleComparison,
     BundleDetail,
@@ -45,8 +46,8 @@ from services.scoring.store import BundleStore
 from shared.contract.errors import NotFound
 from shared.contract.rollout import Arm, Rollout
 
-_NOT_COMPARED: Final = frozenset({"version", "files", "timings", "models", "baselines"})
-"""Members that differ between any two bundles, or are compared in detail."""
+_NOT_COMPARED: Final = frozenset({"version", "files", "timings", "models", "baselines", "data"})
+"""Members that differ between any two bundles, or are compared otherwise."""
 
 
 async def publish(
@@ -175,6 +176,9 @@ async def retire(engine: AsyncEngine, version: str, *, actor: str, reason: str) 
         if found.uses:
             epochs = ", ".join(map(str, found.uses))
             raise NotPossible(f"{version} is in use: roll-out {epochs} names it.")
+        serving = [row.replica for row in await read_living(opened) if row.bundle == version]
+        if serving:
+            raise NotPossible(f"{version} is in use: it decides at {', '.join(serving)}.")
         await opened.execute(
             update(bundles)
             .where(bundles.c.version == version)

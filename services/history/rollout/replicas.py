@@ -36,6 +36,7 @@ async def take_report(engine: AsyncEngine, redis: Redis, report: ReplicaReport) 
     values = {
         "kind": report.kind,
         "epoch": report.epoch,
+        "bundle": report.bundle,
         "ready": report.ready,
         "failed": report.failed.epoch if report.failed else None,
         # On one line, and without what no text of PostgreSQL can hold.

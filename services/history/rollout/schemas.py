@@ -61,6 +61,9 @@ class Replica(BaseModel):
     replica: str
     kind: ReplicaKind
     epoch: int = Field(description="What it decides by; 0 is its own default.")
+    bundle: str | None = Field(
+        description="That decides by default; null for a replica of an earlier version."
+    )
     ready: int | None
     failed: int | None = Field(description="The epoch that it cannot load.")
     failure: str | None
@@ -161,8 +164,10 @@ class BundleComparison(BaseModel):
 
     of: RegisteredBundle
     with_: Annotated[RegisteredBundle, Field(serialization_alias="with")]
-    same_data: bool
-    differs: list[str] = Field(description="Members of the manifest that are not equal.")
+    same_data: bool = Field(description="Whether the data have the same digest.")
+    differs: list[str] = Field(
+        description="Other members of the manifest that are not equal; never data."
+    )
     measured: list[Measured] = Field(
         description="Means over folds with their 95 % intervals. On other data the folds are other"
         " ones, and intervals that overlap do not show that two models are equal."

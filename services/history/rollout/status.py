@@ -47,6 +47,7 @@ async def _read_replicas(connection: AsyncConnection) -> list[Replica]:
             replica=row.replica,
             kind=row.kind,
             epoch=row.epoch,
+            bundle=row.bundle,
             ready=row.ready,
             failed=row.failed,
             failure=row.failure,

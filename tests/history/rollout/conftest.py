@@ -100,9 +100,11 @@ class Registry:
         epoch: int = 0,
         ready: int | None = None,
         failed: str | None = None,
+        bundle: str | None = None,
     ) -> dict[str, Any]:
         """Report as a replica; ``failed`` is about the epoch ``ready`` then."""
         body: dict[str, Any] = {"replica": replica, "kind": "inference", "epoch": epoch}
+        body |= {} if bundle is None else {"bundle": bundle}
         body |= {"failed": {"epoch": ready, "reason": failed}} if failed else {"ready": ready}
         answer = await self.client.post("/internal/rollout", json=body)
         assert answer.status_code == 200, answer.text

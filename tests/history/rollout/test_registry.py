@@ -15,7 +15,7 @@ from services.history.settings import HistorySettings
 from services.scoring.manifest import MANIFEST_FILE
 from services.scoring.store import MAX_BYTES
 from tests.bundles import make_bundle
-from tests.history.rollout.conftest import FIRST, MODELS, SECOND, Registry, archive_of, arm
+from tests.history.rollout.conftest import FIRST, MODELS, SECOND, THIRD, Registry, archive_of, arm
 from tests.history.storage import rows_of
 
 _NEW = "b-0000000d"
@@ -148,6 +148,18 @@ async def test_a_bundle_is_published_listed_shown_verified_compared_and_retired(
     assert (store / _NEW / MANIFEST_FILE).exists()
     actions = [row["action"] for row in await rows_of(engine, "audit_log")]
     assert actions.count("publish bundle") == actions.count("retire bundle") == 1
+
+
+async def test_a_bundle_that_a_replica_decides_by_is_not_retired(registry: Registry) -> None:
+    """Also before the first roll-out, when it is the replica's own default."""
+    await registry.report(bundle=FIRST)
+    [replica] = (await registry.status())["replicas"]
+    assert (replica["epoch"], replica["bundle"]) == (0, FIRST)
+    problem = await registry.post(f"bundles/{FIRST}/retire", 409)
+    assert problem["detail"] == f"{FIRST} is in use: it decides at one."
+    await registry.post(f"bundles/{SECOND}/retire", 200)
+    await registry.report(bundle=THIRD)
+    await registry.post(f"bundles/{FIRST}/retire", 200)
 
 
 async def test_a_bundle_that_its_gate_refused_may_only_shadow(
