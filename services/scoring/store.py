@@ -1,9 +1,10 @@
 """The bundle store: where bundles are published, read beside those that ship with the product.
 
 A store is a folder, which all processes share, or the address of an object store as fsspec reads it
-(``s3://bucket/bundles``). Each bundle is a folder of it, named after its version, whole or not
-there: in a folder it appears by a rename, in an object store its manifest is written last. Nothing
-in a bundle is run or unpickled here; what loads it verifies it again.
+(``s3://bucket/bundles``, or ``file:///folder`` to try one). Each bundle is a folder of it, named
+after its version, whole or not there: in a folder it appears by a rename, in an object store its
+manifest is written last. Nothing in a bundle is run or unpickled here; what loads it verifies it
+again.
 """
 
 import hashlib
@@ -35,8 +36,14 @@ MAX_BYTES: Final = 64 * 1024 * 1024
 """Of a bundle; the shipped ones have one or two MB."""
 
 
+_OBJECTS: Final = re.compile(r"s3://[^/\s]+(?:/\S*)?|file:///\S+")
+
+
 def _address(value: str | None) -> str | None:
     if value and "://" in value:
+        # No other kind is tried, for some connect as soon as they are opened.
+        if not _OBJECTS.fullmatch(value):
+            raise ValueError("is no folder and no address such as s3://bucket/bundles")
         try:
             _objects_at(value)
         except ImportError as error:

@@ -4,7 +4,6 @@ import os
 from base64 import b64encode
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from uuid import uuid4
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -47,7 +46,7 @@ def files(tmp_path: Path) -> Files:
 @pytest.fixture(params=["folder", "objects"])
 def address(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """The address of an empty store."""
-    return str(tmp_path / "store") if request.param == "folder" else f"memory://{uuid4()}/bundles"
+    return str(tmp_path / "store") if request.param == "folder" else (tmp_path / "objects").as_uri()
 
 
 def _store(address: str | None) -> BundleStore:
@@ -184,7 +183,16 @@ def test_a_store_that_cannot_be_written_is_reported(files: Files, tmp_path: Path
         _store(str(tmp_path / "store")).publish(files)
 
 
-def test_an_address_of_no_known_store_is_an_unusable_setting() -> None:
-    with pytest.raises(ValidationError, match="Protocol not known: nothing"):
-        InferenceSettings(bundle_store="nothing://here")
+@pytest.mark.parametrize(
+    "address",
+    ["nothing://x", "ftp://x/y", "github://a:b@x/", "s3://", "s3:///x", "http://x/y", "memory://x"],
+)
+def test_an_address_of_no_store_that_works_is_an_unusable_setting(address: str) -> None:
+    """It is found without a connection to where it leads."""
+    with pytest.raises(ValidationError, match="is no folder and no address such as s3://"):
+        InferenceSettings(bundle_store=address)
+
+
+def test_an_object_store_or_none_is_a_usable_setting() -> None:
+    assert InferenceSettings(bundle_store="s3://x/y").bundle_store == "s3://x/y"
     assert InferenceSettings(bundle_store="").bundle_store is None
