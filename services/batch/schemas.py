@@ -16,21 +16,22 @@ from services.batch.jobs import FaultyRows, Job, State, UnknownColumns
 from services.batch.results import Format
 from shared.contract.events import ModelName
 from shared.contract.rollout import Candidate
-from shared.files.spellings import keys
+from shared.files.spellings import descriptions
 from shared.web.parameters import Parameters
 
 MAX_ADDRESS_LENGTH = 2000
+_SPELLINGS = descriptions()
 _PageSize = Annotated[int, Field(ge=1, le=100)]
 
 
 def _known_spelling(key: str) -> str:
-    if key not in keys():
-        raise ValueError(f"must be one of: {', '.join(keys())}")
+    if key not in _SPELLINGS:
+        raise ValueError(f"must be one of: {', '.join(_SPELLINGS)}")
     return key
 
 
 _Spelling = Annotated[
-    str, AfterValidator(_known_spelling), WithJsonSchema({"type": "string", "enum": [*keys()]})
+    str, AfterValidator(_known_spelling), WithJsonSchema({"type": "string", "enum": [*_SPELLINGS]})
 ]
 
 
@@ -60,7 +61,9 @@ class OrderQuery(Parameters):
         " lacks; with skip that column is left out, like any other unknown one.",
     )
     spelling: list[_Spelling] = Field(
-        default=[], description="Reads cells that are spelt so as they are meant; may be repeated."
+        default=[],
+        description="How cells are meant that are refused otherwise; may be repeated."
+        + "".join(f" `{key}` {reads}." for key, reads in _SPELLINGS.items()),
     )
     webhook: _Address | None = Field(
         default=None,

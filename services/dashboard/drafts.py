@@ -22,7 +22,7 @@ from shared.files.spellings import Spelling, applied, offered
 from shared.files.tables import FileError
 
 MAX_ROWS: Final = 10_000
-_LARGER_FILES: Final = (
+LARGER_FILES: Final = (
     " Send a larger one to the batch service with POST /batches,"
     " or use the command loan-predictor score, which records nothing."
 )
@@ -83,7 +83,7 @@ class Drafts:
         except FileError as error:
             draft.problem = str(error)
             if draft.problem == TOO_MANY_ROWS.format(MAX_ROWS):
-                draft.problem += _LARGER_FILES
+                draft.problem += LARGER_FILES
         else:
             draft.content = upload.content
             draft.spellings = offered(draft.file)

@@ -10,6 +10,9 @@ from starlette.types import Message, Receive
 from shared.contract.errors import BodyTooLarge
 
 MAX_BYTES: Final = 5 * 1024 * 1024
+TOO_LARGE: Final = f"It has more than {MAX_BYTES // 1024 // 1024} MB."
+REFUSED: Final = "refused"
+"""The query parameter of a page whose form sent a file that is too large."""
 NO_FILE: Final = "There is no form with a file in this request."
 _MULTIPART_BYTES: Final = 4096
 """The most that a form adds to the file."""
@@ -57,6 +60,9 @@ def _bounded(receive: Receive, limit_bytes: int) -> Receive:
         message = await receive()
         taken += len(message.get("body", b""))
         if taken > limit_bytes:
+            # A browser shows no answer before it has sent everything.
+            while message.get("more_body"):
+                message = await receive()
             raise BodyTooLarge(MAX_BYTES)
         return message
 

@@ -29,11 +29,16 @@ class Spelling:
     question: str
 
 
-def keys() -> tuple[str, ...]:
-    """The keys of all spellings, whether or not a file has them."""
-    values = (_value_key(field) for field in FIELDS if field.kind == "category")
-    scales = (_scale_key(field) for field in FIELDS if field.unit in _SCALES)
-    return (*_NOTATIONS, *values, *scales)
+def descriptions() -> dict[str, str]:
+    """All spellings by their keys, whether or not a file has them, and what each reads."""
+    notations = {key: notation.reads for key, notation in _NOTATIONS.items()}
+    values = {_value_key(each): _values_read(each) for each in FIELDS if each.kind == "category"}
+    scales = {
+        _scale_key(each): f"reads {each.name} as {scale.unit}, not {each.unit}"
+        for each in FIELDS
+        if (scale := _SCALES.get(each.unit or ""))
+    }
+    return notations | values | scales
 
 
 def offered(file: ApplicationFile) -> list[Spelling]:
@@ -89,6 +94,7 @@ def _is_read(field: Field, cell: str) -> bool:
 
 class _Notation(NamedTuple):
     what: str
+    reads: str
     plain: Callable[[str], str]
 
 
@@ -113,9 +119,9 @@ def _with_point(cell: str) -> str:
 
 
 _NOTATIONS: Final = {
-    "currency": _Notation("has a currency sign", _without_sign),
-    "groups": _Notation("groups thousands", without_groups),
-    "comma": _Notation("has a decimal comma", _with_point),
+    "currency": _Notation("has a currency sign", "reads $128 and 128 USD as 128", _without_sign),
+    "groups": _Notation("groups thousands", "reads 4,583, 4'583 and 4 583 as 4583", without_groups),
+    "comma": _Notation("has a decimal comma", "reads 128,5 as 128.5", _with_point),
 }
 
 
@@ -208,6 +214,16 @@ _MOST_LISTED: Final = 10
 
 def _value_key(field: Field) -> str:
     return f"{field.name} values"
+
+
+def _values_read(field: Field) -> str:
+    words = _WORDS.get(field.allowed, {})
+    listed = "".join(
+        f"{' or '.join(word for word in words if words[word] == value)} as {value}, "
+        for value in dict.fromkeys(words.values())
+    )
+    values = ", ".join(map(str, field.allowed))
+    return f"reads {listed}what comes near one of {values} as that value"
 
 
 def _offered_values(cells: Mapping[Field, Counter[str]]) -> Iterable[Spelling]:

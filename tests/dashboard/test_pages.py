@@ -514,7 +514,13 @@ async def test_unusable_file_is_reported(user: User) -> None:
         assert answer.status_code == status
     assert (await user.http_client.post("/batch/upload", data={"file": "x"})).status_code == 400
     large = {"file": ("x.csv", b"x" * (MAX_BYTES + 5000), "text/csv")}
-    assert (await user.http_client.post("/batch/upload", files=large)).status_code == 413
+    for page, way_out in (("batch", "POST /batches"), ("outcomes", "Send it in parts")):
+        answer = await user.http_client.post(f"/{page}/upload", files=large)
+        assert answer.status_code == 303
+        await user.open(answer.headers["location"])
+        await _shows(user, page, "The file cannot be used")
+        assert "more than 5 MB" in _region(user, page)
+        assert way_out in _region(user, page)
 
 
 async def test_upload_is_kept_in_memory(user: User, monkeypatch: pytest.MonkeyPatch) -> None:

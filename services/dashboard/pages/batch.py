@@ -22,14 +22,15 @@ from services.dashboard.batches import (
     results_of,
 )
 from services.dashboard.downloads import download
-from services.dashboard.drafts import MAX_ROWS, Draft, Drafts, order
+from services.dashboard.drafts import LARGER_FILES, MAX_ROWS, Draft, Drafts, order
 from services.dashboard.frame import frame
 from services.dashboard.gate import root_of, session_of
 from services.dashboard.live import Loader, Region, Values, explain, signed_out
 from services.dashboard.sessions import Session, SignedOut
 from services.dashboard.templating import part
-from services.dashboard.uploading import MAX_BYTES, NO_FILE, uploaded
+from services.dashboard.uploading import MAX_BYTES, NO_FILE, REFUSED, TOO_LARGE, uploaded
 from services.dashboard.watch import Watch
+from shared.contract.errors import BodyTooLarge
 
 REFRESH_S: Final = 0.5
 LIST_S: Final = 2.0
@@ -89,6 +90,13 @@ def batch_state(
     )
 
 
+def _problem(asked: Mapping[str, str]) -> str:
+    """Why the address leads to no file."""
+    if REFUSED in asked:
+        return TOO_LARGE + LARGER_FILES
+    return _LOST if asked.get("draft") or asked.get("batch") else ""
+
+
 def register(watch: Watch, drafts: Drafts) -> None:
     """Register the page."""
 
@@ -106,7 +114,7 @@ def register(watch: Watch, drafts: Drafts) -> None:
                 "batch",
                 draft_state(draft, root)
                 if draft
-                else upload_form(root, _LOST if identifier or batch_id else ""),
+                else upload_form(root, _problem(request.query_params)),
                 spoken=True,
             )
             if draft is None:
@@ -169,7 +177,11 @@ def files_router(drafts: Drafts) -> APIRouter:
     @router.post("/batch/upload")
     async def upload(request: Request) -> Response:
         """Read a file, and lead to its page."""
-        file = await uploaded(request)
+        try:
+            file = await uploaded(request)
+        except BodyTooLarge:
+            page = f"{root_of(request.scope)}/batch?{REFUSED}"
+            return RedirectResponse(page, status_code=303)
         if file is None:
             return PlainTextResponse(NO_FILE, 400)
         # In a thread: other pages should not wait for a large file.

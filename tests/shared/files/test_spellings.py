@@ -3,7 +3,7 @@
 import pytest
 
 from shared.files.applications import ApplicationFile, read_applications
-from shared.files.spellings import applied, offered
+from shared.files.spellings import applied, descriptions, offered
 
 
 def _file(title: str, *cells: str) -> ApplicationFile:
@@ -17,6 +17,13 @@ def _offered(file: ApplicationFile) -> dict[str, str]:
 
 def _read(file: ApplicationFile, title: str) -> list[str | None]:
     return [row.cells[title] for row in applied(file, _offered(file).keys()).rows]
+
+
+def test_every_spelling_says_what_it_reads() -> None:
+    said = descriptions()
+    assert said["groups"].startswith("reads 4,583")
+    assert said["Married values"].startswith("reads true or t or 1 as Yes, false or f or 0 as No,")
+    assert said["LoanAmount unit"] == "reads LoanAmount as full amounts, not thousands"
 
 
 @pytest.mark.parametrize(
