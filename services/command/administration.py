@@ -20,9 +20,12 @@ from services.scoring.manifest import (
     SIGNATURE_FILE,
     BundleError,
     check_files,
+    check_version,
     read_manifest,
 )
 from shared.contract.rollout import SHARES
+from shared.contract.swaps import WhatIf
+from shared.pictures.formats import EMPTY_PERIOD, NO_OUTCOMES, arm_title, rule_text
 from shared.settings import HttpAddress, SecretKey, UnusableSettings, read_settings
 
 Answer = Mapping[str, Any]
@@ -73,11 +76,19 @@ class Service:
     def _answer(self, method: str, path: str, **request: Any) -> Answer:
         try:
             answer = self._http.request(method, path, **request)
-            body: Answer = answer.json()
-        except (httpx.HTTPError, ValueError) as error:
-            raise Refused(f"{self._http.base_url} does not answer: {error!r}") from error
+        except httpx.HTTPError as error:
+            raise Refused(f"{self._http.base_url} does not answer: {error}") from error
+        try:
+            body = answer.json()
+        except ValueError:
+            body = None
+        if not isinstance(body, dict) or (answer.is_error and "detail" not in body):
+            raise Refused(
+                f"{self._http.base_url} answered with something else than this product does"
+                f" (status {answer.status_code})."
+            )
         if answer.is_error:
-            raise Refused(" ".join([str(body.get("detail")), *_faults(body)]))
+            raise Refused(" ".join([str(body["detail"]), *_faults(body)]))
         return body
 
 
@@ -93,6 +104,8 @@ def run(options: argparse.Namespace) -> int:
     try:
         with _connect(read_settings(AdministrationSettings)) as http:
             return act(Service(http), options)
+    except BrokenPipeError:
+        raise
     except (Refused, BundleError, UnusableSettings, OSError) as error:
         print(" ".join(str(error).split()), file=sys.stderr)
         return STOPPED
@@ -237,7 +250,9 @@ def _set(service: Service, options: argparse.Namespace) -> int:
 
 def _arm(service: Service, text: str) -> dict[str, str]:
     bundle, _, model = text.partition("/")
-    return {"bundle": bundle, "model": model or service.get(f"bundles/{bundle}")["champion"]}
+    if not model:
+        model = service.get(f"bundles/{check_version(bundle)}")["champion"]
+    return {"bundle": bundle, "model": model}
 
 
 def _arm_text(arm: Answer) -> str:
@@ -310,12 +325,12 @@ def _show_what_if(service: Service, options: argparse.Namespace) -> int:
 
 def _list_what_ifs(service: Service, _: argparse.Namespace) -> int:
     for status in service.get("what-if")["items"]:
-        print(_progress(status))
+        print(_what_if(status))
     return _OK
 
 
 def _cancel(service: Service, options: argparse.Namespace) -> int:
-    print(_progress(service.delete(f"what-if/{options.id}")))
+    print(_what_if(service.delete(f"what-if/{options.id}")))
     return _OK
 
 
@@ -330,13 +345,25 @@ def _shown(service: Service, status: Answer, options: argparse.Namespace) -> int
             print(seen, file=sys.stderr)
         time.sleep(_POLL_S)
         status = service.get(f"what-if/{status['id']}")
-    print(_progress(status))
+    print(_what_if(status))
     if status["problem"]:
         raise Refused(status["problem"])
     if status["swaps"]:
-        for line in _swap_lines(status["swaps"], status["cost"]):
+        for line in _found(status):
             print(line)
     return _OK
+
+
+def _what_if(status: Answer) -> str:
+    order = WhatIf.model_validate_json(json.dumps(status["order"]))
+    return f"{_progress(status)}  {rule_text(order)}; {_period(order)}"
+
+
+def _period(order: WhatIf) -> str:
+    parts = [f"of {arm_title(order.decided_by)}"] if order.decided_by else []
+    parts += [f"since {order.since}"] if order.since else []
+    parts += [f"before {order.until}"] if order.until else []
+    return " ".join(["decisions", *parts]) if parts else "all decisions"
 
 
 def _progress(status: Answer) -> str:
@@ -346,7 +373,22 @@ def _progress(status: Answer) -> str:
     return f"{status['id']}  {status['state']}  {read}  {by}"
 
 
-def _swap_lines(swaps: Answer, cost: Answer | None) -> Iterable[str]:
+def _found(status: Answer) -> Iterable[str]:
+    swaps, cost = status["swaps"], status["cost"]
+    if not swaps["all"]["decisions"] and not swaps["unscored"]:
+        yield EMPTY_PERIOD
+        return
+    yield from _swap_lines(swaps)
+    if cost is not None:
+        yield (
+            f"cost {cost['on_record']:,.2f} on record, {cost['instead']:,.2f} instead; a decision"
+            f" {_interval(cost['difference']).strip()}. {cost['on_whom']}"
+        )
+    elif status["order"]["costs"]:
+        yield NO_OUTCOMES
+
+
+def _swap_lines(swaps: Answer) -> Iterable[str]:
     parts = [("all", swaps["all"])]
     parts += [
         (f"probability {each['low']:.2f} to {each['high']:.2f}", each) for each in swaps["bands"]
@@ -360,11 +402,6 @@ def _swap_lines(swaps: Answer, cost: Answer | None) -> Iterable[str]:
             f"{name:28}{part['decisions']:>12,}  newly approved {part['newly_approved']:,},"
             f" newly refused {part['newly_refused']:,}, referred {part['referred']:,};"
             f" approvals {_interval(part['difference']).strip()}"
-        )
-    if cost is not None:
-        yield (
-            f"cost {cost['on_record']:,.2f} on record, {cost['instead']:,.2f} instead; a decision"
-            f" {_interval(cost['difference']).strip()}. {cost['on_whom']}"
         )
 
 

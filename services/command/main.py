@@ -2,6 +2,7 @@
 
 import argparse
 import importlib
+import math
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,12 +10,15 @@ from typing import TYPE_CHECKING, Final, TypeAlias
 
 from shared.contract.rollout import SHARES
 from shared.contract.swaps import Costs
+from shared.pipes import ends_with_its_reader
 from shared.version import VERSION
 
 if TYPE_CHECKING:
     Commands: TypeAlias = argparse._SubParsersAction[argparse.ArgumentParser]  # noqa: SLF001
 
 STOPPED: Final = 1
+_UNREAD: Final = 141
+"""As a shell reports a process that SIGPIPE ended."""
 
 _SCORE: Final = """\
 Decide on every application in a file or a folder of files, CSV or Parquet, here or in a store such
@@ -49,7 +53,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             file=sys.stderr,
         )
         return STOPPED
-    code: int = module.run(options)
+    with ends_with_its_reader(_UNREAD):
+        code: int = module.run(options)
     return code
 
 
@@ -159,9 +164,13 @@ def _add_what_if(commands: "Commands") -> None:
     ask = actions.add_parser("ask", help="have a period decided again; nothing on record changes")
     arm = "a bundle's version (then its champion), or version/model"
     ask.add_argument("--arm", metavar="ARM", help=f"the model (the recorded probabilities); {arm}")
-    ask.add_argument("--threshold", type=float, metavar="P", help="approved from there on")
+    ask.add_argument("--threshold", type=_number, metavar="P", help="approved from there on")
     ask.add_argument(
-        "--refer", type=float, nargs=2, metavar=("LOW", "HIGH"), help="a person decides in between"
+        "--refer",
+        type=_number,
+        nargs=2,
+        metavar=("LOW", "HIGH"),
+        help="a person decides in between",
     )
     ask.add_argument("--since", metavar="DAY", help="the first UTC day, such as 2026-01-31")
     ask.add_argument("--until", metavar="DAY", help="the UTC day after the last one")
@@ -187,7 +196,17 @@ def _cost(value: str) -> tuple[str, float]:
     name, _, amount = value.partition("=")
     if name not in Costs.model_fields:
         raise argparse.ArgumentTypeError(f"{name} is none of {', '.join(Costs.model_fields)}")
-    return name, float(amount)
+    return name, _number(amount)
+
+
+def _number(value: str) -> float:
+    try:
+        number = float(value)
+    except ValueError:
+        number = math.nan
+    if not math.isfinite(number):
+        raise argparse.ArgumentTypeError(f"{value} is not a finite number")
+    return number
 
 
 def _share(value: str) -> int:

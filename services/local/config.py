@@ -23,6 +23,7 @@ from services.local.components import environment, service_url
 from services.local.settings import LocalSettings, run_faults
 from shared.access.api_keys import ApiKey
 from shared.observability.tracing import tracing_faults
+from shared.pipes import ends_with_its_reader
 from shared.settings import UnusableSettings, misspelt, read_settings
 from shared.web.settings import ServerSettings
 
@@ -127,7 +128,8 @@ def main(arguments: Sequence[str]) -> int:
     except UnusableSettings as error:
         print(error, file=sys.stderr)
         return 1
-    print("\n".join(lines))
+    with ends_with_its_reader(0):
+        print("\n".join(lines))
     return 0
 
 

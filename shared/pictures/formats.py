@@ -7,6 +7,8 @@ from typing import Final, Protocol
 from shared.contract.application import FIELDS
 
 NONE: Final = "\u2013"
+EMPTY_PERIOD: Final = "No decision is in this period."
+NO_OUTCOMES: Final = "Outcomes are known of none of these decisions."
 _NARROW_SPACE: Final = "\u202f"
 _MINUS: Final = "\u2212"
 _FIELDS: Final = {field.name: field for field in FIELDS}
@@ -27,6 +29,46 @@ class Interval(Protocol):
     @property
     def high(self) -> float:
         """The upper bound."""
+
+
+class Arm(Protocol):
+    """A model of a bundle."""
+
+    @property
+    def bundle(self) -> str:
+        """The bundle's version."""
+
+    @property
+    def model(self) -> str:
+        """The model's name."""
+
+
+class Band(Protocol):
+    """A band of probabilities."""
+
+    @property
+    def low(self) -> float:
+        """Its lower end."""
+
+    @property
+    def high(self) -> float:
+        """Its upper end."""
+
+
+class Rule(Protocol):
+    """What decides otherwise in a what-if."""
+
+    @property
+    def arm(self) -> Arm | None:
+        """The model that scores; None for the probabilities on record."""
+
+    @property
+    def threshold(self) -> float | None:
+        """From which probability on is approved; None for the model's own."""
+
+    @property
+    def refer(self) -> Band | None:
+        """Where a person decides, instead of a threshold."""
 
 
 def percent(share: float | None, digits: int = 1) -> str:
@@ -90,6 +132,22 @@ def month_and_year(month: str) -> str:
 def model_title(name: str) -> str:
     """A model's name in words: ``random_forest`` is Random forest."""
     return name.replace("_", " ").capitalize()
+
+
+def arm_title(arm: Arm) -> str:
+    """A model of a bundle in words."""
+    return f"{model_title(arm.model)} of {arm.bundle}"
+
+
+def rule_text(rule: Rule) -> str:
+    """A what-if's rule in words."""
+    scored_by = arm_title(rule.arm) if rule.arm else "Probabilities on record"
+    if rule.refer:
+        refer = rule.refer
+        return f"{scored_by}, referred from {percent(refer.low)} to below {percent(refer.high)}"
+    if rule.threshold is not None:
+        return f"{scored_by}, approved from {percent(rule.threshold)}"
+    return f"{scored_by}, its own threshold"
 
 
 def short_month(month: str) -> str:

@@ -41,6 +41,8 @@ def environment(folder: Path, *modules: ModuleType, **names: Any) -> Environment
         "APART": monitoring.APART,
         "areas_of": monitoring.areas_of,
         "NONE": formats.NONE,
+        "EMPTY_PERIOD": formats.EMPTY_PERIOD,
+        "NO_OUTCOMES": formats.NO_OUTCOMES,
         **names,
     }
     return made

@@ -144,6 +144,7 @@ async def test_another_rule_is_counted_as_deciding_each_application_by_itself(
         0.5 <= one.probability.approved < 0.9 for one, _ in pairs
     )
     assert by_one["swaps"]["all"]["decisions"] < len(events) < by_one["progress"]["read"]
+    assert by_one["progress"]["read"] == by_one["progress"]["expected"]
     assert failed["problem"] == "The bundle b-00000000 cannot be read: it is not published here"
     for order in ({}, {"threshold": 0.5, "refer": band}, {"threshold": 2}, {"surprise": 1}):
         refused = await history.post("/admin/what-if", json=order)
@@ -235,12 +236,17 @@ async def test_a_what_if_that_is_cancelled_ends_at_once_and_is_never_gone_on_wit
     async with working(settings):
         command = ["what-if", "ask", "--threshold", "0.9", "--wait"]
         assert await asyncio.to_thread(main, command) == 0
-    said = capsys.readouterr()
+        said = capsys.readouterr()
+        without_outcomes = [*command, "--cost", "referred=1"]
+        assert await asyncio.to_thread(main, without_outcomes) == 0
+        assert "\nOutcomes are known of none of these decisions." in capsys.readouterr().out
+        assert await asyncio.to_thread(main, [*command, "--until", "2020-01-01"]) == 0
+        assert "before 2020-01-01\nNo decision is in this period." in capsys.readouterr().out
     assert "queued  0 of 409 decisions" in said.err
     assert "done  409 of 409 decisions" in said.out
     assert "newly refused" in said.out
-    first = (await history.get("/admin/what-if", params={"limit": 1})).json()
-    [done] = first["items"]
+    first = (await history.get("/admin/what-if", params={"limit": 3})).json()
+    done = first["items"][-1]
     rest = {"cursor": first["next_cursor"]}
     second = (await history.get("/admin/what-if", params=rest)).json()
     assert (second["items"], second["next_cursor"]) == ([cancelled], None)

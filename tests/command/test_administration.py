@@ -1,6 +1,9 @@
 """The life of a bundle from the command line, against the history service."""
 
 import asyncio
+import os
+import subprocess
+import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
@@ -9,6 +12,7 @@ from typing import Any
 import httpx
 import pytest
 
+from services.command.administration import Refused, Service
 from services.command.main import main
 from services.history.main import create_app
 from services.history.rollout import replicas
@@ -102,10 +106,13 @@ async def test_a_bundle_is_published_given_a_share_promoted_and_rolled_back(
         assert "does not wait" in await said("rollout approve 4", 1)
         asked = (await said("what-if ask --refer 0.4 0.6 --cost approved_bad=9")).split()
         assert asked[1:5] == ["queued", "0", "of", "0"]
+        assert " ".join(asked).endswith("from 40.0 % to below 60.0 %; all decisions")
         assert (await said("what-if list")).split() == asked
         assert "cancelled" in await said(f"what-if cancel {asked[0]}")
         assert "cancelled" in await said(f"what-if show {asked[0]} --wait")
         assert "one of arm, threshold and refer" in await said("what-if ask", 1)
+        refused = await said("what-if ask --arm b-nope", 1)
+        assert refused == "'b-nope' is no version of a bundle, such as b-0a1b2c3d"
         monkeypatch.setattr(replicas, "ALIVE_S", 0.0)
         assert "one  not heard of since" in await said("rollout show")
 
@@ -164,3 +171,32 @@ def test_a_damaged_bundle_is_not_even_sent(
     assert main(["bundle", "publish", str(tmp_path / NEW)]) == 1
     [line] = capsys.readouterr().err.splitlines()
     assert sentence in line
+
+
+@pytest.mark.parametrize("wrong", ["--threshold nan", "--refer 0 1e400", "--cost referred=x"])
+def test_a_number_that_is_not_finite_is_refused_in_words(
+    wrong: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        main(["what-if", "ask", *wrong.split()])
+    assert capsys.readouterr().err.endswith(" is not a finite number\n")
+
+
+def test_what_another_product_answers_is_said_to_be_so() -> None:
+    for text in ("<html>", "[]"):
+        transport = httpx.MockTransport(lambda _, text=text: httpx.Response(200, text=text))
+        with (
+            httpx.Client(base_url="http://other", transport=transport) as http,
+            pytest.raises(Refused, match="answered with something else than this product does"),
+        ):
+            Service(http).get("what-if")
+
+
+@pytest.mark.system
+def test_a_command_whose_output_is_not_read_ends_silently() -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    command = [sys.executable, "-m", "services.local.config"]
+    done = subprocess.run(command, stdout=writing, stderr=subprocess.PIPE, check=False)
+    os.close(writing)
+    assert (done.returncode, done.stderr) == (0, b"")

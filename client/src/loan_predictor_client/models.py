@@ -1106,7 +1106,7 @@ class WhatIfCost(BaseModel):
 
 
 class WhatIfProgress(BaseModel):
-    """How far the decisions are read."""
+    """How far the decisions of the period are read, whichever model decided."""
 
     read: int
     expected: Annotated[

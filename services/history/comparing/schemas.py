@@ -128,7 +128,7 @@ class WhatIfOrder(WhatIf):
 
 
 class WhatIfProgress(BaseModel):
-    """How far the decisions are read."""
+    """How far the decisions of the period are read, whichever model decided."""
 
     read: int
     expected: int = Field(description="In the period when it was asked, erased ones included.")

@@ -37,12 +37,8 @@ async def ask(connection: AsyncConnection, order: WhatIf, *, actor: str) -> What
     """
     await _check_models(connection, order)
     now = datetime.now(UTC)
-    period = Decided(
-        since=order.since,
-        until=order.until,
-        model=order.decided_by.model if order.decided_by else None,
-        bundle=order.decided_by.bundle if order.decided_by else None,
-    )
+    # Of all models, as the worker reads them.
+    period = Decided(since=order.since, until=order.until)
     totals = await read_totals(connection, period, ["prediction"])
     end = first_uuid7_at(now, later_ms=1)
     if order.until is not None:
