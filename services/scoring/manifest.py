@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
-from pydantic_core import from_json
+from pydantic_core import from_json, to_json
 
 from shared.contract.events import ModelName
 from shared.contract.rollout import VERSION_PATTERN, BundleVersion
@@ -34,6 +34,8 @@ MODEL_CARD_FILE = "MODEL_CARD.md"
 SIGNATURE_FILE = "manifest.sig"
 """The Ed25519 signature of the manifest's bytes, 64 bytes; see ``signature.py``."""
 PICTURE_FOLDER = "img"
+_NOT_HASHED: Final = frozenset({"version", "timings", "gate"})
+"""Members of the manifest that its version does not depend on; nor does it on the card."""
 
 FileName = Annotated[str, Field(pattern=r"^(?:[A-Za-z0-9][\w.-]*/)?[A-Za-z0-9][\w.-]*$")]
 """A file in the bundle's folder, or in a folder of it: never outside."""
@@ -320,6 +322,16 @@ def check_version(version: str) -> str:
     if not re.fullmatch(VERSION_PATTERN, version):
         raise BundleError(f"{version!r} is no version of a bundle, such as b-0a1b2c3d")
     return version
+
+
+def content_version(manifest: bytes) -> str:
+    """The version that a bundle with this manifest, of any schema, has by its content."""
+    content = from_json(manifest)
+    hashed = {name: each for name, each in content.items() if name not in _NOT_HASHED}
+    hashed["files"] = {
+        name: digest for name, digest in content["files"].items() if name != MODEL_CARD_FILE
+    }
+    return f"b-{hashlib.sha256(to_json(hashed)).hexdigest()[:8]}"
 
 
 def read_manifest(path: Path) -> Manifest:

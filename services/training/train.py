@@ -28,6 +28,7 @@ from services.scoring.manifest import (
     Manifest,
     Timing,
     TrainedModel,
+    content_version,
 )
 from services.scoring.scorecard import SCORECARD_FILE
 from services.training import evaluation, publishing, verdicts
@@ -277,8 +278,7 @@ def _build(
         files={name: publishing.checksum(content) for name, content in sorted(files.items())},
         timings=timings,
     )
-    content = manifest.model_dump_json(exclude={"version", "timings", "gate"}).encode()
-    version = f"b-{publishing.checksum(content)[:8]}"
+    version = content_version(manifest.model_dump_json().encode())
     return manifest.model_copy(update={"version": version}), files
 
 

@@ -18,12 +18,14 @@ from services.history.main import create_app
 from services.history.rollout import replicas
 from shared.contract.rollout import ReplicaReport, RolloutState
 from tests import keys
-from tests.bundles import make_bundle
+from tests.bundles import make_bundle, version_of
 from tests.history.conftest import quick_settings
 from tests.serving import served
 
-OLD, NEW = "b-0000000a", "b-0000000b"
 MODELS = {"random_forest": "random_forest", "gradient_boosting": "gradient_boosting"}
+OLD = version_of(MODELS)
+NEW = version_of(MODELS | {"other": "random_forest"})
+BUNDLES = {OLD: MODELS, NEW: MODELS | {"other": "random_forest"}}
 
 
 @asynccontextmanager
@@ -59,8 +61,8 @@ async def test_a_bundle_is_published_given_a_share_promoted_and_rolled_back(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     """Each command says what came of it, and one that is refused says why in one line."""
-    for version in (OLD, NEW):
-        make_bundle(tmp_path, version=version, models=MODELS)
+    for version, models in BUNDLES.items():
+        make_bundle(tmp_path, version=version, models=models)
     settings = quick_settings(database_url=database_url, redis_url=redis_url).model_copy(
         update={"bundle_store": str(tmp_path / "store")}
     )
@@ -126,7 +128,7 @@ async def test_publishing_a_bundle_that_ships_changes_nothing_and_says_so(
 ) -> None:
     """Nor does publishing one again. One that was only registered is put into the store."""
     for root, version in (("ships", OLD), ("new", NEW)):
-        make_bundle(tmp_path / root, version=version, models=MODELS)
+        make_bundle(tmp_path / root, version=version, models=BUNDLES[version])
     settings = quick_settings(database_url=database_url, redis_url=redis_url).model_copy(
         update={"bundle_store": str(tmp_path / "store"), "bundle_root": tmp_path / "ships"}
     )

@@ -2,13 +2,11 @@
 
 import asyncio
 import io
-import json
 import random
 import zipfile
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from hashlib import sha256
 from pathlib import Path
 from time import monotonic
 from typing import Any
@@ -25,13 +23,16 @@ from services.scoring.registry import load_bundle
 from shared.contract.parsing import read_application
 from shared.contract.rollout import FOLLOW_S, Rollout, arm_label, arm_of
 from tests.applications import random_application
-from tests.bundles import make_bundle
+from tests.bundles import make_bundle, version_of
 from tests.harness import HOST, System, free_port, running_system
 from tests.waiting import eventually_said
 
 pytestmark = pytest.mark.system
 
-_NEW, _SPOILT = "b-000000a1", "b-000000a2"
+_MODELS = {"newcomer": "gradient_boosting"}
+_NO_MODEL = {"newcomer.onnx": b"no model"}
+"""What no runtime can load, under a checksum that is right."""
+_NEW, _SPOILT = version_of(_MODELS), version_of(_MODELS, _NO_MODEL)
 _CANDIDATE = {"bundle": _NEW, "model": "newcomer"}
 _SHARE = 1000
 _CALLERS = 3
@@ -198,10 +199,8 @@ async def _is_registered(stage: Stage, version: str) -> bool:
 
 async def _publish(stage: Stage, tmp_path: Path) -> None:
     """Publish two bundles; one that is altered, truncated or too new is refused, and not there."""
-    models = {"newcomer": "gradient_boosting"}
-    for version in (_NEW, _SPOILT):
-        make_bundle(tmp_path / "made", version=version, models=models)
-    _spoil(tmp_path / "made" / _SPOILT)
+    for version, changed in ((_NEW, {}), (_SPOILT, _NO_MODEL)):
+        make_bundle(tmp_path / "made", version=version, models=_MODELS, changed=changed)
     folder = tmp_path / "made" / _NEW
     manifest = (folder / MANIFEST_FILE).read_bytes()
     for archive, sentence in (
@@ -216,14 +215,6 @@ async def _publish(stage: Stage, tmp_path: Path) -> None:
         assert not await _is_registered(stage, _NEW)
     for version in (_NEW, _SPOILT):
         assert (await stage.publish(_archive(folder.parent / version))).status_code == 201
-
-
-def _spoil(folder: Path) -> None:
-    """Give the bundle a model that no runtime can load, under a checksum that is right."""
-    (folder / "newcomer.onnx").write_bytes(b"no model")
-    manifest = json.loads((folder / MANIFEST_FILE).read_bytes())
-    manifest["files"]["newcomer.onnx"] = sha256(b"no model").hexdigest()
-    (folder / MANIFEST_FILE).write_text(json.dumps(manifest))
 
 
 async def _refuse_what_no_replica_can_load(stage: Stage) -> None:

@@ -18,6 +18,7 @@ from services.scoring.manifest import (
     BundleError,
     Manifest,
     check_files,
+    content_version,
     read_current_version,
     read_manifest,
 )
@@ -35,6 +36,14 @@ def content(shipped: Path) -> dict[str, Any]:
     """Its manifest as plain data, to alter."""
     content: dict[str, Any] = json.loads((shipped / MANIFEST_FILE).read_bytes())
     return content
+
+
+def test_version_is_a_hash_of_the_manifest_whatever_its_schema() -> None:
+    """As training makes it: also of the members as a reader of the newest schema writes them."""
+    for path in BUNDLE_ROOT.glob(f"b-*/{MANIFEST_FILE}"):
+        assert content_version(path.read_bytes()) == path.parent.name
+    newest = read_manifest(BUNDLE_ROOT / read_current_version(BUNDLE_ROOT) / MANIFEST_FILE)
+    assert content_version(newest.model_dump_json().encode()) == newest.version
 
 
 def refusal(folder: Path, text: str) -> str:

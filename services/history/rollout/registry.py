@@ -39,6 +39,7 @@ from services.scoring.manifest import (
     MODEL_CARD_FILE,
     BundleError,
     check_files,
+    content_version,
     read_file,
     read_manifest,
 )
@@ -99,9 +100,13 @@ async def publish(
 def _read(store: BundleStore, file: IO[bytes]) -> Mapping[str, bytes]:
     files = read_archive(file)
     try:
-        store.check(files)
+        version = store.check(files).version
     except BundleError as error:
         raise UnusableBundle(str(error)) from error
+    if (hashed := content_version(files[MANIFEST_FILE])) != version:
+        raise UnusableBundle(
+            f"The manifest of {version} is altered: by its content the version is {hashed}."
+        )
     return files
 
 

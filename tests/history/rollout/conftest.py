@@ -61,9 +61,9 @@ class Registry:
     def __init__(self, client: httpx.AsyncClient) -> None:
         self.client = client
 
-    async def register(self, made: Path) -> None:
+    async def register(self, made: Path, *versions: str) -> None:
         """Register the manifests, as the inference service does."""
-        for version in (FIRST, SECOND, THIRD):
+        for version in versions:
             content = (made / version / MANIFEST_FILE).read_bytes()
             answer = await self.client.post(
                 "/internal/bundles", content=content, headers={"content-type": "application/json"}
@@ -138,5 +138,5 @@ async def registry(
     monkeypatch.setattr(replicas, "ALIVE_S", 60.0)
     async with served(create_app(settings), headers=keys.HEADERS) as client:
         registry = Registry(client)
-        await registry.register(made)
+        await registry.register(made, FIRST, SECOND, THIRD)
         yield registry

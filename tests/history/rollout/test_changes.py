@@ -25,7 +25,6 @@ from tests.history.rollout.conftest import (
     SECOND,
     THIRD,
     Registry,
-    archive_of,
     arm,
 )
 from tests.history.storage import rows_of
@@ -152,15 +151,13 @@ async def test_what_cannot_decide_is_refused_by_its_name(registry: Registry) -> 
 async def test_documented_body_of_a_change_is_accepted_and_the_next_one_replaces_its_shadows(
     registry: Registry, tmp_path: Path
 ) -> None:
+    store = tmp_path / "store"
     document = _DOCUMENT.read_text(encoding="utf-8")
     [example] = re.findall(r"```json\n(\{\"epoch\"[^`]*)```", document)
     body = json.loads(example)
     for version in {body[name]["bundle"] for name in ("default", "candidate")}:
-        make_bundle(tmp_path / "new", version=version, models=MODELS)
-        content = archive_of(tmp_path / "new" / version)
-        headers = {"content-type": "application/zip"}
-        answer = await registry.client.post("/admin/bundles", content=content, headers=headers)
-        assert answer.status_code == 201, answer.text
+        make_bundle(store, version=version, models=MODELS)
+        await registry.register(store, version)
     await registry.roll_out(0, FIRST)
     entry = await registry.post("rollout", **body)
     assert body.items() <= (entry["rollout"] | {"reason": entry["reason"], "epoch": 1}).items()

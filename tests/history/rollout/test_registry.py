@@ -14,11 +14,12 @@ from services.history.rollout import archive
 from services.history.settings import HistorySettings
 from services.scoring.manifest import MANIFEST_FILE
 from services.scoring.store import MAX_BYTES
-from tests.bundles import make_bundle
+from tests.bundles import make_bundle, version_of
 from tests.history.rollout.conftest import FIRST, MODELS, SECOND, THIRD, Registry, archive_of, arm
 from tests.history.storage import rows_of
 
-_NEW = "b-0000000d"
+_MODELS = {"other": "random_forest"} | MODELS
+_NEW = version_of(_MODELS)
 _ZIP = {"content-type": "application/zip"}
 
 
@@ -105,7 +106,7 @@ async def test_a_bundle_is_published_listed_shown_verified_compared_and_retired(
     registry: Registry, settings: HistorySettings, tmp_path: Path, engine: AsyncEngine
 ) -> None:
     """It stays in the store after it is retired, and decides nothing new."""
-    make_bundle(tmp_path / "new", version=_NEW, models={"other": "random_forest"} | MODELS)
+    make_bundle(tmp_path / "new", version=_NEW, models=_MODELS)
     packed = archive_of(tmp_path / "new" / _NEW)
     answer = await registry.client.post("/admin/bundles", content=packed, headers=_ZIP)
     assert answer.status_code == 201, answer.text
@@ -166,12 +167,18 @@ async def test_a_bundle_that_its_gate_refused_may_only_shadow(
     registry: Registry, tmp_path: Path
 ) -> None:
     """The gate's result is in the manifest; nobody can publish the bundle again without it."""
-    make_bundle(tmp_path, version=_NEW, models=MODELS)
+    make_bundle(tmp_path, version=_NEW, models=_MODELS)
     files = _tree(tmp_path / _NEW)
     judged = _with_manifest(files, gate={"passed": False, "findings": ["log-loss is worse"]})
-    for content, status in ((judged, 201), (files, 400)):
+    edited = _with_manifest(judged, threshold=0.1)
+    for content, status, said in (
+        (judged, 201, _NEW),
+        (files, 400, f"Another bundle is registered as {_NEW}."),
+        (edited, 400, f"The manifest of {_NEW} is altered: by its content the version is b-"),
+    ):
         answer = await registry.client.post("/admin/bundles", content=_zip(content), headers=_ZIP)
         assert answer.status_code == status, answer.text
+        assert said in answer.text
     shown = (await registry.client.get(f"/admin/bundles/{_NEW}")).json()
     assert shown["gate_passed"] is False
     assert shown["manifest"]["gate"]["findings"] == ["log-loss is worse"]
@@ -189,7 +196,7 @@ async def test_a_bundle_that_was_changed_in_the_store_is_found_out_and_not_rolle
     registry: Registry, settings: HistorySettings, tmp_path: Path
 ) -> None:
     """Also where the manifest was written anew to fit, and where the bundle is gone."""
-    make_bundle(tmp_path, version=_NEW, models=MODELS)
+    make_bundle(tmp_path, version=_NEW, models=_MODELS)
     content = archive_of(tmp_path / _NEW)
     await registry.client.post("/admin/bundles", content=content, headers=_ZIP)
     stored = Path(settings.bundle_store or "") / _NEW
@@ -206,8 +213,5 @@ async def test_a_bundle_that_was_changed_in_the_store_is_found_out_and_not_rolle
     shutil.rmtree(stored)
     make_bundle(stored.parent, version=_NEW, models={"other": "random_forest"})
     assert await fault() == f"The manifest of {_NEW} is not the one that is registered."
-    content = archive_of(stored)
-    answer = await registry.client.post("/admin/bundles", content=content, headers=_ZIP)
-    assert "Another bundle is registered" in answer.json()["detail"]
     shutil.rmtree(stored)
     assert f"{_NEW} cannot be read: it is not published here" in await fault()
