@@ -1,10 +1,13 @@
 """From the bytes of a file to checked chunks of applications. It connects to nothing."""
 
+from array import array
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import islice, repeat
+from itertools import chain, islice, repeat
 from typing import Any, Final, NamedTuple
 
+import numpy as np
 import pyarrow as pa
 from pydantic_core import from_json, to_json
 
@@ -23,7 +26,7 @@ from shared.files.applications import (
     misspelt,
     open_applications,
 )
-from shared.files.spellings import applied, spelt
+from shared.files.spellings import applied, spelling_of, spelt
 from shared.files.tables import FileError
 
 CHUNK_ROWS: Final = 1000
@@ -43,6 +46,8 @@ _LOOKS: Final[Mapping[Kind | None, str]] = {
     None: "text",
 }
 _MAGIC: Final[Mapping[Kind, bytes]] = {"parquet": b"PAR1", "xlsx": b"PK\x03\x04"}
+_MOST_TRIED: Final = 100
+"""Faulty cells for which a spelling is looked for, which takes time."""
 _NAMES: Final = tuple(field.name for field in FIELDS)
 _FAULTY: Final = object()
 _UNREAD: Final = {"": _FAULTY}
@@ -91,9 +96,41 @@ class CheckedFile:
     chunks: Iterator[CheckedChunk]
     """Raises ``FileError`` where the file cannot be read any further, or has too many rows."""
     remarks: list[str] = field(default_factory=list)
-    """Sentences on what was left out and how the file was read."""
+    """Sentences on what was left out and how the file was read; all once the chunks are taken."""
     misspelt: str = ""
     """Sentences on the columns that are probably misspelt."""
+
+
+@dataclass
+class _Oddities:
+    """What is remarked on once all rows are read."""
+
+    missing: Counter[str] = field(default_factory=Counter)
+    """How often each spelling of a missing value was found."""
+    readable: dict[str, str] = field(default_factory=dict)
+    """A faulty cell for each spelling that would read it."""
+    tried: int = 0
+    loan_ids: "array[int]" = field(default_factory=lambda: array("q"))
+    """Hashes of all that are given, in eight bytes each."""
+
+    def see(self, name: str, cell: str) -> None:
+        """Find a spelling that reads a faulty cell."""
+        self.tried += 1
+        key = spelling_of(name, cell) if self.tried <= _MOST_TRIED else None
+        if key is not None:
+            self.readable.setdefault(key, f"{cell!r} in {name}")
+
+    def remarks(self) -> Iterator[str]:
+        """A sentence on each."""
+        for marker, times in self.missing.items():
+            cells = "1 cell" if times == 1 else f"{times:,} cells"
+            yield f"{marker} counts as a missing value, in {cells}."
+        repeated = len(self.loan_ids) - len(np.unique(self.loan_ids))
+        if repeated:
+            rows = "1 row repeats" if repeated == 1 else f"{repeated:,} rows repeat"
+            yield f"{rows} the Loan_ID of an earlier row."
+        for key, cell in self.readable.items():
+            yield f"The spelling {key!r} would read faulty cells such as {cell}."
 
 
 def check(
@@ -106,12 +143,13 @@ def check(
     """
     _refuse_other_kinds(content, kind)
     unsure = ""
+    oddities = _Oddities()
     if kind == "ndjson":
         rows: Iterator[Checked | Faulty] = _json_lines(content)
         remarks: list[str] = []
     else:
         opened = open_applications(content)
-        rows = _table_rows(opened, spellings)
+        rows = _table_rows(opened, spellings, oddities)
         remarks = [*opened.remarks, *map(_left_out, opened.unknown)]
         unsure = misspelt(opened.unknown, opened.places)
     first = next(rows, None)
@@ -122,7 +160,7 @@ def check(
         raise FileError(
             f"Line {first.line} {first.faults[0].message}. In NDJSON each line is one application."
         )
-    return CheckedFile(_chunks(first, rows, max_rows), remarks, unsure)
+    return CheckedFile(_chunks(first, rows, max_rows, oddities, remarks), remarks, unsure)
 
 
 def _refuse_other_kinds(content: bytes, kind: Kind) -> None:
@@ -147,7 +185,11 @@ def _left_out(column: UnknownColumn) -> str:
 
 
 def _chunks(
-    first: Checked | Faulty, rows: Iterator[Checked | Faulty], max_rows: int
+    first: Checked | Faulty,
+    rows: Iterator[Checked | Faulty],
+    max_rows: int,
+    oddities: _Oddities,
+    remarks: list[str],
 ) -> Iterator[CheckedChunk]:
     total = 0
     chunk = [first, *islice(rows, CHUNK_ROWS - 1)]
@@ -155,19 +197,25 @@ def _chunks(
         total += len(chunk)
         if total > max_rows:
             raise FileError(TOO_MANY_ROWS.format(max_rows))
-        yield CheckedChunk(
-            [row for row in chunk if isinstance(row, Checked)],
-            [row for row in chunk if isinstance(row, Faulty)],
+        checked = [row for row in chunk if isinstance(row, Checked)]
+        faulty = [row for row in chunk if isinstance(row, Faulty)]
+        loan_ids = chain(
+            (row.application["Loan_ID"] for row in checked), (r.loan_id for r in faulty)
         )
+        oddities.loan_ids.extend(hash(loan_id) for loan_id in loan_ids if loan_id is not None)
+        yield CheckedChunk(checked, faulty)
         chunk = list(islice(rows, CHUNK_ROWS))
+    remarks += oddities.remarks()
 
 
-def _table_rows(file: OpenedFile, spellings: Sequence[str]) -> Iterator[Checked | Faulty]:
+def _table_rows(
+    file: OpenedFile, spellings: Sequence[str], oddities: _Oddities
+) -> Iterator[Checked | Faulty]:
     while some := list(islice(file.lines, CHUNK_ROWS)):
         whole = [cells for _, cells in some if len(cells) == file.width]
         columns = list(zip(*whole, strict=True))
         values = [
-            _values(name, columns[file.places[name]], spellings)
+            _values(name, columns[file.places[name]], spellings, oddities)
             if columns and name in file.places
             else repeat(None)
             for name in _NAMES
@@ -181,7 +229,9 @@ def _table_rows(file: OpenedFile, spellings: Sequence[str]) -> Iterator[Checked 
                 yield Checked(line[0], application)
 
 
-def _values(name: str, cells: Sequence[str], spellings: Sequence[str]) -> Iterator[Any]:
+def _values(
+    name: str, cells: Sequence[str], spellings: Sequence[str], oddities: _Oddities
+) -> Iterator[Any]:
     """The value in each cell of a column; ``_FAULTY`` where there is none.
 
     Most cells of a column come again and again: each is read once.
@@ -189,11 +239,15 @@ def _values(name: str, cells: Sequence[str], spellings: Sequence[str]) -> Iterat
 
     def value(cell: str) -> Any:
         meant = meaning(name, cell)
+        if meant is None and cell.strip():
+            oddities.missing[cell.strip()] += cells.count(cell)
         if meant and spellings:
             meant = spelt(spellings, name, meant)
         try:
             return read_input(name, meant)
         except ValueError:
+            if meant:
+                oddities.see(name, meant)
             return _FAULTY
 
     return map({cell: value(cell) for cell in set(cells)}.__getitem__, cells)

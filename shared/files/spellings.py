@@ -77,6 +77,15 @@ def spelt(keys: Collection[str], name: str, cell: str) -> str:
     return cell
 
 
+def spelling_of(name: str, cell: str) -> str | None:
+    """The spelling that alone makes a faulty ``cell`` of an input one that is read, if any does."""
+    for key in descriptions():
+        meant = spelt([key], name, cell)
+        if meant != cell and _is_read(_FIELDS[name], meant):
+            return key
+    return None
+
+
 def _cells(file: ApplicationFile, name: str) -> Iterable[str]:
     return (cell for row in file.rows if (cell := row.cells.get(name)) is not None)
 

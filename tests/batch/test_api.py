@@ -143,7 +143,7 @@ async def test_faulty_rows_are_named_by_line_with_all_their_faults(
 async def test_spellings_are_read_as_they_are_meant_only_when_chosen(
     client: httpx.AsyncClient, settings: BatchSettings
 ) -> None:
-    text = b'applicant income,Credit_History,Education_,Branch\n"4,583",yes,,7\n'
+    text = b'applicant income,Credit_History,Education_,LoanAmount,Branch\n"4,583",yes,,#N/A,7\n'
     misspelt = await begin(client, b"ApplicantIncome,LoanAmnt\n5000,1\n", unknown="skip")
     plain = await begin(client, text)
     chosen = await begin(client, text, spelling=["groups", "Credit_History values"], record="false")
@@ -153,9 +153,13 @@ async def test_spellings_are_read_as_they_are_meant_only_when_chosen(
         assert done["remarks"][-1].endswith("'LoanAmnt'; perhaps it should be LoanAmount.")
         done = await ended(client, plain)
         assert done["faulty"] == 1
-        absent, left_out = done["remarks"]
+        absent, left_out, missing, *readable = done["remarks"]
         assert absent.startswith("Missing in every row because it has no column: ")
         assert left_out == "Left out because it is not a known column: 'Branch'."
+        assert missing == "#N/A counts as a missing value, in 1 cell."
+        of_groups, of_history = readable
+        assert of_groups.startswith("The spelling 'groups' would read faulty cells such as '4,583'")
+        assert of_history.startswith("The spelling 'Credit_History values' would read")
         assert (await ended(client, chosen))["decided"] == 1
         [decision] = await lines(client, f"{chosen}/results", format="ndjson")
     assert decision["input_data"]["ApplicantIncome"] == 4583

@@ -38,6 +38,25 @@ def test_rows_read_by_columns_are_those_read_one_by_one(spellings: tuple[str, ..
     assert found == {line: _read(line, row, spellings) for line, row in enumerate(rows, start=2)}
 
 
+def test_remarks_count_missing_values_and_repeated_identifiers() -> None:
+    """Each cell and row once, over all chunks, in NDJSON too."""
+    rows = "".join(f"A{row},5000,NA\n" for row in range(1_500))
+    file = check(
+        f"Loan_ID,ApplicantIncome,LoanAmount\n{rows}A7,0,#N/A\n,1,\n,1,\nA8,2\n".encode(),
+        "csv",
+        max_rows=2_000,
+    )
+    assert [len(chunk.faulty) for chunk in file.chunks] == [0, 2]
+    assert file.remarks[1:] == [
+        "NA counts as a missing value, in 1,500 cells.",
+        "#N/A counts as a missing value, in 1 cell.",
+        "1 row repeats the Loan_ID of an earlier row.",
+    ]
+    file = check(b'{"Loan_ID": "A", "ApplicantIncome": 1}\n' * 3, "ndjson", max_rows=3)
+    assert len(list(file.chunks)) == 1
+    assert file.remarks == ["2 rows repeat the Loan_ID of an earlier row."]
+
+
 def _read(line: int, row: Mapping[str, object], spellings: Sequence[str]) -> Checked | Faulty:
     cells = {
         name: spelt(spellings, name, cell)
