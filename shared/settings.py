@@ -16,6 +16,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from shared.access.api_keys import ApiKey, parse_keys
 from shared.access.limits import Limits, parse_limits
+from shared.contract.errors import message_of
 from shared.observability.logs import LogSettings, get_logger
 from shared.observability.tracing import http_address
 from shared.redis import parse_address, why_unusable
@@ -44,8 +45,7 @@ def read_settings(kind: type[S]) -> S:
         settings = kind()
     except ValidationError as error:
         unusable = [
-            f"{str(fault['loc'][0]).upper()}: {fault['msg'].removeprefix('Value error, ')}"
-            for fault in error.errors()
+            f"{str(fault['loc'][0]).upper()}: {message_of(fault)}" for fault in error.errors()
         ]
         raise UnusableSettings(faults + unusable) from None
     if faults:

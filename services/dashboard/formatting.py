@@ -1,5 +1,6 @@
 """What the pages say of decisions, as people read it; every number is the API's, only shortened."""
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Final
 
@@ -12,6 +13,23 @@ _REFERENCES: Final = {
     "all_applicants": "the average of all applicants",
     "typical_applicant": "a typical applicant",
 }
+_LABELS: Final = {
+    "since": "Decided since",
+    "until": "Decided before",
+    "min_confidence": "Confidence from",
+    "max_confidence": "Confidence up to",
+    "arm": "Scored by",
+    "threshold": "Approved from",
+    "refer": "Referred from",
+    "low": "Referred from",
+    "high": "Referred to below",
+    "decided_by": "Of the decisions of",
+    "prediction_id": "The number of the decision",
+}
+"""How the pages label what the API names so."""
+_LABELLED: Final = re.compile(rf"\b({'|'.join(_LABELS)})\b(=?)")
+_OF_SEVERAL: Final = frozenset({"body", "query", "refer"})
+"""What a fault of several fields is of."""
 _MOST_LISTED: Final = 10
 
 
@@ -51,8 +69,15 @@ def tone(prediction: Prediction) -> str:
 
 
 def fault_text(fault: Fault) -> str:
-    """A fault as a sentence that begins with its field."""
-    return f"{fault.field} {fault.message}"
+    """A fault as a sentence that names fields by their labels, and begins with the faulty one."""
+    if fault.field in _OF_SEVERAL:
+        text = _LABELLED.sub(
+            lambda name: f"\u201c{_LABELS[name[1]]}\u201d{name[2] and ' '}", fault.message
+        )
+        if text != fault.message:
+            return text[:1].upper() + text[1:]
+    name = fault.field.partition(".")[0]
+    return f"{_LABELS.get(name, fault.field)} {fault.message}"
 
 
 def in_use(buckets: Sequence[Bucket]) -> Sequence[Bucket]:

@@ -12,10 +12,9 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from services.history.database import transaction
 from services.history.monitoring.schemas import CrossValidated, Estimated, Manifest
 from services.history.tables import bundles
-from shared.contract.errors import MAX_FAULTS, Fault, InvalidInput
+from shared.contract.errors import MAX_FAULTS, Fault, InvalidInput, message_of
 from shared.contract.rollout import Arm
 from shared.contract.swaps import Decider
-from shared.web.parameters import message_of
 
 
 class _FoldMean(BaseModel):

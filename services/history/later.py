@@ -14,7 +14,7 @@ from services.history.queries import is_decision
 from services.history.reasons import pack
 from services.history.records import Record, record_of
 from services.history.tables import predictions
-from shared.contract.errors import Fault, InvalidInput
+from shared.contract.errors import Fault, InvalidInput, message_of
 from shared.contract.events import Decision, ReasonsFound
 from shared.observability.logs import get_logger
 from shared.redis import REDIS_ERRORS
@@ -72,7 +72,7 @@ def _read(body: bytes) -> ReasonsFound:
     except ValidationError as error:
         [fault, *_] = error.errors(include_url=False)
         field = ".".join(map(str, fault["loc"])) or "body"
-        raise InvalidInput([Fault(field=field, message=fault["msg"])]) from None
+        raise InvalidInput([Fault(field=field, message=message_of(fault))]) from None
     return found
 
 

@@ -21,7 +21,7 @@ one sentence that says what to do. ``shared.web.conventions`` turns each into a 
 and its headers.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar, Final
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -30,6 +30,60 @@ MAX_FAULTS: Final = 50
 """Most faults that are listed: each takes time to word, and no person reads more at once."""
 MAX_NAME_LENGTH: Final = 64
 """Most characters of an unknown name that are looked at and given back."""
+
+
+NO_CONTROLS: Final = r"^[^\x00-\x1f\x7f-\x9f]+$"
+"""The pattern of a text of a person's own words."""
+_MESSAGES: Final = {
+    "missing": "is required",
+    "extra_forbidden": "is not a known field",
+    "greater_than": "must be greater than {gt:g}",
+    "greater_than_equal": "must be at least {ge:g}",
+    "less_than": "must be less than {lt:g}",
+    "less_than_equal": "must be at most {le:g}",
+    "finite_number": "must be a finite number",
+    "float_type": "must be a number",
+    "float_parsing": "must be a number",
+    "int_type": "must be a whole number",
+    "int_parsing": "must be a whole number",
+    "int_parsing_size": "is too large",
+    "int_from_float": "must be a whole number",
+    "bool_type": "must be true or false",
+    "bool_parsing": "must be true or false",
+    "literal_error": "must be {expected}",
+    "string_type": "must be a text",
+    "string_too_short": "must have at least {min_length} characters",
+    "string_too_long": "must have at most {max_length} characters",
+    "string_pattern_mismatch": "must match {pattern}",
+    "too_short": "must have at least {min_length} entries",
+    "too_long": "must have at most {max_length} entries",
+    "list_type": "must be a JSON array",
+    "tuple_type": "must be a JSON array",
+    "dict_type": "must be a JSON object",
+    "model_type": "must be a JSON object",
+    "model_attributes_type": "must be a JSON object",
+    "json_invalid": "is not valid JSON: {error}",
+    "date_type": "must be a date such as 2026-01-31",
+    "date_parsing": "must be a date such as 2026-01-31",
+    "date_from_datetime_parsing": "must be a date such as 2026-01-31",
+    "datetime_type": "must be a datetime such as 2026-01-31T12:00:00Z",
+    "datetime_parsing": "must be a datetime such as 2026-01-31T12:00:00Z",
+    "datetime_from_date_parsing": "must be a datetime such as 2026-01-31T12:00:00Z",
+    "timezone_aware": "must have a timezone, such as Z",
+    "uuid_type": "must be a UUID",
+    "uuid_parsing": "must be a UUID",
+}
+
+
+def message_of(fault: Mapping[str, Any]) -> str:
+    """What Pydantic found wrong, worded as all other faults are."""
+    known = _MESSAGES.get(fault["type"])
+    if known is None:
+        return str(fault["msg"]).removeprefix("Value error, ")
+    context = fault.get("ctx", {})
+    if context.get("pattern") == NO_CONTROLS:
+        return "must be visible characters and spaces, on one line"
+    return known.format(**context)
 
 
 class Fault(BaseModel):

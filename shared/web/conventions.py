@@ -22,7 +22,7 @@ from starlette.requests import ClientDisconnect
 from starlette.routing import Match, Mount, compile_path
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from shared.contract.errors import MAX_FAULTS, Fault, InvalidInput, ServiceError
+from shared.contract.errors import MAX_FAULTS, Fault, InvalidInput, ServiceError, message_of
 from shared.contract.events import ANONYMOUS
 from shared.observability.logs import LogAccess, get_logger
 from shared.observability.metrics import PATH as METRICS_PATH
@@ -30,7 +30,6 @@ from shared.observability.metrics import UNKNOWN_ROUTE, Metrics
 from shared.observability.tracing import NO_TRACING, Tracing
 from shared.version import VERSION
 from shared.web.headers import NO_STORE, HeadersForPath, allow_origins, security_headers
-from shared.web.parameters import message_of
 from shared.web.tracing import TracingMiddleware
 
 PROBLEM_MEDIA_TYPE: Final = "application/problem+json"

@@ -14,11 +14,11 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from shared.contract.errors import BodyTooLarge, ServiceError, UnsupportedMediaType
+from shared.contract.errors import NO_CONTROLS, BodyTooLarge, ServiceError, UnsupportedMediaType
 from shared.web.conventions import SCHEMA_REFERENCE, invalid_input, service_error_response
 from shared.web.parameters import refuse_parameters, refuse_repetitions
 
-PATH_PARAMETER: Final = {"pattern": r"^[^\x00-\x1f\x7f-\x9f]+$"}
+PATH_PARAMETER: Final = {"pattern": NO_CONTROLS}
 """What the schema of a text in a path adds: the protocol refuses control characters there."""
 MAX_BODY_BYTES: Final = 64 * 1024
 """An application is well under 1 KiB."""

@@ -1,8 +1,8 @@
 """What is wrong with parameters: unknown ones, repeated ones, and values."""
 
 from collections import Counter
-from collections.abc import Collection, Mapping
-from typing import Any, Final, Self
+from collections.abc import Collection
+from typing import Any, Self
 
 from pydantic import (
     BaseModel,
@@ -14,26 +14,8 @@ from pydantic import (
 from pydantic_core import InitErrorDetails, PydanticCustomError
 from starlette.requests import Request
 
-from shared.contract.errors import MAX_FAULTS, MAX_NAME_LENGTH, Fault, InvalidInput
+from shared.contract.errors import MAX_FAULTS, MAX_NAME_LENGTH, Fault, InvalidInput, message_of
 from shared.contract.nearest import nearest
-
-_MESSAGES: Final = {
-    "missing": "is required",
-    "greater_than_equal": "must be at least {ge:g}",
-    "less_than_equal": "must be at most {le:g}",
-    "literal_error": "must be {expected}",
-    "string_pattern_mismatch": "must match {pattern}",
-    "timezone_aware": "must have a timezone, such as Z",
-    "uuid_parsing": "must be a UUID",
-}
-
-
-def message_of(fault: Mapping[str, Any]) -> str:
-    """What Pydantic found wrong, worded as all other faults are."""
-    known = _MESSAGES.get(fault["type"])
-    if known is None:
-        return str(fault["msg"]).removeprefix("Value error, ")
-    return known.format(**fault.get("ctx", {}))
 
 
 def unknown_parameter(name: str, known: list[str]) -> str:

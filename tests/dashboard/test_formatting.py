@@ -27,7 +27,7 @@ from loan_predictor_client.models import (
     Summary,
 )
 from services.dashboard.filters import query_of
-from services.dashboard.formatting import amount, exact, in_use
+from services.dashboard.formatting import amount, exact, fault_text, in_use
 from services.dashboard.inputs import (
     MUST_BE_CHOSEN,
     NOT_KNOWN,
@@ -242,7 +242,7 @@ def test_failures_are_reported_by_what_can_be_done() -> None:
     """A failure that passes by itself is tried again; any other says what to do."""
     fault = Fault(field="since", message="is <odd>")
     invalid = InvalidRequest("x", status=400, code="InvalidInput", validation_errors=(fault,))
-    assert "since is &lt;odd&gt;" in explain(invalid)
+    assert "Decided since is &lt;odd&gt;" in explain(invalid)
     assert not may_recover(invalid)
     denied = AccessDenied("This needs a key.", status=403, code="Forbidden")
     assert "This needs a key." in explain(denied)
@@ -345,3 +345,26 @@ def test_a_shadow_shows_who_would_be_decided_otherwise() -> None:
     assert percent(0.45, 0) not in shown
     assert "Married: not known" in shown
     assert "A method." in shown
+
+
+@pytest.mark.parametrize(
+    ("field", "message", "shown"),
+    [
+        (
+            "body",
+            "one of arm, threshold and refer must be given",
+            "One of “Scored by”, “Approved from” and “Referred from” must be given",
+        ),
+        (
+            "query",
+            "until is the month after: for May alone, since=2026-05",
+            "“Decided before” is the month after: for May alone, “Decided since” 2026-05",
+        ),
+        ("prediction_id", "must be a UUID", "The number of the decision must be a UUID"),
+        ("arm.bundle", "is not registered here", "Scored by is not registered here"),
+        ("body", "must be a JSON object", "body must be a JSON object"),
+        ("LoanAmount", "must be a number", "LoanAmount must be a number"),
+    ],
+)
+def test_a_fault_names_fields_as_their_form_does(field: str, message: str, shown: str) -> None:
+    assert fault_text(Fault(field=field, message=message)) == shown

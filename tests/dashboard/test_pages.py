@@ -319,7 +319,7 @@ async def test_a_what_if_is_asked_followed_cancelled_and_shown_with_pictures(
     user.find(marker="order").trigger(
         "submit", typed | {"threshold": "40", "low": "1", "high": "2"}
     )
-    await _shows(user, "notice", "threshold and refer exclude each other")
+    await _shows(user, "notice", "\u201cApproved from\u201d and \u201cReferred from\u201d exclude")
     for costs in ({}, {"cost-approved_bad": "900"}):
         user.find(marker="order").trigger("submit", typed | {"threshold": "99.9 %"} | costs)
         await eventually(lambda: "queued" in [each.state for each in api.what_ifs(limit=1).items])
@@ -361,7 +361,7 @@ def _is_served(api: LoanPredictorClient, arm: Arm) -> bool:
 async def test_history_names_what_is_wrong_with_its_address(user: User) -> None:
     """At the field if the API names one, else above; an empty result is not an error."""
     await user.open("/history?since=2026-02-01T00:00&until=2026-01-01T00:00")
-    await _shows(user, "decisions-notice", "since must be earlier than until")
+    await _shows(user, "decisions-notice", "\u201cDecided since\u201d must be earlier than")
     await user.open("/history?min_confidence=200")
     await _shows(user, "filters", "min_confidence-fault")
     await user.open("/history?min_confidence=half")
@@ -487,7 +487,7 @@ async def test_months_that_monitoring_refuses_stay_in_the_form_to_be_corrected(
     [model] = api.live_performance().models
     of = f"{model.bundle}/{model.model}"
     await user.open(f"/monitoring?of={of}&since=2026-11&until=2026-11")
-    await _shows(user, "monitoring", "since=2026-11 and until=2026-12")
+    await _shows(user, "monitoring", "“Decided since” 2026-11 and “Decided before” 2026-12")
     shown = _region(user, "monitoring")
     assert shown.count('value="2026-11"') == 2
     assert f'<option value="{of}">' in shown

@@ -226,7 +226,7 @@ def test_taken_port_is_one_sentence_and_nothing_is_started(run: Run) -> None:
 def test_setting_without_sense_is_named(run: Run) -> None:
     """No traceback for a slip of the keyboard."""
     run.env["HISTORY_PORT"] = "eight"
-    assert run.refuse().startswith("HISTORY_PORT: Input should be a valid integer")
+    assert run.refuse().startswith("HISTORY_PORT: must be a whole number")
 
 
 def test_consumer_that_keeps_ending_is_started_again_and_stops_nothing_else(started: Run) -> None:

@@ -27,7 +27,7 @@ from shared.pictures.formats import count, model_title
 
 _OF: Final = "of"
 _SEPARATOR: Final = "/"
-_SINCE: Final = FormField("since", "Decided from (month)", type="month")
+_SINCE: Final = FormField("since", "Decided since (month)", type="month")
 _UNTIL: Final = FormField(
     "until", "Decided before (month)", type="month", help="The month after the last one."
 )

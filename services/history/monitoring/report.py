@@ -30,12 +30,12 @@ from services.history.monitoring.schemas import (
 )
 from services.history.monitoring.vintages import COMPARED_AT, RECENT, read_vintages
 from services.history.settings import HistorySettings
+from shared.contract.errors import message_of
 from shared.contract.outcomes import BAD, GOOD, OUTCOME_KINDS
 from shared.pictures.monitoring import Area, areas_of
 from shared.pictures.templating import STYLE, environment
 from shared.settings import read_settings_or_exit
 from shared.version import VERSION
-from shared.web.parameters import message_of
 
 _Named = TypeVar("_Named", ModelDrift, ModelFairness)
 _FOLDER: Final = Path(__file__).parent / "templates"

@@ -24,14 +24,13 @@ from services.history.outcomes.schemas import OutcomeFault, OutcomeReceipt, Outc
 from services.history.queries import read_outcomes
 from services.history.schemas import AuditEntry
 from services.history.tables import AnyRow, current_outcomes, outcomes, predictions
-from shared.contract.errors import MAX_FAULTS, Fault, InvalidInput
+from shared.contract.errors import MAX_FAULTS, Fault, InvalidInput, message_of
 from shared.contract.ids import is_uuid7
 from shared.contract.nearest import nearest
 from shared.files.outcomes import OUTCOME_COLUMNS, read_outcome_rows
 from shared.files.tables import FileError
 from shared.observability.logs import get_logger
 from shared.redis import REDIS_ERRORS
-from shared.web.parameters import message_of
 
 MAX_GROUP: Final = 1000
 """Most reports of one JSON array, and of one transaction."""
@@ -166,8 +165,6 @@ def _worded(error: Any) -> tuple[str, str]:
         near = nearest(name, OUTCOME_COLUMNS)
         hint = f"; the nearest one is {near}" if near else ""
         return name[:64], f"is no member of an outcome{hint}"
-    if error["type"] == "model_type":
-        return name, "must be a JSON object"
     return name, message_of(error)
 
 

@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
 from services.history.monitoring.schemas import Estimated
+from shared.contract.errors import NO_CONTROLS
 from shared.contract.rollout import Arm, BundleVersion, Candidate, ReplicaKind, Rollout
 from shared.web.parameters import Parameters
 
@@ -18,7 +19,7 @@ BasedOn = Annotated[
     int,
     Field(ge=0, description="The newest epoch that the caller has seen, 0 if there is none."),
 ]
-Reason = Annotated[str, Field(min_length=3, max_length=500, pattern=r"^[^\x00-\x1f\x7f-\x9f]+$")]
+Reason = Annotated[str, Field(min_length=3, max_length=500, pattern=NO_CONTROLS)]
 
 
 class _Body(BaseModel):
