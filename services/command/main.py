@@ -23,6 +23,7 @@ _UNREAD: Final = 141
 _SCORE: Final = """\
 Decide on every application in a file or a folder of files, CSV or Parquet, here or in a store such
 as s3://bucket/folder. Nothing is recorded: this is for what-ifs and for scoring a portfolio again.
+The bundle that ships decides, whatever is rolled out, unless --bundle names another.
 
 The result has the columns of the file and those of the decision, one row for each application that
 is decided, in order. Faulty rows are named with all their faults in OUT.faults.csv. While a run is
@@ -78,7 +79,10 @@ def _parser() -> argparse.ArgumentParser:
         help="the file to write: .csv or .parquet; any other name is a folder of parts",
     )
     score.add_argument("--model", help="the model that decides (the bundle's champion)")
-    score.add_argument("--bundle", help="a version, or a folder of a bundle (what is served)")
+    score.add_argument(
+        "--bundle",
+        help="a version, or a folder of a bundle (the one that ships, whatever is rolled out)",
+    )
     score.add_argument(
         "--format", choices=("csv", "parquet"), help="of the result (by its name, or like IN)"
     )

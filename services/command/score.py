@@ -7,6 +7,7 @@ its part is whole. A run that was cut off goes on with the chunks that have no r
 import csv
 import io
 import json
+import re
 import shutil
 from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import IO, Final, NamedTuple
 
 import pyarrow as pa
+import pyarrow.compute as pc
 from pyarrow import csv as arrow_csv
 from pyarrow import parquet
 
@@ -29,7 +31,7 @@ from services.command.sources import (
     open_source,
 )
 from services.command.storage import Location
-from services.scoring.columns import RESULT_SCHEMA, score
+from services.scoring.columns import RESULT_SCHEMA, is_bytes, score
 from services.scoring.manifest import (
     BUNDLE_ROOT,
     CURRENT_FILE,
@@ -38,11 +40,13 @@ from services.scoring.manifest import (
     read_current_version,
 )
 from services.scoring.registry import Bundle, load_bundle
-from shared.files.applications import Columns, misspelt, usable_columns
+from shared.contract.spreadsheet import FORMULA_STARTS, neutralised
+from shared.files.applications import NO_ROWS, Columns, misspelt, usable_columns
 from shared.files.tables import FileError
 from shared.version import VERSION
 
 _SUFFIXES: Final[dict[str, Format]] = {".csv": "csv", ".parquet": "parquet"}
+_HARMLESS: Final = re.compile(r"-|[-+][0-9]+(?:\.[0-9]+)?(?:[eE][-+]?[0-9]+)?")
 _PLAN_FILE: Final = "plan.json"
 
 
@@ -55,6 +59,7 @@ class Plan:
     model: str
     kind: Format
     """Of the result."""
+    source: Location
     target: Location
     is_folder: bool
     """Whether the result is a folder of parts, or one file that is put together at the end."""
@@ -128,7 +133,8 @@ def plan_run(
     root, version = find_bundle(bundle)
     served = _bundle(root, version)
     chosen = served.model(model) if model else served.champion
-    sources = _open_sources(Location.of(name))
+    source = Location.of(name)
+    sources = _open_sources(source)
     schema = sources[0].schema
     columns = _columns(schema.names)
     target = _target(target_name)
@@ -143,6 +149,7 @@ def plan_run(
         bundle_version=version,
         model=chosen.name,
         kind=kind,
+        source=source,
         target=target,
         is_folder=is_folder,
         inputs=columns.places,
@@ -291,7 +298,7 @@ def finish(plan: Plan) -> Summary:
         faulty += len(report.faults)
     if not decided + faulty:
         discard(plan)
-        raise FileError("There is a header and no rows.")
+        raise FileError(f"{plan.source}: {NO_ROWS}")
     if faulty:
         with _written(plan, plan.faults) as file:
             _write_faults(file, _reports(plan))
@@ -371,18 +378,48 @@ def _writer(
 
 
 def _append_csv(file: IO[bytes], table: pa.Table, *, with_header: bool) -> None:
-    for quoting in ("none", "needed"):
+    table = _neutralised(table)
+    options = partial(arrow_csv.WriteOptions, include_header=with_header)
+    content = io.BytesIO()
+    try:
+        arrow_csv.write_csv(table, content, options(quoting_style="none", quoting_header="none"))
+    except pa.ArrowInvalid:
+        # A cell has a comma, a quote or a line break; quoting takes twice as long.
         content = io.BytesIO()
-        options = arrow_csv.WriteOptions(
-            include_header=with_header, quoting_style=quoting, quoting_header=quoting
-        )
+        arrow_csv.write_csv(table, content, options(quoting_style="needed"))
+    file.write(content.getbuffer())
+
+
+def _neutralised(table: pa.Table) -> pa.Table:
+    """``table`` without cells that a spreadsheet would run as a formula."""
+    columns = [
+        column if title in RESULT_SCHEMA.names else _without_formulas(title, column)
+        for title, column in zip(table.column_names, table.columns, strict=True)
+    ]
+    return pa.table(columns, names=[str(neutralised(title)) for title in table.column_names])
+
+
+def _without_formulas(title: str, column: pa.ChunkedArray) -> pa.ChunkedArray:
+    if pa.types.is_dictionary(column.type):
+        column = column.cast(column.type.value_type)
+    if is_bytes(column.type) or pa.types.is_string_view(column.type):
         try:
-            arrow_csv.write_csv(table, content, options)
+            column = column.cast(pa.string())
         except pa.ArrowInvalid:
-            # A cell has a comma, a quote or a line break; quoting takes twice as long.
-            continue
-        file.write(content.getbuffer())
-        return
+            raise FileError(
+                f"{title} has bytes that are not UTF-8 text; have the result written as Parquet."
+            ) from None
+    if not (pa.types.is_string(column.type) or pa.types.is_large_string(column.type)):
+        return column
+    starts = pc.utf8_slice_codeunits(column, 0, 1)
+    if not pc.any(pc.is_in(starts, pa.array(FORMULA_STARTS, column.type))).as_py():
+        return column
+    # A sign before a number starts no formula, and a minus alone is a missing value.
+    cells = (
+        cell if cell is None or _HARMLESS.fullmatch(cell) else neutralised(cell)
+        for cell in column.to_pylist()
+    )
+    return pa.chunked_array([pa.array(cells, column.type)])
 
 
 @cache

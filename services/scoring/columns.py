@@ -142,14 +142,15 @@ def _spread(words: Sequence[str], places: npt.NDArray[Any]) -> pa.Array:
 def _flat(name: str, column: pa.ChunkedArray) -> pa.Array:
     if pa.types.is_dictionary(column.type):
         column = column.cast(column.type.value_type)
-    if pa.types.is_nested(column.type) or _is_binary(column.type):
+    if pa.types.is_nested(column.type) or is_bytes(column.type):
         return pa.array([cell_text(value, name) for value in column.to_pylist()], pa.string())
     if pa.types.is_large_string(column.type) or pa.types.is_string_view(column.type):
         column = column.cast(pa.string())
     return column.combine_chunks()
 
 
-def _is_binary(kind: pa.DataType) -> bool:
+def is_bytes(kind: pa.DataType) -> bool:
+    """Whether the cells of such a column are bytes."""
     return bool(
         pa.types.is_binary(kind)
         or pa.types.is_large_binary(kind)

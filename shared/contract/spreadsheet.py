@@ -2,7 +2,7 @@
 
 from typing import Final
 
-_FORMULA_STARTS: Final = ("=", "+", "-", "@", "\t", "\r")
+FORMULA_STARTS: Final = ("=", "+", "-", "@", "\t", "\r")
 
 
 def neutralised(cell: object) -> object:
@@ -10,10 +10,10 @@ def neutralised(cell: object) -> object:
 
     Source: OWASP, CSV Injection.
     """
-    return f"'{cell}" if isinstance(cell, str) and cell.startswith(_FORMULA_STARTS) else cell
+    return f"'{cell}" if isinstance(cell, str) and cell.startswith(FORMULA_STARTS) else cell
 
 
 def original(cell: str) -> str:
     """The text that ``neutralised`` made ``cell`` of."""
     text = cell.removeprefix("'")
-    return text if text.startswith(_FORMULA_STARTS) else cell
+    return text if text.startswith(FORMULA_STARTS) else cell

@@ -333,7 +333,7 @@ _BAD: Final = {
         "'Credit_Histroy' is not a known column; perhaps it should be Credit_History.",
     ),
     "nothing": ("", "The file is empty."),
-    "no rows": ("ApplicantIncome\n", "There is a header and no rows."),
+    "no rows": ("ApplicantIncome\n", "in.csv: The file has a header and no rows."),
     "JSON": ("[1]", "This is JSON"),
     "Excel": ("PK\x03\x04 xl/", "This is an Excel file or an archive"),
     "no text": ("ApplicantIncome\n" + "10\n" * 20 + "\0\n", "not a text"),
@@ -343,7 +343,7 @@ _BAD: Final = {
 
 
 _VERSIONS: Final = ", ".join(sorted(path.name for path in BUNDLE_ROOT.glob("b-*")))
-_OF_THE_COLUMNS: Final = ("no income", "misspelt", "no rows", "nothing")
+_OF_THE_COLUMNS: Final = ("no income", "misspelt", "nothing")
 """All files of a folder have the same, so these are said of none."""
 
 
@@ -413,6 +413,30 @@ def test_command_says_how_it_read_the_file(
     assert summary.startswith("1 row: 1 decided")
     assert "a second" not in summary
     assert result == f"The result is in {tmp_path / 'out.csv'}."
+
+
+def test_csv_result_starts_no_formula_and_can_be_scored_again(tmp_path: Path) -> None:
+    """Numbers with a sign, and the minus of a missing value, stay as they are; so does Parquet."""
+    cells = ["=1+1", "@x", "-5.5", "-", "+1", "-1+cmd", None]
+    table = {"Branch": cells, "=Bytes": [cell and cell.encode() for cell in cells]}
+    incomes = {"ApplicantIncome": [5000] * len(cells), "LoanAmount": ["-"] * len(cells)}
+    source, target = tmp_path / "in.parquet", tmp_path / "out.csv"
+    parquet.write_table(pa.table(table | incomes), source)
+    _score(source, target)
+    with target.open() as lines:
+        rows = list(csv.DictReader(lines))
+    written = ["'=1+1", "'@x", "-5.5", "-", "+1", "'-1+cmd", ""]
+    assert [row["Branch"] for row in rows] == [row["'=Bytes"] for row in rows] == written
+    assert _score(target, tmp_path / "again.parquet").decided == len(cells)
+    _score(source, tmp_path / "out.parquet")
+    assert [row["Branch"] for row in _read(tmp_path / "out.parquet")] == cells
+
+
+def test_column_that_csv_cannot_hold_is_refused(tmp_path: Path) -> None:
+    source = tmp_path / "in.parquet"
+    parquet.write_table(pa.table({"ApplicantIncome": [1], "Branch": pa.array([b"\xff"])}), source)
+    with pytest.raises(FileError, match="Branch has bytes that are not UTF-8 text; have"):
+        _score(source, tmp_path / "out.csv")
 
 
 def test_bundle_is_a_version_or_a_folder(tmp_path: Path) -> None:
