@@ -25,6 +25,7 @@ from loan_predictor_client.models import (
     ShadowComparison,
     Statistics,
     Summary,
+    WhatIfStatus,
 )
 from services.dashboard.filters import query_of
 from services.dashboard.formatting import amount, exact, fault_text, in_use
@@ -37,6 +38,7 @@ from services.dashboard.inputs import (
 )
 from services.dashboard.live import explain, may_recover
 from services.dashboard.pages.statistics import overview
+from services.dashboard.pages.what_if import state
 from services.dashboard.ranges import Point, range_of, trend_of
 from services.dashboard.templating import part
 from shared.contract.application import FIELDS
@@ -368,3 +370,40 @@ def test_a_shadow_shows_who_would_be_decided_otherwise() -> None:
 )
 def test_a_fault_names_fields_as_their_form_does(field: str, message: str, shown: str) -> None:
     assert fault_text(Fault(field=field, message=message)) == shown
+
+
+def test_a_what_if_says_that_its_period_is_empty_or_that_no_outcome_is_known() -> None:
+    counts = dict.fromkeys(("decisions", "newly_approved", "newly_refused", "referred"), 0)
+    shares = dict.fromkeys(("agreed", "approval_share", "approval_share_instead", "difference"))
+    shares |= dict.fromkeys(("newly_approved_share", "newly_refused_share", "referred_share"))
+
+    def shown(decisions: int) -> str:
+        every = counts | shares | {"decisions": decisions}
+        asked = WhatIfStatus.model_validate(
+            {
+                "id": "0199a1b2-0000-7000-8000-000000000000",
+                "state": "done",
+                "created_at": "2026-03-01T12:00:00Z",
+                "created_by": "somebody",
+                "finished_at": "2026-03-01T12:00:01Z",
+                "order": {"threshold": 0.4, "costs": {"referred": 1}},
+                "progress": dict.fromkeys(("rate", "estimated_end")) | {"read": 0, "expected": 0},
+                "problem": None,
+                "swaps": {
+                    "all": every,
+                    "bands": [every | {"low": 0.5, "high": 0.55}] if decisions else [],
+                    "attributes": [],
+                    "least_decisions": 30,
+                    "unscored": 0,
+                },
+                "cost": None,
+                "method": "A method.",
+            }
+        )
+        return str(state(asked, ""))
+
+    assert "Probabilities on record, approved from 40.0" in shown(0)
+    assert "No decision is in this period." in shown(0)
+    assert "Newly approved" not in shown(0)
+    assert "Outcomes are known of none of these decisions." in shown(1)
+    assert "No decision is in this period." not in shown(1)
