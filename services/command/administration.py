@@ -3,6 +3,7 @@
 import argparse
 import io
 import json
+import re
 import sys
 import time
 import zipfile
@@ -77,7 +78,8 @@ class Service:
         try:
             answer = self._http.request(method, path, **request)
         except httpx.HTTPError as error:
-            raise Refused(f"{self._http.base_url} does not answer: {error}") from error
+            reason = re.sub(r"^\[Errno -?\d+\] ", "", str(error)) or "no reason is known"
+            raise Refused(f"{self._http.base_url} does not answer: {reason}.") from error
         try:
             body = answer.json()
         except ValueError:

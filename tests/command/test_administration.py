@@ -19,6 +19,7 @@ from services.history.rollout import replicas
 from shared.contract.rollout import ReplicaReport, RolloutState
 from tests import keys
 from tests.bundles import make_bundle, version_of
+from tests.harness import free_port
 from tests.history.conftest import quick_settings
 from tests.serving import served
 
@@ -192,6 +193,14 @@ def test_what_another_product_answers_is_said_to_be_so() -> None:
             pytest.raises(Refused, match="answered with something else than this product does"),
         ):
             Service(http).get("what-if")
+
+
+def test_a_service_that_is_away_is_named_with_the_reason_in_words(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("HISTORY_URL", f"http://127.0.0.1:{free_port()}")
+    assert main(["what-if", "list"]) == 1
+    assert capsys.readouterr().err.endswith("/admin/ does not answer: Connection refused.\n")
 
 
 @pytest.mark.system
