@@ -47,6 +47,7 @@ from shared.version import VERSION
 
 _SUFFIXES: Final[dict[str, Format]] = {".csv": "csv", ".parquet": "parquet"}
 _HARMLESS: Final = re.compile(r"-|[-+][0-9]+(?:\.[0-9]+)?(?:[eE][-+]?[0-9]+)?")
+_AS_PARQUET: Final = "have the result written as Parquet."
 _PLAN_FILE: Final = "plan.json"
 
 
@@ -406,9 +407,9 @@ def _without_formulas(title: str, column: pa.ChunkedArray) -> pa.ChunkedArray:
         try:
             column = column.cast(pa.string())
         except pa.ArrowInvalid:
-            raise FileError(
-                f"{title} has bytes that are not UTF-8 text; have the result written as Parquet."
-            ) from None
+            raise FileError(f"{title} has bytes that are not UTF-8 text; {_AS_PARQUET}") from None
+    if pa.types.is_nested(column.type):
+        raise FileError(f"{title} has more than one value in a cell; {_AS_PARQUET}")
     if not (pa.types.is_string(column.type) or pa.types.is_large_string(column.type)):
         return column
     starts = pc.utf8_slice_codeunits(column, 0, 1)

@@ -432,11 +432,17 @@ def test_csv_result_starts_no_formula_and_can_be_scored_again(tmp_path: Path) ->
     assert [row["Branch"] for row in _read(tmp_path / "out.parquet")] == cells
 
 
-def test_column_that_csv_cannot_hold_is_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("cell", "said"),
+    [(b"\xff", "has bytes that are not UTF-8"), ([1, 2], "has more than one value")],
+)
+def test_column_that_csv_cannot_hold_is_refused(cell: object, said: str, tmp_path: Path) -> None:
+    """And nothing is left behind."""
     source = tmp_path / "in.parquet"
-    parquet.write_table(pa.table({"ApplicantIncome": [1], "Branch": pa.array([b"\xff"])}), source)
-    with pytest.raises(FileError, match="Branch has bytes that are not UTF-8 text; have"):
+    parquet.write_table(pa.table({"ApplicantIncome": [1], "Branch": pa.array([cell])}), source)
+    with pytest.raises(FileError, match=f"Branch {said}"):
         _score(source, tmp_path / "out.csv")
+    assert _names(tmp_path) == {"in.parquet"}
 
 
 def test_bundle_is_a_version_or_a_folder(tmp_path: Path) -> None:

@@ -84,6 +84,10 @@ def _as_excel(rows: list[dict[str, object]]) -> bytes:
     file, book = io.BytesIO(), Workbook()
     for cells in [[*rows[0]], *([*row.values()] for row in rows)]:
         book.worksheets[0].append(cells)
+    for cell in (cell for row in book.worksheets[0].iter_rows() for cell in row):
+        if cell.data_type == "f":
+            # A word that begins with an equals sign: a formula without a result is refused.
+            cell.data_type = "s"
     book.save(file)
     return file.getvalue()
 
