@@ -144,7 +144,8 @@ def _end(query: ReportQuery) -> date:
 async def _previous(connection: AsyncConnection, query: ReportQuery) -> Period | None:
     if query.since is None or query.compare is None:
         return None
-    since = query.since - max(_end(query) - query.since, _ONE_DAY)
+    days = max(_end(query) - query.since, _ONE_DAY)
+    since = query.since - min(days, query.since - date.min)
     before = query.model_copy(update={"since": since, "until": query.since})
     totals = await read_totals(connection, _decided(before), ["prediction"])
     return Period(since=since, until=query.since, **_summary(_sum(totals)).model_dump())

@@ -3,7 +3,7 @@
 import datetime
 from typing import Annotated, Final, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, Field, model_validator
+from pydantic import BaseModel, Field, model_validator
 
 from services.history.schemas import written_as
 from shared.contract.events import ModelName
@@ -17,20 +17,8 @@ Unit = Literal["day", "week", "month"]
 Grouping = Literal[Unit, "bundle", "client", "property_area", "credit_history", "outcome"]
 
 _BY_OUTCOME: Final = "group_by=outcome"
-_FIRST_DAY: Final = datetime.date(1900, 1, 1)
-_LAST_DAY: Final = datetime.date(2999, 12, 31)
 
-
-def _with_days_before(day: datetime.date) -> datetime.date:
-    """``day``, or the nearest one that has as many days before it as any range has."""
-    return min(max(day, _FIRST_DAY), _LAST_DAY)
-
-
-UtcDay = Annotated[
-    datetime.date,
-    written_as(r"\d{4}-\d\d-\d\d", "a date such as 2026-01-31"),
-    AfterValidator(_with_days_before),
-]
+UtcDay = Annotated[datetime.date, written_as(r"\d{4}-\d\d-\d\d", "a date such as 2026-01-31")]
 
 
 class ReportQuery(Parameters):

@@ -219,6 +219,9 @@ async def test_analytics_of_a_selection_agree_with_its_decisions(
         found = (await client.get("/analytics", params=ever | {"group_by": unit})).json()
         assert found["overall"] == without["overall"]
         assert found["previous"]["total_predictions"] == 0
+    for days in ({"since": "0460-03-04", "until": "0460-03-09"}, {"since": "9999-12-30"}):
+        found = (await client.get("/analytics", params=days | {"compare": "previous"})).json()
+        assert found["overall"]["total_predictions"] == 0
 
 
 _REFUSED = {
