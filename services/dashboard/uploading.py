@@ -16,6 +16,8 @@ REFUSED: Final = "refused"
 NO_FILE: Final = "There is no form with a file in this request."
 _MULTIPART_BYTES: Final = 4096
 """The most that a form adds to the file."""
+_MOST_DRAINED_BYTES: Final = 20 * MAX_BYTES
+"""How much of a file that is too large is received, and dropped, so that the page can say so."""
 
 
 class File(NamedTuple):
@@ -61,8 +63,9 @@ def _bounded(receive: Receive, limit_bytes: int) -> Receive:
         taken += len(message.get("body", b""))
         if taken > limit_bytes:
             # A browser shows no answer before it has sent everything.
-            while message.get("more_body"):
+            while message.get("more_body") and taken <= _MOST_DRAINED_BYTES:
                 message = await receive()
+                taken += len(message.get("body", b""))
             raise BodyTooLarge(MAX_BYTES)
         return message
 

@@ -210,7 +210,7 @@ _TEXT = {"name": "Education", "datatype": "BYTES", "shape": [1]}
 
 
 _FAULTY: tuple[tuple[dict[str, Any], str], ...] = (
-    ({"content": b"{"}, "Invalid JSON"),
+    ({"content": b"{"}, "is not valid JSON"),
     ({"json": {"inputs": []}}, "inputs"),
     (
         {"json": {"inputs": [_INCOME | {"shape": [3]}]}},
