@@ -203,6 +203,8 @@ async def test_batch_outlives_the_dashboard_and_can_be_cancelled(
     shown = _region(user, "batch")
     assert "not recorded" in shown
     assert "See the record" not in shown
+    await user.open(f"/batch?batch={cancelled}&again")
+    await _shows(user, "batch", f"as batch {cancelled}. Nothing is recorded twice.")
     await user.open("/batch")
     await _shows(user, "batches", f"/batch?batch={cancelled}")
     assert "done, not recorded" in _region(user, "batches")

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Mapping
 from contextlib import suppress
+from datetime import UTC, datetime, timedelta
 from typing import Final
 
 from fastapi import APIRouter, Request, Response
@@ -34,6 +35,9 @@ from shared.contract.errors import BodyTooLarge
 
 REFRESH_S: Final = 0.5
 LIST_S: Final = 2.0
+_AGAIN: Final = "again"
+"""The query parameter of a batch's page that the same file leads to again."""
+_CLOCKS_APART: Final = timedelta(seconds=5)
 _MEDIA_TYPES: Final[Mapping[ResultsFormat, str]] = {
     "csv": "text/csv; charset=utf-8",
     "ndjson": "application/x-ndjson",
@@ -71,9 +75,17 @@ def draft_state(draft: Draft, root: str) -> Markup:
 
 
 def batch_state(
-    batch: Batch, results: Results | None, compared: ModelComparison | None, root: str
+    batch: Batch,
+    results: Results | None,
+    compared: ModelComparison | None,
+    root: str,
+    *,
+    again: bool = False,
 ) -> Markup:
-    """How a batch stands; with its ``results``, beside the training data, once it has ended."""
+    """How a batch stands; with its ``results``, beside the training data, once it has ended.
+
+    ``again`` if the same file was just sent once more.
+    """
     same = compared is not None and compared.version == batch.bundle_version
     model = compared.models.get(batch.model) if compared and same else None
     return part(
@@ -81,6 +93,7 @@ def batch_state(
         "state",
         batch=batch,
         ended=batch.state in ENDED,
+        again=again,
         results=results,
         approved_in_training=compared.data.approved_share if compared else None,
         in_training=bins_of(model.scores) if model and model.scores else None,
@@ -108,7 +121,7 @@ def register(watch: Watch, drafts: Drafts) -> None:
         draft = drafts.find(identifier, session) if identifier else None
         with frame(request, "batch", watch=watch):
             if is_identifier(batch_id):
-                _show_batch(session, batch_id, root)
+                _show_batch(session, batch_id, root, again=_AGAIN in request.query_params)
                 return
             region = Region(
                 "batch",
@@ -128,6 +141,7 @@ def register(watch: Watch, drafts: Drafts) -> None:
             region.show(draft_state(draft, root))
 
         async def decide(pressed: str) -> None:
+            asked_at = datetime.now(UTC)
             try:
                 batch = await order(draft, record=pressed == "decide")
             except SignedOut:
@@ -136,7 +150,8 @@ def register(watch: Watch, drafts: Drafts) -> None:
                 region.show(explain(error) + draft_state(draft, root))
             else:
                 # NiceGUI itself adds the path below which the dashboard is served.
-                ui.navigate.to(f"/batch?batch={batch.id}")
+                again = f"&{_AGAIN}" if batch.created_at < asked_at - _CLOCKS_APART else ""
+                ui.navigate.to(f"/batch?batch={batch.id}{again}")
 
         region.on_submit(check)
         region.on_press(decide)
@@ -149,16 +164,16 @@ def _list_batches(session: Session, root: str) -> None:
     Loader("batches", fetch, every_s=LIST_S)
 
 
-def _show_batch(session: Session, batch_id: str, root: str) -> None:
+def _show_batch(session: Session, batch_id: str, root: str, *, again: bool) -> None:
     async def fetch() -> Markup:
         batch = await session.api.batch(batch_id)
         if batch.state not in ENDED:
             ui.timer(REFRESH_S, loader.load, once=True)
-            return batch_state(batch, None, None, root)
+            return batch_state(batch, None, None, root, again=again)
         results, compared = await asyncio.gather(
             results_of(session.api, batch), session.api.compare()
         )
-        return batch_state(batch, results, compared, root)
+        return batch_state(batch, results, compared, root, again=again)
 
     async def cancel(_: str) -> None:
         # The page says by itself how the batch stands.
