@@ -232,9 +232,9 @@ def _table_rows(
 def _values(
     name: str, cells: Sequence[str], spellings: Sequence[str], oddities: _Oddities
 ) -> Iterator[Any]:
-    """The value in each cell of a column; ``_FAULTY`` where there is none.
+    """The value of each cell in a column; ``_FAULTY`` for one that cannot be read.
 
-    Most cells of a column come again and again: each is read once.
+    Most cells repeat, so each distinct one is read once.
     """
 
     def value(cell: str) -> Any:

@@ -407,8 +407,8 @@ async def end_chunk(
 ) -> Chunk | None:
     """Show and count the decisions of a chunk, which are recorded now; raises ``Lost``.
 
-    They are shown even if the batch was cancelled meanwhile. Returns the next chunk that is not
-    done, unless there is none or the batch has ended.
+    They are shown even if the batch was cancelled meanwhile. Returns the next unfinished chunk;
+    None after the last one, or once the batch has ended.
     """
     # Undone by a crash, it is done again: the same decisions are published once more.
     async with holding(pool, job, ended=True, durable=False) as connection:
