@@ -8,7 +8,7 @@ import secrets
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
-from typing import Final
+from typing import Any, Final
 
 from loan_predictor_client import RetryPolicy
 from loan_predictor_client.calls import FileKind
@@ -17,6 +17,7 @@ from services.dashboard.sessions import Session
 from services.dashboard.uploading import File
 from shared.contract.errors import InvalidInput
 from shared.contract.parsing import read_application
+from shared.contract.warnings import TrainingRanges, warnings_for
 from shared.files.applications import TOO_MANY_ROWS, ApplicationFile, Row, read_applications
 from shared.files.spellings import Spelling, applied, offered
 from shared.files.tables import FileError
@@ -49,6 +50,10 @@ class Draft:
     """The answers; None until they are given."""
     faults: dict[int, str] = field(default_factory=dict)
     """What is wrong with a row, by its line."""
+    applications: dict[int, dict[str, Any]] = field(default_factory=dict)
+    """The rows that can be decided, by line; none before they are checked."""
+    warnings: dict[str, list[int]] | None = None
+    """The lines of each warning; None until ``warn`` has found them."""
 
     @property
     def rows(self) -> Sequence[Row]:
@@ -56,17 +61,28 @@ class Draft:
         return self.file.rows if self.file else ()
 
     @property
-    def good(self) -> int:
-        """How many rows can be decided."""
-        return len(self.rows) - len(self.faults)
+    def with_warnings(self) -> int | None:
+        """How many applications have warnings; None until ``warn`` has found them."""
+        return None if self.warnings is None else len(set().union(*self.warnings.values()))
 
     def check(self, chosen: Collection[str]) -> None:
         """Check all rows, with the ``chosen`` spellings read as they are meant."""
         if self.file is not None:
             self.chosen = sorted(each.key for each in self.spellings if each.key in chosen)
             self.file = applied(self.file, self.chosen)
-            found = ((row.line, _fault(row)) for row in self.file.rows)
-            self.faults = {line: fault for line, fault in found if fault is not None}
+            for row in self.file.rows:
+                read = _read(row)
+                if isinstance(read, str):
+                    self.faults[row.line] = read
+                else:
+                    self.applications[row.line] = read
+
+    def warn(self, training_ranges: TrainingRanges) -> None:
+        """Find the warnings that the decisions will have."""
+        self.warnings = {}
+        for line, application in self.applications.items():
+            for warning in warnings_for(application, training_ranges):
+                self.warnings.setdefault(warning, []).append(line)
 
 
 class Drafts:
@@ -119,11 +135,11 @@ async def order(draft: Draft, *, record: bool) -> Batch:
     )
 
 
-def _fault(row: Row) -> str | None:
+def _read(row: Row) -> dict[str, Any] | str:
+    """The application in a row, or what is wrong with it."""
     if row.fault is not None:
         return row.fault
     try:
-        read_application(row.application)
+        return read_application(row.application)
     except InvalidInput as error:
         return "; ".join(f"{fault.field} {fault.message}" for fault in error.faults)
-    return None

@@ -106,7 +106,7 @@ class Loader:
             self.region.show(signed_out())
             return
         except CallFailed as error:
-            self._notice.show(explain(error, stale=self._loaded))
+            self._notice.show(explain(error, retried=True, stale=self._loaded))
             if not self._loaded:
                 self.region.show(NOTHING)
             if may_recover(error):
@@ -134,8 +134,8 @@ def may_recover(error: CallFailed) -> bool:
     return not isinstance(error, AccessDenied | InvalidRequest | MissingResource | UnsendableCall)
 
 
-def explain(error: CallFailed, *, stale: bool = False) -> Markup:
-    """A failed call in words; ``stale`` if older content stays on the page."""
+def explain(error: CallFailed, *, retried: bool = False, stale: bool = False) -> Markup:
+    """A failed call in words: ``retried`` by the page itself, ``stale`` if older content stays."""
     if isinstance(error, AccessDenied):
         return part("notices", "denied", error=error)
     if isinstance(error, MissingResource):
@@ -145,4 +145,4 @@ def explain(error: CallFailed, *, stale: bool = False) -> Markup:
     _log.warning("a call failed", error=str(error))
     if isinstance(error, ApiError):
         return part("notices", "unavailable", error=error)
-    return part("notices", "unreachable", stale=stale)
+    return part("notices", "unreachable", retried=retried, stale=stale)

@@ -26,10 +26,10 @@ from services.scoring.manifest import (
     TrainedModel,
 )
 from services.scoring.registry import Bundle
-from services.scoring.rules import WARNING_RULES
 from services.scoring.scorecard import Linear, Table
 from shared.contract import application
 from shared.contract.application import FIELDS, FIELDS_BY_USE, Kind
+from shared.contract.warnings import WARNING_RULES
 
 MAX_AGE_S: Final = 3600
 MARKDOWN: Final = "text/markdown"
@@ -193,6 +193,10 @@ class ValidationRules(_Document):
 
     fields: tuple[FieldRule, ...]
     warnings: list[WarningRule]
+    training_ranges: dict[str, tuple[float, float]] = Field(
+        description="Smallest and largest value of each numeric input that the models were"
+        " trained on: beyond them an answer warns."
+    )
     unknown_fields: str
     missing: str
 
@@ -319,6 +323,7 @@ def build_catalogue(bundle: Bundle) -> Catalogue:
                     WarningRule(code=code, message=message)
                     for code, message in WARNING_RULES.items()
                 ],
+                training_ranges=dict(bundle.training_ranges),
                 unknown_fields="An unknown field is an error that names the known one it is near.",
                 missing="null, an empty string or an absent field is missing; only"
                 f" {', '.join(field.name for field in FIELDS if field.required)} is required.",

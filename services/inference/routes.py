@@ -34,12 +34,12 @@ from services.scoring.engine import benchmark
 from services.scoring.explain import bundle_for_explaining, explain, find_reasons
 from services.scoring.registry import ServedModel
 from services.scoring.replay import Replay, replay
-from services.scoring.rules import warnings_for
 from shared.access.middleware import caller_of, count_as, needs
 from shared.contract.application import EXAMPLE
 from shared.contract.errors import InvalidInput
 from shared.contract.events import Decision, ReasonsFound
 from shared.contract.parsing import LoanApplication, parse_application
+from shared.contract.warnings import warnings_for
 from shared.web.conventions import invalid_input, note_decision, problem_docs, request_id_of
 from shared.web.direct import DirectRoute, describe, read_body
 from shared.web.idempotency import idempotency_key

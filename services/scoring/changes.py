@@ -17,8 +17,8 @@ from typing import Any, Final
 
 from services.scoring.engine import outcome_of
 from services.scoring.registry import Bundle, ServedModel
-from services.scoring.rules import USUAL_TERMS
 from shared.contract.reasons import INCOMES
+from shared.contract.warnings import USUAL_TERMS
 
 _TERM: Final = "Loan_Amount_Term"
 CHANGEABLE: Final = ("LoanAmount", _TERM, *INCOMES)

@@ -15,12 +15,24 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from services.scoring.engine import shown_probabilities
-from services.scoring.features import code
+from services.scoring.features import Columns, code
 from services.scoring.registry import Bundle, ServedModel
-from services.scoring.rules import warning_columns
 from shared.contract.application import FIELDS, SCORED, Field
 from shared.contract.errors import InvalidInput
 from shared.contract.parsing import read_application, read_input
+from shared.contract.warnings import (
+    LOAN_TO_ANNUAL_INCOME,
+    LOW_INCOME,
+    MONTHS_PER_YEAR,
+    THOUSAND,
+    UNUSUAL_AMOUNT,
+    USUAL_TERMS,
+    WARNING_RULES,
+    WEIGHTY_INPUTS,
+    TrainingRanges,
+    missing_input,
+    outside_range,
+)
 from shared.files.applications import meaning
 from shared.files.tables import cell_text
 
@@ -120,6 +132,27 @@ def _decisions(
         _listed(warning_columns(scored, bundle.training_ranges)),
     ]
     return pa.table(columns, schema=RESULT_SCHEMA)
+
+
+def warning_columns(columns: Columns, training_ranges: TrainingRanges) -> dict[str, _Mask]:
+    """Each warning, in the order of ``warnings_for``, and which rows of ``columns`` have it."""
+    income, amount = columns["ApplicantIncome"], columns["LoanAmount"]
+    other, term = columns["CoapplicantIncome"], columns["Loan_Amount_Term"]
+    annual_income = MONTHS_PER_YEAR * (income + np.where(np.isnan(other), 0, other))
+    # A comparison with NaN, which stands for a missing value, does not hold.
+    found = {
+        WARNING_RULES["no_own_income"]: income == 0,
+        WARNING_RULES["low_income"]: (income != 0) & (income < LOW_INCOME),
+        WARNING_RULES["high_loan_to_income"]: amount * THOUSAND
+        > LOAN_TO_ANNUAL_INCOME * annual_income,
+        WARNING_RULES["unusual_amount"]: amount > UNUSUAL_AMOUNT,
+        WARNING_RULES["no_credit_history"]: columns["Credit_History"] == 0,
+    }
+    found |= {missing_input(field): np.isnan(columns[field]) for field in WEIGHTY_INPUTS}
+    found[WARNING_RULES["unusual_term"]] = ~np.isnan(term) & ~np.isin(term, USUAL_TERMS)
+    for field, (low, high) in training_ranges.items():
+        found[outside_range(field, low, high)] = (columns[field] < low) | (columns[field] > high)
+    return found
 
 
 def _listed(holding: Mapping[str, _Mask]) -> pa.Array:

@@ -13,10 +13,10 @@ from pydantic_core import from_json, to_json
 
 from services.scoring.reasons import BASIS, refusal_reasons
 from services.scoring.registry import Bundle, ServedModel
-from services.scoring.rules import warnings_for
 from shared.contract.application import SCORED
 from shared.contract.events import Prediction
 from shared.contract.ids import uuid7
+from shared.contract.warnings import warnings_for
 
 # A template, because a dictionary of all this takes twice as long to make and to write out.
 _BODY: Final = (

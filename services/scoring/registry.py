@@ -35,7 +35,6 @@ from services.scoring.manifest import (
     read_file,
     read_manifest,
 )
-from services.scoring.rules import TrainingRanges
 from services.scoring.scorecard import (
     SCORECARD_FILE,
     Linear,
@@ -50,6 +49,7 @@ from services.scoring.scorecard import (
 from shared.contract.application import EXAMPLE
 from shared.contract.errors import UnknownModel
 from shared.contract.parsing import LoanApplication
+from shared.contract.warnings import TrainingRanges
 
 RowOf = Callable[[Mapping[str, Any]], tuple[float, ...]]
 MatrixOf = Callable[[Columns], npt.NDArray[np.float64]]

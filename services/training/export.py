@@ -23,9 +23,9 @@ from sklearn.pipeline import Pipeline
 
 from services.scoring.features import FEATURES, Matrix
 from services.scoring.manifest import Parity
-from services.scoring.rules import UNUSUAL_AMOUNT
 from services.training.models import SEED, THRESHOLD, Classifier, Probabilities, one_thread
 from shared.contract.application import FIELDS_BY_USE, Field
+from shared.contract.warnings import UNUSUAL_AMOUNT
 
 INPUT_NAME: Final = "features"
 OUTPUT_NAME: Final = "probabilities"

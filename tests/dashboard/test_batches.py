@@ -22,6 +22,7 @@ from services.batch.settings import BatchSettings
 from services.dashboard import drafts
 from services.dashboard.batches import BINS, MAX_SHOWN, Results
 from services.dashboard.drafts import MAX_DRAFTS, MAX_ROWS, Drafts, order
+from services.dashboard.live import signed_out
 from services.dashboard.pages import batch
 from services.dashboard.sessions import Session, Sessions, SignedOut
 from services.dashboard.uploading import File
@@ -110,6 +111,13 @@ def _assert_faults(shown: str) -> None:
     assert "has 1 cells, the header has 3" in shown
 
 
+def _assert_second_look(shown: str) -> None:
+    assert "Worth a second look" in shown
+    assert "income is below 1000 per month (1 row, line 3)" in shown
+    assert "Credit history is missing (2 rows, lines 2, 3)" in shown
+    assert _number(shown, "warned") == "2"
+
+
 async def test_batch_is_checked_decided_and_downloaded(
     user: User, api: LoanPredictorClient, batch_settings: BatchSettings
 ) -> None:
@@ -166,13 +174,13 @@ async def test_batch_asks_what_is_meant_and_reads_what_is_chosen(
     assert len(chosen) == 3
     user.find(marker="batch").trigger("submit", dict.fromkeys(chosen, "on"))
     await _shows(user, "batch", "Decide 2 applications")
+    _assert_second_look(_region(user, "batch"))
     async with working(batch_settings):
         await _order(user)
         await _shows(user, "batch", "Download decisions")
     shown = _region(user, "batch")
-    assert "Worth a second look" in shown
+    _assert_second_look(shown)
     assert "Missing in every row because it has no column: Dependents, Education, " in shown
-    assert "income is below 1000 per month (1 row, line 3)" in shown
     identifiers = re.findall(r"/history/([0-9a-f-]{36})", shown)
     await eventually(lambda: len(api.history(Filters(loan_id="Q1")).items) == 2)
     records = {str(r.prediction_id): r for r in api.history(Filters(loan_id="Q1")).items}
@@ -228,9 +236,13 @@ async def test_file_is_not_ordered_during_an_outage_or_after_the_session(
         owner = sessions.find(sessions.begin("somebody", client))
         assert owner is not None
         draft = Drafts().begin(_FILE, owner)
+        shown = await batch.draft_with_warnings(draft, "")
+        assert "Nothing is lost; try again in a moment." in shown
+        assert "Decide 30 applications" in shown
         with pytest.raises(ServiceUnreachable):
             await order(draft, record=True)
         sessions.end(owner)
+        assert await batch.draft_with_warnings(draft, "") == signed_out()
         with pytest.raises(SignedOut):
             await order(draft, record=True)
 

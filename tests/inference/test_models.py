@@ -147,13 +147,17 @@ async def test_bundle_without_a_card_has_no_card_to_serve(
         assert (await client.post("/predict", json=EXAMPLE)).status_code == 200
 
 
-async def test_validation_rules_cover_every_field(client: httpx.AsyncClient) -> None:
+async def test_validation_rules_cover_every_field(
+    client: httpx.AsyncClient, bundle: Bundle
+) -> None:
     """The rules as data and the schema that enforces them speak of the same fields."""
     rules = (await client.get("/validation-rules")).json()
     assert {rule["name"] for rule in rules["fields"]} == set(LoanApplication.model_fields)
     for rule in rules["fields"]:
         field = LoanApplication.model_fields[rule["name"]]
         assert rule["required"] == field.is_required()
+    ranges = rules["training_ranges"]
+    assert {name: tuple(each) for name, each in ranges.items()} == bundle.training_ranges
 
 
 async def test_index_says_what_this_is(client: httpx.AsyncClient, bundle: Bundle) -> None:

@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pyarrow import parquet
 
-from services.scoring.columns import Scored, score
+from services.scoring.columns import Scored, score, warning_columns
 from services.scoring.engine import decide
 from services.scoring.features import (
     Columns,
@@ -27,10 +27,10 @@ from services.scoring.features import (
 )
 from services.scoring.manifest import BUNDLE_ROOT
 from services.scoring.registry import Bundle, load_bundle
-from services.scoring.rules import warning_columns, warnings_for
 from shared.contract.application import EXAMPLE, FIELDS, SCORED
 from shared.contract.errors import InvalidInput
 from shared.contract.parsing import read_application
+from shared.contract.warnings import warnings_for
 from shared.files.applications import ApplicationFile, read_applications, usable_columns
 from shared.files.tables import FileError
 from tests.applications import random_application

@@ -18,12 +18,12 @@ from services.scoring.engine import outcome_of
 from services.scoring.explain import TYPICAL_APPLICANT, Explainer, TooManyExplanations, explain
 from services.scoring.features import FEATURE_INPUTS, FEATURES
 from services.scoring.registry import Bundle, ServedModel
-from services.scoring.rules import USUAL_TERMS
 from services.scoring.scorecard import Table, TableFeature
 from services.scoring.shapley import EDGE, PLAYERS, shapley, typical_applicant
 from shared.contract.application import EXAMPLE, SCORED
 from shared.contract.parsing import parse_application
 from shared.contract.reasons import INCOMES
+from shared.contract.warnings import USUAL_TERMS
 from tests.scoring.coalitions import shapley_values
 from tests.scoring.test_features import APPLICATIONS, FEW_ROWS
 

@@ -6,6 +6,7 @@ from uuid import UUID
 
 from pydantic import AwareDatetime, ConfigDict, Field
 from pydantic import BaseModel as _BaseModel
+from typing_extensions import TypeAliasType
 
 
 class BaseModel(_BaseModel):
@@ -482,6 +483,11 @@ class ValidationReport(BaseModel):
     validation_errors: list[Fault]
     warnings: list[str]
     input_data: Annotated[Application | None, Field(description="As parsed; null if not valid.")]
+
+
+TrainingRangesAdditionalProperty = TypeAliasType(
+    "TrainingRangesAdditionalProperty", tuple[float, float]
+)
 
 
 class WarningRule(BaseModel):
@@ -1334,6 +1340,12 @@ class ValidationRules(BaseModel):
 
     fields: list[FieldRule]
     warnings: list[WarningRule]
+    training_ranges: Annotated[
+        dict[str, TrainingRangesAdditionalProperty],
+        Field(
+            description="Smallest and largest value of each numeric input that the models were trained on: beyond them an answer warns."
+        ),
+    ]
     unknown_fields: str
     missing: str
 

@@ -135,26 +135,44 @@ def register(watch: Watch, drafts: Drafts) -> None:
                 return
         _follow(draft, region, root)
 
-    def _follow(draft: Draft, region: Region, root: str) -> None:
-        async def check(values: Values) -> None:
-            await asyncio.to_thread(draft.check, values.keys())
-            region.show(draft_state(draft, root))
 
-        async def decide(pressed: str) -> None:
-            asked_at = datetime.now(UTC)
-            try:
-                batch = await order(draft, record=pressed == "decide")
-            except SignedOut:
-                region.show(signed_out())
-            except CallFailed as error:
-                region.show(explain(error) + draft_state(draft, root))
-            else:
-                # NiceGUI itself adds the path below which the dashboard is served.
-                again = f"&{_AGAIN}" if batch.created_at < asked_at - _CLOCKS_APART else ""
-                ui.navigate.to(f"/batch?batch={batch.id}{again}")
+async def draft_with_warnings(draft: Draft, root: str) -> Markup:
+    """A draft with what its decisions will warn of."""
+    try:
+        rules = await draft.owner.api.validation_rules()
+    except SignedOut:
+        return signed_out()
+    except CallFailed as error:
+        return explain(error) + draft_state(draft, root)
+    await asyncio.to_thread(draft.warn, rules.training_ranges)
+    return draft_state(draft, root)
 
-        region.on_submit(check)
-        region.on_press(decide)
+
+def _follow(draft: Draft, region: Region, root: str) -> None:
+    async def warn() -> None:
+        region.show(await draft_with_warnings(draft, root))
+
+    async def check(values: Values) -> None:
+        await asyncio.to_thread(draft.check, values.keys())
+        await warn()
+
+    async def decide(pressed: str) -> None:
+        asked_at = datetime.now(UTC)
+        try:
+            batch = await order(draft, record=pressed == "decide")
+        except SignedOut:
+            region.show(signed_out())
+        except CallFailed as error:
+            region.show(explain(error) + draft_state(draft, root))
+        else:
+            # NiceGUI itself adds the path below which the dashboard is served.
+            again = f"&{_AGAIN}" if batch.created_at < asked_at - _CLOCKS_APART else ""
+            ui.navigate.to(f"/batch?batch={batch.id}{again}")
+
+    region.on_submit(check)
+    region.on_press(decide)
+    if draft.applications and draft.warnings is None:
+        ui.timer(0, warn, once=True)
 
 
 def _list_batches(session: Session, root: str) -> None:

@@ -3,11 +3,6 @@
 from collections.abc import Mapping
 from typing import Any, Final
 
-import numpy as np
-import numpy.typing as npt
-
-from services.scoring.features import Columns
-
 LOW_INCOME: Final = 1_000
 UNUSUAL_AMOUNT: Final = 10_000
 LOAN_TO_ANNUAL_INCOME: Final = 5
@@ -16,8 +11,8 @@ USUAL_TERMS: Final = (12, 36, 60, 84, 120, 180, 240, 300, 360, 480)
 WEIGHTY_INPUTS: Final = ("Credit_History", "LoanAmount", "Loan_Amount_Term")
 """Inputs that weigh so much that a decision without them needs a second look."""
 
-_THOUSAND = 1_000
-_MONTHS_PER_YEAR = 12
+THOUSAND = 1_000
+MONTHS_PER_YEAR = 12
 
 WARNING_RULES: Final = {
     "no_own_income": "ApplicantIncome is 0: the co-applicant has the only income",
@@ -52,49 +47,28 @@ def warnings_for(application: Mapping[str, Any], training_ranges: TrainingRanges
     elif income < LOW_INCOME:
         found.append(WARNING_RULES["low_income"])
     if amount is not None:
-        annual_income = _MONTHS_PER_YEAR * (income + (application["CoapplicantIncome"] or 0))
-        if amount * _THOUSAND > LOAN_TO_ANNUAL_INCOME * annual_income:
+        annual_income = MONTHS_PER_YEAR * (income + (application["CoapplicantIncome"] or 0))
+        if amount * THOUSAND > LOAN_TO_ANNUAL_INCOME * annual_income:
             found.append(WARNING_RULES["high_loan_to_income"])
         if amount > UNUSUAL_AMOUNT:
             found.append(WARNING_RULES["unusual_amount"])
     if application["Credit_History"] == 0:
         found.append(WARNING_RULES["no_credit_history"])
-    found += [_missing(field) for field in WEIGHTY_INPUTS if application[field] is None]
+    found += [missing_input(field) for field in WEIGHTY_INPUTS if application[field] is None]
     if term is not None and term not in USUAL_TERMS:
         found.append(WARNING_RULES["unusual_term"])
     for field, (low, high) in training_ranges.items():
         value = application[field]
         if value is not None and not low <= value <= high:
-            found.append(_outside(field, low, high))
+            found.append(outside_range(field, low, high))
     return found
 
 
-def warning_columns(
-    columns: Columns, training_ranges: TrainingRanges
-) -> dict[str, npt.NDArray[np.bool_]]:
-    """Each warning, in the order of ``warnings_for``, and which rows of ``columns`` have it."""
-    income, amount = columns["ApplicantIncome"], columns["LoanAmount"]
-    other, term = columns["CoapplicantIncome"], columns["Loan_Amount_Term"]
-    annual_income = _MONTHS_PER_YEAR * (income + np.where(np.isnan(other), 0, other))
-    # A comparison with NaN, which stands for a missing value, does not hold.
-    found = {
-        WARNING_RULES["no_own_income"]: income == 0,
-        WARNING_RULES["low_income"]: (income != 0) & (income < LOW_INCOME),
-        WARNING_RULES["high_loan_to_income"]: amount * _THOUSAND
-        > LOAN_TO_ANNUAL_INCOME * annual_income,
-        WARNING_RULES["unusual_amount"]: amount > UNUSUAL_AMOUNT,
-        WARNING_RULES["no_credit_history"]: columns["Credit_History"] == 0,
-    }
-    found |= {_missing(field): np.isnan(columns[field]) for field in WEIGHTY_INPUTS}
-    found[WARNING_RULES["unusual_term"]] = ~np.isnan(term) & ~np.isin(term, USUAL_TERMS)
-    for field, (low, high) in training_ranges.items():
-        found[_outside(field, low, high)] = (columns[field] < low) | (columns[field] > high)
-    return found
-
-
-def _missing(field: str) -> str:
+def missing_input(field: str) -> str:
+    """The warning that ``field`` is missing."""
     return WARNING_RULES["missing_input"].format(field=field)
 
 
-def _outside(field: str, low: float, high: float) -> str:
+def outside_range(field: str, low: float, high: float) -> str:
+    """The warning that ``field`` is outside the range in training."""
     return WARNING_RULES["outside_training_range"].format(field=field, low=low, high=high)
