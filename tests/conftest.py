@@ -21,12 +21,13 @@ import pytest
 from httpx._transports import default as httpx_transports
 from redis import Redis
 
-from services.local import components, servers
+from services.local import components, processes, servers
 from services.local.processes import run_to_end
 from services.local.servers import Server
 from services.scoring.manifest import BUNDLE_ROOT
 from services.scoring.registry import Bundle, load_bundle
 from shared import USUAL_THRESHOLDS
+from tests import preloaded
 from tests.applications import random_application
 from tests.harness import (
     System,
@@ -59,6 +60,8 @@ measure_on_request()
 # Each client reads the authorities' certificates anew, which takes longer than most requests; what
 # they have in common is read once.
 vars(httpx_transports)["create_ssl_context"] = cache(httpx.create_ssl_context)
+# A process of the product spends nearly all of its start on imports.
+vars(processes)["Popen"] = preloaded.start
 # What is imported stays: nothing is garbage before the tests are collected.
 gc.disable()
 

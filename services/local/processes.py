@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
+from subprocess import Popen
 from typing import Final, NamedTuple, TypedDict
 
 from shared.observability.logs import readable
@@ -68,7 +69,7 @@ class Process:
         self._ready = ready
         self._stop_signal = stop_signal
         self._user = user
-        self._child: subprocess.Popen[bytes] | None = None
+        self._child: Popen[bytes] | None = None
 
     @property
     def pid(self) -> int:
@@ -99,7 +100,7 @@ class Process:
             raise CannotStart(f"{self.name}: an earlier process of it is still running")
         try:
             with self.log.open("ab") as log:
-                self._child = subprocess.Popen(  # noqa: S603 - the commands are this package's own
+                self._child = Popen(  # noqa: S603 - the commands are this package's own
                     self.command,
                     stdin=subprocess.DEVNULL,
                     stdout=log,

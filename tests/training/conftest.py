@@ -56,7 +56,7 @@ def labelled_csv(tmp_path_factory: pytest.TempPathFactory) -> Path:
         f"Training tests run on generated applications: LOAN_DATA_DIR has no {_REAL_APPLICATIONS}"
     )
     path = tmp_path_factory.mktemp("data") / _REAL_APPLICATIONS
-    write_labelled_csv(path, rows=400, seed=7)
+    write_labelled_csv(path, rows=614, seed=7)
     return path
 
 

@@ -19,7 +19,7 @@ from services.training.evaluation import (
     interval,
     repeats_for,
 )
-from services.training.models import BASELINES, SEED, candidates_of
+from services.training.models import BASELINES, SEED, candidates_of, free_name
 from shared.contract.application import SCORED
 from tests.training.conftest import MODEL_NAMES, MODELS, unfitted
 
@@ -68,7 +68,9 @@ def test_scores_are_those_of_an_independent_cross_validation(
         cv=RepeatedStratifiedKFold(n_splits=3, n_repeats=1, random_state=SEED),
         scoring="neg_log_loss",
     )
-    assert found.scores["logistic_regression"]["log_loss"] == pytest.approx(-expected)
+    # Held to its directions, it differs in folds that would teach it another one.
+    scores = found.scores[free_name("logistic_regression")]
+    assert scores["log_loss"] == pytest.approx(-expected)
 
 
 def test_every_row_is_answered_in_every_repeat(
