@@ -270,7 +270,9 @@ def main() -> int:
     settings = read_settings_or_exit(BatchSettings, redis_faults, webhook_faults)
     configure_logging(settings)
     os.nice(_NICE)
-    keep_loaded(100_000)  # rows are containers without cycles, as in the consumer
+    # Rows are containers without cycles, but each answer that httpx receives is a cycle: two a
+    # second, of 50 containers.
+    keep_loaded(5_000)
     try:
         uvloop.run(work(settings))
     except BundleError as error:

@@ -13,6 +13,8 @@ from itertools import islice
 from multiprocessing import get_context
 from typing import Any, Final, TypeVar
 
+from shared.version import VERSION
+
 _Chunk = TypeVar("_Chunk")
 _Result = TypeVar("_Result")
 
@@ -84,6 +86,11 @@ def on_dask(
     except (OSError, ValueError) as error:
         raise EngineError(f"No scheduler answers at {scheduler}: {error}") from None
     with client:
+        if _versions(client) != {VERSION}:
+            raise EngineError(
+                f"The scheduler at {scheduler} and its workers need this product, too, in version"
+                f" {VERSION}: install 'loan-predictor[command,dask]' there."
+            )
         threads = sum(client.nthreads().values())
         if not threads:
             raise EngineError(f"The scheduler at {scheduler} has no workers.")
@@ -100,3 +107,16 @@ def on_dask(
                 yield result
         except KilledWorker as error:
             raise EngineError(f"Dask gave up: {error}") from None
+
+
+def _versions(client: Any) -> set[object]:
+    """The versions of this product in a cluster, with an error for each place without it."""
+    try:
+        of_scheduler: object = client.run_on_scheduler(_version)
+    except ImportError as error:
+        of_scheduler = error
+    return {of_scheduler, *client.run(_version, on_error="return").values()}
+
+
+def _version() -> str:
+    return VERSION

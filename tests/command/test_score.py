@@ -10,6 +10,7 @@ import sys
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
+from importlib import import_module
 from importlib.metadata import EntryPoint
 from itertools import islice
 from pathlib import Path
@@ -201,6 +202,9 @@ def test_result_is_the_same_on_every_engine_and_with_any_chunks(
     ) as cluster:
         on_cluster = partial(on_dask, scheduler=cluster.scheduler_address)
         _score(file, tmp_path / "dask.csv", on_cluster)
+        monkeypatch.setattr(engines, "_version", lambda: import_module("missing"))
+        with pytest.raises(EngineError, match="and its workers need this product, too, in version"):
+            next(on_cluster(abs, [1]))
     monkeypatch.undo()
     _score(file, tmp_path / "whole.csv")
     whole = (tmp_path / "whole.csv").read_bytes()
