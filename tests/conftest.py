@@ -66,11 +66,22 @@ vars(processes)["Popen"] = preloaded.start
 gc.disable()
 
 
+@pytest.hookimpl(tryfirst=True)  # before pytest-cov's
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """End the first of two measurements that pytest-cov begins in a worker.
+
+    To pause the second, as ``no_cover`` does, would resume the first, at the same price.
+    """
+    coverage = _coverage_of(session.config)
+    if coverage and "PYTEST_XDIST_WORKER" in os.environ:
+        coverage.pause()
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection(session: pytest.Session) -> None:
     """Leave it to one worker to measure what is imported: all of them import the same."""
     coverage = _coverage_of(session.config)
-    if coverage and os.environ.get("PYTEST_XDIST_WORKER", _MEASURES_IMPORTS) != _MEASURES_IMPORTS:
+    if coverage and not _measures_imports():
         coverage.pause()
 
 
@@ -107,9 +118,13 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     gc.set_threshold(*USUAL_THRESHOLDS)
     gc.enable()
     coverage = _coverage_of(session.config)
-    if coverage and not coverage.started:
+    if coverage and not _measures_imports():
         coverage.resume()
     measure_on_request()
+
+
+def _measures_imports() -> bool:
+    return os.environ.get("PYTEST_XDIST_WORKER", _MEASURES_IMPORTS) == _MEASURES_IMPORTS
 
 
 def _coverage_of(config: pytest.Config) -> Any:
