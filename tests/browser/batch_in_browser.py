@@ -93,6 +93,7 @@ def test_file_of_another_lender_is_asked_about_and_read_as_chosen(page: Page, sh
     for box in questions.get_by_role("checkbox").all():
         box.check()
     page.get_by_role("button", name="Go on without these columns").click()
+    expect(page.get_by_text("Worth a second look")).to_be_visible()
     page.get_by_role("button", name="Decide 21 applications").click()
     expect(page.get_by_role("link", name="Download decisions")).to_be_visible()
     expect(page.locator('[data-value="decided"]')).to_have_text("21")
