@@ -32,8 +32,11 @@ class Supervisor:
     def start(self, *processes: Process) -> None:
         """Start these together and return once all are ready; raises ``CannotStart``.
 
-        One that was spawned before is only waited for.
+        One that was spawned before is only waited for; if it has ended, none of the others starts.
         """
+        for process in processes:
+            if process.exit_code is not None:
+                process.wait_ready()  # raises, with its reason
         for process in processes:
             if not process.running:
                 process.spawn()

@@ -10,8 +10,11 @@ from pathlib import Path
 import pytest
 
 from services.inference.settings import InferenceSettings
+from services.local import components
 from services.scoring.manifest import BUNDLE_ROOT, SCHEMA_VERSION
 from services.scoring.registry import load_bundle
+from tests.harness import HOST, events_in, free_port
+from tests.waiting import until
 
 ROOT = Path(__file__).parents[2]
 _LOAD = "import sys; from services.inference.main import create_app; create_app(); "
@@ -120,13 +123,15 @@ def _other_features(root: Path) -> None:
     ],
 )
 def test_unusable_bundle_stops_the_start_with_one_clear_line(
-    copied_root: Path, spoil: Callable[[Path], None], reason: str
+    copied_root: Path, tmp_path: Path, spoil: Callable[[Path], None], reason: str
 ) -> None:
     """Nothing is served from a bundle that is not exactly what was trained for this service."""
     spoil(copied_root)
-    finished = _start(copied_root)
-    assert finished.returncode == 1
-    [line] = finished.stderr.splitlines()
-    event = json.loads(line)
+    env = {"BUNDLE_ROOT": str(copied_root), "PATH": ""}
+    process = components.inference(env, host=HOST, port=free_port(), logs=tmp_path)
+    process.spawn()
+    until(lambda: not process.running)
+    assert process.exit_code == 1
+    [event] = events_in(process)
     assert event["event"] == "the bundle cannot be used"
     assert reason in event["reason"]

@@ -1,6 +1,5 @@
 """Unusable settings are one line each, before anything starts; and ``make config``."""
 
-import json
 import os
 import subprocess
 import sys
@@ -14,12 +13,14 @@ from services.history.settings import HistorySettings
 from services.inference.settings import InferenceSettings
 from services.local import config
 from services.local.components import environment
+from services.local.processes import Process
 from services.local.settings import LocalSettings
 from shared.access.passwords import password_entry
 from shared.settings import UnusableSettings
 from shared.web.settings import ServerSettings
+from tests.harness import events_in
+from tests.waiting import until
 
-_SERVE = ["shared.web.server", "--port", "0"]
 _HISTORY = {"RETENTION_DAYS": "-1", "DATABASE_URL": "postgresql://db/x?statement_cache_size=0"}
 _INFERENCE = {
     "RATE_LIMIT_PREDICT": "lots",
@@ -28,13 +29,19 @@ _INFERENCE = {
     "BUNDLE_VERSION": "../b-0a1b2c3d",
     "INTERNAL_API_KEY": "lp_é",
 }
+
+
+def _serving(service: str) -> list[str]:
+    return ["shared.web.server", f"services.{service}.main:create_app", "--port", "0"]
+
+
 _PROCESSES = [
-    ([*_SERVE, "services.inference.main:create_app"], {"DRAIN_S": "inf"}),
-    ([*_SERVE, "services.inference.main:create_app"], _INFERENCE),
-    ([*_SERVE, "services.history.main:create_app"], {"REDIS_URL": "nonsense", **_HISTORY}),
-    ([*_SERVE, "services.batch.main:create_app"], {"BATCH_WEBHOOK_HOSTS": "https://bank.example"}),
+    (_serving("inference"), {"DRAIN_S": "inf"}),
+    (_serving("inference"), _INFERENCE),
+    (_serving("history"), {"REDIS_URL": "nonsense", **_HISTORY}),
+    (_serving("batch"), {"BATCH_WEBHOOK_HOSTS": "https://bank.example"}),
     (["services.batch.worker"], {"DATABASE_URL": "mysql://db", "BATCH_LEASE_S": "0"}),
-    ([*_SERVE, "services.dashboard.main:create_app"], {"DASHBOARD_PASSWORD": "secret"}),
+    (_serving("dashboard"), {"DASHBOARD_PASSWORD": "secret"}),
     (["services.history.consumer"], _HISTORY),
     (["services.history.migrate"], _HISTORY),
     (["services.history.audit"], _HISTORY),
@@ -45,15 +52,14 @@ _PROCESSES = [
 @pytest.mark.system
 @pytest.mark.parametrize(("command", "unusable"), _PROCESSES)
 def test_unusable_settings_of_a_process_are_one_line_each(
-    command: list[str], unusable: dict[str, str]
+    command: list[str], unusable: dict[str, str], tmp_path: Path
 ) -> None:
     env = os.environ | {"LOG_FORMAT": "json", **unusable}
-    done = subprocess.run(
-        [sys.executable, "-m", *command], env=env, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 2
-    assert done.stdout == ""
-    said = [json.loads(line) for line in done.stderr.splitlines()]
+    process = Process("process", [sys.executable, "-m", *command], folder=tmp_path, env=env)
+    process.spawn()
+    until(lambda: not process.running)
+    assert process.exit_code == 2
+    said = events_in(process)
     assert {line["event"] for line in said} == {"unusable setting"}
     assert sorted(line["setting"] for line in said) == sorted(unusable)
 

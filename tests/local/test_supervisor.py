@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from services.local.processes import Process
+from services.local.processes import CannotStart, Process
 from services.local.supervisor import Supervisor
+from tests.waiting import until
 
 pytestmark = pytest.mark.system
 
@@ -41,6 +42,21 @@ def test_processes_are_stopped_in_the_reverse_order_of_their_start(
     supervisor.start(*processes)
     supervisor.stop()
     assert stopped.read_text().split() == names[::-1]
+
+
+def test_process_that_ended_before_the_others_start_is_the_reason_why_none_does(
+    said: list[str], tmp_path: Path
+) -> None:
+    """It is not started once more, either."""
+    failed = Process("failed", ["sh", "-c", "echo broken; exit 3"], folder=tmp_path)
+    other = Process("other", ["sleep", "60"], folder=tmp_path)
+    failed.spawn()
+    until(lambda: not failed.running)
+    with pytest.raises(CannotStart, match=r"^failed ended with 3\."):
+        Supervisor([other, failed], said.append).start(other, failed)
+    assert not other.running
+    assert failed.log.read_text() == "broken\n"
+    assert said == []
 
 
 def test_killed_process_is_started_again_and_that_is_said(said: list[str], tmp_path: Path) -> None:

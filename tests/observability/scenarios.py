@@ -39,7 +39,7 @@ class Scenario:
     """The healthy system, with ``changes`` at ``changes_at``: other values, or None for gone.
 
     ``fires`` are all the alerts that fire ``within`` so many steps; one step before ``not_within``
-    none does.
+    none does. Values come by the ``step``; rules are ``evaluated`` as often, or less.
     """
 
     name: str
@@ -49,6 +49,7 @@ class Scenario:
     not_within: int = 0
     healthy: Mapping[str, str] = field(default_factory=lambda: HEALTHY)
     step: str = "1m"
+    evaluated: str = "1m"
     changes_at: int = _CHANGES_AT
 
     def file(self, rules: Path) -> str:
@@ -68,7 +69,7 @@ class Scenario:
         return json.dumps(
             {
                 "rule_files": [str(rules)],
-                "evaluation_interval": self.step,
+                "evaluation_interval": self.evaluated,
                 # Alerts use recorded series; without an order, groups would run in any order.
                 "group_eval_order": GROUPS,
                 "tests": [test],
@@ -109,7 +110,8 @@ def _all(prefix: str, values: str | None) -> dict[str, str | None]:
     return {series: values for series in HEALTHY if series.startswith(prefix)}
 
 
-# For the alerts that compare with a week, a step is ten minutes.
+# For the alerts that compare with a week, a step is ten minutes. Rules are evaluated every half
+# hour, which is as long as these alerts wait.
 _STEPS_IN_8_DAYS: Final = 8 * 24 * 6
 
 
@@ -124,6 +126,7 @@ def _week(
         not_within=3,
         healthy=WEEK,
         step="10m",
+        evaluated="30m",
         changes_at=begun,
     )
 
