@@ -11,11 +11,13 @@ import json
 import re
 from contextlib import suppress
 from datetime import datetime
+from functools import cache
 from typing import Any, Final
 
 import pyarrow as pa
 import schemathesis
 from hypothesis import strategies as st
+from hypothesis.strategies._internal import regex
 from openpyxl import Workbook
 from pyarrow import parquet
 from schemathesis import Case, HookContext, SerializationContext
@@ -29,6 +31,10 @@ from shared.web.direct import CSV, NDJSON, ZIP
 from tests.batch.files import as_csv
 from tests.history.events import body_of, random_events
 from tests.robustness.test_documents import WEBHOOK_HOST
+
+# To make a strategy of a pattern with as many characters as a Loan_ID may have takes longer than
+# dozens of requests: each is made once.
+vars(regex)["regex_strategy"] = cache(regex.regex_strategy)
 
 _event_lines = st.builds(random_events, st.integers(1, 3), seed=st.integers()).map(
     lambda events: b"\n".join(map(body_of, events)).decode()

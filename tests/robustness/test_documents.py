@@ -65,6 +65,8 @@ def _fuzz(
     env = os.environ | {
         "SCHEMATHESIS_HOOKS": "tests.robustness.hooks",
         "PYTHONPATH": str(_ROOT),
+        # Else all variables are searched for a proxy, for each request.
+        "NO_PROXY": "127.0.0.1",
         # Which characters there are takes seconds to find out, so it is kept for the next run.
         "HYPOTHESIS_STORAGE_DIRECTORY": str(_ROOT / ".hypothesis"),
     }
