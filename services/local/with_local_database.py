@@ -5,7 +5,7 @@
 """
 
 import os
-import subprocess
+import runpy
 import sys
 from collections.abc import Sequence
 
@@ -19,9 +19,9 @@ _NO_DATABASE = (
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Run the module named first with the other arguments; its exit code, or 1 without a database.
+    """Run the module named first with the other arguments, as ``python -m`` does.
 
-    It starts no server.
+    It starts no server; without one the exit code is 1.
     """
     try:
         settings = read_settings(LocalSettings)
@@ -33,8 +33,10 @@ def main(arguments: Sequence[str]) -> int:
     if url is None:
         print(_NO_DATABASE.format(folder=folder), file=sys.stderr)
         return 1
-    command = [sys.executable, "-m", *arguments]
-    return subprocess.run(command, env=os.environ | {"DATABASE_URL": url}, check=False).returncode  # noqa: S603 - a module named by the Makefile
+    os.environ["DATABASE_URL"] = url
+    sys.argv = list(arguments)
+    runpy.run_module(arguments[0], run_name="__main__", alter_sys=True)
+    return 0
 
 
 if __name__ == "__main__":

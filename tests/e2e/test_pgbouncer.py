@@ -1,5 +1,6 @@
 """The whole system behind a real PgBouncer that gives each transaction another session."""
 
+import asyncio
 import os
 import shutil
 import socket
@@ -15,6 +16,8 @@ import pytest
 from sqlalchemy import make_url
 
 from loan_predictor_client import Filters, LoanPredictorClient, RetryPolicy
+from services.history.migrate import migrate
+from services.history.settings import HistorySettings
 from services.local.processes import Process
 from shared.contract.application import EXAMPLE
 from tests import keys
@@ -63,8 +66,9 @@ def test_system_works_behind_a_pooler_of_transactions(
 ) -> None:
     """Migrations, storing, reads of every kind, exports, retention, erasure and the audit log."""
     env = os.environ | {"DATABASE_URL": pooled_url}
+    url = HistorySettings(database_url=pooled_url).database_url
     for _ in range(2):
-        subprocess.run([sys.executable, "-m", "services.history.migrate"], env=env, check=True)
+        asyncio.run(migrate(url))
     with (
         running_system(
             database_url=pooled_url,

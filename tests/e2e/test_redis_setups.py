@@ -1,8 +1,6 @@
 """The whole system on a Redis Cluster, under a Sentinel, and on a Redis that it cannot use."""
 
-import json
 import os
-import subprocess
 import sys
 from pathlib import Path
 
@@ -13,6 +11,7 @@ from redis.crc import key_slot
 from redis.exceptions import ConnectionError as RedisConnectionError
 
 from loan_predictor_client import LoanPredictorClient, RetryPolicy
+from services.local.processes import Process
 from shared.contract.application import EXAMPLE
 from shared.contract.events import DEAD_LETTER_STREAM, EVENT_FIELD, STREAM
 from shared.redis import connect, why_unusable
@@ -21,10 +20,6 @@ from tests.redis_nodes import WATCHED, cluster, node, watched
 from tests.waiting import until
 
 pytestmark = pytest.mark.system
-
-_INFERENCE = ["shared.web.server", "--port", "0", "services.inference.main:create_app"]
-_HISTORY = ["shared.web.server", "--port", "0", "services.history.main:create_app"]
-_CONSUMER = ["services.history.consumer"]
 
 
 @pytest.mark.parametrize(("size", "scheme"), [(1, "redis"), (3, "redis+cluster")])
@@ -137,23 +132,30 @@ def test_redis_that_can_never_be_used_is_told_from_one_that_is_away(tmp_path: Pa
             assert why_unusable(url) == reason, url
 
 
-@pytest.mark.parametrize("command", [_INFERENCE, _HISTORY, _CONSUMER])
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["shared.web.server", "services.inference.main:create_app", "--port", "0"],
+        ["shared.web.server", "services.history.main:create_app", "--port", "0"],
+        ["services.history.consumer"],
+    ],
+)
 def test_process_on_a_redis_that_can_never_be_used_ends_with_one_line(
     command: list[str], tmp_path: Path
 ) -> None:
     """Rather than go on as if its Redis were away."""
     with node(tmp_path, requirepass="hunter2") as locked:
         url = f"redis://:hunter3@{HOST}:{locked.port}"
-        done = subprocess.run(
+        process = Process(
+            "process",
             [sys.executable, "-m", *command],
+            folder=tmp_path,
             env=os.environ | {"REDIS_URL": url, "LOG_FORMAT": "json"},
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=60,
         )
-    [line] = map(json.loads, done.stderr.splitlines())
-    assert (done.returncode, line["setting"]) == (2, "REDIS_URL")
+        process.spawn()
+        until(lambda: not process.running)
+    [line] = events_in(process)
+    assert (process.exit_code, line["setting"]) == (2, "REDIS_URL")
     assert line["reason"] == "the server refuses the user or the password"
 
 

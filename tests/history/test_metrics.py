@@ -3,11 +3,10 @@
 import asyncio
 import os
 import socket
-import subprocess
-import sys
 import threading
 import time
 from contextlib import ExitStack
+from pathlib import Path
 
 import asyncpg
 import httpx
@@ -23,6 +22,8 @@ from services.history.database import FailureReason, reason_of
 from services.history.main import create_app
 from services.history.settings import HistorySettings
 from services.history.stream import create_group, read_new
+from services.local import components
+from services.local.processes import Process
 from services.local.servers import Server
 from shared.contract.events import DEAD_LETTER_STREAM, EVENT_FIELD, STREAM
 from shared.observability.metrics import Metrics
@@ -363,19 +364,19 @@ def test_reason_of_a_refusal_is_its_sqlstate(
 
 
 def test_consumer_serves_metrics_at_its_port_and_stops_cleanly(
-    database_url: str, redis_url: str
+    database_url: str, redis_url: str, tmp_path: Path
 ) -> None:
     """A scrape of the process itself."""
     port = free_port()
-    settings = _environment(database_url, redis_url, METRICS_PORT=str(port))
-    with subprocess.Popen([sys.executable, "-m", "services.history.consumer"], env=settings) as one:
-        try:
-            exposed = _scraped(port)
-            assert exposed.sum_of("build_info", service="consumer") == 1
-            assert exposed.sum_of("consumer_rows_total") == 0
-        finally:
-            one.terminate()
-        assert one.wait(timeout=20) == 0
+    consumer = _consumer(database_url, redis_url, port, tmp_path)
+    consumer.start()
+    try:
+        exposed = Exposition(httpx.get(f"http://{HOST}:{port}/metrics").text)
+        assert exposed.sum_of("build_info", service="consumer") == 1
+        assert exposed.sum_of("consumer_rows_total") == 0
+    finally:
+        consumer.stop()
+    assert consumer.exit_code == 0
 
 
 def test_connections_that_send_nothing_cost_a_bounded_number_of_threads_for_a_bounded_time(
@@ -398,36 +399,24 @@ def test_connections_that_send_nothing_cost_a_bounded_number_of_threads_for_a_bo
         assert httpx.get(f"http://{HOST}:{port}/metrics").is_success
 
 
-def test_port_in_use_is_reported_in_one_sentence(database_url: str, redis_url: str) -> None:
+def test_port_in_use_is_reported_in_one_sentence(
+    database_url: str, redis_url: str, tmp_path: Path
+) -> None:
     """With the variable that changes it, and no traceback."""
     with socket.create_server((HOST, 0)) as taken:
         port = taken.getsockname()[1]
-        done = subprocess.run(
-            [sys.executable, "-m", "services.history.consumer"],
-            env=_environment(database_url, redis_url, METRICS_PORT=str(port)),
-            capture_output=True,
-            text=True,
-            timeout=30,
-            check=False,
-        )
-    assert done.returncode == 1
-    assert done.stderr.splitlines()[-1] == (
+        consumer = _consumer(database_url, redis_url, port, tmp_path)
+        consumer.spawn()
+        until(lambda: not consumer.running)
+    assert consumer.exit_code == 1
+    said = consumer.log.read_text()
+    assert said.splitlines()[-1] == (
         f"Port {port} on {HOST} cannot be used (Address already in use):"
         " choose another with METRICS_PORT, or another address with METRICS_HOST."
     )
-    assert "Traceback" not in done.stderr
+    assert "Traceback" not in said
 
 
-def _environment(database_url: str, redis_url: str, **settings: str) -> dict[str, str]:
-    return os.environ | {"DATABASE_URL": database_url, "REDIS_URL": redis_url, **settings}
-
-
-def _scraped(port: int) -> Exposition:
-    """The consumer's metrics, once it listens."""
-
-    def listens() -> bool:
-        with socket.socket() as connection:
-            return connection.connect_ex((HOST, port)) == 0
-
-    until(listens)
-    return Exposition(httpx.get(f"http://{HOST}:{port}/metrics").text)
+def _consumer(database_url: str, redis_url: str, port: int, logs: Path) -> Process:
+    env = os.environ | {"DATABASE_URL": database_url, "REDIS_URL": redis_url}
+    return components.consumer(env, host=HOST, metrics_port=port, logs=logs)
