@@ -72,7 +72,7 @@ def test_gate_lets_a_better_candidate_pass_and_refuses_a_worse_one(
         served,
         (lambda label: label == "Y") if is_better else lambda _: coin.random() < 0.5,
     )
-    small = partial(train, folds=5, repeats=2, random_rows=500, jobs=1)
+    small = partial(train, folds=5, repeats=1, random_rows=500, jobs=1)
     monkeypatch.setattr(retrain, "train", small)
     # Half of the time, for nothing that is asked here.
     monkeypatch.setattr("services.training.train.draw", lambda *_: {})
