@@ -20,6 +20,7 @@ import httpx
 import pytest
 from httpx._transports import default as httpx_transports
 from redis import Redis
+from redis import utils as redis_utils
 
 from services.local import components, processes, servers
 from services.local.processes import run_to_end
@@ -60,6 +61,8 @@ measure_on_request()
 # Each client reads the authorities' certificates anew, which takes longer than most requests; what
 # they have in common is read once.
 vars(httpx_transports)["create_ssl_context"] = cache(httpx.create_ssl_context)
+# Each connection to Redis reads and parses the description of the package anew, for its version.
+vars(redis_utils)["get_lib_version"] = cache(redis_utils.get_lib_version)
 # A process of the product spends nearly all of its start on imports.
 vars(processes)["Popen"] = preloaded.start
 # What is imported stays: nothing is garbage before the tests are collected.

@@ -72,10 +72,13 @@ def create_app(settings: BatchSettings | None = None, *, tracing: Tracing | None
             }
         await tracing.close()
 
-    app = documented_app(title=TITLE, description=DESCRIPTION, lifespan=lifespan)
-    app.include_router(routes.batches)
-    app.include_router(routes.about)
-    app.include_router(health_router(service="batch", version=VERSION, checks=_checks))
+    health = health_router(service="batch", version=VERSION, checks=_checks)
+    app = documented_app(
+        title=TITLE,
+        description=DESCRIPTION,
+        lifespan=lifespan,
+        routers=(routes.batches, routes.about, health),
+    )
     # The one added last is the outermost.
     app.add_middleware(
         AccessMiddleware,

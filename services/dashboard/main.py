@@ -91,7 +91,7 @@ def create_app(settings: DashboardSettings | None = None) -> FastAPI:
         outcomes.files_router(uploads),
     )
     for router in routers:
-        app.include_router(router)
+        app.router.routes += router.routes
     app.add_middleware(Gate, sessions=sessions, local=local, limits=settings.rate_limit_dashboard)
     metrics = Metrics()
     metrics.read_from(build_info("dashboard"))

@@ -89,17 +89,15 @@ def create_app(
             await resources.engine.dispose()
             await tracing.close()
 
-    app = documented_app(title=TITLE, description=DESCRIPTION, lifespan=lifespan)
     routers = (
         *(routes.records, routes.erasure, outcome_routes.outcomes),
         *(routes.reports, monitoring_routes.monitoring, routes.about),
         *(rollout_routes.queries, comparing_routes.queries),
         *(rollout_routes.admin, comparing_routes.admin),
         *(routes.internal, monitoring_routes.internal, rollout_routes.internal),
+        health_router(service="history", version=VERSION, checks=_checks),
     )
-    for router in routers:
-        app.include_router(router)
-    app.include_router(health_router(service="history", version=VERSION, checks=_checks))
+    app = documented_app(title=TITLE, description=DESCRIPTION, lifespan=lifespan, routers=routers)
     # The one added last is the outermost.
     app.add_middleware(DirectMiddleware, routers=routers)
     app.add_middleware(CompressMiddleware)

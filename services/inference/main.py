@@ -152,14 +152,12 @@ def create_app(
             await publisher.drain()
             await tracing.close()
 
-    app = documented_app(title=TITLE, description=DESCRIPTION, lifespan=lifespan)
     routers = (
         *(routes.together, routes.decisions, routes.explanations),
         *(model_routes.router, routes.about, open_inference.router),
+        health_router(service="inference", version=VERSION, checks=_checks),
     )
-    for router in routers:
-        app.include_router(router)
-    app.include_router(health_router(service="inference", version=VERSION, checks=_checks))
+    app = documented_app(title=TITLE, description=DESCRIPTION, lifespan=lifespan, routers=routers)
     # The one added last is the outermost.
     app.add_middleware(DirectMiddleware, routers=routers)
     without_key = anonymous("predict") if settings.allow_anonymous else anonymous()

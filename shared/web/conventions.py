@@ -1,7 +1,7 @@
 """What every web service does alike: problem documents, request ids, access log."""
 
 import re
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from copy import deepcopy
 from http import HTTPStatus
@@ -10,7 +10,7 @@ from secrets import token_hex
 from time import perf_counter
 from typing import Any, Final
 
-from fastapi import FastAPI, Request, Response
+from fastapi import APIRouter, FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.telemetry import TelemetryConfig
 from fastapi_offline import FastAPIOffline
@@ -217,7 +217,11 @@ def _allowed_methods(app: FastAPI, scope: Scope, found: str) -> str:
 
 
 def documented_app(
-    *, title: str, description: str, lifespan: Callable[[FastAPI], AbstractAsyncContextManager[Any]]
+    *,
+    title: str,
+    description: str,
+    lifespan: Callable[[FastAPI], AbstractAsyncContextManager[Any]],
+    routers: Iterable[APIRouter],
 ) -> FastAPI:
     """An app with its documentation at /docs, which loads nothing from other hosts."""
     app: FastAPI = FastAPIOffline(
@@ -230,6 +234,9 @@ def documented_app(
         redirect_slashes=False,
         telemetry=NO_TELEMETRY,
     )
+    for router in routers:
+        # ``include_router`` would derive each route anew, which takes longer than all the rest.
+        app.router.routes += router.routes
     return app
 
 
