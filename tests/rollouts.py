@@ -15,6 +15,8 @@ OWN = "b-00000001"
 NEW = "b-00000002"
 OTHER = "b-00000003"
 
+_POLL_S = 0.002
+
 
 def rollout(epoch: int, bundle: str, model: str, share: int | None = None) -> Rollout:
     """A roll-out; with a ``share`` the forest of ``OTHER`` is the candidate."""
@@ -52,7 +54,7 @@ class History:
     async def reported(self, condition: Callable[[ReplicaReport], object]) -> ReplicaReport:
         """A report from now on of which ``condition`` holds."""
         self.reports.clear()
-        await eventually(lambda: any(map(condition, self.reports)))
+        await eventually(lambda: any(map(condition, self.reports)), poll_s=_POLL_S)
         return next(each for each in self.reports if condition(each))
 
     async def reported_failure(self, epoch: int) -> ReplicaReport:

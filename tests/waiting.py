@@ -7,11 +7,13 @@ from collections.abc import Awaitable, Callable
 _POLL_S = 0.02
 
 
-async def eventually(condition: Callable[[], bool], *, timeout_s: float = 20) -> None:
+async def eventually(
+    condition: Callable[[], bool], *, timeout_s: float = 20, poll_s: float = _POLL_S
+) -> None:
     """Return once ``condition`` holds; raises ``TimeoutError`` when it does not in time."""
     async with asyncio.timeout(timeout_s):
         while not condition():  # noqa: ASYNC110  the condition is of any kind, it cannot notify
-            await asyncio.sleep(_POLL_S)
+            await asyncio.sleep(poll_s)
 
 
 async def eventually_said(ask: Callable[[], Awaitable[bool]], *, timeout_s: float = 20) -> None:

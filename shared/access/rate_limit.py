@@ -42,19 +42,23 @@ MAX_WINDOWS: Final = 100_000
 _STORAGE_URI: Final = "shared-memory://"
 _EXCHANGE_INTERVAL_S: Final = 0.075
 _CHUNK: Final = 100
-"""Counts sent together: 1.5 ms of processor time."""
+"""Counts sent together: 0.6 ms of processor time."""
 _CHUNKS_PER_TURN: Final = 10
 _SWEPT_PER_TURN: Final = 1000
 
-# Adds to a count, and returns the sum of all processes and when its window ends.
+# Adds to counts, and returns for each the sum of all processes and when its window ends.
 _ADD: Final = """
-local total = redis.call('INCRBY', KEYS[1], ARGV[1])
-local left_ms = redis.call('PTTL', KEYS[1])
-if left_ms < 0 then
-    left_ms = tonumber(ARGV[2])
-    redis.call('PEXPIRE', KEYS[1], left_ms)
+local answers = {}
+for place, key in ipairs(KEYS) do
+    local total = redis.call('INCRBY', key, ARGV[2 * place - 1])
+    local left_ms = redis.call('PTTL', key)
+    if left_ms < 0 then
+        left_ms = tonumber(ARGV[2 * place])
+        redis.call('PEXPIRE', key, left_ms)
+    end
+    answers[place] = {total, left_ms}
 end
-return {total, left_ms}
+return answers
 """
 
 _log = get_logger(__name__)
@@ -172,16 +176,19 @@ class SharedMemoryStorage(Storage):
     async def _send(self, redis: Redis, keys: Sequence[str]) -> None:
         now_s = time()
         sent: list[tuple[str, _Window, int]] = []
-        pipeline = redis.pipeline(transaction=False)
+        amounts: list[int] = []
         for key in keys:
             del self._changed[key]
             window = self._windows[key]
             left_ms = int((window.ends_at_s - now_s) * 1000)
             if left_ms > 0:
                 sent.append((key, window, window.unsent))
-                pipeline.eval(_ADD, 1, KEY_PREFIX + key, window.unsent, left_ms)
+                amounts += (window.unsent, left_ms)
+        if not sent:
+            return
+        counts = (KEY_PREFIX + key for key, _, _ in sent)
         try:
-            answers = await pipeline.execute()
+            answers = await redis.eval(_ADD, len(sent), *counts, *amounts)
         except REDIS_ERRORS:
             self._changed |= {key: None for key, _, _ in sent if key in self._windows}
             raise
