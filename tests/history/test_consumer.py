@@ -74,6 +74,7 @@ async def test_entries_of_a_dead_consumer_are_taken_over(
     await assert_stream_is_finished(redis)
 
 
+@pytest.mark.no_cover
 async def test_several_consumers_share_the_work_and_the_counts(
     settings: HistorySettings, engine: AsyncEngine, redis: Redis
 ) -> None:
@@ -349,6 +350,7 @@ async def test_stop_does_not_wait_until_events_have_gathered(
     assert time.monotonic() - stopped_s < 0.9
 
 
+@pytest.mark.no_cover
 async def test_kill_9_mid_batch_leaves_nothing_missing_or_doubled(
     database_url: str, redis_url: str, engine: AsyncEngine, redis: Redis, tmp_path: Path
 ) -> None:

@@ -142,6 +142,7 @@ async def test_mutated_events_stop_nothing_and_cost_no_other_event(
     await assert_rollups_equal_a_recount(engine)
 
 
+@pytest.mark.no_cover
 async def test_mutated_events_by_http_are_stored_or_refused_as_invalid(
     client: httpx.AsyncClient, engine: AsyncEngine
 ) -> None:

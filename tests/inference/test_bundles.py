@@ -107,6 +107,7 @@ async def test_request_under_way_finishes_with_the_bundle_it_began_with(
     assert [event.decision.model_info.version for event in events] == [before.version, "b-00000002"]
 
 
+@pytest.mark.no_cover
 async def test_no_request_mixes_two_bundles_however_often_they_are_swapped(
     settings: InferenceSettings, tmp_path: Path
 ) -> None:

@@ -62,6 +62,7 @@ def _assert_same_features(applications: Sequence[Mapping[str, Any]]) -> None:
 
 @settings(max_examples=50, deadline=None)
 @given(applications=st.lists(APPLICATIONS, min_size=1, max_size=20))
+@pytest.mark.no_cover
 def test_columns_make_the_features_of_rows_bit_by_bit(
     applications: list[dict[str, object]],
 ) -> None:

@@ -115,6 +115,7 @@ async def test_typical_applicant_has_no_contributions(bundle: Bundle) -> None:
             assert (await _explain(typical, bundle, model))["contributions"] == []
 
 
+@pytest.mark.no_cover
 async def test_reasons_found_by_shapley_values_contradict_no_direction(
     bundle: Bundle, refused: list[Application]
 ) -> None:
