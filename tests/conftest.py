@@ -53,6 +53,7 @@ _SYSTEMS = {
 _LONGEST_FIRST = ("system", "server", "unit")
 _MEASURES_IMPORTS = "gw0"
 _running = SimpleNamespace(tier="")
+_fixtures_made = set[tuple[Path, str, int]]()
 
 # Hundreds of processes import the same modules: only the first has to compile them.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
@@ -133,6 +134,24 @@ def _measures_imports() -> bool:
 def _coverage_of(config: pytest.Config) -> Any:
     """What measures the coverage of this process; None if nothing does."""
     return getattr(config.pluginmanager.get_plugin("_cov"), "cov_controller", None)
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_fixture_setup(
+    fixturedef: pytest.FixtureDef[Any], request: pytest.FixtureRequest
+) -> Iterator[None]:
+    """Measure what a fixture runs once in each file: for each further test it runs the same."""
+    coverage = _coverage_of(request.config)
+    made = request.path, fixturedef.argname, getattr(request, "param_index", 0)
+    pausing = coverage and coverage.started and made in _fixtures_made
+    _fixtures_made.add(made)
+    if pausing:
+        coverage.pause()
+    try:
+        return (yield)
+    finally:
+        if pausing:
+            coverage.resume()
 
 
 def pytest_xdist_auto_num_workers() -> int:
