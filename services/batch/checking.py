@@ -26,7 +26,7 @@ from shared.files.applications import (
     misspelt,
     open_applications,
 )
-from shared.files.spellings import applied, spelling_of, spelt
+from shared.files.spellings import applied, notation_of, spelt
 from shared.files.tables import FileError
 
 CHUNK_ROWS: Final = 1000
@@ -116,7 +116,7 @@ class _Oddities:
     def see(self, name: str, cell: str) -> None:
         """Find a spelling that reads a faulty cell."""
         self.tried += 1
-        key = spelling_of(name, cell) if self.tried <= _MOST_TRIED else None
+        key = notation_of(name, cell) if self.tried <= _MOST_TRIED else None
         if key is not None:
             self.readable.setdefault(key, f"{cell!r} in {name}")
 

@@ -8,6 +8,7 @@ import secrets
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
+from threading import Lock
 from typing import Any, Final
 
 from loan_predictor_client import RetryPolicy
@@ -54,6 +55,8 @@ class Draft:
     """The rows that can be decided, by line; none before they are checked."""
     warnings: dict[str, list[int]] | None = None
     """The lines of each warning; None until ``warn`` has found them."""
+    _checking: Lock = field(default_factory=Lock)
+    """Of two pages that show this file, the first one that is answered counts."""
 
     @property
     def rows(self) -> Sequence[Row]:
@@ -66,8 +69,10 @@ class Draft:
         return None if self.warnings is None else len(set().union(*self.warnings.values()))
 
     def check(self, chosen: Collection[str]) -> None:
-        """Check all rows, with the ``chosen`` spellings read as they are meant."""
-        if self.file is not None:
+        """Check all rows, with the ``chosen`` spellings read as they are meant: the first time."""
+        with self._checking:
+            if self.file is None or self.chosen is not None:
+                return
             self.chosen = sorted(each.key for each in self.spellings if each.key in chosen)
             self.file = applied(self.file, self.chosen)
             for row in self.file.rows:
@@ -79,10 +84,11 @@ class Draft:
 
     def warn(self, training_ranges: TrainingRanges) -> None:
         """Find the warnings that the decisions will have."""
-        self.warnings = {}
+        found: dict[str, list[int]] = {}
         for line, application in self.applications.items():
             for warning in warnings_for(application, training_ranges):
-                self.warnings.setdefault(warning, []).append(line)
+                found.setdefault(warning, []).append(line)
+        self.warnings = found
 
 
 class Drafts:

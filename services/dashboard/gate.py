@@ -117,11 +117,13 @@ class Gate:
         self, scope: Scope, receive: Receive, send: Send, headers: Headers
     ) -> None:
         wants_page = scope["type"] == "http" and "text/html" in headers.get("accept", "")
-        if not wants_page or scope["method"] not in _SAFE_METHODS:
+        if not wants_page:
             await _refuse(scope, receive, send, 401, "Sign in first.")
             return
         query = scope["query_string"].decode("latin-1")
         wanted = f"{path_of(scope)}?{query}" if query else path_of(scope)
+        if scope["method"] not in _SAFE_METHODS:
+            wanted = "/"  # a form is not sent again
         target = f"{root_of(scope)}{LOGIN_PATH}?next={quote(wanted, safe='')}"
         await RedirectResponse(target, status_code=303)(scope, receive, send)
 

@@ -77,9 +77,13 @@ def spelt(keys: Collection[str], name: str, cell: str) -> str:
     return cell
 
 
-def spelling_of(name: str, cell: str) -> str | None:
-    """The spelling that alone makes a faulty ``cell`` of an input one that is read, if any does."""
-    for key in descriptions():
+def notation_of(name: str, cell: str) -> str | None:
+    """The spelling that alone makes a faulty ``cell`` of an input one that is read, if any does.
+
+    None of another unit: that is a question about all cells of a column.
+    """
+    scales = {_scale_key(field) for field in FIELDS}
+    for key in (key for key in descriptions() if key not in scales):
         meant = spelt([key], name, cell)
         if meant != cell and _is_read(_FIELDS[name], meant):
             return key

@@ -57,6 +57,15 @@ def test_remarks_count_missing_values_and_repeated_identifiers() -> None:
     assert file.remarks == ["2 rows repeat the Loan_ID of an earlier row."]
 
 
+def test_remarks_advise_a_notation_of_a_faulty_cell_but_no_other_unit() -> None:
+    """A unit is that of a whole column: chosen for one cell, it would falsify the others."""
+    content = b'ApplicantIncome,LoanAmount\n"4,583",128\n5000,128000\n'
+    file = check(content, "csv", max_rows=2)
+    assert [len(chunk.faulty) for chunk in file.chunks] == [2]
+    [advice] = (remark for remark in file.remarks if "would read" in remark)
+    assert advice.startswith("The spelling 'groups' would read faulty cells such as '4,583'")
+
+
 def _read(line: int, row: Mapping[str, object], spellings: Sequence[str]) -> Checked | Faulty:
     cells = {
         name: spelt(spellings, name, cell)

@@ -237,7 +237,7 @@ async def test_file_is_not_ordered_during_an_outage_or_after_the_session(
         assert owner is not None
         draft = Drafts().begin(_FILE, owner)
         shown = await batch.draft_with_warnings(draft, "")
-        assert "Nothing is lost; try again in a moment." in shown
+        assert "this page keeps trying and recovers by itself" in shown
         assert "Decide 30 applications" in shown
         with pytest.raises(ServiceUnreachable):
             await order(draft, record=True)
@@ -258,6 +258,18 @@ def test_draft_is_its_sessions_own_and_the_oldest_is_displaced() -> None:
     for _ in range(MAX_DRAFTS):
         made.begin(_FILE, owner)
     assert made.find(first.identifier, owner) is None
+
+
+def test_first_answer_to_the_questions_of_a_file_counts() -> None:
+    """What is ordered is what every page shows, however many are open."""
+    file = File("loans.csv", b'ApplicantIncome,LoanAmount\n"4,583",128\n5000,"1,100"\n')
+    draft = Drafts().begin(file, Session("somebody", AsyncLoanPredictorClient("")))
+    [spelling] = draft.spellings
+    draft.check([spelling.key])
+    assert (len(draft.applications), draft.faults) == (2, {})
+    draft.check([])
+    assert draft.chosen == [spelling.key]
+    assert (len(draft.applications), draft.faults) == (2, {})
 
 
 def test_file_with_too_many_rows_is_pointed_to_the_service_and_the_command() -> None:

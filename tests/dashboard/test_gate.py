@@ -68,7 +68,10 @@ async def test_with_a_password_this_machine_signs_in_too(guarded: FastAPI) -> No
         form = await client.get(asked.headers["location"])
         assert 'value="/batch?draft=1"' in form.text
         assert (await client.get("/batch")).status_code == 401
-        assert (await client.post("/batch/upload", headers=_HTML)).status_code == 401
+        assert (await client.post("/batch/upload")).status_code == 401
+        # A form is not sent again.
+        form = await client.post("/batch/upload", headers=_HTML)
+        assert (form.status_code, form.headers["location"]) == (303, "/login?next=%2F")
         entered = await _sign_in(client, _PASSWORD, next="/batch?draft=1")
         assert entered.status_code == 303
         assert entered.headers["location"] == "/batch?draft=1"

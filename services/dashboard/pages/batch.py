@@ -24,9 +24,18 @@ from services.dashboard.batches import (
 )
 from services.dashboard.downloads import download
 from services.dashboard.drafts import LARGER_FILES, MAX_ROWS, Draft, Drafts, order
+from services.dashboard.evidence import attempted
 from services.dashboard.frame import frame
 from services.dashboard.gate import root_of, session_of
-from services.dashboard.live import Loader, Region, Values, explain, signed_out
+from services.dashboard.live import (
+    RETRY_S,
+    Loader,
+    Region,
+    Values,
+    explain,
+    may_recover,
+    signed_out,
+)
 from services.dashboard.sessions import Session, SignedOut
 from services.dashboard.templating import part
 from services.dashboard.uploading import MAX_BYTES, NO_FILE, REFUSED, TOO_LARGE, uploaded
@@ -137,13 +146,13 @@ def register(watch: Watch, drafts: Drafts) -> None:
 
 
 async def draft_with_warnings(draft: Draft, root: str) -> Markup:
-    """A draft with what its decisions will warn of."""
+    """A draft with what its decisions will warn of; without, if that cannot be found out now."""
     try:
         rules = await draft.owner.api.validation_rules()
     except SignedOut:
         return signed_out()
     except CallFailed as error:
-        return explain(error) + draft_state(draft, root)
+        return explain(error, retried=may_recover(error)) + draft_state(draft, root)
     await asyncio.to_thread(draft.warn, rules.training_ranges)
     return draft_state(draft, root)
 
@@ -151,6 +160,8 @@ async def draft_with_warnings(draft: Draft, root: str) -> Markup:
 def _follow(draft: Draft, region: Region, root: str) -> None:
     async def warn() -> None:
         region.show(await draft_with_warnings(draft, root))
+        if draft.warnings is None:
+            ui.timer(RETRY_S, warn, once=True)
 
     async def check(values: Values) -> None:
         await asyncio.to_thread(draft.check, values.keys())
@@ -189,9 +200,9 @@ def _show_batch(session: Session, batch_id: str, root: str, *, again: bool) -> N
             ui.timer(REFRESH_S, loader.load, once=True)
             return batch_state(batch, None, None, root, again=again)
         results, compared = await asyncio.gather(
-            results_of(session.api, batch), session.api.compare()
+            results_of(session.api, batch), attempted(session.api.compare())
         )
-        return batch_state(batch, results, compared, root, again=again)
+        return batch_state(batch, results, compared.value, root, again=again)
 
     async def cancel(_: str) -> None:
         # The page says by itself how the batch stands.
