@@ -31,7 +31,6 @@ from shared.contract import application
 from shared.contract.application import FIELDS, FIELDS_BY_USE, Kind
 from shared.contract.warnings import WARNING_RULES
 
-MAX_AGE_S: Final = 3600
 MARKDOWN: Final = "text/markdown"
 PNG: Final = "image/png"
 
@@ -221,8 +220,11 @@ class Document:
         return cls(body=body, etag=etag, media_type=media_type)
 
     def respond(self, request: Request) -> Response:
-        """The document, or 304 if the client's copy is current (RFC 9110, section 13.1.2)."""
-        headers = {"etag": self.etag, "cache-control": f"max-age={MAX_AGE_S}"}
+        """The document, or 304 if the client's copy is current (RFC 9110, section 13.1.2).
+
+        A roll-out may change it at any time, so a copy is to be revalidated before each use.
+        """
+        headers = {"etag": self.etag, "cache-control": "no-cache"}
         held = request.headers.get("if-none-match", "")
         tags = {tag.strip().removeprefix("W/") for tag in held.split(",")}
         if self.etag in tags or "*" in tags:
