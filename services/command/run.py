@@ -18,6 +18,7 @@ from services.command.score import (
     Plan,
     Report,
     Summary,
+    WrongArguments,
     finish,
     plan_run,
     score_files,
@@ -29,6 +30,7 @@ from shared.contract.errors import UnknownModel
 from shared.files.tables import FileError
 
 _OK: Final = 0
+_WRONG_ARGUMENTS: Final = 2
 _SOME_FAULTY: Final = 3
 _INTERRUPTED: Final = 130
 _MIN_RATED: Final = 10_000
@@ -53,9 +55,10 @@ def run(options: argparse.Namespace) -> int:
         for report in _shown(plan, sources, finished, engine):
             decided += report.decided
         summary = finish(plan)
-    except (FileError, BundleError, EngineError, UnknownModel, OSError, ArrowException) as error:
-        print(" ".join(str(error).split()), file=sys.stderr)
-        return STOPPED
+    except (WrongArguments, UnknownModel) as error:
+        return _said(error, _WRONG_ARGUMENTS)
+    except (FileError, BundleError, EngineError, OSError, ArrowException) as error:
+        return _said(error, STOPPED)
     except KeyboardInterrupt:
         print("Interrupted; --resume goes on from here.", file=sys.stderr)
         return _INTERRUPTED
@@ -64,15 +67,20 @@ def run(options: argparse.Namespace) -> int:
     return _SOME_FAULTY if summary.faulty else _OK
 
 
+def _said(error: Exception, code: int) -> int:
+    print(" ".join(str(error).split()), file=sys.stderr)
+    return code
+
+
 def _engine(options: argparse.Namespace) -> Engine:
     if options.engine == "dask":
         if not options.scheduler:
-            raise EngineError("--engine dask needs --scheduler, such as tcp://host:8786.")
+            raise WrongArguments("--engine dask needs --scheduler, such as tcp://host:8786.")
         if options.workers:
-            raise EngineError("--workers is for the local engine; the Dask cluster has its own.")
+            raise WrongArguments("--workers is for the local engine; the Dask cluster has its own.")
         return partial(on_dask, scheduler=options.scheduler)
     if options.scheduler:
-        raise EngineError("--scheduler needs --engine dask.")
+        raise WrongArguments("--scheduler needs --engine dask.")
     return partial(on_processes, workers=options.workers or os.cpu_count() or 1)
 
 

@@ -9,7 +9,7 @@ import io
 import json
 import re
 import shutil
-from collections.abc import Callable, Container, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from functools import cache, partial
@@ -21,6 +21,7 @@ import pyarrow.compute as pc
 from pyarrow import csv as arrow_csv
 from pyarrow import parquet
 
+from services.command.engines import CannotBegin
 from services.command.sources import (
     BATCH_ROWS,
     Chunk,
@@ -49,6 +50,10 @@ _SUFFIXES: Final[dict[str, Format]] = {".csv": "csv", ".parquet": "parquet"}
 _HARMLESS: Final = re.compile(r"-|[-+][0-9]+(?:\.[0-9]+)?(?:[eE][-+]?[0-9]+)?")
 _AS_PARQUET: Final = "have the result written as Parquet."
 _PLAN_FILE: Final = "plan.json"
+
+
+class WrongArguments(Exception):
+    """The command line contradicts itself; the message is one sentence."""
 
 
 @dataclass(frozen=True)
@@ -129,7 +134,8 @@ def plan_run(
 ) -> tuple[Plan, list[Source]]:
     """The run from the file or folder ``name`` to ``target_name``, before anything is written.
 
-    Raises ``FileError``, ``BundleError`` or ``UnknownModel``, whose message says what is wrong.
+    Raises ``WrongArguments``, ``FileError``, ``BundleError`` or ``UnknownModel``, whose message
+    says what is wrong.
     """
     root, version = find_bundle(bundle)
     served = _bundle(root, version)
@@ -142,7 +148,7 @@ def plan_run(
     suffix = Path(target.url).suffix.lower()
     is_folder = target_name.endswith("/") or suffix not in _SUFFIXES
     if kind not in (None, _SUFFIXES.get(suffix, kind)):
-        raise FileError(f"{target_name} is not to be called {suffix} if its format is {kind}.")
+        raise WrongArguments(f"{target_name} is not to be called {suffix} if its format is {kind}.")
     kind = kind or _SUFFIXES.get(suffix, sources[0].kind)
     files = [source.location.fingerprint() for source in sources]
     plan = Plan(
@@ -244,17 +250,22 @@ def start(plan: Plan, *, resume: bool) -> dict[int, int]:
 
 
 def score_files(
-    plan: Plan, sources: Sequence[Source], finished: Container[int], *, engine: Engine
+    plan: Plan, sources: Sequence[Source], finished: Collection[int], *, engine: Engine
 ) -> Iterator[Report]:
     """Decide on all chunks that are not ``finished``, and yield their reports as they come.
 
-    Raises ``FileError`` with nothing left behind if a file cannot be read to its end. After any
-    other error or a kill, what is done is kept.
+    Raises ``FileError`` with nothing left behind if a file cannot be read to its end, and
+    ``CannotBegin`` if the engine cannot do anything, with nothing left that this run began. After
+    any other error or a kill, what is done is kept.
     """
     chunks = (chunk for source in sources for chunk in source.chunks())
     tasks = (Task(*numbered) for numbered in enumerate(chunks) if numbered[0] not in finished)
     try:
         yield from engine(partial(score_chunk, plan), tasks)
+    except CannotBegin:
+        if not finished:
+            discard(plan)
+        raise
     except FileError:
         discard(plan)
         raise

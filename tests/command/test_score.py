@@ -9,10 +9,11 @@ import subprocess
 import sys
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from importlib import import_module
 from importlib.metadata import EntryPoint
-from itertools import islice
+from itertools import islice, repeat
 from pathlib import Path
 from typing import Any, Final
 
@@ -24,7 +25,7 @@ from pyarrow import csv as arrow_csv
 from pyarrow import dataset, parquet
 
 from services.command import engines, run, sources
-from services.command.engines import EngineError, on_dask, on_processes
+from services.command.engines import CannotBegin, EngineError, on_dask, on_processes
 from services.command.main import main
 from services.command.score import (
     Engine,
@@ -220,6 +221,46 @@ def test_processes_that_always_die_stop_the_run(monkeypatch: pytest.MonkeyPatch)
         list(on_processes(die, [1], workers=1))
 
 
+@pytest.mark.system
+def test_worker_processes_end_with_a_killed_command() -> None:
+    """They hold its standard output, which is at its end only once all are gone."""
+    code = (
+        "import time; from services.command.engines import on_processes\n"
+        "for _ in on_processes(time.sleep, [0, 600], workers=1): print('begun', flush=True)"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", code],
+        cwd=Path(__file__).parents[2],
+        stdout=subprocess.PIPE,
+        start_new_session=True,
+    ) as process:
+        assert process.stdout
+        assert process.stdout.readline() == b"begun\n"
+        process.kill()
+        try:
+            process.communicate(timeout=10)
+        finally:
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+
+
+@pytest.mark.system
+def test_scheduler_that_goes_away_stops_the_run_in_one_sentence(
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    """It does not end in what the library raises and logs."""
+    with LocalCluster(
+        n_workers=1, threads_per_worker=1, processes=False, dashboard_address=None
+    ) as cluster:
+        results = on_dask(abs, repeat(-1), scheduler=cluster.scheduler_address)
+        assert next(results) == 1
+        capfd.readouterr()
+        cluster.close()
+        with pytest.raises(EngineError, match="went away; once it is back, --resume goes on"):
+            list(results)
+    assert capfd.readouterr().err == ""
+
+
 @pytest.mark.usefixtures("small_chunks")
 def test_run_that_was_cut_off_goes_on_with_what_is_left(file: Path, tmp_path: Path) -> None:
     """It says so rather than begin anew, and nothing that is done is done again."""
@@ -229,6 +270,9 @@ def test_run_that_was_cut_off_goes_on_with_what_is_left(file: Path, tmp_path: Pa
     def cut_off(work: Work, tasks: Iterable[Task]) -> Iterator[Report]:
         yield from map(work, islice(tasks, 3))
         raise KeyboardInterrupt
+
+    def away(_: Work, __: Iterable[Task]) -> Iterator[Report]:
+        raise CannotBegin
 
     def rest(work: Work, tasks: Iterable[Task]) -> Iterator[Report]:
         for task in tasks:
@@ -240,6 +284,8 @@ def test_run_that_was_cut_off_goes_on_with_what_is_left(file: Path, tmp_path: Pa
     assert not target.exists()
     with pytest.raises(FileError, match="--resume goes on with it"):
         _score(file, target)
+    with pytest.raises(CannotBegin):
+        _score(file, target, away, resume=True)
     with pytest.raises(FileError, match="of other files or another model"):
         _score(file, target, resume=True, model="random_forest")
     assert _score(file, target, rest, resume=True).faulty == len(_FAULTY)
@@ -346,6 +392,7 @@ _BAD: Final = {
 }
 
 
+_ON_DASK: Final = ("--engine", "dask", "--scheduler")
 _VERSIONS: Final = ", ".join(sorted(path.name for path in BUNDLE_ROOT.glob("b-*")))
 _OF_THE_COLUMNS: Final = ("no income", "misspelt", "nothing")
 """All files of a folder have the same, so these are said of none."""
@@ -367,21 +414,14 @@ def test_unusable_file_is_one_sentence_and_leaves_nothing(name: str, tmp_path: P
     ("arguments", "sentence"),
     [
         (["absent.csv", "out.csv"], "absent.csv is not there"),
-        (["in.csv", "out.csv", "--model", "oracle"], "oracle"),
         (["in.csv", "out.csv", "--bundle", "b-00000000"], f"there are {_VERSIONS}."),
         (["in.csv", "out.csv", "--bundle", "absent/b-1"], "There is no folder absent/b-1."),
-        (["in.csv", "out.csv", "--engine", "dask"], "needs --scheduler"),
-        (["in.csv", "out.csv", "--scheduler", "tcp://h:1"], "--scheduler needs --engine dask"),
-        (
-            ["in.csv", "out.csv", "--engine", "dask", "--scheduler", "tcp://h:1", "--workers", "2"],
-            "--workers is for the local engine",
-        ),
         (["in.csv", "absent/out.csv"], "There is no folder"),
         (["in.csv", "absent/out"], "There is no folder"),
         (["nosuch://in.csv", "out.csv"], "cannot be opened"),
         (["http://127.0.0.1:9/in.csv", "out.csv"], "cannot be"),
         (["in.csv", "in.csv"], "in.csv is there already"),
-        (["in.csv", "out.csv", "--format", "parquet"], "not to be called .csv"),
+        (["in.csv", "out.csv", *_ON_DASK, "nonsense://h:1"], "No scheduler answers"),
     ],
 )
 def test_command_that_cannot_begin_says_why_in_one_line(
@@ -391,14 +431,46 @@ def test_command_that_cannot_begin_says_why_in_one_line(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """And starts no process."""
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "in.csv").write_text("ApplicantIncome\n1\n")
-    assert main(["score", *arguments]) == 1
+    """And starts no process, and leaves nothing behind."""
+    assert sentence in _refusal(1, arguments, tmp_path, monkeypatch, capsys)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["--model", "oracle"], "oracle"),
+        (["--engine", "dask"], "needs --scheduler"),
+        (["--scheduler", "tcp://h:1"], "--scheduler needs --engine dask"),
+        ([*_ON_DASK, "tcp://h:1", "--workers", "2"], "--workers is for the local engine"),
+        (["--format", "parquet"], "not to be called .csv"),
+    ],
+)
+def test_wrong_arguments_have_an_exit_code_of_their_own(
+    arguments: list[str],
+    sentence: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """As have those that the parser refuses."""
+    given = ["in.csv", "out.csv", *arguments]
+    assert sentence in _refusal(2, given, tmp_path, monkeypatch, capsys)
+
+
+def _refusal(
+    code: int,
+    arguments: Sequence[str],
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> str:
+    monkeypatch.chdir(folder)
+    (folder / "in.csv").write_text("ApplicantIncome\n1\n")
+    assert main(["score", *arguments]) == code
     said = capsys.readouterr().err
-    assert sentence in said
     assert said.count("\n") == 1
-    assert _names(tmp_path) == {"in.csv"}
+    assert _names(folder) == {"in.csv"}
+    return said
 
 
 def test_command_says_how_it_read_the_file(
