@@ -155,8 +155,8 @@ def pytest_fixture_setup(
 
 
 def pytest_xdist_auto_num_workers() -> int:
-    """Two more than there are processors: many tests wait for a process to start or to end."""
-    return (os.cpu_count() or 1) + 2
+    """Three more than there are processors: many tests wait for a process to start or to end."""
+    return (os.cpu_count() or 1) + 3
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

@@ -97,7 +97,7 @@ def test_system_goes_on_after_a_failover(database_url: str, tmp_path: Path) -> N
         first = _decide(system, key="during")
         until(lambda: client.statistics().total_predictions == 2)
         until(lambda: client.health("inference").checks["redis"].status == "up")
-        # The connection that keeps answers may be made anew a moment later than the one that was looked at.
+        # The connection that keeps answers may be made anew a moment later.
         until(lambda: "idempotency-replayed" in _decide(system, key="after").headers)
         assert (
             _decide(system, key="during").json()["prediction_id"] == first.json()["prediction_id"]
