@@ -31,8 +31,8 @@ _IMPORTED: Final = {
     "services.batch.worker": ("services.batch.worker",),
 }
 """What the processes that run these modules import."""
-_HOLD_BEFORE_IMPORTS: Final = ("COVERAGE_PROCESS_CONFIG", "LD_PRELOAD", "PYTHONPATH", "TZ")
-"""Variables that have had their effect once Python runs."""
+_READ_AT_START: Final = ("COVERAGE_PROCESS_CONFIG", "LD_PRELOAD", "PYTHONPATH", "TZ")
+"""Variables that have no effect any more once Python runs."""
 _SET_CHILD_SUBREAPER: Final = 36
 _LENGTH_BYTES: Final = 4
 _POLL_S: Final = 0.005
@@ -92,7 +92,7 @@ def start(
         and command[2] in _IMPORTED
         and (command[2] != _SERVER or command[3].partition(":")[0] in _IMPORTED[_SERVER])
         and "user" not in options
-        and all(given.get(name) == os.environ.get(name) for name in _HOLD_BEFORE_IMPORTS)
+        and all(given.get(name) == os.environ.get(name) for name in _READ_AT_START)
     ):
         return subprocess.Popen(command, stdout=stdout, pass_fds=pass_fds, env=env, **options)
     sys.audit("subprocess.Popen", command[0], command, None, env)

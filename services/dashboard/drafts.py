@@ -56,7 +56,7 @@ class Draft:
     warnings: dict[str, list[int]] | None = None
     """The lines of each warning; None until ``warn`` has found them."""
     _checking: Lock = field(default_factory=Lock)
-    """Of two pages that show this file, the first one that is answered counts."""
+    """Two pages may show this file: the first answer counts."""
 
     @property
     def rows(self) -> Sequence[Row]:
@@ -69,18 +69,19 @@ class Draft:
         return None if self.warnings is None else len(set().union(*self.warnings.values()))
 
     def check(self, chosen: Collection[str]) -> None:
-        """Check all rows, with the ``chosen`` spellings read as they are meant: the first time."""
+        """Check all rows, reading the ``chosen`` spellings as meant; only the first call counts."""
         with self._checking:
             if self.file is None or self.chosen is not None:
                 return
-            self.chosen = sorted(each.key for each in self.spellings if each.key in chosen)
-            self.file = applied(self.file, self.chosen)
+            keys = sorted(each.key for each in self.spellings if each.key in chosen)
+            self.file = applied(self.file, keys)
             for row in self.file.rows:
                 read = _read(row)
                 if isinstance(read, str):
                     self.faults[row.line] = read
                 else:
                     self.applications[row.line] = read
+            self.chosen = keys  # last: from then on pages show the rows as checked
 
     def warn(self, training_ranges: TrainingRanges) -> None:
         """Find the warnings that the decisions will have."""

@@ -236,13 +236,14 @@ async def test_file_is_not_ordered_during_an_outage_or_after_the_session(
         owner = sessions.find(sessions.begin("somebody", client))
         assert owner is not None
         draft = Drafts().begin(_FILE, owner)
-        shown = await batch.draft_with_warnings(draft, "")
+        shown, again = await batch.draft_with_warnings(draft, "")
+        assert again
         assert "this page keeps trying and recovers by itself" in shown
         assert "Decide 30 applications" in shown
         with pytest.raises(ServiceUnreachable):
             await order(draft, record=True)
         sessions.end(owner)
-        assert await batch.draft_with_warnings(draft, "") == signed_out()
+        assert await batch.draft_with_warnings(draft, "") == (signed_out(), False)
         with pytest.raises(SignedOut):
             await order(draft, record=True)
 

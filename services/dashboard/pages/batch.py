@@ -145,22 +145,24 @@ def register(watch: Watch, drafts: Drafts) -> None:
         _follow(draft, region, root)
 
 
-async def draft_with_warnings(draft: Draft, root: str) -> Markup:
-    """A draft with what its decisions will warn of; without, if that cannot be found out now."""
+async def draft_with_warnings(draft: Draft, root: str) -> tuple[Markup, bool]:
+    """A draft with what its decisions will warn of, and whether to try again for the warnings."""
     try:
         rules = await draft.owner.api.validation_rules()
     except SignedOut:
-        return signed_out()
+        return signed_out(), False
     except CallFailed as error:
-        return explain(error, retried=may_recover(error)) + draft_state(draft, root)
+        again = may_recover(error)
+        return explain(error, retried=again) + draft_state(draft, root), again
     await asyncio.to_thread(draft.warn, rules.training_ranges)
-    return draft_state(draft, root)
+    return draft_state(draft, root), False
 
 
 def _follow(draft: Draft, region: Region, root: str) -> None:
     async def warn() -> None:
-        region.show(await draft_with_warnings(draft, root))
-        if draft.warnings is None:
+        shown, again = await draft_with_warnings(draft, root)
+        region.show(shown)
+        if again:
             ui.timer(RETRY_S, warn, once=True)
 
     async def check(values: Values) -> None:
