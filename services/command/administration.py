@@ -15,7 +15,7 @@ import httpx
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from services.command.main import STOPPED
+from services.command.main import STOPPED, WRONG_ARGUMENTS, WrongArguments
 from services.scoring.manifest import (
     MANIFEST_FILE,
     SIGNATURE_FILE,
@@ -108,6 +108,9 @@ def run(options: argparse.Namespace) -> int:
             return act(Service(http), options)
     except BrokenPipeError:
         raise
+    except WrongArguments as error:
+        print(error, file=sys.stderr)
+        return WRONG_ARGUMENTS
     except (Refused, BundleError, UnusableSettings, OSError) as error:
         print(" ".join(str(error).split()), file=sys.stderr)
         return STOPPED
@@ -236,7 +239,7 @@ def _described(entry: Answer) -> str:
 
 def _set(service: Service, options: argparse.Namespace) -> int:
     if (options.candidate is None) != (options.share is None):
-        raise Refused("--candidate and --share are given together.")
+        raise WrongArguments("--candidate and --share are given together.")
     candidate = None
     if options.candidate is not None:
         candidate = {**_arm(service, options.candidate), "share": options.share}

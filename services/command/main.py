@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     Commands: TypeAlias = argparse._SubParsersAction[argparse.ArgumentParser]  # noqa: SLF001
 
 STOPPED: Final = 1
+WRONG_ARGUMENTS: Final = 2
 _UNREAD: Final = 141
 """As a shell reports a process that SIGPIPE ended."""
 
@@ -40,6 +41,10 @@ _EXIT_CODES: Final = """\
 exit codes: 0 every row is decided; 1 stopped, one sentence says why; 2 wrong arguments;
 3 finished, but some rows are faulty; 130 interrupted
 """
+
+
+class WrongArguments(Exception):
+    """The command line contradicts itself; the message is one sentence."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

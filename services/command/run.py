@@ -12,13 +12,12 @@ from pyarrow import ArrowException
 from tqdm import tqdm
 
 from services.command.engines import EngineError, on_dask, on_processes
-from services.command.main import STOPPED
+from services.command.main import STOPPED, WRONG_ARGUMENTS, WrongArguments
 from services.command.score import (
     Engine,
     Plan,
     Report,
     Summary,
-    WrongArguments,
     finish,
     plan_run,
     score_files,
@@ -30,7 +29,6 @@ from shared.contract.errors import UnknownModel
 from shared.files.tables import FileError
 
 _OK: Final = 0
-_WRONG_ARGUMENTS: Final = 2
 _SOME_FAULTY: Final = 3
 _INTERRUPTED: Final = 130
 _MIN_RATED: Final = 10_000
@@ -56,7 +54,7 @@ def run(options: argparse.Namespace) -> int:
             decided += report.decided
         summary = finish(plan)
     except (WrongArguments, UnknownModel) as error:
-        return _said(error, _WRONG_ARGUMENTS)
+        return _said(error, WRONG_ARGUMENTS)
     except (FileError, BundleError, EngineError, OSError, ArrowException) as error:
         return _said(error, STOPPED)
     except KeyboardInterrupt:

@@ -22,6 +22,7 @@ from pyarrow import csv as arrow_csv
 from pyarrow import parquet
 
 from services.command.engines import CannotBegin
+from services.command.main import WrongArguments
 from services.command.sources import (
     BATCH_ROWS,
     Chunk,
@@ -50,10 +51,6 @@ _SUFFIXES: Final[dict[str, Format]] = {".csv": "csv", ".parquet": "parquet"}
 _HARMLESS: Final = re.compile(r"-|[-+][0-9]+(?:\.[0-9]+)?(?:[eE][-+]?[0-9]+)?")
 _AS_PARQUET: Final = "have the result written as Parquet."
 _PLAN_FILE: Final = "plan.json"
-
-
-class WrongArguments(Exception):
-    """The command line contradicts itself; the message is one sentence."""
 
 
 @dataclass(frozen=True)

@@ -26,6 +26,8 @@ from typing import Any, ClassVar, Final
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from shared.contract.lenient import VISIBLE
+
 MAX_FAULTS: Final = 50
 """Most faults that are listed: each takes time to word, and no person reads more at once."""
 MAX_NAME_LENGTH: Final = 64
@@ -73,6 +75,10 @@ _MESSAGES: Final = {
     "uuid_type": "must be a UUID",
     "uuid_parsing": "must be a UUID",
 }
+_PATTERNS: Final = {
+    NO_CONTROLS: "must be visible characters and spaces, on one line",
+    VISIBLE: "must be visible characters, without spaces",
+}
 
 
 def message_of(fault: Mapping[str, Any]) -> str:
@@ -81,9 +87,7 @@ def message_of(fault: Mapping[str, Any]) -> str:
     if known is None:
         return str(fault["msg"]).removeprefix("Value error, ")
     context = fault.get("ctx", {})
-    if context.get("pattern") == NO_CONTROLS:
-        return "must be visible characters and spaces, on one line"
-    return known.format(**context)
+    return _PATTERNS.get(context.get("pattern")) or known.format(**context)
 
 
 class Fault(BaseModel):

@@ -59,12 +59,13 @@ _VISIBLE: Final = (
 )
 
 
-def visible(max_length: int) -> StringConstraints:
-    """Restricts a string to visible characters of the basic plane, at least one.
+VISIBLE: Final = f"^[{_VISIBLE}]+$"
+"""The pattern of visible characters: no white space, control or format characters."""
 
-    White space, control and format characters are refused.
-    """
-    return StringConstraints(min_length=1, max_length=max_length, pattern=f"^[{_VISIBLE}]+$")
+
+def visible(max_length: int) -> StringConstraints:
+    """Restricts a string to visible characters of the basic plane, at least one."""
+    return StringConstraints(min_length=1, max_length=max_length, pattern=VISIBLE)
 
 
 def text(*, optional: bool) -> Lenient:

@@ -7,7 +7,7 @@ from collections import Counter
 from datetime import date
 from typing import Annotated, Final, Literal, NamedTuple, Self, TypeAlias
 
-from pydantic import Field, TypeAdapter, model_validator
+from pydantic import ConfigDict, Field, TypeAdapter, model_validator
 
 from shared.contract.application import FIELDS, MONITORED, Wire
 from shared.contract.events import ModelName, Prediction
@@ -92,6 +92,9 @@ class ReferBand(Wire):
 
 class Costs(Wire):
     """What a decision costs the lender by what became of the loan; a gain is a negative cost."""
+
+    # All are optional: a name that is misspelt would cost nothing without a word.
+    model_config = ConfigDict(extra="forbid")
 
     approved_good: Cost = 0.0
     approved_bad: Cost = 0.0

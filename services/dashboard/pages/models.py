@@ -119,6 +119,8 @@ def pictures_router() -> APIRouter:
         except CallFailed as error:
             status = error.status if isinstance(error, ApiError) else 503
             return PlainTextResponse(str(error), status)
-        return Response(content, media_type="image/png", headers={"cache-control": _MAX_AGE})
+        # A named bundle never changes; which one is served does.
+        cached = "no-cache" if bundle is None else _MAX_AGE
+        return Response(content, media_type="image/png", headers={"cache-control": cached})
 
     return router
