@@ -6,6 +6,7 @@ import logging
 import os
 import random
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from functools import cache
@@ -22,7 +23,7 @@ from httpx._transports import default as httpx_transports
 from redis import Redis
 from redis import utils as redis_utils
 
-from services.local import components, processes, servers
+from services.local import components, servers
 from services.local.processes import run_to_end
 from services.local.servers import Server
 from services.scoring.manifest import BUNDLE_ROOT
@@ -65,7 +66,7 @@ vars(httpx_transports)["create_ssl_context"] = cache(httpx.create_ssl_context)
 # Each connection to Redis reads and parses the description of the package anew, for its version.
 vars(redis_utils)["get_lib_version"] = cache(redis_utils.get_lib_version)
 # A process of the product spends nearly all of its start on imports.
-vars(processes)["Popen"] = preloaded.start
+preloaded.install()
 # What is imported stays: nothing is garbage before the tests are collected.
 gc.disable()
 
@@ -93,17 +94,19 @@ def pytest_collection(session: pytest.Session) -> None:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Give each test its tier: the one that it is marked with, else what its fixtures start.
 
-    Files with the longest tests are first: a worker that began one last would end long after the
-    others.
+    Files with the longest tests are first, and of unit tests, which are all short, files with the
+    most: a worker that began one last would end long after the others.
     """
     place: dict[Path, int] = {}
+    count = Counter(item.path for item in items)
     for item in items:
         tier = _tier(item)
         item.add_marker(tier)
         place[item.path] = min(
             _LONGEST_FIRST.index(tier), place.get(item.path, len(_LONGEST_FIRST))
         )
-    items.sort(key=lambda item: place[item.path])
+    unit = _LONGEST_FIRST.index("unit")
+    items.sort(key=lambda item: (at := place[item.path], -count[item.path] if at == unit else 0))
 
 
 def _tier(item: pytest.Item) -> str:

@@ -2,7 +2,8 @@
 
 A template process imports what they import, once. A copy of it, made by fork, runs the module that
 ``python -m`` names, in its own session, with its own environment and output. It becomes a child of
-the process that asked, which waits for it and kills it as usual.
+the process that asked, which waits for it and kills it as usual. A copy that runs ``make run``
+has a template of its own, made by fork, too.
 """
 
 import atexit
@@ -17,17 +18,23 @@ import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import cache
 from importlib import import_module
 from pathlib import Path
+from tempfile import TemporaryFile
 from threading import Lock
 from typing import IO, Any, Final, NamedTuple
 
+from services.local import components, processes
+from services.local.processes import CannotStart
+
 _ROOT: Final = Path(__file__).parents[1]
 _SERVER: Final = "shared.web.server"
+_RUN: Final = "services.local"
 _IMPORTED: Final = {
+    _RUN: ("services.local.config", "services.local.preflight", "services.local.supervisor"),
     _SERVER: ("services.inference.main", "services.history.main", "services.batch.main"),
     "services.history.consumer": ("services.history.consumer",),
+    "services.history.migrate": ("services.history.migrate",),
     "services.batch.worker": ("services.batch.worker",),
 }
 """What the processes that run these modules import."""
@@ -37,6 +44,8 @@ _SET_CHILD_SUBREAPER: Final = 36
 _LENGTH_BYTES: Final = 4
 _POLL_S: Final = 0.005
 _asking: Final = Lock()
+_templates: Final = list[socket.socket]()
+"""This process's end of the wire to its template, once it has one."""
 
 
 class _Request(NamedTuple):
@@ -76,6 +85,21 @@ class Copy:
             os.kill(self.pid, number)
 
 
+def install() -> None:
+    """Have this process start those of the product as copies."""
+    vars(processes)["Popen"] = start
+    vars(components)["run_to_end"] = _run_to_end
+
+
+def _run_to_end(command: Sequence[str], *, env: Mapping[str, str]) -> None:
+    with TemporaryFile() as output:
+        given = {"stdin": subprocess.DEVNULL, "stderr": subprocess.STDOUT}
+        code = start(command, stdout=output, pass_fds=(), env=env, **given).wait()
+        if code:
+            output.seek(0)
+            raise CannotStart(f"{command} failed with {code}:\n{output.read().decode()}")
+
+
 def start(
     command: Sequence[str],
     *,
@@ -99,17 +123,17 @@ def start(
     request = _Request(list(command[2:]), dict(given), str(Path.cwd()))
     body = json.dumps(request).encode()
     with _asking, _adopting():
-        socket.send_fds(
-            _template(), [len(body).to_bytes(_LENGTH_BYTES)], [stdout.fileno(), *pass_fds]
-        )
-        _template().sendall(body)
-        pid = int.from_bytes(_template().recv(_LENGTH_BYTES, socket.MSG_WAITALL))
+        if not _templates:
+            _templates.append(_new_template())
+        [wire] = _templates
+        socket.send_fds(wire, [len(body).to_bytes(_LENGTH_BYTES)], [stdout.fileno(), *pass_fds])
+        wire.sendall(body)
+        pid = int.from_bytes(wire.recv(_LENGTH_BYTES, socket.MSG_WAITALL))
     return Copy(pid, command)
 
 
-@cache
-def _template() -> socket.socket:
-    """The template's end of the wire; it ends with this process."""
+def _new_template() -> socket.socket:
+    """Start a template, which ends with this process."""
     ours, theirs = socket.socketpair()
     with theirs:
         process = subprocess.Popen(
@@ -154,7 +178,10 @@ def _become_a_copy(wire: socket.socket) -> str | None:
             os.close(reading)
             os.close(writing)
             wire.close()
-            return _begin(_Request(*json.loads(body)), descriptors[0])
+            request = _Request(*json.loads(body))
+            _begin(request, descriptors[0])
+            module = request.argv[0]
+            return _fork_a_template(descriptors[1:]) if module == _RUN else module
         if not parent:
             os.write(writing, copy.to_bytes(_LENGTH_BYTES))
             os._exit(0)
@@ -164,7 +191,7 @@ def _become_a_copy(wire: socket.socket) -> str | None:
             os.close(descriptor)
 
 
-def _begin(request: _Request, output: int) -> str:
+def _begin(request: _Request, output: int) -> None:
     os.setsid()
     nothing = os.open(os.devnull, os.O_RDONLY)
     os.dup2(nothing, 0)
@@ -176,7 +203,20 @@ def _begin(request: _Request, output: int) -> str:
     os.environ.clear()
     os.environ.update(request.env)
     sys.argv = request.argv
-    return request.argv[0]
+
+
+def _fork_a_template(locks: Sequence[int]) -> str | None:
+    ours, theirs = socket.socketpair()
+    if os.fork():
+        theirs.close()
+        _templates.append(ours)
+        install()
+        return _RUN
+    ours.close()
+    for lock in locks:  # of the run alone
+        os.close(lock)
+    os.setsid()  # so that Ctrl-C does not reach it
+    return _become_a_copy(theirs)
 
 
 if __name__ == "__main__":
@@ -184,5 +224,6 @@ if __name__ == "__main__":
         import_module(each)
     gc.freeze()  # so that a copy's looks for garbage do not copy memory
     if module := _become_a_copy(socket.socket(fileno=int(sys.argv[1]))):
-        sys.modules.pop(module)
+        if module != _RUN:  # of a package its __main__ runs, which is not imported
+            sys.modules.pop(module)
         runpy.run_module(module, run_name="__main__", alter_sys=True)

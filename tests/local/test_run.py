@@ -75,7 +75,7 @@ def started(server_folder: Path) -> Iterator[Run]:
     """A run that has started, for the tests that leave it running or start it again."""
     folder = server_folder / "started"
     folder.mkdir(mode=0o711)
-    made = _run_in(folder, measured=True)
+    made = _run_in(folder)
     made.start()
     yield made
     made.process.stop(_TIMEOUT_S)
@@ -192,7 +192,11 @@ def test_dashboard_that_fails_takes_nothing_else_down_nor_does_a_run_its_given_s
     broken.mkdir()
     (broken / "nicegui.py").write_text("raise ImportError('nicegui is broken')")
     run = _run_in(
-        server_data, PYTHONPATH=str(broken), DATABASE_URL=database_url, REDIS_URL=redis_url
+        server_data,
+        measured=True,
+        PYTHONPATH=str(broken),
+        DATABASE_URL=database_url,
+        REDIS_URL=redis_url,
     )
     try:
         run.start()
