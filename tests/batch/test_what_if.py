@@ -146,7 +146,8 @@ async def test_another_rule_is_counted_as_deciding_each_application_by_itself(
     assert by_one["swaps"]["all"]["decisions"] < len(events) < by_one["progress"]["read"]
     assert by_one["progress"]["read"] == by_one["progress"]["expected"]
     assert failed["problem"] == "The bundle b-00000000 cannot be read: it is not published here"
-    for order in ({}, {"threshold": 0.5, "refer": band}, {"threshold": 2}, {"surprise": 1}):
+    typo = {"threshold": 0.5, "costs": {"approved_baad": 900}}
+    for order in ({}, {"threshold": 0.5, "refer": band}, {"threshold": 2}, {"surprise": 1}, typo):
         refused = await history.post("/admin/what-if", json=order)
         assert refused.status_code == 400, refused.text
 

@@ -185,6 +185,15 @@ def test_a_number_that_is_not_finite_is_refused_in_words(
     assert capsys.readouterr().err.endswith(" is not a finite number\n")
 
 
+@pytest.mark.parametrize("alone", ["--candidate b-00000000", "--share 10"])
+def test_a_candidate_without_its_share_is_a_wrong_argument(
+    alone: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = ["--default", "b-00000000/one", "--reason", "none", *alone.split()]
+    assert main(["rollout", "set", *given]) == 2
+    assert capsys.readouterr().err == "--candidate and --share are given together.\n"
+
+
 def test_what_another_product_answers_is_said_to_be_so() -> None:
     for text in ("<html>", "[]"):
         transport = httpx.MockTransport(lambda _, text=text: httpx.Response(200, text=text))

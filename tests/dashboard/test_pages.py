@@ -408,6 +408,7 @@ async def test_models_are_compared_and_the_card_is_shown(
     assert "](/pictures/roc.png)" in card.content
     picture = await user.http_client.get("/pictures/roc.png")
     assert picture.content == api.picture("roc.png")
+    assert picture.headers["cache-control"] == "no-cache"  # the next roll-out has another one
     assert (await user.http_client.get("/pictures/none.png")).status_code == 404
 
 

@@ -187,7 +187,7 @@ async def test_repeated_parameter_is_refused(client: httpx.AsyncClient, path: st
         ("since=2026-01-01T00:00:00Z&until=2026-01-01T00:00:00Z", "query", "since must be earlier"),
         ("min_confidence=0.9&max_confidence=0.1", "query", "min_confidence must not be"),
         ("min_confidence=nan", "min_confidence", "must be at most 1"),
-        ("loan_id=a%00b", "loan_id", "must match"),
+        ("loan_id=a%00b", "loan_id", "must be visible characters, without spaces"),
         ("cursor=abc", "cursor", "next_cursor"),
         ("cursor=%C3%A9", "cursor", "next_cursor"),
         ("predictoin=Approved", "predictoin", "nearest one is prediction"),

@@ -311,8 +311,8 @@ async def test_decision_with_a_derived_id_is_found_listed_and_erased_by_it(
     [
         ("", "loan_id", "required"),
         ("loan_id=", "loan_id", "at least 1"),
-        ("loan_id=a%20b", "loan_id", "match"),
-        ("loan_id=a%00", "loan_id", "match"),
+        ("loan_id=a%20b", "loan_id", "visible characters"),
+        ("loan_id=a%00", "loan_id", "visible characters"),
         ("loan_id=LP1&loan_id=LP2", "loan_id", "more than once"),
         ("loan_id=LP1&prediction=Approved", "prediction", "it takes loan_id"),
         ("until=2026-01-01T00:00:00Z", "until", "it takes loan_id"),

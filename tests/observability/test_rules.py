@@ -3,7 +3,7 @@
 import os
 import shutil
 import subprocess
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Final
 
 import pytest
@@ -24,16 +24,29 @@ needs_promtool = pytest.mark.skipif(
 @needs_promtool
 def test_configuration_and_rules_are_valid() -> None:
     """Prometheus accepts them."""
-    _promtool("check", "config", str(PROMETHEUS))
+    done = _promtool("check", "config", str(PROMETHEUS))
+    assert done.returncode == 0, done.stdout
+
+
+@pytest.fixture(scope="module")
+def verdicts(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, str]:
+    """What promtool says of each scenario, by its name; one start for all costs a third less."""
+    folder = tmp_path_factory.mktemp("scenarios")
+    for number, scenario in enumerate(SCENARIOS):
+        (folder / f"{number}.yml").write_text(scenario.file(RULES))
+    files = [str(folder / f"{number}.yml") for number in range(len(SCENARIOS))]
+    _, *said = _promtool("test", "rules", *files).stdout.split("Unit Testing:")
+    return {scenario.name: each for scenario, each in zip(SCENARIOS, said, strict=True)}
 
 
 @needs_promtool
+@pytest.mark.timeout(300)  # of which the first one waits for all
 @pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda each: each.name)
-def test_alerts_fire_when_they_should_and_only_then(scenario: Scenario, tmp_path: Path) -> None:
+def test_alerts_fire_when_they_should_and_only_then(
+    scenario: Scenario, verdicts: Mapping[str, str]
+) -> None:
     """Exactly the named alerts fire; before the fault, and too soon after it, none does."""
-    file = tmp_path / "scenario.yml"
-    file.write_text(scenario.file(RULES))
-    _promtool("test", "rules", str(file))
+    assert verdicts[scenario.name].split()[1:] == ["SUCCESS"], verdicts[scenario.name]
 
 
 def test_every_alert_has_a_scenario_in_which_it_fires() -> None:
@@ -52,12 +65,16 @@ def test_every_alert_says_what_it_means_and_where_to_read_on() -> None:
         assert alert["labels"]["severity"] in {"critical", "warning"}
 
 
-def _promtool(*arguments: str) -> None:
+def _promtool(*arguments: str) -> "subprocess.CompletedProcess[str]":
     assert _PROMTOOL
     # Collecting garbage took a third of promtool's time: it does so for want of memory only. It
     # does one thing after another, which more than one processor only slows down.
     env = os.environ | {"GOGC": "off", "GOMEMLIMIT": "512MiB", "GOMAXPROCS": "1"}
-    done = subprocess.run(
-        [_PROMTOOL, *arguments], env=env, capture_output=True, text=True, check=False
+    return subprocess.run(
+        [_PROMTOOL, *arguments],
+        env=env,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
     )
-    assert done.returncode == 0, done.stdout + done.stderr
