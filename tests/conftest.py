@@ -47,10 +47,8 @@ _MIGRATED = "migrated"
 """The database that each test's own is copied from."""
 
 _SERVERS = {"postgres_server", "redis_server", "own_postgres", "own_redis"}
-_SYSTEMS = {
-    *("system", "shared_system", "standing", "stage", "started"),
-    *("held_out", "out_of_fold", "trained"),
-}
+_TRAINING = {"held_out", "out_of_fold", "trained"}
+_SYSTEMS = {"system", "shared_system", "standing", "stage", "started"} | _TRAINING
 _LONGEST_FIRST = ("system", "server", "unit")
 _MEASURES_IMPORTS = "gw0"
 _running = SimpleNamespace(tier="")
@@ -143,10 +141,14 @@ def _coverage_of(config: pytest.Config) -> Any:
 def pytest_fixture_setup(
     fixturedef: pytest.FixtureDef[Any], request: pytest.FixtureRequest
 ) -> Iterator[None]:
-    """Measure what a fixture runs once in each file: for each further test it runs the same."""
+    """Measure what a fixture runs once in each file: for each further test it runs the same.
+
+    What trains as tests of the command line do is not measured at all.
+    """
     coverage = _coverage_of(request.config)
     made = request.path, fixturedef.argname, getattr(request, "param_index", 0)
-    pausing = coverage and coverage.started and made in _fixtures_made
+    repeats = made in _fixtures_made or fixturedef.argname in _TRAINING
+    pausing = coverage and coverage.started and repeats
     _fixtures_made.add(made)
     if pausing:
         coverage.pause()
