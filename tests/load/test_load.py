@@ -62,7 +62,7 @@ def test_run_is_proved_against_the_history_and_a_removed_record_is_missed(
     Then one record is deleted.
     """
     system = local_run
-    assert load.main(["--rate", "200", "--seconds", "1", "--prove"]) == 0
+    assert load.main(["--rate", "50", "--seconds", "4", "--prove"]) == 0
     printed = capsys.readouterr().out
     assert "own ceiling" in printed
     assert "PROVED: 200 acknowledged, 200 stored meanwhile, 0 missing, 0 doubled" in printed
