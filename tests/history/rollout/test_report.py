@@ -132,9 +132,10 @@ async def test_the_guard_acts_on_a_replica_that_lastingly_cannot_serve_the_roll_
 ) -> None:
     """Not at once, because it may succeed when it tries again; and never without a candidate."""
     active = Rollout.model_validate(await registry.roll_out(0, FIRST, SECOND, 5000))
-    await registry.report("late", ready=1, failed="the store does not answer")
     guard = Guard()
     for seen in (active, None, active):
+        # Each time anew: one that has not reported for seconds is no replica any more.
+        await registry.report("late", ready=1, failed="the store does not answer")
         await guard.look(engine, seen, largest=0.1)
     assert (guard.actions, (await registry.status())["epoch"]) == (0, 1)
     await registry.report("late", ready=1, failed="the store does not answer")
