@@ -103,8 +103,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         place[item.path] = min(
             _LONGEST_FIRST.index(tier), place.get(item.path, len(_LONGEST_FIRST))
         )
-    unit = _LONGEST_FIRST.index("unit")
-    items.sort(key=lambda item: (at := place[item.path], -count[item.path] if at == unit else 0))
+
+    def order(item: pytest.Item) -> tuple[int, int]:
+        tier = place[item.path]
+        return tier, -count[item.path] if _LONGEST_FIRST[tier] == "unit" else 0
+
+    items.sort(key=order)
 
 
 def _tier(item: pytest.Item) -> str:

@@ -15,7 +15,7 @@ import httpx
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from services.command.main import STOPPED, WRONG_ARGUMENTS, WrongArguments
+from services.command.main import STOPPED, WrongArguments
 from services.scoring.manifest import (
     MANIFEST_FILE,
     SIGNATURE_FILE,
@@ -108,9 +108,6 @@ def run(options: argparse.Namespace) -> int:
             return act(Service(http), options)
     except BrokenPipeError:
         raise
-    except WrongArguments as error:
-        print(error, file=sys.stderr)
-        return WRONG_ARGUMENTS
     except (Refused, BundleError, UnusableSettings, OSError) as error:
         print(" ".join(str(error).split()), file=sys.stderr)
         return STOPPED

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     Commands: TypeAlias = argparse._SubParsersAction[argparse.ArgumentParser]  # noqa: SLF001
 
 STOPPED: Final = 1
-WRONG_ARGUMENTS: Final = 2
+_WRONG_ARGUMENTS: Final = 2
 _UNREAD: Final = 141
 """As a shell reports a process that SIGPIPE ended."""
 
@@ -59,8 +59,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
             file=sys.stderr,
         )
         return STOPPED
-    with ends_with_its_reader(_UNREAD):
-        code: int = module.run(options)
+    try:
+        with ends_with_its_reader(_UNREAD):
+            code: int = module.run(options)
+    except WrongArguments as error:
+        print(" ".join(str(error).split()), file=sys.stderr)
+        return _WRONG_ARGUMENTS
     return code
 
 

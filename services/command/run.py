@@ -12,7 +12,7 @@ from pyarrow import ArrowException
 from tqdm import tqdm
 
 from services.command.engines import EngineError, on_dask, on_processes
-from services.command.main import STOPPED, WRONG_ARGUMENTS, WrongArguments
+from services.command.main import STOPPED, WrongArguments
 from services.command.score import (
     Engine,
     Plan,
@@ -53,8 +53,8 @@ def run(options: argparse.Namespace) -> int:
         for report in _shown(plan, sources, finished, engine):
             decided += report.decided
         summary = finish(plan)
-    except (WrongArguments, UnknownModel) as error:
-        return _said(error, WRONG_ARGUMENTS)
+    except UnknownModel as error:
+        raise WrongArguments(str(error)) from error
     except (FileError, BundleError, EngineError, OSError, ArrowException) as error:
         return _said(error, STOPPED)
     except KeyboardInterrupt:

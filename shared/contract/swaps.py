@@ -93,7 +93,7 @@ class ReferBand(Wire):
 class Costs(Wire):
     """What a decision costs the lender by what became of the loan; a gain is a negative cost."""
 
-    # All are optional: a name that is misspelt would cost nothing without a word.
+    # All are optional, so a misspelt name would otherwise be ignored.
     model_config = ConfigDict(extra="forbid")
 
     approved_good: Cost = 0.0

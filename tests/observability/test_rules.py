@@ -40,7 +40,7 @@ def verdicts(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, str]:
 
 
 @needs_promtool
-@pytest.mark.timeout(300)  # of which the first one waits for all
+@pytest.mark.timeout(300)  # the first one waits for all of them
 @pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda each: each.name)
 def test_alerts_fire_when_they_should_and_only_then(
     scenario: Scenario, verdicts: Mapping[str, str]

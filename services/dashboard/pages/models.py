@@ -119,7 +119,7 @@ def pictures_router() -> APIRouter:
         except CallFailed as error:
             status = error.status if isinstance(error, ApiError) else 503
             return PlainTextResponse(str(error), status)
-        # A named bundle never changes; which one is served does.
+        # A named bundle never changes; the served one is replaced by a roll-out.
         cached = "no-cache" if bundle is None else _MAX_AGE
         return Response(content, media_type="image/png", headers={"cache-control": cached})
 
