@@ -16,6 +16,7 @@ import pytest
 from alembic.config import Config
 from alembic.script import ScriptDirectory
 
+from tests.batch.files import begin, ended, post
 from tests.compose.engine import (
     ANONYMOUS_LIMITED_TO,
     BATCH_MAX_BYTES,
@@ -190,12 +191,13 @@ async def test_gateway_takes_a_file_as_large_as_the_batch_service_does(
 ) -> None:
     """One setting bounds both, and the answer to a larger one has the form of every error."""
     file = b"ApplicantIncome\n1\n".ljust(BATCH_MAX_BYTES)
-    headers = {"content-type": "text/csv"}
-    assert (await http.post("/batches", content=file, headers=headers)).status_code == 202
-    refused = await http.post("/batches", content=file + b" ", headers=headers)
+    taken = await begin(http, file)
+    refused = await post(http, file + b" ")
     assert refused.status_code == 413
     assert refused.headers["content-type"] == "application/problem+json"
     assert refused.json()["code"] == "BodyTooLarge"
+    # Its decisions are stored now, and not in the midst of a later test.
+    assert (await ended(http, taken))["state"] == "done"
 
 
 async def test_decision_is_found_in_history_exactly_once(http: httpx.AsyncClient) -> None:
