@@ -1,7 +1,7 @@
 """The parts of an open page that change: regions of HTML that the server fills."""
 
 from collections.abc import Awaitable, Callable
-from typing import Final
+from typing import Final, TypeVar
 
 from markupsafe import Markup
 from nicegui import ui
@@ -33,16 +33,21 @@ _PRESSED: Final = """(event) => {
 }"""
 _log = get_logger(__name__)
 
+_T = TypeVar("_T")
 Values = dict[str, str]
 
 
 class Region:
-    """A part of the page. ``spoken`` regions are read out by a screen reader when they change."""
+    """A part of the page. ``spoken`` regions are read out by a screen reader when they change.
+
+    While a form or a button in it is handled, the region is shown as busy and takes no other one.
+    """
 
     def __init__(self, name: str, content: Markup = NOTHING, *, spoken: bool = False) -> None:
         # Not sanitized: all content comes from templates, which escape every value.
         self._element = ui.html(content, sanitize=False).mark(name).props(f"data-region={name}")
         self._element.classes("lp-region")
+        self._busy = False
         if spoken:
             self._element.props("aria-live=polite")
 
@@ -54,7 +59,8 @@ class Region:
         """Call ``handle`` with the values of a form in the region, its button's among them."""
 
         async def submitted(event: GenericEventArguments) -> None:
-            await handle({str(name): str(value) for name, value in event.args.items()})
+            values = {str(name): str(value) for name, value in event.args.items()}
+            await self._alone(handle, values)
 
         self._element.on("submit", submitted, js_handler=_FORM_VALUES)
 
@@ -71,9 +77,21 @@ class Region:
         """Call ``handle`` with the ``data-press`` of a button in the region."""
 
         async def pressed(event: GenericEventArguments) -> None:
-            await handle(str(event.args))
+            await self._alone(handle, str(event.args))
 
         self._element.on("click", pressed, js_handler=_PRESSED)
+
+    async def _alone(self, handle: Callable[[_T], Awaitable[None]], what: _T) -> None:
+        # A double click must not decide twice.
+        if self._busy:
+            return
+        self._busy = True
+        self._element.classes("lp-busy").props("aria-busy=true")
+        try:
+            await handle(what)
+        finally:
+            self._busy = False
+            self._element.classes(remove="lp-busy").props(remove="aria-busy")
 
 
 class Loader:

@@ -55,6 +55,28 @@ def test_decision_shows_what_was_answered_and_recorded(page: Page, shown: Shown)
     assert page.locator("#ApplicantIncome").input_value() == "700"
 
 
+def test_double_click_on_a_slow_day_decides_once(page: Page, shown: Shown) -> None:
+    """The form is shown as busy until it is answered, and keeps what was typed meanwhile."""
+    page.goto("/")
+    fill_in(page)
+    page.locator("#Loan_ID").fill("LP-TWICE")
+    form = page.locator('[data-region="application"]')
+    shown.system.inference.pause()
+    try:
+        page.get_by_role("button", name="Decide", exact=True).dblclick()
+        expect(form).to_have_attribute("aria-busy", "true")
+        page.locator("#Loan_ID").fill("LP-NEXT")
+        page.get_by_role("button", name="Decide", exact=True).click()
+    finally:
+        shown.system.inference.resume()
+    expect(page.locator('[data-region="result"] [data-value="prediction"]')).to_be_visible()
+    expect(form).not_to_have_attribute("aria-busy", "true")
+    _record(shown, page)
+    decided = [r.input_data.Loan_ID for r in shown.api.history(limit=100).items]
+    assert (decided.count("LP-TWICE"), decided.count("LP-NEXT")) == (1, 0)
+    assert page.locator("#Loan_ID").input_value() == "LP-NEXT"
+
+
 def test_faults_stand_beside_their_fields_and_nothing_typed_is_lost(page: Page) -> None:
     """The first is focused, each is tied to its field, and correcting them is enough."""
     page.goto("/")

@@ -37,6 +37,7 @@ from tests.compose.load import (
     records_since,
 )
 from tests.raw import connected
+from tests.waiting import eventually
 
 pytestmark = pytest.mark.system
 
@@ -148,8 +149,7 @@ async def test_each_path_leads_to_its_service(
         return
     assert response.headers["x-request-id"] == request_id
     (container,) = stack.containers(service)
-    await asyncio.sleep(0.1)
-    assert request_id in _log(container)
+    await eventually(lambda: request_id in _log(container), poll_s=0.1)
 
 
 async def test_client_that_names_no_host_is_served(stack: Stack) -> None:
@@ -256,10 +256,14 @@ async def test_replicas_share_the_requests_and_one_rate_limit(
         headers = {"x-request-id": f"spread-{number}"}
         response = await http.post("/predict", json=_APPLICATION, headers=headers)
         assert response.status_code == 200, response.text
-    served = [
-        len(set(re.findall(r"spread-\d+", _log(container))))
-        for container in stack.containers("inference")
-    ]
+
+    def served_by_replica() -> list[int]:
+        logs = map(_log, stack.containers("inference"))
+        return [len(set(re.findall(r"spread-\d+", log))) for log in logs]
+
+    # A container's log is read a moment after it is written.
+    await eventually(lambda: sum(served_by_replica()) >= requests, poll_s=0.1)
+    served = served_by_replica()
     notes.append(f"{requests} requests over {_REPLICAS} replicas: {served}")
     assert sum(served) == requests
     assert min(served) >= requests // _REPLICAS // 2

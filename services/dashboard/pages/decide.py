@@ -72,7 +72,7 @@ class _Answer(NamedTuple):
     faults: Sequence[Fault] = ()
     application: Application | None = None
     """As the service read it."""
-    explanation: Attempt[Explanation] = Attempt(None)
+    why: Markup = NOTHING
 
 
 async def _answer(session: Session, values: Values, root: str) -> _Answer:
@@ -88,7 +88,8 @@ async def _answer(session: Session, values: Values, root: str) -> _Answer:
     decision = await session.api.predict(application)
     explanation = await explained(session.api, decision, asked=False)
     shown = part("decide", "decision", decision=decision, explanation=explanation, root=root)
-    return _Answer(shown, application=decision.input_data, explanation=explanation)
+    why = _why(explanation, decision.input_data) if explanation.value else NOTHING
+    return _Answer(shown, application=decision.input_data, why=why)
 
 
 async def _safe_answer(session: Session, values: Values, root: str) -> _Answer:
@@ -130,11 +131,13 @@ def register(watch: Watch) -> None:
             nonlocal answered
             result.show(loading())
             why.show(NOTHING)
+            corrected = bool(answered.faults)
             answered = await _safe_answer(session, values, root)
             result.show(answered.shown)
-            if answered.application and answered.explanation.value:
-                why.show(_why(answered.explanation, answered.application))
-            form_region.show(form(values, answered.faults))
+            why.show(answered.why)
+            if answered.faults or corrected:
+                # Otherwise the form stays, with what was typed since it was sent.
+                form_region.show(form(values, answered.faults))
             ui.run_javascript(_FOCUS_FAULT if answered.faults else _SHOW_RESULT)
 
         async def pressed(what: str) -> None:
