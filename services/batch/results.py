@@ -48,7 +48,7 @@ def decisions_of(content: bytes) -> list[Line]:
     return [Line(int(line), body) for line, _, body in found]
 
 
-class Erased(NamedTuple):
+class ErasedIds(NamedTuple):
     """What was erased and may still be in a chunk: nothing of it is shown."""
 
     prediction_ids: frozenset[str]
@@ -74,7 +74,7 @@ WHERE batch_id = $1 AND number > $2 AND (NOT $3 OR state = 'done') ORDER BY numb
 
 async def _chunks(
     pool: Pool, job: Job, *, done: bool
-) -> AsyncIterator[tuple[bytes, bytes, Erased]]:
+) -> AsyncIterator[tuple[bytes, bytes, ErasedIds]]:
     """The content and the faults of each chunk, one statement each: no cursor waits for a client.
 
     ``done`` leaves out those whose decisions are not all recorded.
@@ -88,7 +88,7 @@ async def _chunks(
         if row is None:
             return
         number = row["number"]
-        erased = Erased(
+        erased = ErasedIds(
             frozenset(str(note["prediction_id"]) for note in notes if note["prediction_id"]),
             frozenset(note["loan_id"] for note in notes if note["loan_id"]),
         )
@@ -104,7 +104,7 @@ async def results(pool: Pool, job: Job, format_: Format) -> AsyncIterator[bytes]
     yield await run_sync(writer.begin)
     async for content, _, erased in _chunks(pool, job, done=True):
 
-        def piece(content: bytes = content, erased: Erased = erased) -> bytes:
+        def piece(content: bytes = content, erased: ErasedIds = erased) -> bytes:
             if format_ == "ndjson" and job.record and not any(erased):
                 # The very bytes that are recorded, with the line before them.
                 return b"".join(
@@ -129,7 +129,7 @@ async def faults(pool: Pool, job: Job) -> AsyncIterator[bytes]:
             yield b"".join(lines)
 
 
-def _shown(content: bytes, erased: Erased, *, recorded: bool) -> list[dict[str, Any]]:
+def _shown(content: bytes, erased: ErasedIds, *, recorded: bool) -> list[dict[str, Any]]:
     shown = []
     for line, body in decisions_of(content):
         decision = from_json(body)

@@ -15,7 +15,7 @@ from services.batch.intake import pieces, served_manifest, spooled, take_in
 from services.batch.jobs import Job, Kind
 from services.batch.results import FAULTS_MEDIA_TYPE, faults, results
 from services.batch.results import MEDIA_TYPES as RESULT_TYPES
-from services.batch.schemas import Batch, BatchPage, OrderQuery, PageQuery, ResultsQuery
+from services.batch.schemas import Batch, BatchPage, BatchPageQuery, OrderQuery, ResultsQuery
 from shared.access.middleware import caller_of, needs, require
 from shared.contract.errors import NotFound
 from shared.web.conventions import problem_docs
@@ -101,7 +101,7 @@ async def create_batch(request: Request, query: Annotated[OrderQuery, Query()]) 
 
 
 @batches.get("/batches", response_model=BatchPage, responses=_FAILURES, openapi_extra=_NEEDS)
-async def list_batches(request: Request, query: Annotated[PageQuery, Query()]) -> Response:
+async def list_batches(request: Request, query: Annotated[BatchPageQuery, Query()]) -> Response:
     """List the caller's batches, the newest first, a page at a time."""
     resources = resources_of(request.scope)
     async with reporting_outages():

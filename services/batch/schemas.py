@@ -72,7 +72,7 @@ class OrderQuery(Parameters):
     )
 
 
-class PageQuery(Parameters):
+class BatchPageQuery(Parameters):
     """One page of the caller's batches, the newest first."""
 
     limit: _PageSize = 20

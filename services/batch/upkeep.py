@@ -16,7 +16,7 @@ from pydantic_core import from_json
 from services.batch.checking import checked_rows, faulty_rows, packed_rows
 from services.batch.database import Connection, Pool, transaction
 from services.batch.jobs import Job
-from services.batch.results import Erased, decisions_of, packed_decisions
+from services.batch.results import ErasedIds, decisions_of, packed_decisions
 from services.batch.schemas import Batch
 from services.batch.settings import BatchSettings
 from shared.observability.logs import get_logger
@@ -67,12 +67,12 @@ async def erase_noted(pool: Pool) -> int:
 async def _is_erased(connection: Connection, note: asyncpg.Record) -> bool:
     prediction_id, loan_id = note["prediction_id"], note["loan_id"]
     if prediction_id is not None:
-        erased = Erased(frozenset({str(prediction_id)}), frozenset())
+        erased = ErasedIds(frozenset({str(prediction_id)}), frozenset())
         line = prediction_id.int & 0xFFFF_FFFF
         for chunk in await connection.fetch(_BY_DECISION, prediction_id, line):
             await _rewrite(connection, chunk, erased)
         return True
-    erased = Erased(frozenset(), frozenset({loan_id}))
+    erased = ErasedIds(frozenset(), frozenset({loan_id}))
     batches = await connection.fetch(_BEFORE, note["noted_at"])
     if any(batch["state"] in ("queued", "checking") for batch in batches):
         return False
@@ -84,13 +84,13 @@ async def _is_erased(connection: Connection, note: asyncpg.Record) -> bool:
     return True
 
 
-async def _rewrite(connection: Connection, chunk: asyncpg.Record, erased: Erased) -> None:
+async def _rewrite(connection: Connection, chunk: asyncpg.Record, erased: ErasedIds) -> None:
     content, faults = _without(chunk, erased)
     if (content, faults) != (chunk["content"], chunk["faults"]):
         await connection.execute(_REWRITE, chunk["batch_id"], chunk["number"], content, faults)
 
 
-def _without(chunk: asyncpg.Record, erased: Erased) -> tuple[bytes, bytes]:
+def _without(chunk: asyncpg.Record, erased: ErasedIds) -> tuple[bytes, bytes]:
     """The content and the faults of the chunk without what is erased."""
     content, faults = chunk["content"], chunk["faults"]
     faulty = faulty_rows(faults)

@@ -1,4 +1,4 @@
-"""Runs ``loan-predictor score`` on a terminal: progress, a summary, and an exit code."""
+"""Runs ``loan-predictor score`` on a terminal: progress, totals, and an exit code."""
 
 import argparse
 import os
@@ -17,7 +17,7 @@ from services.command.score import (
     Engine,
     Plan,
     Report,
-    Summary,
+    Totals,
     finish,
     plan_run,
     score_files,
@@ -52,7 +52,7 @@ def run(options: argparse.Namespace) -> int:
         decided = 0
         for report in _shown(plan, sources, finished, engine):
             decided += report.decided
-        summary = finish(plan)
+        totals = finish(plan)
     except UnknownModel as error:
         raise WrongArguments(str(error)) from error
     except (FileError, BundleError, EngineError, OSError, ArrowException) as error:
@@ -61,8 +61,8 @@ def run(options: argparse.Namespace) -> int:
         print("Interrupted; --resume goes on from here.", file=sys.stderr)
         return _INTERRUPTED
     rate = decided / (time.monotonic() - started) if decided >= _MIN_RATED else None
-    _print_summary(plan, summary, rate)
-    return _SOME_FAULTY if summary.faulty else _OK
+    _print_totals(plan, totals, rate)
+    return _SOME_FAULTY if totals.faulty else _OK
 
 
 def _said(error: Exception, code: int) -> int:
@@ -100,15 +100,15 @@ def _shown(
             yield report
 
 
-def _print_summary(plan: Plan, summary: Summary, rate: float | None) -> None:
-    decided, rows = summary.decided, summary.decided + summary.faulty
-    share = f" ({summary.approved / decided:.1%})" if decided else ""
+def _print_totals(plan: Plan, totals: Totals, rate: float | None) -> None:
+    decided, rows = totals.decided, totals.decided + totals.faulty
+    share = f" ({totals.approved / decided:.1%})" if decided else ""
     speed = "" if rate is None else f"; {rate:,.0f} a second"
     print(
         f"{rows:,} row{'s' if rows != 1 else ''}: {decided:,} decided,"
-        f" {summary.approved:,} approved{share},"
-        f" {summary.faulty:,} faulty{speed}, by {plan.model} of {plan.bundle_version}."
+        f" {totals.approved:,} approved{share},"
+        f" {totals.faulty:,} faulty{speed}, by {plan.model} of {plan.bundle_version}."
     )
     print(f"The result is in {plan.target}.")
-    if summary.faulty:
+    if totals.faulty:
         print(f"The faults are in {plan.faults}.")

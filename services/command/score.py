@@ -32,7 +32,7 @@ from services.command.sources import (
     open_parquet,
     open_source,
 )
-from services.command.storage import Location
+from services.command.storage import FileLocation
 from services.scoring.columns import RESULT_SCHEMA, is_bytes, score
 from services.scoring.manifest import (
     BUNDLE_ROOT,
@@ -62,8 +62,8 @@ class Plan:
     model: str
     kind: Format
     """Of the result."""
-    source: Location
-    target: Location
+    source: FileLocation
+    target: FileLocation
     is_folder: bool
     """Whether the result is a folder of parts, or one file that is put together at the end."""
     inputs: dict[str, int]
@@ -76,21 +76,21 @@ class Plan:
     """Everything that the result depends on, as text."""
 
     @property
-    def progress(self) -> Location:
+    def progress(self) -> FileLocation:
         """The folder of reports, which is there while the run is not finished."""
         return self.target.beside(".progress")
 
     @property
-    def faults(self) -> Location:
+    def faults(self) -> FileLocation:
         """The file that names the faulty rows."""
         return self.target.beside(".faults.csv")
 
-    def part(self, number: int) -> Location:
+    def part(self, number: int) -> FileLocation:
         """The part that a chunk becomes."""
         folder = self.target if self.is_folder else self.progress
         return folder / f"part-{number:06d}.{self.kind}"
 
-    def report(self, number: int) -> Location:
+    def report(self, number: int) -> FileLocation:
         """The report of a chunk."""
         return self.progress / f"report-{number:06d}.json"
 
@@ -114,7 +114,7 @@ class Report(NamedTuple):
     """Line and sentence of each faulty row."""
 
 
-class Summary(NamedTuple):
+class Totals(NamedTuple):
     """What came of all chunks: numbers of rows."""
 
     decided: int
@@ -137,7 +137,7 @@ def plan_run(
     root, version = find_bundle(bundle)
     served = _bundle(root, version)
     chosen = served.model(model) if model else served.champion
-    source = Location.of(name)
+    source = FileLocation.of(name)
     sources = _open_sources(source)
     schema = sources[0].schema
     columns = _columns(schema.names)
@@ -184,15 +184,15 @@ def find_bundle(name: str | None) -> tuple[Path, str]:
     return BUNDLE_ROOT, version
 
 
-def _target(name: str) -> Location:
-    target = Location.of(name)
+def _target(name: str) -> FileLocation:
+    target = FileLocation.of(name)
     folder = Path(target.path).parent
     if target.is_local and not folder.is_dir():
         raise FileError(f"There is no folder {folder} to write the result to.")
     return target
 
 
-def _open_sources(location: Location) -> list[Source]:
+def _open_sources(location: FileLocation) -> list[Source]:
     sources = []
     for file in location.files():
         with named(file):
@@ -296,7 +296,7 @@ def score_chunk(plan: Plan, task: Task) -> Report:
     return report
 
 
-def finish(plan: Plan) -> Summary:
+def finish(plan: Plan) -> Totals:
     """Put the result and the list of faulty rows together, and end the run."""
     numbers = []
     decided = approved = faulty = 0
@@ -315,7 +315,7 @@ def finish(plan: Plan) -> Summary:
         with _written(plan, plan.target) as file:
             _join(file, plan, numbers)
     plan.progress.remove()
-    return Summary(decided, approved, faulty)
+    return Totals(decided, approved, faulty)
 
 
 def discard(plan: Plan) -> None:
@@ -325,11 +325,11 @@ def discard(plan: Plan) -> None:
         plan.target.remove()
 
 
-def _written(plan: Plan, location: Location) -> AbstractContextManager[IO[bytes]]:
+def _written(plan: Plan, location: FileLocation) -> AbstractContextManager[IO[bytes]]:
     return location.written(unfinished_in=plan.progress)
 
 
-def _write(plan: Plan, location: Location, content: str) -> None:
+def _write(plan: Plan, location: FileLocation, content: str) -> None:
     with _written(plan, location) as file:
         file.write(content.encode())
 

@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 from pyarrow import csv as arrow_csv
 from pyarrow import parquet
 
-from services.command.storage import Location
+from services.command.storage import FileLocation
 from shared.files.applications import column_names, width_fault
 from shared.files.tables import (
     Dialect,
@@ -57,7 +57,7 @@ class Rows:
 class ParquetChunk:
     """Row groups of a Parquet file."""
 
-    location: Location
+    location: FileLocation
     row_groups: tuple[int, ...]
     rows_before: int
     size: int
@@ -78,7 +78,7 @@ class ParquetChunk:
 class CsvChunk:
     """Whole lines of a CSV file."""
 
-    location: Location
+    location: FileLocation
     header: tuple[str, ...]
     dialect: Dialect
     content: bytes
@@ -143,7 +143,7 @@ Chunk = ParquetChunk | CsvChunk
 class Source:
     """One file of applications."""
 
-    location: Location
+    location: FileLocation
     schema: pa.Schema
     """Its columns, as they stand there."""
     size: int
@@ -184,7 +184,7 @@ class Source:
 
 
 @contextmanager
-def named(location: Location) -> Iterator[None]:
+def named(location: FileLocation) -> Iterator[None]:
     """Say of which file a ``FileError`` is."""
     try:
         yield
@@ -192,7 +192,7 @@ def named(location: Location) -> Iterator[None]:
         raise FileError(f"{location}: {error}") from None
 
 
-def open_source(location: Location) -> Source:
+def open_source(location: FileLocation) -> Source:
     """The file at ``location``, of which only the start or the end is read.
 
     Raises ``FileError`` if it is no table or lacks a column, with all that is wrong with it.
@@ -217,7 +217,7 @@ def open_source(location: Location) -> Source:
     return Source(location, schema, location.size(), dialect, tuple(remarks))
 
 
-def _blocks(location: Location) -> Iterator[bytes]:
+def _blocks(location: FileLocation) -> Iterator[bytes]:
     """The text of a file in blocks, UTF-16 as UTF-8."""
     with location.opened() as file:
         blocks = iter(lambda: file.read(_BLOCK_BYTES), b"")
@@ -289,7 +289,7 @@ def _end_of_records(content: bytes, dialect: Dialect, lines_before: int) -> int:
     return complete if content.endswith(b"\n") else before
 
 
-def open_parquet(location: Location) -> Any:
+def open_parquet(location: FileLocation) -> Any:
     """The Parquet file at ``location``; the library raises what it likes if it is damaged."""
     # Buffered are all columns of a row group, which spares a distant store many requests.
     buffered = not location.is_local

@@ -14,13 +14,13 @@ from shared.files.tables import FileError
 
 
 @dataclass(frozen=True)
-class Location:
+class FileLocation:
     """A file or folder: what is named on the command line, absolute if it is on this machine."""
 
     url: str
 
     @classmethod
-    def of(cls, name: str) -> "Location":
+    def of(cls, name: str) -> "FileLocation":
         """The location that ``name`` stands for; raises ``FileError`` if nothing can open it."""
         try:
             store, path = fsspec.core.url_to_fs(name)
@@ -51,19 +51,19 @@ class Location:
     def __str__(self) -> str:
         return self.url
 
-    def __truediv__(self, name: str) -> "Location":
-        return Location(f"{self.url.rstrip('/')}/{name}")
+    def __truediv__(self, name: str) -> "FileLocation":
+        return FileLocation(f"{self.url.rstrip('/')}/{name}")
 
-    def beside(self, suffix: str) -> "Location":
+    def beside(self, suffix: str) -> "FileLocation":
         """What is called the same, and then ``suffix``."""
-        return Location(f"{self.url.rstrip('/')}{suffix}")
+        return FileLocation(f"{self.url.rstrip('/')}{suffix}")
 
     def exists(self) -> bool:
         """Whether anything is there."""
         with self._reached():
             return bool(self.store.exists(self.path))
 
-    def files(self) -> list["Location"]:
+    def files(self) -> list["FileLocation"]:
         """The location itself or, of a folder, its files by name; hidden ones are left out."""
         store, path = self.store, self.path
         with self._reached():
@@ -108,7 +108,7 @@ class Location:
             store.rm(path, recursive=True)
 
     @contextmanager
-    def written(self, *, unfinished_in: "Location") -> Iterator[IO[bytes]]:
+    def written(self, *, unfinished_in: "FileLocation") -> Iterator[IO[bytes]]:
         """Yield a file to write to; under its name it appears whole, and only without an error.
 
         A kill leaves a file in the folder ``unfinished_in`` of the same store, or nothing.

@@ -16,17 +16,17 @@ MAX_SHOWN: Final = 100
 """How many faults and decisions the page lists; the downloads have all."""
 
 
-class Bin(NamedTuple):
+class ProbabilityBin(NamedTuple):
     """How many decisions have a probability of approval from ``at_least`` on."""
 
     at_least: float
     predictions: int
 
 
-def bins_of(counts: Sequence[int]) -> list[Bin]:
+def bins_of(counts: Sequence[int]) -> list[ProbabilityBin]:
     """Counts of equal bins from 0 to 1, added up to ``BINS`` of them."""
     width = len(counts) // BINS
-    return [Bin(n / BINS, sum(counts[n * width : (n + 1) * width])) for n in range(BINS)]
+    return [ProbabilityBin(n / BINS, sum(counts[n * width : (n + 1) * width])) for n in range(BINS)]
 
 
 @dataclass
@@ -42,7 +42,7 @@ class Results:
     counts: list[int] = field(default_factory=lambda: [0] * BINS)
 
     @property
-    def bins(self) -> list[Bin]:
+    def bins(self) -> list[ProbabilityBin]:
         """The distribution of the probability of approval."""
         return bins_of(self.counts)
 

@@ -7,7 +7,7 @@ from typing import Final
 from nicegui import ui
 from starlette.requests import Request
 
-from services.dashboard.gate import path_of, root_of, session_of
+from services.dashboard.authentication import path_of, root_of, session_of
 from services.dashboard.live import Region
 from services.dashboard.templating import page_heading, part
 from services.dashboard.watch import Watch

@@ -9,7 +9,7 @@ from fastapi import APIRouter, Request, Response
 from fastapi.responses import HTMLResponse, RedirectResponse
 
 from loan_predictor_client import AccessDenied, AsyncLoanPredictorClient, CallFailed
-from services.dashboard.gate import COOKIE, LOGIN_PATH, root_of, session_of
+from services.dashboard.authentication import COOKIE, LOGIN_PATH, root_of, session_of
 from services.dashboard.sessions import LIFETIME_S, Sessions
 from services.dashboard.settings import DashboardSettings
 from services.dashboard.templating import part

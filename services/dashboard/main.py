@@ -14,8 +14,8 @@ from starlette.exceptions import HTTPException
 
 from loan_predictor_client import AsyncLoanPredictorClient, RetryPolicy
 from services.dashboard import theme
+from services.dashboard.authentication import Authentication, page_headers
 from services.dashboard.drafts import Drafts
-from services.dashboard.gate import Gate, page_headers
 from services.dashboard.login import Authenticator, login_router
 from services.dashboard.outcomes import Uploads
 from services.dashboard.pages import (
@@ -92,7 +92,9 @@ def create_app(settings: DashboardSettings | None = None) -> FastAPI:
     )
     for router in routers:
         app.router.routes += router.routes
-    app.add_middleware(Gate, sessions=sessions, local=local, limits=settings.rate_limit_dashboard)
+    app.add_middleware(
+        Authentication, sessions=sessions, local=local, limits=settings.rate_limit_dashboard
+    )
     metrics = Metrics()
     metrics.read_from(build_info("dashboard"))
     install_conventions(app, log_access=log_access, metrics=metrics, headers=page_headers)

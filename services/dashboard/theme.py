@@ -6,7 +6,7 @@ from typing import Final
 
 from fastapi import APIRouter, Request, Response
 
-from services.dashboard.gate import ASSETS_PATH
+from services.dashboard.authentication import ASSETS_PATH
 from shared.pictures.templating import STYLE as PICTURES_STYLE
 
 FOLDER: Final = Path(__file__).parent / "assets"

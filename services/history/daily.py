@@ -46,7 +46,7 @@ _AFTER_VALUES: Final = 2
 
 
 @dataclass(frozen=True, kw_only=True)
-class Decided:
+class Selection:
     """Which decisions: of the UTC days from ``since`` to before ``until``, and by what."""
 
     since: date | None = None
@@ -57,7 +57,7 @@ class Decided:
     arm: str | None = None
 
 
-class Distribution(NamedTuple):
+class GroupCounts(NamedTuple):
     """The decisions of one group."""
 
     group: tuple[Any, ...]
@@ -71,7 +71,7 @@ class Distribution(NamedTuple):
 
 
 async def read_totals(
-    connection: AsyncConnection, decided: Decided, by: Sequence[By]
+    connection: AsyncConnection, selection: Selection, by: Sequence[By]
 ) -> Sequence[AnyRow]:
     """The ``predictions``, ``with_warnings`` and ``confidence_sum`` of each group, in order."""
     table = daily_rollup.c
@@ -83,23 +83,23 @@ async def read_totals(
             _whole(func.sum(table.with_warnings)).label("with_warnings"),
             func.sum(table.confidence_sum).label("confidence_sum"),
         )
-        .where(*_conditions(decided))
+        .where(*_conditions(selection))
         .group_by(*keys)
         .order_by(*keys)
     )
     return (await connection.execute(statement)).all()
 
 
-async def read_distributions(
-    connection: AsyncConnection, decided: Decided, by: Sequence[By]
-) -> list[Distribution]:
+async def read_group_counts(
+    connection: AsyncConnection, selection: Selection, by: Sequence[By]
+) -> list[GroupCounts]:
     """The distribution of the score and of each input in each group, in order.
 
     The bins of a numeric input are its bundle's: it has a histogram only if ``by`` has the
-    bundle, or ``decided`` names one.
+    bundle, or ``selection`` names one.
     """
     table = daily_rollup.c
-    conditions = _conditions(decided)
+    conditions = _conditions(selection)
     longest = select(func.max(func.cardinality(table.counts))).where(*conditions)
     bins: int = (await connection.execute(longest)).scalar_one() or 0
     keys = [_key(each) for each in by]
@@ -118,7 +118,7 @@ async def read_distributions(
         .group_by(*keys, table.layout)
         .order_by(*keys, table.layout)
     )
-    one_bundle = "bundle_version" in by or decided.bundle is not None
+    one_bundle = "bundle_version" in by or selection.bundle is not None
     groups: defaultdict[tuple[Any, ...], list[AnyRow]] = defaultdict(list)
     for row in await connection.execute(statement):
         groups[tuple(row[: len(by)])].append(row)
@@ -170,31 +170,31 @@ def _whole(total: ColumnElement[Any]) -> ColumnElement[int]:
     return cast(total, BigInteger)
 
 
-def _conditions(decided: Decided) -> list[ColumnElement[bool]]:
+def _conditions(selection: Selection) -> list[ColumnElement[bool]]:
     table = daily_rollup.c
     equal = {
-        table.model: decided.model,
-        table.bundle_version: decided.bundle,
-        table.client: decided.client,
-        table.arm: decided.arm,
+        table.model: selection.model,
+        table.bundle_version: selection.bundle,
+        table.client: selection.client,
+        table.arm: selection.arm,
     }
     conditions = [column == value for column, value in equal.items() if value is not None]
-    if decided.since is not None:
-        conditions.append(table.day >= decided.since)
-    if decided.until is not None:
-        conditions.append(table.day < decided.until)
+    if selection.since is not None:
+        conditions.append(table.day >= selection.since)
+    if selection.until is not None:
+        conditions.append(table.day < selection.until)
     return conditions
 
 
 def _distribution(
     group: tuple[Any, ...], rows: Collection[AnyRow], one_bundle: bool
-) -> Distribution:
+) -> GroupCounts:
     merged: dict[str, list[int]] = {}
     for row in rows:
         for name, counts in histograms(row.layout, row.counts).items():
             if one_bundle or name in _NOT_NUMERIC:
                 merged[name] = _merged(merged[name], counts) if name in merged else list(counts)
-    return Distribution(
+    return GroupCounts(
         group,
         sum(row.predictions for row in rows),
         sum(row.with_warnings for row in rows),

@@ -70,7 +70,7 @@ class Stores(NamedTuple):
     connections that readers need."""
 
 
-class Reason(NamedTuple):
+class ErasureAudit(NamedTuple):
     """What the audit log records about an erasure."""
 
     actor: str
@@ -88,8 +88,8 @@ async def erase_decision(stores: Stores, prediction_id: UUID, *, actor: str) -> 
         found = await opened.execute(select(predictions.c.id).where(condition))
     if found.one_or_none() is None:
         raise unknown(prediction_id)
-    reason = Reason(actor, "erase decision", str(prediction_id))
-    return await erase(stores, condition, reason, answers=[prediction_id])
+    audited = ErasureAudit(actor, "erase decision", str(prediction_id))
+    return await erase(stores, condition, audited, answers=[prediction_id])
 
 
 async def erase_loan(stores: Stores, loan_id: str, *, actor: str) -> Erasure:
@@ -101,15 +101,15 @@ async def erase_loan(stores: Stores, loan_id: str, *, actor: str) -> Erasure:
     """
     salt = secrets.token_hex(16)
     subject = f"sha256:{hashlib.sha256((salt + loan_id).encode()).hexdigest()}"
-    reason = Reason(actor, "erase loan", subject)
-    erasure = await erase(stores, predictions.c.loan_id == loan_id, reason, loan_id=loan_id)
+    audited = ErasureAudit(actor, "erase loan", subject)
+    erasure = await erase(stores, predictions.c.loan_id == loan_id, audited, loan_id=loan_id)
     return erasure.model_copy(update={"salt": salt})
 
 
 async def erase(
     stores: Stores,
     condition: ColumnElement[bool],
-    reason: Reason,
+    audited: ErasureAudit,
     *,
     answers: Iterable[UUID] = (),
     loan_id: str | None = None,
@@ -147,7 +147,7 @@ async def erase(
             # Before the commit: afterwards a loan's decisions cannot be found any more.
             await _empty_answers(stores.redis, derived_ids.union(answers))
             head = await audit.append(
-                opened, turn, **reason._asdict(), details={"erased": len(rows)}
+                opened, turn, **audited._asdict(), details={"erased": len(rows)}
             )
         # An answer computed from a row read before the commit is cached in the old generation.
         await _forget(stores.cache, "copies may be left in the cache; send the same request again.")

@@ -7,7 +7,7 @@ from uuid import UUID
 from sqlalchemy import BigInteger, ColumnElement, and_, cast, exists, func, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from services.history.daily import Decided
+from services.history.daily import Selection
 from services.history.schemas import Filters
 from services.history.tables import (
     CONFIDENCE_PER_MILLE,
@@ -105,15 +105,17 @@ async def read_last_hours(connection: AsyncConnection, hours: int) -> Sequence[A
     return (await connection.execute(statement)).all()
 
 
-async def read_outcome_totals(connection: AsyncConnection, decided: Decided) -> Sequence[AnyRow]:
-    """Counts per outcome and decision of the months in which ``decided`` begins and ends."""
+async def read_outcome_totals(
+    connection: AsyncConnection, selection: Selection
+) -> Sequence[AnyRow]:
+    """Counts per outcome and decision of the months in which ``selection`` begins and ends."""
     table = outcome_bins.c
-    equal = {table.model: decided.model, table.bundle_version: decided.bundle}
+    equal = {table.model: selection.model, table.bundle_version: selection.bundle}
     conditions = [column == value for column, value in equal.items() if value is not None]
-    if decided.since is not None:
-        conditions.append(table.month >= decided.since)
-    if decided.until is not None:
-        conditions.append(table.month < decided.until)
+    if selection.since is not None:
+        conditions.append(table.month >= selection.since)
+    if selection.until is not None:
+        conditions.append(table.month < selection.until)
     statement = (
         select(
             table.outcome,

@@ -10,7 +10,7 @@ from uuid import UUID
 from sqlalchemy import and_, select
 
 from services.history.database import DATABASE_ERRORS, AdvisoryLock, connection, try_lock
-from services.history.erasure import Reason, Stores, erase
+from services.history.erasure import ErasureAudit, Stores, erase
 from services.history.errors import NotErased, StoreUnavailable
 from services.history.settings import HistorySettings
 from services.history.tables import AnyRow, predictions
@@ -77,7 +77,7 @@ class Retention:
         """
         loop = asyncio.get_running_loop()
         before = horizon.isoformat(timespec="milliseconds")
-        reason = Reason("retention", "erase old decisions", f"decisions before {before}")
+        audit = ErasureAudit("retention", "erase old decisions", f"decisions before {before}")
         key, last, end = predictions.c.id, UUID(int=0), first_uuid7_at(horizon)
         while True:
             started_s = loop.time()
@@ -86,7 +86,7 @@ class Retention:
                 return
             after, last = last, rows[-1].id
             if any(row.kept for row in rows):
-                erasure = await erase(stores, and_(key > after, key <= last), reason)
+                erasure = await erase(stores, and_(key > after, key <= last), audit)
                 self.erased += erasure.erased
                 _log.info("erased old decisions", erased=erasure.erased, before=before)
             # Half of the time is left to other erasures.

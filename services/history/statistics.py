@@ -10,7 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services.history import queries
 from services.history.binning import BINNED, SCORE, values_of
-from services.history.daily import By, Decided, Distribution, read_distributions, read_totals
+from services.history.daily import By, GroupCounts, Selection, read_group_counts, read_totals
 from services.history.outcomes.rollups import BILLION
 from services.history.statistics_schemas import (
     MOST_GROUPS,
@@ -78,7 +78,7 @@ async def read_statistics(connection: AsyncConnection, query: StatisticsQuery) -
     if _is_everything(query):
         totals = await queries.read_totals(connection)
     else:
-        totals = await read_totals(connection, _decided(query), ["model", "prediction"])
+        totals = await read_totals(connection, _selection(query), ["model", "prediction"])
     return Statistics(
         **_summary(_sum(totals)).model_dump(),
         by_model=_by(totals, lambda row: str(row.model)),
@@ -98,7 +98,7 @@ async def read_analytics(connection: AsyncConnection, query: AnalyticsQuery) -> 
         by_area = _by(applicants, lambda row: str(row.property_area))
         by_history = _by(applicants, lambda row: str(row.credit_history))
     else:
-        found = await read_distributions(connection, _decided(query), ["prediction"])
+        found = await read_group_counts(connection, _selection(query), ["prediction"])
         totals = [_Part(each.group[0], each.predictions, each.confidence_sum) for each in found]
         histogram = _added(map(_confidences, found))
         by_area = _by_value(found, "property_area")
@@ -124,11 +124,11 @@ async def read_analytics(connection: AsyncConnection, query: AnalyticsQuery) -> 
 
 
 def _is_everything(query: ReportQuery) -> bool:
-    return _decided(query) == Decided()
+    return _selection(query) == Selection()
 
 
-def _decided(query: ReportQuery) -> Decided:
-    return Decided(
+def _selection(query: ReportQuery) -> Selection:
+    return Selection(
         since=query.since,
         until=query.until,
         model=query.model,
@@ -147,14 +147,14 @@ async def _previous(connection: AsyncConnection, query: ReportQuery) -> Period |
     days = max(_end(query) - query.since, _ONE_DAY)
     since = query.since - min(days, query.since - date.min)
     before = query.model_copy(update={"since": since, "until": query.since})
-    totals = await read_totals(connection, _decided(before), ["prediction"])
+    totals = await read_totals(connection, _selection(before), ["prediction"])
     return Period(since=since, until=query.since, **_summary(_sum(totals)).model_dump())
 
 
 async def _daily_trend(connection: AsyncConnection, query: ReportQuery) -> list[Day]:
     first = _end(query) - timedelta(days=_TREND_DAYS)
     last_days = query.model_copy(update={"since": max(first, query.since or first)})
-    rows = await read_totals(connection, _decided(last_days), ["day", "prediction"])
+    rows = await read_totals(connection, _selection(last_days), ["day", "prediction"])
     return [
         Day(date=day, **_summary(_sum(of_day)).model_dump())
         for day, of_day in _grouped(rows, lambda row: row.day).items()
@@ -162,7 +162,7 @@ async def _daily_trend(connection: AsyncConnection, query: ReportQuery) -> list[
 
 
 async def _trend(connection: AsyncConnection, query: ReportQuery, unit: Unit) -> list[Period]:
-    rows = await read_totals(connection, _decided(query), [unit, "prediction"])
+    rows = await read_totals(connection, _selection(query), [unit, "prediction"])
     periods = _grouped(rows, lambda row: row[0])
     return [
         Period(
@@ -187,21 +187,21 @@ async def _groups(
     if by == "outcome":
         return await _by_outcome(connection, query)
     if by in _VALUES:
-        found = await read_distributions(connection, _decided(query), ["prediction"])
+        found = await read_group_counts(connection, _selection(query), ["prediction"])
         return _by_value(found, by)
-    rows = await read_totals(connection, _decided(query), [_KEYS[by], "prediction"])
+    rows = await read_totals(connection, _selection(query), [_KEYS[by], "prediction"])
     groups = _by(rows, lambda row: str(row[0]))
     return dict(list(groups.items())[-MOST_GROUPS:])
 
 
 async def _by_outcome(connection: AsyncConnection, query: ReportQuery) -> dict[str, Summary]:
-    decided = _decided(query)
+    selection = _selection(query)
     rest = {
         row.prediction: _Part(row.prediction, row.predictions, row.confidence_sum)
-        for row in await read_totals(connection, decided, ["prediction"])
+        for row in await read_totals(connection, selection, ["prediction"])
     }
     groups: defaultdict[str, list[_Part]] = defaultdict(list)
-    for row in await queries.read_outcome_totals(connection, decided):
+    for row in await queries.read_outcome_totals(connection, selection):
         approved = row.probability_sum / BILLION
         confidence = approved if row.prediction == _APPROVED else row.outcomes - approved
         groups[row.outcome].append(_Part(row.prediction, row.outcomes, confidence))
@@ -214,7 +214,7 @@ async def _by_outcome(connection: AsyncConnection, query: ReportQuery) -> dict[s
     return {name: _summary(_sum(groups[name])) for name in sorted(groups)}
 
 
-def _by_value(found: Iterable[Distribution], column: str) -> dict[str, Summary]:
+def _by_value(found: Iterable[GroupCounts], column: str) -> dict[str, Summary]:
     values = _VALUES[column]
     counts = {"Approved": [0] * len(values), "Rejected": [0] * len(values)}
     counts |= {
@@ -234,7 +234,7 @@ def _by_value(found: Iterable[Distribution], column: str) -> dict[str, Summary]:
     }
 
 
-def _confidences(found: Distribution) -> Sequence[int]:
+def _confidences(found: GroupCounts) -> Sequence[int]:
     """The buckets of confidence, which is the probability of what was decided."""
     [prediction], scores = found.group, found.histograms[SCORE]
     return scores if prediction == _APPROVED else scores[::-1]

@@ -32,7 +32,7 @@ from services.training.evaluation import (
     predict_folds,
     splits,
 )
-from services.training.models import SEED, THRESHOLD, Candidate, Model, Probabilities
+from services.training.models import SEED, THRESHOLD, Model, Probabilities, Variant
 from shared.contract.application import MONITORED, SCORED
 
 FEWEST_ROWS: Final = 30
@@ -146,7 +146,7 @@ def _sides(
     split = splits(data.approved, folds=folds, repeats=len(found))
     file_rows = len(data.approved) - data.recorded
     known = [(train[train < file_rows], test) for train, test in split]
-    again = Candidate(Model(_SERVED, joblib.load(BytesIO(reference))))
+    again = Variant(Model(_SERVED, joblib.load(BytesIO(reference))))
     served = predict_folds(data, {_SERVED: again}, known, drawn={_SERVED: len(found)}, folds=folds)
     return Sides(found, served.approvals[_SERVED], [test for _, test in split], folds)
 

@@ -163,7 +163,7 @@ def name_without_location(name: str) -> str:
     return f"{name}_without_location"
 
 
-class Candidate:
+class Variant:
     """A model to be fitted: as it is, without its directions, or without the location."""
 
     def __init__(self, model: Model, *, directed: bool = True, located: bool = True) -> None:
@@ -253,14 +253,14 @@ def candidates_of(models: Mapping[str, Model]) -> dict[str, Classifier]:
     Those are each model without its directions, if it has any, and without the location.
     """
     return {
-        **{name: Candidate(model) for name, model in models.items()},
+        **{name: Variant(model) for name, model in models.items()},
         **{
-            free_name(name): Candidate(model, directed=False)
+            free_name(name): Variant(model, directed=False)
             for name, model in models.items()
             if model.is_held
         },
         **{
-            name_without_location(name): Candidate(model, located=False)
+            name_without_location(name): Variant(model, located=False)
             for name, model in models.items()
         },
         **{name: make() for name, make in BASELINES.items()},

@@ -53,8 +53,8 @@ from services.training.models import (
     PRINCIPAL_SHARE,
     SEED,
     THRESHOLD,
-    Candidate,
     Model,
+    Variant,
     name_without_location,
     parameters,
     rows_to_fit,
@@ -197,8 +197,7 @@ def _build(
     moved = moves([*compared, *grid()], imputation)
     champion = verdicts.champion(out_of_fold)
     pipelines = {
-        name: Candidate(model).fit(features, data.approved).pipeline
-        for name, model in asked.items()
+        name: Variant(model).fit(features, data.approved).pipeline for name, model in asked.items()
     }
     cards = scorecards(pipelines, features, compared_features)
     files = {SCORECARD_FILE: cards.model_dump_json(indent=2).encode() + b"\n"}

@@ -55,7 +55,7 @@ class Band(Protocol):
         """Its upper end."""
 
 
-class Rule(Protocol):
+class DecisionRule(Protocol):
     """What decides otherwise in a what-if."""
 
     @property
@@ -139,7 +139,7 @@ def arm_title(arm: Arm) -> str:
     return f"{model_title(arm.model)} of {arm.bundle}"
 
 
-def rule_text(rule: Rule) -> str:
+def rule_text(rule: DecisionRule) -> str:
     """A what-if's rule in words."""
     scored_by = arm_title(rule.arm) if rule.arm else "Probabilities on record"
     if rule.refer:

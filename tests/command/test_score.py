@@ -30,8 +30,8 @@ from services.command.main import main
 from services.command.score import (
     Engine,
     Report,
-    Summary,
     Task,
+    Totals,
     Work,
     find_bundle,
     finish,
@@ -99,7 +99,7 @@ def _score(
     *,
     resume: bool = False,
     model: str | None = None,
-) -> Summary:
+) -> Totals:
     plan, files = plan_run(str(source), str(target), model=model, bundle=None, kind=None)
     finished = start(plan, resume=resume)
     for _ in score_files(plan, files, finished, engine=engine):

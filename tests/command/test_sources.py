@@ -9,7 +9,7 @@ from pyarrow import parquet
 
 from services.command import sources
 from services.command.sources import open_source
-from services.command.storage import Location
+from services.command.storage import FileLocation
 from shared.files.applications import column_names, width_fault
 from shared.files.tables import FileError, read_table
 
@@ -31,7 +31,7 @@ _FILES: Final = {
 _ENCODINGS: Final = ("utf-8", "utf-8-sig", "utf-16", "cp1252")
 
 
-def _rows_of(location: Location) -> list[tuple[int, object]]:
+def _rows_of(location: FileLocation) -> list[tuple[int, object]]:
     source = open_source(location)
     found: list[tuple[int, object]] = []
     for chunk in source.chunks():
@@ -57,7 +57,7 @@ def test_chunks_of_any_size_have_the_rows_of_the_file(
     ]
     for size in (48, 100, 2**20):
         monkeypatch.setattr(sources, "_BLOCK_BYTES", size * (2 if encoding == "utf-16" else 1))
-        assert _rows_of(Location.of(str(path))) == expected, size
+        assert _rows_of(FileLocation.of(str(path))) == expected, size
 
 
 def test_syntax_that_is_no_csv_is_named_by_line(
@@ -69,7 +69,7 @@ def test_syntax_that_is_no_csv_is_named_by_line(
     for size in (64, 2**20):
         monkeypatch.setattr(sources, "_BLOCK_BYTES", size)
         with pytest.raises(FileError, match=r"not a CSV file.*line 3"):
-            _rows_of(Location.of(str(path)))
+            _rows_of(FileLocation.of(str(path)))
 
 
 def test_quote_that_never_ends_is_refused_before_it_fills_the_memory(
@@ -81,7 +81,7 @@ def test_quote_that_never_ends_is_refused_before_it_fills_the_memory(
     monkeypatch.setattr(sources, "_BLOCK_BYTES", 64)
     monkeypatch.setattr(sources, "_MAX_LINE_BYTES", 256)
     with pytest.raises(FileError, match="line 2 does not end"):
-        _rows_of(Location.of(str(path)))
+        _rows_of(FileLocation.of(str(path)))
 
 
 def test_row_groups_are_put_together_and_each_row_has_its_number(
@@ -95,6 +95,6 @@ def test_row_groups_are_put_together_and_each_row_has_its_number(
             writer.write_table(table.slice(start, size))
     monkeypatch.setattr(sources, "_CHUNK_ROWS", 5)
     monkeypatch.setattr(sources, "BATCH_ROWS", 20)
-    location = Location.of(str(path))
+    location = FileLocation.of(str(path))
     assert [chunk.size for chunk in open_source(location).chunks()] == [7, 50, 43]
     assert _rows_of(location) == [(number, (number,)) for number in range(1, 101)]

@@ -13,7 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from services.history import binning
 from services.history.binning import BINNED, Bins, edges_of
 from services.history.bundles import register
-from services.history.daily import Decided, Distribution, read_distributions, read_totals
+from services.history.daily import GroupCounts, Selection, read_group_counts, read_totals
 from services.scoring.manifest import BUNDLE_ROOT, MANIFEST_FILE, bundle_folder, read_manifest
 from shared.contract.events import PredictionRecorded
 from tests.history.events import random_events
@@ -65,10 +65,10 @@ def at_the_edges(event: PredictionRecorded) -> list[PredictionRecorded]:
     ]
 
 
-async def distributions(engine: AsyncEngine, *by: Any, **which: Any) -> list[Distribution]:
+async def distributions(engine: AsyncEngine, *by: Any, **which: Any) -> list[GroupCounts]:
     """What is read back."""
     async with engine.connect() as connection:
-        return await read_distributions(connection, Decided(**which), by)
+        return await read_group_counts(connection, Selection(**which), by)
 
 
 def values(events: Iterable[PredictionRecorded], name: str) -> list[Any]:
@@ -139,9 +139,9 @@ async def test_groups_and_conditions_leave_what_they_say(engine: AsyncEngine) ->
     await store_all(engine, events)
     await assert_rollups_equal_a_recount(engine)
     async with engine.connect() as connection:
-        which = Decided(since=date(2026, 1, 10), until=date(2026, 3, 1), client="branch")
+        which = Selection(since=date(2026, 1, 10), until=date(2026, 3, 1), client="branch")
         rows = await read_totals(connection, which, ["month", "arm", "prediction"])
-        weeks = await read_totals(connection, Decided(arm="x7:candidate"), ["week"])
+        weeks = await read_totals(connection, Selection(arm="x7:candidate"), ["week"])
     expected = Counter(
         (
             event.decision.timestamp.date().replace(day=1),

@@ -20,7 +20,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from services.history import audit
 from services.history.main import create_app
 from services.history.outcomes.intake import MAX_OF_LOAN, digest_of
-from services.history.outcomes.rollups import Change, add_up
+from services.history.outcomes.rollups import OutcomeChange, add_up
 from services.history.queries import read_page
 from services.history.schemas import Filters
 from services.history.settings import HistorySettings
@@ -85,7 +85,7 @@ async def assert_outcome_rollups_equal_a_recount(engine: AsyncEngine) -> None:
             )
         )
         recounted = add_up(
-            Change(row, row.outcome, row.observed_at, sign=1) for row in current.all()
+            OutcomeChange(row, row.outcome, row.observed_at, sign=1) for row in current.all()
         )
     tables = ("outcome_bins", "outcome_groups", "outcome_vintages")
     for table, expected in zip(tables, recounted, strict=True):

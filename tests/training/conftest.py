@@ -10,7 +10,7 @@ from joblib import cpu_count
 from sklearn.pipeline import Pipeline
 
 from services.training.applications import LabelledApplications, read_applications
-from services.training.models import Candidate, Model, read_models
+from services.training.models import Model, Variant, read_models
 from services.training.train import Published, train
 from tests.applications import write_labelled_csv
 from tests.harness import to_be_made
@@ -28,7 +28,7 @@ FREE = tuple(name for name, model in MODELS.items() if model.is_held)
 
 def unfitted(name: str) -> Pipeline:
     """A new pipeline of the model ``name``."""
-    return Candidate(MODELS[name]).pipeline
+    return Variant(MODELS[name]).pipeline
 
 
 def train_small(

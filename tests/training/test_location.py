@@ -10,7 +10,7 @@ from services.scoring.scorecard import points
 from services.training.applications import LabelledApplications
 from services.training.card import model_card
 from services.training.location import approved_share_by_area
-from services.training.models import Candidate
+from services.training.models import Variant
 from services.training.train import Published
 from tests.scoring.test_features import IMPUTATION
 from tests.training.conftest import MODEL_NAMES, MODELS
@@ -28,7 +28,7 @@ def test_model_without_the_location_answers_the_same_everywhere(
 ) -> None:
     """It learns all else that the model learns."""
     features = feature_matrix(labelled.applications, IMPUTATION)
-    without = Candidate(MODELS[name], located=False).fit(features, labelled.approved)
+    without = Variant(MODELS[name], located=False).fit(features, labelled.approved)
     answers = without.predict_proba(features)
     moved = features.copy()
     moved[:, [name.startswith("Property_Area") for name in FEATURES]] = 1

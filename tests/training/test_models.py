@@ -16,9 +16,9 @@ from services.training.applications import LabelledApplications
 from services.training.export import ParityError, to_onnx_model
 from services.training.models import (
     BASELINES,
-    Candidate,
     CreditHistoryRule,
     ModelsError,
+    Variant,
     parameters,
     read_models,
 )
@@ -84,8 +84,8 @@ def test_large_data_are_sampled_for_the_models_that_would_take_too_long(
     features = feature_matrix(labelled.applications, IMPUTATION)
     monkeypatch.setattr(models, "MOST_ROWS_OF_A_TREE", 90)
     monkeypatch.setattr(models, "MOST_ROWS_OF_THE_SVM", 80)
-    forest = Candidate(MODELS["random_forest"]).fit(features, labelled.approved)
-    machine = Candidate(MODELS["support_vector_machine"]).fit(features, labelled.approved)
+    forest = Variant(MODELS["random_forest"]).fit(features, labelled.approved)
+    machine = Variant(MODELS["support_vector_machine"]).fit(features, labelled.approved)
     assert parameters(forest.pipeline)["classifier__max_samples"] == "90"
     [calibrated] = machine.pipeline[-1].calibrated_classifiers_
     assert calibrated.estimator.shape_fit_ == (80, features.shape[1])
@@ -97,7 +97,7 @@ def test_linear_model_does_without_features_of_the_wrong_sign(
     """Where the data reward debt, the ratio gets no weight instead of a wrong one."""
     features = feature_matrix(labelled.applications, IMPUTATION)
     ratio = features[:, FEATURES.index("Log_Loan_to_Income")]
-    model = Candidate(MODELS["logistic_regression"])
+    model = Variant(MODELS["logistic_regression"])
     model.fit(features, (ratio > np.median(ratio)).astype(int))
     coefficients = model.pipeline[-1].coef_[0]
     assert coefficients[FEATURES.index("Log_Loan_to_Income")] == 0
@@ -108,7 +108,7 @@ def test_small_data_are_not_sampled(labelled: LabelledApplications) -> None:
     features = feature_matrix(labelled.applications, IMPUTATION)
     for name in ("random_forest", "support_vector_machine"):
         expected = unfitted(name).fit(features, labelled.approved).predict_proba(features)
-        found = Candidate(MODELS[name]).fit(features, labelled.approved).predict_proba(features)
+        found = Variant(MODELS[name]).fit(features, labelled.approved).predict_proba(features)
         assert found.tobytes() == expected.tobytes()
 
 

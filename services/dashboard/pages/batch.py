@@ -14,6 +14,7 @@ from nicegui import ui
 from loan_predictor_client import CallFailed
 from loan_predictor_client.calls import ResultsFormat
 from loan_predictor_client.models import Batch, ModelComparison
+from services.dashboard.authentication import root_of, session_of
 from services.dashboard.batches import (
     ENDED,
     MAX_SHOWN,
@@ -26,7 +27,6 @@ from services.dashboard.downloads import download
 from services.dashboard.drafts import LARGER_FILES, MAX_ROWS, Draft, Drafts, order
 from services.dashboard.evidence import attempted
 from services.dashboard.frame import frame
-from services.dashboard.gate import root_of, session_of
 from services.dashboard.live import (
     RETRY_S,
     Loader,

@@ -10,10 +10,10 @@ from nicegui import ui
 
 from loan_predictor_client import CallFailed, Filters, InvalidRequest
 from loan_predictor_client.models import Application, Explanation, Fault
+from services.dashboard.authentication import root_of, session_of
 from services.dashboard.evidence import Attempt, attempted, explained
 from services.dashboard.forms import FormField
 from services.dashboard.frame import frame
-from services.dashboard.gate import root_of, session_of
 from services.dashboard.inputs import MUST_BE_CHOSEN, NOT_KNOWN, SECTIONS
 from services.dashboard.live import Region, Values, explain, loading, signed_out
 from services.dashboard.sessions import Session, SignedOut

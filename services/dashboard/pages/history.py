@@ -10,10 +10,10 @@ from nicegui import ui
 
 from loan_predictor_client import InvalidRequest
 from loan_predictor_client.models import Fault
+from services.dashboard.authentication import root_of, session_of
 from services.dashboard.downloads import download
 from services.dashboard.filters import HistoryQuery, filter_fields, query_of
 from services.dashboard.frame import frame
-from services.dashboard.gate import root_of, session_of
 from services.dashboard.live import Loader, Region
 from services.dashboard.templating import NOTHING, part
 from services.dashboard.watch import Watch

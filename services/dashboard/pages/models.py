@@ -13,9 +13,9 @@ from nicegui import ui
 
 from loan_predictor_client import ApiError, CallFailed
 from loan_predictor_client.models import ModelComparison, ModelScorecard
+from services.dashboard.authentication import root_of, session_of
 from services.dashboard.evidence import attempted
 from services.dashboard.frame import frame
-from services.dashboard.gate import root_of, session_of
 from services.dashboard.live import Loader
 from services.dashboard.templating import part
 from services.dashboard.watch import Watch

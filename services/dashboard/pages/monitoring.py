@@ -17,9 +17,9 @@ from loan_predictor_client import (
     InvalidRequest,
 )
 from loan_predictor_client.models import ModelPerformance
+from services.dashboard.authentication import root_of, session_of
 from services.dashboard.forms import FormField, Option
 from services.dashboard.frame import frame
-from services.dashboard.gate import root_of, session_of
 from services.dashboard.live import Loader
 from services.dashboard.templating import part
 from services.dashboard.watch import Watch

@@ -3,8 +3,8 @@
 from fastapi import Request
 from nicegui import ui
 
+from services.dashboard.authentication import root_of
 from services.dashboard.frame import frame
-from services.dashboard.gate import root_of
 from services.dashboard.templating import part
 from services.dashboard.watch import Watch
 

@@ -7,8 +7,8 @@ from fastapi.responses import PlainTextResponse, RedirectResponse
 from markupsafe import Markup
 from nicegui import ui
 
+from services.dashboard.authentication import root_of, session_of
 from services.dashboard.frame import frame
-from services.dashboard.gate import root_of, session_of
 from services.dashboard.live import Region
 from services.dashboard.outcomes import Upload, Uploads
 from services.dashboard.templating import part

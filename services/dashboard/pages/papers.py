@@ -8,8 +8,8 @@ from fastapi.responses import HTMLResponse, PlainTextResponse
 
 from loan_predictor_client import ApiError, CallFailed
 from loan_predictor_client.models import Reason
+from services.dashboard.authentication import root_of, session_of
 from services.dashboard.evidence import Evidence, evidence_of
-from services.dashboard.gate import root_of, session_of
 from services.dashboard.letter import as_text, letter
 from services.dashboard.live import explain
 from services.dashboard.templating import part

@@ -8,9 +8,9 @@ from nicegui import ui
 
 from loan_predictor_client import CallFailed
 from loan_predictor_client.models import Fault, OutcomeReceipt
+from services.dashboard.authentication import root_of, session_of
 from services.dashboard.evidence import evidence_of
 from services.dashboard.frame import frame
-from services.dashboard.gate import root_of, session_of
 from services.dashboard.live import Loader, Region, Values, explain, signed_out
 from services.dashboard.outcomes import OUTCOME_FIELDS, report
 from services.dashboard.sessions import Session, SignedOut

@@ -17,9 +17,9 @@ from loan_predictor_client.models import (
     RolloutStatus,
     ShadowReport,
 )
+from services.dashboard.authentication import root_of, session_of
 from services.dashboard.evidence import attempted
 from services.dashboard.frame import frame
-from services.dashboard.gate import root_of, session_of
 from services.dashboard.live import Loader, Region, Values, explain, signed_out
 from services.dashboard.sessions import SignedOut
 from services.dashboard.templating import part

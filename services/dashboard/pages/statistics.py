@@ -10,8 +10,8 @@ from markupsafe import Markup
 from nicegui import ui
 
 from loan_predictor_client.models import Analytics, Statistics
+from services.dashboard.authentication import root_of, session_of
 from services.dashboard.frame import frame
-from services.dashboard.gate import root_of, session_of
 from services.dashboard.inputs import by_value
 from services.dashboard.live import Loader, Region
 from services.dashboard.ranges import Range, last_days, range_fields, range_of, trend_of

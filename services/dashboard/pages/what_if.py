@@ -11,9 +11,9 @@ from pydantic import ValidationError
 
 from loan_predictor_client import AsyncLoanPredictorClient, CallFailed
 from loan_predictor_client.models import WhatIfStatus
+from services.dashboard.authentication import root_of, session_of
 from services.dashboard.batches import is_identifier
 from services.dashboard.frame import frame
-from services.dashboard.gate import root_of, session_of
 from services.dashboard.live import Loader, Region, Values, explain, signed_out
 from services.dashboard.sessions import Session, SignedOut
 from services.dashboard.templating import part

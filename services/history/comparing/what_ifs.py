@@ -15,7 +15,7 @@ from services.history.comparing.schemas import (
     WhatIfStatus,
 )
 from services.history.comparing.swaps import cost_of, swaps_of
-from services.history.daily import Decided, read_totals
+from services.history.daily import Selection, read_totals
 from services.history.schemas import encode_cursor
 from services.history.tables import AnyRow, what_ifs
 from shared.contract.errors import InvalidInput, NotFound
@@ -38,7 +38,7 @@ async def ask(connection: AsyncConnection, order: WhatIf, *, actor: str) -> What
     await _check_models(connection, order)
     now = datetime.now(UTC)
     # Of all models, as the worker reads them.
-    period = Decided(since=order.since, until=order.until)
+    period = Selection(since=order.since, until=order.until)
     totals = await read_totals(connection, period, ["prediction"])
     end = first_uuid7_at(now, later_ms=1)
     if order.until is not None:
@@ -70,7 +70,7 @@ async def _check_models(connection: AsyncConnection, order: WhatIf) -> None:
     faults = []
     for name, arm in named.items():
         if name == "decided_by":
-            on_record = await read_totals(connection, Decided(bundle=arm.bundle), ["model"])
+            on_record = await read_totals(connection, Selection(bundle=arm.bundle), ["model"])
             if on_record:
                 models.setdefault(arm.bundle, set()).update(row.model for row in on_record)
         if unknown := unknown_model(name, arm, models):

@@ -7,7 +7,7 @@ from typing import Any, Final, NamedTuple
 from sqlalchemy import BigInteger, ColumnElement, Table, cast, func, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from services.history.daily import By, Decided, read_totals
+from services.history.daily import By, Selection, read_totals
 from services.history.monitoring.schemas import (
     MOST_MONTHS,
     CohortQuery,
@@ -45,13 +45,13 @@ def in_order(cohorts: Iterable[Cohort]) -> list[Cohort]:
     return sorted(cohorts, key=lambda each: (each.month or date.min, each.bundle, each.model))
 
 
-def decided_in(query: CohortQuery) -> Decided:
+def selection_of(query: CohortQuery) -> Selection:
     """The decisions that ``query`` is about; by month, those of the last ``MOST_MONTHS``."""
     since = query.since
     if isinstance(query, PerformanceQuery) and query.by == "month":
         first = _months_before(query.until, MOST_MONTHS)
         since = max(first, since or first)
-    return Decided(
+    return Selection(
         since=first_day(since) if since else None,
         until=first_day(query.until) if query.until else None,
         model=query.model,
@@ -60,17 +60,17 @@ def decided_in(query: CohortQuery) -> Decided:
 
 
 async def read_decisions(
-    connection: AsyncConnection, decided: Decided, *, monthly: bool
+    connection: AsyncConnection, selection: Selection, *, monthly: bool
 ) -> Sequence[AnyRow]:
     """How many decisions there are by month if ``monthly``, model, bundle and decision."""
     keys: list[By] = [*BY_COHORT, "prediction"]
-    return await read_totals(connection, decided, ["month", *keys] if monthly else keys)
+    return await read_totals(connection, selection, ["month", *keys] if monthly else keys)
 
 
 async def read_outcomes(
     connection: AsyncConnection,
     table: Table,
-    decided: Decided,
+    selection: Selection,
     *details: ColumnElement[Any],
     monthly: bool,
     where: ColumnElement[bool] | None = None,
@@ -80,7 +80,7 @@ async def read_outcomes(
     keys = [columns.model, columns.bundle_version, columns.prediction, columns.outcome, *details]
     sums = [column for column in columns if column.name.endswith(("outcomes", "_sum"))]
     months = [columns.month] if monthly else []
-    conditions = [columns.outcomes > 0, *outcomes_of(table, decided)]
+    conditions = [columns.outcomes > 0, *outcomes_of(table, selection)]
     statement = (
         select(*months, *keys, *(whole_sum(each).label(each.name) for each in sums))
         .where(*conditions, *([] if where is None else [where]))
@@ -89,17 +89,17 @@ async def read_outcomes(
     return (await connection.execute(statement)).all()
 
 
-def outcomes_of(table: Table, decided: Decided) -> list[ColumnElement[bool]]:
+def outcomes_of(table: Table, selection: Selection) -> list[ColumnElement[bool]]:
     """The conditions for rows of a roll-up of outcomes; its months are whole."""
     conditions: list[ColumnElement[bool]] = []
-    if decided.since is not None:
-        conditions.append(table.c.month >= decided.since)
-    if decided.until is not None:
-        conditions.append(table.c.month < decided.until)
-    if decided.model is not None:
-        conditions.append(table.c.model == decided.model)
-    if decided.bundle is not None:
-        conditions.append(table.c.bundle_version == decided.bundle)
+    if selection.since is not None:
+        conditions.append(table.c.month >= selection.since)
+    if selection.until is not None:
+        conditions.append(table.c.month < selection.until)
+    if selection.model is not None:
+        conditions.append(table.c.model == selection.model)
+    if selection.bundle is not None:
+        conditions.append(table.c.bundle_version == selection.bundle)
     return conditions
 
 

@@ -7,7 +7,7 @@ from typing import Final, TypeAlias
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services.history.binning import SCORE
-from services.history.daily import Decided
+from services.history.daily import Selection
 from services.history.estimates import Count, difference, proportion
 from services.history.monitoring.cohorts import Cohort, in_order
 from services.history.monitoring.drift_schemas import (
@@ -21,7 +21,12 @@ from services.history.monitoring.drift_schemas import (
     Needed,
     Shift,
 )
-from services.history.monitoring.references import Bin, Reference, ReferenceBins, read_references
+from services.history.monitoring.references import (
+    Bin,
+    ReferenceBins,
+    TrainingReference,
+    read_references,
+)
 from services.history.monitoring.schemas import estimated
 from services.history.monitoring.shifts import decisions_needed, detectable_psi, psi, psi_limit
 from services.history.monitoring.slices import (
@@ -49,10 +54,10 @@ _Counts: TypeAlias = Mapping[str, Sequence[int]]
 
 
 async def read_drift(
-    connection: AsyncConnection, decided: Decided, *, monthly: bool = False
+    connection: AsyncConnection, selection: Selection, *, monthly: bool = False
 ) -> LiveDrift:
     """The drift of each model of each bundle that has decided in that time."""
-    cohorts = await read_slices(connection, decided, monthly=monthly)
+    cohorts = await read_slices(connection, selection, monthly=monthly)
     references = await read_references(connection, {each.bundle for each in cohorts})
 
     def compute() -> list[ModelDrift]:
@@ -64,7 +69,7 @@ async def read_drift(
     return LiveDrift(least_decisions=LEAST_DECISIONS, models=await asyncio.to_thread(compute))
 
 
-def drift_of(cohort: Cohort, slices: Slices, reference: Reference | None) -> ModelDrift:
+def drift_of(cohort: Cohort, slices: Slices, reference: TrainingReference | None) -> ModelDrift:
     """The drift of one cohort, that of each caller included."""
     callers = by_client(slices)
     decisions = total(callers.values()).decisions
@@ -99,7 +104,7 @@ def drift_of(cohort: Cohort, slices: Slices, reference: Reference | None) -> Mod
     )
 
 
-def _not_compared(decisions: int, reference: Reference | None) -> str | None:
+def _not_compared(decisions: int, reference: TrainingReference | None) -> str | None:
     if reference is None:
         return "The bundle is not registered, so what its models were trained on is not known."
     if decisions < LEAST_DECISIONS:
@@ -107,7 +112,7 @@ def _not_compared(decisions: int, reference: Reference | None) -> str | None:
     return None
 
 
-def _approval(slices: Slices, cohort: Cohort, reference: Reference | None) -> ApprovalShare:
+def _approval(slices: Slices, cohort: Cohort, reference: TrainingReference | None) -> ApprovalShare:
     decided = by_decision(slices)
     approved = Count(decided[True].decisions, decided[True].decisions + decided[False].decisions)
     share = proportion(*approved)

@@ -7,7 +7,7 @@ from typing import Final, NamedTuple, TypeAlias
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services.history.binning import OTHER
-from services.history.daily import Decided
+from services.history.daily import Selection
 from services.history.estimates import Count, Estimate, difference, proportion, ratio
 from services.history.monitoring.cohorts import APPROVED, Cohort, cohort_of, in_order, read_outcomes
 from services.history.monitoring.fairness_schemas import (
@@ -18,7 +18,7 @@ from services.history.monitoring.fairness_schemas import (
     ModelFairness,
     Screened,
 )
-from services.history.monitoring.references import Rates, Reference, read_references
+from services.history.monitoring.references import Rates, TrainingReference, read_references
 from services.history.monitoring.schemas import estimated
 from services.history.monitoring.shifts import detectable_difference
 from services.history.monitoring.slices import Counts, Slices, by_decision, read_slices
@@ -83,17 +83,17 @@ class _Group(NamedTuple):
 
 
 async def read_fairness(
-    connection: AsyncConnection, decided: Decided, *, screen: float, monthly: bool = False
+    connection: AsyncConnection, selection: Selection, *, screen: float, monthly: bool = False
 ) -> LiveFairness:
     """The rates of groups of each model of each bundle that has decided in that time."""
-    cohorts = await read_slices(connection, decided, monthly=monthly)
+    cohorts = await read_slices(connection, selection, monthly=monthly)
     references = await read_references(connection, {each.bundle for each in cohorts})
     table = outcome_groups.c
     outcomes = _by_cohort(
         await read_outcomes(
             connection,
             outcome_groups,
-            decided,
+            selection,
             table.attribute,
             table.value,
             monthly=monthly,
@@ -134,7 +134,7 @@ def fairness_of(
     cohort: Cohort,
     slices: Slices,
     outcomes: GroupOutcomes,
-    reference: Reference | None,
+    reference: TrainingReference | None,
     *,
     screen: float,
 ) -> ModelFairness:

@@ -8,7 +8,7 @@ from typing import Final
 
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from services.history.daily import Decided
+from services.history.daily import Selection
 from services.history.monitoring.drift import read_drift
 from services.history.monitoring.drift_schemas import LiveDrift
 from services.history.monitoring.fairness import read_fairness
@@ -65,8 +65,8 @@ class ModelMetrics:
 
     async def _read(self) -> Sequence[Sample]:
         today = datetime.now(UTC).date()
-        recent = Decided(since=today - timedelta(days=RECENT_DAYS))
-        year = Decided(since=_month_of(today - timedelta(days=OUTCOME_DAYS)))
+        recent = Selection(since=today - timedelta(days=RECENT_DAYS))
+        year = Selection(since=_month_of(today - timedelta(days=OUTCOME_DAYS)))
         async with self._engine.connect() as opened:
             drift = await read_drift(opened, recent)
             fairness = await read_fairness(opened, recent, screen=self._screen)

@@ -14,7 +14,7 @@ from typing import Final, NamedTuple
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services.history.bundles import read_cross_validated
-from services.history.daily import Decided
+from services.history.daily import Selection
 from services.history.estimates import (
     Estimate,
     Pairs,
@@ -94,21 +94,21 @@ class _Known:
 
 
 async def read_performance(
-    connection: AsyncConnection, decided: Decided, *, monthly: bool = False
+    connection: AsyncConnection, selection: Selection, *, monthly: bool = False
 ) -> LivePerformance:
     """The live performance of each model of each bundle that has decided in that time."""
     bins = await read_outcomes(
-        connection, outcome_bins, decided, outcome_bins.c.bin, monthly=monthly
+        connection, outcome_bins, selection, outcome_bins.c.bin, monthly=monthly
     )
     groups = await read_outcomes(
         connection,
         outcome_groups,
-        decided,
+        selection,
         outcome_groups.c.value,
         monthly=monthly,
         where=outcome_groups.c.attribute == RULE_INPUT,
     )
-    decisions = await read_decisions(connection, decided, monthly=monthly)
+    decisions = await read_decisions(connection, selection, monthly=monthly)
     cross_validated = await read_cross_validated(
         connection, {row.bundle_version for row in decisions}
     )

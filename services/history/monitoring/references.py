@@ -73,7 +73,7 @@ class ReferenceBins(NamedTuple):
         return moved
 
 
-class Reference(NamedTuple):
+class TrainingReference(NamedTuple):
     """What one bundle's models were trained on."""
 
     inputs: Mapping[str, ReferenceBins]
@@ -95,7 +95,7 @@ class Reference(NamedTuple):
 
 async def read_references(
     connection: AsyncConnection, versions: Collection[str]
-) -> Mapping[str, Reference]:
+) -> Mapping[str, TrainingReference]:
     """By bundle, of those that are registered with a manifest that can be read."""
     statement = select(bundles.c.version, bundles.c.manifest).where(bundles.c.version.in_(versions))
     return {
@@ -105,7 +105,7 @@ async def read_references(
     }
 
 
-def parse_reference(content: str) -> Reference | None:
+def parse_reference(content: str) -> TrainingReference | None:
     """What a manifest says; None where a later version of manifests writes it otherwise."""
     try:
         manifest = _Manifest.model_validate_json(content)
@@ -124,7 +124,7 @@ def parse_reference(content: str) -> Reference | None:
         if len(counts) == HISTOGRAM_BUCKETS
     }
     approves_from = manifest.threshold * SCORE_BINS
-    return Reference(
+    return TrainingReference(
         inputs=_usable(inputs),
         scores=_usable(scores),
         approves_from=int(approves_from) if approves_from.is_integer() else None,

@@ -17,7 +17,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services.history.database import connection, open_engine
 from services.history.monitoring import drift, fairness
-from services.history.monitoring.cohorts import decided_in
+from services.history.monitoring.cohorts import selection_of
 from services.history.monitoring.drift_schemas import ModelDrift
 from services.history.monitoring.fairness_schemas import ModelFairness
 from services.history.monitoring.performance import read_performance
@@ -78,14 +78,14 @@ class Section(NamedTuple):
 
 async def read_report(connection: AsyncConnection, query: CohortQuery, *, screen: float) -> str:
     """The report on each model that decided in that time, as HTML."""
-    decided = decided_in(query)
-    overall = (await read_performance(connection, decided)).models
-    drifts = _by_name((await drift.read_drift(connection, decided)).models)
-    groups = _by_name((await fairness.read_fairness(connection, decided, screen=screen)).models)
+    selection = selection_of(query)
+    overall = (await read_performance(connection, selection)).models
+    drifts = _by_name((await drift.read_drift(connection, selection)).models)
+    groups = _by_name((await fairness.read_fairness(connection, selection, screen=screen)).models)
     sections = []
     for model in sorted(overall, key=_decisions, reverse=True):
         name = model.bundle, model.model
-        of_model = replace(decided, bundle=model.bundle, model=model.model)
+        of_model = replace(selection, bundle=model.bundle, model=model.model)
         months = (await read_performance(connection, of_model, monthly=True)).models
         vintages = await read_vintages(connection, of_model)
         sections.append(Section(model, months, vintages, drifts[name], groups[name]))

@@ -11,7 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from services.history.bundles import register
 from services.history.database import connection
 from services.history.deps import cached_response, resources_of
-from services.history.monitoring.cohorts import decided_in
+from services.history.monitoring.cohorts import selection_of
 from services.history.monitoring.drift import read_drift
 from services.history.monitoring.drift_schemas import LiveDrift
 from services.history.monitoring.fairness import read_fairness
@@ -57,8 +57,10 @@ async def live_performance(
     Each figure says on whom it is, and has the cross-validated one beside it. How right they are
     expected to be before outcomes are known is an estimate, and marked as one.
     """
-    decided, monthly = decided_in(query), query.by == "month"
-    return await _cached(request, lambda opened: read_performance(opened, decided, monthly=monthly))
+    selection, monthly = selection_of(query), query.by == "month"
+    return await _cached(
+        request, lambda opened: read_performance(opened, selection, monthly=monthly)
+    )
 
 
 @monitoring.get("/drift", response_model=LiveDrift, responses=_ANSWERS, openapi_extra=_READS)
@@ -68,8 +70,8 @@ async def live_drift(request: Request, query: Annotated[PerformanceQuery, Query(
     An alarm needs a population stability index that chance alone seldom reaches; each comparison
     says which index so many decisions would show, and from which caller a shift comes.
     """
-    decided, monthly = decided_in(query), query.by == "month"
-    return await _cached(request, lambda opened: read_drift(opened, decided, monthly=monthly))
+    selection, monthly = selection_of(query), query.by == "month"
+    return await _cached(request, lambda opened: read_drift(opened, selection, monthly=monthly))
 
 
 @monitoring.get("/fairness", response_model=LiveFairness, responses=_ANSWERS, openapi_extra=_READS)
@@ -79,10 +81,10 @@ async def live_fairness(request: Request, query: Annotated[PerformanceQuery, Que
     Each group is compared with the largest one, with 95 % intervals. The screen is a convention
     that says where to look, not whether anybody is discriminated against.
     """
-    decided, monthly = decided_in(query), query.by == "month"
+    selection, monthly = selection_of(query), query.by == "month"
     screen = resources_of(request.scope).settings.fairness_screen
     return await _cached(
-        request, lambda opened: read_fairness(opened, decided, screen=screen, monthly=monthly)
+        request, lambda opened: read_fairness(opened, selection, screen=screen, monthly=monthly)
     )
 
 
@@ -92,7 +94,7 @@ async def vintages(request: Request, query: Annotated[CohortQuery, Query()]) -> 
 
     A loan without an outcome counts as not bad yet; each vintage says on how many that is known.
     """
-    return await _cached(request, lambda opened: read_vintages(opened, decided_in(query)))
+    return await _cached(request, lambda opened: read_vintages(opened, selection_of(query)))
 
 
 @monitoring.get("/report", response_class=HTMLResponse, responses=_ANSWERS, openapi_extra=_READS)

@@ -9,7 +9,7 @@ from typing import NamedTuple, TypeAlias
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services.history.binning import SCORE
-from services.history.daily import By, Decided, read_distributions
+from services.history.daily import By, Selection, read_group_counts
 from services.history.monitoring.cohorts import APPROVED, BY_COHORT, Cohort
 from services.history.monitoring.references import tenths
 
@@ -68,13 +68,13 @@ def by_decision(slices: Slices) -> Mapping[bool, Counts]:
 
 
 async def read_slices(
-    connection: AsyncConnection, decided: Decided, *, monthly: bool
+    connection: AsyncConnection, selection: Selection, *, monthly: bool
 ) -> Mapping[Cohort, Slices]:
     """The slices of each cohort, by month if ``monthly``, from the roll-up by day."""
     keys: list[By] = [*BY_COHORT, "client", "prediction"]
     cohorts: defaultdict[Cohort, dict[Slice, Counts]] = defaultdict(dict)
     keys = ["month", *keys] if monthly else keys
-    for found in await read_distributions(connection, decided, keys):
+    for found in await read_group_counts(connection, selection, keys):
         *month, model, bundle, client, prediction = found.group
         histograms = found.histograms | {SCORE: tenths(found.histograms[SCORE])}
         cohort = Cohort(month[0] if month else None, model, bundle)

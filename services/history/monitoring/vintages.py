@@ -8,7 +8,7 @@ from typing import Final
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from services.history.daily import Decided
+from services.history.daily import Selection
 from services.history.estimates import Count, difference, proportion
 from services.history.monitoring.cohorts import (
     APPROVED,
@@ -37,20 +37,20 @@ RECENT: Final = 3
 """How many of the newest vintages that are old enough are compared with those before."""
 
 
-async def read_vintages(connection: AsyncConnection, decided: Decided) -> Vintages:
+async def read_vintages(connection: AsyncConnection, selection: Selection) -> Vintages:
     """The vintages of the months in which anything was approved, the newest first."""
     table = outcome_vintages.c
     outcomes = whole_sum(table.outcomes).label("n")
     statement = (
         select(table.month, table.months_on_book, table.outcome, outcomes)
-        .where(table.prediction == APPROVED, *outcomes_of(outcome_vintages, decided))
+        .where(table.prediction == APPROVED, *outcomes_of(outcome_vintages, selection))
         .group_by(table.month, table.months_on_book, table.outcome)
     )
     by_month: defaultdict[date, list[AnyRow]] = defaultdict(list)
     for row in await connection.execute(statement):
         by_month[row.month].append(row)
     approved: defaultdict[date, int] = defaultdict(int)
-    for row in await read_decisions(connection, decided, monthly=True):
+    for row in await read_decisions(connection, selection, monthly=True):
         if row.prediction == APPROVED:
             approved[row.month] += row.predictions
     vintages = [

@@ -19,7 +19,7 @@ from services.history import audit
 from services.history.cache import Cache
 from services.history.database import rows_as_select, transaction
 from services.history.outcomes import rollups
-from services.history.outcomes.rollups import GROUPED, Change
+from services.history.outcomes.rollups import GROUPED, OutcomeChange
 from services.history.outcomes.schemas import OutcomeFault, OutcomeReceipt, OutcomeReport
 from services.history.queries import read_outcomes
 from services.history.schemas import AuditEntry
@@ -227,7 +227,7 @@ class _Recorder:
         self._seen: set[tuple[Any, ...]] = set()
         self._current: dict[UUID, tuple[datetime, Any]] = {}
         self._changed: dict[UUID, None] = {}
-        self._changes: list[Change] = []
+        self._changes: list[OutcomeChange] = []
 
     async def record(
         self,
@@ -265,8 +265,8 @@ class _Recorder:
             self.done = self.done.and_(_Done(accepted=1))
             return
         if before is not None:
-            self._changes.append(Change(decision, before[1], before[0], sign=-1))
-        self._changes.append(Change(decision, report.outcome, report.observed_at, sign=1))
+            self._changes.append(OutcomeChange(decision, before[1], before[0], sign=-1))
+        self._changes.append(OutcomeChange(decision, report.outcome, report.observed_at, sign=1))
         self._current[decision.id] = (report.observed_at, report.outcome)
         self._changed[decision.id] = None
         self.done = self.done.and_(_Done(accepted=1, superseded=int(before is not None)))

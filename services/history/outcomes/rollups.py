@@ -37,7 +37,7 @@ _Key: TypeAlias = tuple[Any, ...]
 _Counts: TypeAlias = defaultdict[_Key, list[int]]
 
 
-class Change(NamedTuple):
+class OutcomeChange(NamedTuple):
     """An outcome of a decision that begins (``sign`` 1) or ceases (-1) to be its current one."""
 
     decision: AnyRow
@@ -46,7 +46,7 @@ class Change(NamedTuple):
     sign: int
 
 
-async def apply(connection: AsyncConnection, changes: Iterable[Change]) -> None:
+async def apply(connection: AsyncConnection, changes: Iterable[OutcomeChange]) -> None:
     """Add what the changes come to, in the transaction of ``connection``."""
     by_bin, by_group, by_vintage = add_up(changes)
     await _merge(connection, outcome_bins, by_bin)
@@ -54,7 +54,7 @@ async def apply(connection: AsyncConnection, changes: Iterable[Change]) -> None:
     await _merge(connection, outcome_vintages, by_vintage)
 
 
-def add_up(changes: Iterable[Change]) -> tuple[_Counts, _Counts, _Counts]:
+def add_up(changes: Iterable[OutcomeChange]) -> tuple[_Counts, _Counts, _Counts]:
     """Rows to add to ``outcome_bins``, ``outcome_groups`` and ``outcome_vintages``.
 
     The applicant of an erased decision is not known any more, so its outcomes change no count by

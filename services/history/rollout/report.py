@@ -11,7 +11,7 @@ from services.history.monitoring.schemas import Estimated
 from services.history.rollout import sequential
 from services.history.rollout.board import read_board
 from services.history.rollout.schemas import ArmReport, Guard, RolloutReport, ShareDifference
-from services.history.rollout.sequential import LEAST, Counts, difference
+from services.history.rollout.sequential import LEAST, Proportion, difference
 from services.history.tables import (
     current_outcomes,
     daily_rollup,
@@ -54,14 +54,14 @@ class Total(NamedTuple):
     bad: int = 0
 
     @property
-    def approvals(self) -> Counts:
+    def approvals(self) -> Proportion:
         """Approvals among decisions."""
-        return Counts(self.approved, self.decisions)
+        return Proportion(self.approved, self.decisions)
 
     @property
-    def bad_loans(self) -> Counts:
+    def bad_loans(self) -> Proportion:
         """Bad outcomes among the approved decisions whose outcome is known."""
-        return Counts(self.bad, self.good + self.bad)
+        return Proportion(self.bad, self.good + self.bad)
 
 
 async def read_report(
@@ -99,7 +99,7 @@ async def read_report(
     )
 
 
-def crossed(approval: sequential.Difference | None, largest: float) -> str | None:
+def crossed(approval: sequential.EstimatedDifference | None, largest: float) -> str | None:
     """Why the candidate must not decide on: its approval share is surely too far off, or None."""
     if approval is None or (approval.low <= largest and approval.high >= -largest):
         return None
@@ -182,13 +182,15 @@ def _arm(arm: Arm, total: Total) -> ArmReport:
     )
 
 
-def _share(counts: Counts) -> Estimated | None:
+def _share(counts: Proportion) -> Estimated | None:
     if not counts.of:
         return None
     return Estimated(**proportion(*counts)._asdict())
 
 
-def _stated(found: sequential.Difference | None, what: str, of: int) -> ShareDifference | None:
+def _stated(
+    found: sequential.EstimatedDifference | None, what: str, of: int
+) -> ShareDifference | None:
     if found is None:
         return None
     sentence = (

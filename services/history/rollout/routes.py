@@ -17,8 +17,8 @@ from services.history.rollout.schemas import (
     BundleDetail,
     BundleList,
     ComparisonQuery,
+    ExperimentQuery,
     RegisteredBundle,
-    ReportQuery,
     Retirement,
     RolloutChange,
     RolloutEntry,
@@ -200,7 +200,7 @@ async def roll_back(request: Request) -> Response:
 
 
 @queries.get("/rollout/report", response_model=RolloutReport, responses=_READ, openapi_extra=_ADMIN)
-async def rollout_report(request: Request, query: Annotated[ReportQuery, Query()]) -> Response:
+async def rollout_report(request: Request, query: Annotated[ExperimentQuery, Query()]) -> Response:
     """Return the two arms of an experiment side by side, with a test that may be read at any time.
 
     All are counts that are kept while decisions and outcomes are stored.

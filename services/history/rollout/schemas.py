@@ -175,7 +175,7 @@ class BundleComparison(BaseModel):
     )
 
 
-class ReportQuery(Parameters):
+class ExperimentQuery(Parameters):
     """Which experiment."""
 
     experiment: Annotated[str, Field(pattern="^x[0-9]{1,18}$")] | None = Field(

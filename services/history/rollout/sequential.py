@@ -21,14 +21,14 @@ _SCALE: Final = 0.05
 """The difference that the test is most sensitive to, fixed before any data: five points."""
 
 
-class Counts(NamedTuple):
+class Proportion(NamedTuple):
     """How many of so many rows have what is counted."""
 
     hits: int
     of: int
 
 
-class Difference(NamedTuple):
+class EstimatedDifference(NamedTuple):
     """The first share minus the second, its 95 % confidence sequence, and its p-value."""
 
     value: float
@@ -42,7 +42,7 @@ class Difference(NamedTuple):
         return not self.low <= 0 <= self.high
 
 
-def difference(first: Counts, second: Counts) -> Difference | None:
+def difference(first: Proportion, second: Proportion) -> EstimatedDifference | None:
     """How the two shares differ; None while a side has fewer than ``LEAST`` rows."""
     if min(first.of, second.of) < LEAST:
         return None
@@ -51,7 +51,7 @@ def difference(first: Counts, second: Counts) -> Difference | None:
     mixed = variance + _SCALE**2
     half = sqrt(variance * mixed * (log(mixed / variance) - 2 * log(ALPHA))) / _SCALE
     ratio = log(mixed / variance) / 2 - (_SCALE * value) ** 2 / (2 * variance * mixed)
-    return Difference(
+    return EstimatedDifference(
         value,
         max(-1.0, value - half),
         min(1.0, value + half),
@@ -59,7 +59,7 @@ def difference(first: Counts, second: Counts) -> Difference | None:
     )
 
 
-def _variance(counts: Counts) -> float:
+def _variance(counts: Proportion) -> float:
     # One row more of each kind, so that a share of 0 or 1 is not taken for certain.
     share = (counts.hits + 1) / (counts.of + 2)
     return share * (1 - share) / counts.of

@@ -14,7 +14,7 @@ import numpy as np
 from services.history.binning import SCORE
 from services.history.monitoring.expected import Foretold
 from services.history.monitoring.fairness import NOT_KNOWN, GroupOutcomes, Outcomes
-from services.history.monitoring.references import Reference, parse_reference, tenths
+from services.history.monitoring.references import TrainingReference, parse_reference, tenths
 from services.history.monitoring.slices import Counts, Slice
 
 Floats = np.ndarray[Any, np.dtype[np.float64]]
@@ -124,14 +124,14 @@ def _category(values: Ints, *names: str) -> dict[str, Any]:
     }
 
 
-def reference_of(rows: Applications) -> Reference:
+def reference_of(rows: Applications) -> TrainingReference:
     """The reference that a bundle trained on ``rows`` has."""
     found = parse_reference(json.dumps(manifest_of(rows)))
     assert found is not None
     return found
 
 
-def edges_of(reference: Reference) -> Floats:
+def edges_of(reference: TrainingReference) -> Floats:
     """The edges of the bins of the income."""
     bins = reference.inputs["ApplicantIncome"].bins
     return np.array([bin_.at_least for bin_ in bins if bin_.at_least is not None])

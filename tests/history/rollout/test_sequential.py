@@ -7,7 +7,13 @@ import numpy as np
 import pytest
 
 from services.history.estimates import Z
-from services.history.rollout.sequential import ALPHA, LEAST, Counts, Difference, difference
+from services.history.rollout.sequential import (
+    ALPHA,
+    LEAST,
+    EstimatedDifference,
+    Proportion,
+    difference,
+)
 
 RUNS, LOOKS, DECISIONS_A_LOOK = 400, 60, 100
 
@@ -15,9 +21,9 @@ RUNS, LOOKS, DECISIONS_A_LOOK = 400, 60, 100
 class Experiment(NamedTuple):
     """What was found at each look, None while there was too little, and the counts at the last."""
 
-    looks: list[Difference | None]
-    candidate: Counts
-    default: Counts
+    looks: list[EstimatedDifference | None]
+    candidate: Proportion
+    default: Proportion
 
     @property
     def alarmed(self) -> bool:
@@ -33,7 +39,7 @@ def experiments(*, default: float, candidate: float, share: float) -> list[Exper
     counts = (rng.binomial(sizes, candidate), sizes, rng.binomial(rest, default), rest)
     found = []
     for run in zip(*(each.cumsum(axis=1).tolist() for each in counts), strict=True):
-        pairs = [(Counts(a, b), Counts(c, d)) for a, b, c, d in zip(*run, strict=True)]
+        pairs = [(Proportion(a, b), Proportion(c, d)) for a, b, c, d in zip(*run, strict=True)]
         found.append(Experiment([difference(*pair) for pair in pairs], *pairs[-1]))
     return found
 
@@ -79,15 +85,15 @@ def test_a_known_difference_is_found(candidate: float, share: float) -> None:
 
 def test_the_interval_and_the_p_value_agree() -> None:
     for hits in range(600, 800):
-        found = difference(Counts(hits, 1000), Counts(700, 1000))
+        found = difference(Proportion(hits, 1000), Proportion(700, 1000))
         assert found is not None
         assert found.low <= found.value <= found.high
         assert found.is_different == (found.p_value < ALPHA)
 
 
 def test_few_or_extreme_counts_are_never_certain() -> None:
-    assert difference(Counts(0, LEAST - 1), Counts(5000, 9000)) is None
-    found = difference(Counts(LEAST, LEAST), Counts(LEAST, LEAST))
+    assert difference(Proportion(0, LEAST - 1), Proportion(5000, 9000)) is None
+    found = difference(Proportion(LEAST, LEAST), Proportion(LEAST, LEAST))
     assert found is not None
     assert found.low < found.value == 0 < found.high
     assert found.p_value == 1

@@ -51,7 +51,7 @@ def page_headers(_: str) -> RawHeaders:
     return _HEADERS
 
 
-class Gate:
+class Authentication:
     """Lets signed-in visitors through, and sends all others to the sign-in page.
 
     ``local`` is the session of a browser on this machine, or None if that has to sign in too. The

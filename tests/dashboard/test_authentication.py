@@ -9,7 +9,7 @@ import pytest
 from fastapi import FastAPI
 from starlette.types import Message
 
-from services.dashboard.gate import COOKIE
+from services.dashboard.authentication import COOKIE
 from services.dashboard.login import ATTEMPTS_OF_ONE
 from shared.access.api_keys import mint_key
 from shared.access.passwords import password_entry
