@@ -56,6 +56,8 @@ _fixtures_made = set[tuple[Path, str, int]]()
 
 # Hundreds of processes import the same modules: only the first has to compile them.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+# The variables of `make test` are not those of a make that a test calls.
+os.environ.pop("MAKEFLAGS", None)
 # Before workers are started, which measure themselves.
 measure_on_request()
 # Each client reads the authorities' certificates anew, which takes longer than most requests; what
