@@ -196,7 +196,7 @@ async def test_gateway_takes_a_file_as_large_as_the_batch_service_does(
     assert refused.status_code == 413
     assert refused.headers["content-type"] == "application/problem+json"
     assert refused.json()["code"] == "BodyTooLarge"
-    # Its decisions are stored now, and not in the midst of a later test.
+    # Its decisions are made now, and not in the midst of a later test.
     assert (await ended(http, taken))["state"] == "done"
 
 
