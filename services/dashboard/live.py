@@ -23,6 +23,8 @@ RETRY_S: Final = 2.0
 """How soon a page tries again after a service did not answer."""
 
 _FORM_VALUES: Final = """(event) => {
+  // The browser sends a form with an address of its own there.
+  if (event.target.hasAttribute("action")) return;
   event.preventDefault();
   emit(Object.fromEntries(new FormData(event.target, event.submitter)));
 }"""

@@ -16,7 +16,10 @@ from tests.waiting import until
 def test_file_is_checked_by_line_decided_and_downloaded(
     page: Page, shown: Shown, tmp_path: Path
 ) -> None:
-    """Bad rows are named and left out; each good one is recorded once, as downloaded."""
+    """Bad rows are named and left out; each good one is recorded once, as downloaded.
+
+    An unusable file chosen before does no harm.
+    """
     rng = random.Random(8)  # noqa: S311 - test data, not a secret
     rows = [random_application(rng) | {"Loan_ID": f"BATCH{n}"} for n in range(40)]
     rows[3]["ApplicantIncome"] = 0
@@ -27,10 +30,13 @@ def test_file_is_checked_by_line_decided_and_downloaded(
     writer.writerows([row | {"Loan_Status": "Y"} for row in rows])
     text.write("too,few\n")
     page.goto("/batch")
-    page.get_by_label("File of applications").set_input_files(
-        {"name": "new.csv", "mimeType": "text/csv", "buffer": text.getvalue().encode()}
-    )
-    page.get_by_role("button", name="Check the file").click()
+    for name, content in (("empty.csv", b""), ("new.csv", text.getvalue().encode())):
+        page.get_by_label("File of applications").set_input_files(
+            {"name": name, "mimeType": "text/csv", "buffer": content}
+        )
+        page.get_by_role("button", name="Check the file").click()
+        refused = page.get_by_text("The file cannot be used")
+        expect(refused).to_have_count(1 if name == "empty.csv" else 0)
     faults = page.locator("section", has_text="Rows with faults").locator("tbody tr")
     expect(faults).to_have_count(3)
     assert [row.inner_text().split("\t") for row in faults.all()] == [

@@ -75,6 +75,40 @@ def test_double_click_on_a_slow_day_decides_once(page: Page, shown: Shown) -> No
     decided = [r.input_data.Loan_ID for r in shown.api.history(limit=100).items]
     assert (decided.count("LP-TWICE"), decided.count("LP-NEXT")) == (1, 0)
     assert page.locator("#Loan_ID").input_value() == "LP-NEXT"
+    expect(page.get_by_text("The form was changed since")).to_be_visible()
+
+
+def test_who_presses_again_decides_once_as_long_as_the_application_is_the_same(
+    page: Page, shown: Shown
+) -> None:
+    """After an answer as well as after none; another application is another decision."""
+    page.goto("/")
+    fill_in(page)
+    page.locator("#Loan_ID").fill("LP-AGAIN")
+    result = page.locator('[data-region="result"]')
+    shown.system.inference.pause()
+    try:
+        _decide(page)
+        expect(result.get_by_text("The service does not answer at the moment")).to_be_visible()
+    finally:
+        shown.system.inference.resume()
+    _decide(page)
+    expect(result.locator('[data-value="prediction"]')).to_be_visible()
+    expect(result.get_by_text("Decided already")).to_have_count(0)
+    once = shown_id(page)
+    _decide(page)
+    expect(result.get_by_text("Nothing is recorded twice")).to_be_visible()
+    assert shown_id(page) == once
+    page.locator("#ApplicantIncome").fill("6100")
+    page.locator("#ApplicantIncome").blur()
+    expect(page.get_by_text("The form was changed since")).to_be_visible()
+    _decide(page)
+    expect(page.get_by_text("The form was changed since")).to_have_count(0)
+    expect(result.get_by_text("Decided already")).to_have_count(0)
+    expect(result.locator('[data-value="prediction"]')).to_be_visible()
+    _record(shown, page)
+    decided = [r.input_data.Loan_ID for r in shown.api.history(limit=100).items]
+    assert decided.count("LP-AGAIN") == 2
 
 
 def test_faults_stand_beside_their_fields_and_nothing_typed_is_lost(page: Page) -> None:

@@ -1,8 +1,10 @@
 """Decide: one application, decided by the champion or shown to all models."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from hashlib import sha256
 from typing import Final, NamedTuple
+from uuid import UUID, uuid4
 
 from fastapi import Request
 from markupsafe import Markup
@@ -73,9 +75,23 @@ class _Answer(NamedTuple):
     application: Application | None = None
     """As the service read it."""
     why: Markup = NOTHING
+    prediction_id: UUID | None = None
 
 
-async def _answer(session: Session, values: Values, root: str) -> _Answer:
+class _Page(NamedTuple):
+    """An open page, to which the same application is the same decision."""
+
+    session: Session
+    root: str
+    identifier: str
+
+    def key_of(self, application: Mapping[str, object]) -> str:
+        """The Idempotency-Key: who presses twice, or again after an outage, decides once."""
+        return f"dashboard-{sha256(f'{self.identifier} {application}'.encode()).hexdigest()}"
+
+
+async def _answer(page: _Page, values: Values, before: UUID | None) -> _Answer:
+    session = page.session
     application = application_of(values)
     faults = unchosen(values)
     if faults:
@@ -85,17 +101,26 @@ async def _answer(session: Session, values: Values, root: str) -> _Answer:
         benchmark = await session.api.benchmark(application)
         shown = part("decide", "comparison", benchmark=benchmark)
         return _Answer(shown, application=benchmark.input_data)
-    decision = await session.api.predict(application)
+    decision = await session.api.predict(application, idempotency_key=page.key_of(application))
     explanation = await explained(session.api, decision, asked=False)
-    shown = part("decide", "decision", decision=decision, explanation=explanation, root=root)
+    shown = part(
+        "decide",
+        "decision",
+        decision=decision,
+        explanation=explanation,
+        again=decision.prediction_id == before,
+        root=page.root,
+    )
     why = _why(explanation, decision.input_data) if explanation.value else NOTHING
-    return _Answer(shown, application=decision.input_data, why=why)
+    return _Answer(
+        shown, application=decision.input_data, why=why, prediction_id=decision.prediction_id
+    )
 
 
-async def _safe_answer(session: Session, values: Values, root: str) -> _Answer:
-    """The answer, or in its place what went wrong."""
+async def _safe_answer(page: _Page, values: Values, before: UUID | None) -> _Answer:
+    """The answer, or in its place what went wrong; ``before`` is the decision that is shown."""
     try:
-        return await _answer(session, values, root)
+        return await _answer(page, values, before)
     except InvalidRequest as error:
         return _Answer(part("decide", "nothing_yet"), error.validation_errors)
     except SignedOut:
@@ -108,33 +133,48 @@ def _why(explanation: Attempt[Explanation], application: Application, model: str
     return part("decide", "why", explanation=explanation, application=application, model=model)
 
 
+def _outdated(answered: _Answer, *, edited: bool) -> Markup:
+    """A note if the answer is not on what the form shows: it was ``edited`` since it was sent."""
+    return part("decide", "outdated") if edited and answered.application else NOTHING
+
+
 def register(watch: Watch) -> None:
     """Register the page."""
 
     @ui.page("/")
     def page(request: Request) -> None:
         session, root = session_of(request.scope), root_of(request.scope)
+        opened = _Page(session, root, uuid4().hex)
         answered = _Answer(part("decide", "nothing_yet"))
+        edited = False
         with frame(request, "decide", watch=watch):
             with ui.element("div").classes("lp-grid lp-decide"):
                 with ui.element("div").classes("lp-stack"):
                     before = Region("decided-before", spoken=True)
                     form_region = Region("application", form({}))
-                result = Region("result", answered.shown, spoken=True)
+                with ui.element("div").classes("lp-stack"):
+                    outdated = Region("outdated", spoken=True)
+                    result = Region("result", answered.shown, spoken=True)
             why = Region("why", spoken=True)
 
         async def changed(name: str, value: str) -> None:
+            nonlocal edited
+            edited = True
+            outdated.show(_outdated(answered, edited=edited))
             if name == _LOAN_ID:
                 before.show(await decided_before(session, value, root))
 
         async def ask(values: Values) -> None:
-            nonlocal answered
+            nonlocal answered, edited
+            edited = False
+            outdated.show(NOTHING)
             result.show(loading())
             why.show(NOTHING)
             corrected = bool(answered.faults)
-            answered = await _safe_answer(session, values, root)
+            answered = await _safe_answer(opened, values, answered.prediction_id)
             result.show(answered.shown)
             why.show(answered.why)
+            outdated.show(_outdated(answered, edited=edited))
             if answered.faults or corrected:
                 # Otherwise the form stays, with what was typed since it was sent.
                 form_region.show(form(values, answered.faults))
