@@ -267,7 +267,8 @@ def _refuse_unusable(header: Sequence[str], columns: Columns, also: Sequence[str
 def width_fault(cells: Sequence[str], width: int) -> str | None:
     """What is wrong with the number of cells in a row, if anything; more blank ones are not."""
     if len(cells) < width or any(cell.strip() for cell in cells[width:]):
-        return f"has {len(cells)} cells, the header has {width}"
+        there = "1 cell" if len(cells) == 1 else f"{len(cells)} cells"
+        return f"has {there}, the header has {width}"
     return None
 
 

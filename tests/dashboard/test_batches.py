@@ -108,7 +108,7 @@ def _assert_faults(shown: str) -> None:
     lines = re.findall(r'<th scope="row">(\d+)</th>', shown.partition("Rows with faults")[2])
     assert lines == ["3", "5"]
     assert "ApplicantIncome must be greater than 0" in shown
-    assert "has 1 cells, the header has 3" in shown
+    assert "has 1 cell, the header has 3" in shown
 
 
 def _assert_second_look(shown: str) -> None:
