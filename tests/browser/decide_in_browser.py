@@ -1,6 +1,7 @@
 """The page on which people decide."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 from playwright.sync_api import BrowserContext, Page, expect
 
@@ -20,6 +21,15 @@ def _record(shown: Shown, page: Page) -> Record:
 
     until(is_there)
     return found[0]
+
+
+@contextmanager
+def _inference_paused(shown: Shown) -> Iterator[None]:
+    shown.system.inference.pause()
+    try:
+        yield
+    finally:
+        shown.system.inference.resume()
 
 
 def _decide(page: Page) -> None:
@@ -61,14 +71,11 @@ def test_double_click_on_a_slow_day_decides_once(page: Page, shown: Shown) -> No
     fill_in(page)
     page.locator("#Loan_ID").fill("LP-TWICE")
     form = page.locator('[data-region="application"]')
-    shown.system.inference.pause()
-    try:
+    with _inference_paused(shown):
         page.get_by_role("button", name="Decide", exact=True).dblclick()
         expect(form).to_have_attribute("aria-busy", "true")
         page.locator("#Loan_ID").fill("LP-NEXT")
-        page.get_by_role("button", name="Decide", exact=True).click()
-    finally:
-        shown.system.inference.resume()
+        _decide(page)
     expect(page.locator('[data-region="result"] [data-value="prediction"]')).to_be_visible()
     expect(form).not_to_have_attribute("aria-busy", "true")
     _record(shown, page)
@@ -86,12 +93,9 @@ def test_who_presses_again_decides_once_as_long_as_the_application_is_the_same(
     fill_in(page)
     page.locator("#Loan_ID").fill("LP-AGAIN")
     result = page.locator('[data-region="result"]')
-    shown.system.inference.pause()
-    try:
+    with _inference_paused(shown):
         _decide(page)
         expect(result.get_by_text("The service does not answer at the moment")).to_be_visible()
-    finally:
-        shown.system.inference.resume()
     _decide(page)
     expect(result.locator('[data-value="prediction"]')).to_be_visible()
     expect(result.get_by_text("Decided already")).to_have_count(0)

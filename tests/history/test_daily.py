@@ -65,7 +65,7 @@ def at_the_edges(event: PredictionRecorded) -> list[PredictionRecorded]:
     ]
 
 
-async def distributions(engine: AsyncEngine, *by: Any, **which: Any) -> list[GroupCounts]:
+async def group_counts(engine: AsyncEngine, *by: Any, **which: Any) -> list[GroupCounts]:
     """What is read back."""
     async with engine.connect() as connection:
         return await read_group_counts(connection, Selection(**which), by)
@@ -90,7 +90,7 @@ async def test_distribution_of_every_input_is_numpys(engine: AsyncEngine) -> Non
             tuple(row.layout.split()) for row in counted
         }
 
-    [found] = await distributions(engine, bundle=BUNDLE)
+    [found] = await group_counts(engine, bundle=BUNDLE)
     assert found.predictions == len(events)
     for field in BINNED:
         given = values(events, field.name)
@@ -118,7 +118,7 @@ async def test_decisions_before_their_bundle_is_registered_count_without_numbers
     await store_all(engine, events[:20])
     await register(engine, MANIFEST.encode())
     await store_all(engine, events[20:])
-    [found] = await distributions(engine, "bundle_version")
+    [found] = await group_counts(engine, "bundle_version")
     assert found.group == (BUNDLE,)
     assert sum(found.histograms["score"]) == sum(found.histograms["gender"]) == 60
     assert sum(found.histograms["loan_amount"]) == 40
@@ -155,7 +155,7 @@ async def test_groups_and_conditions_leave_what_they_say(engine: AsyncEngine) ->
     assert {tuple(row[:3]): row.predictions for row in rows} == expected
     assert [row.week.weekday() for row in weeks] == [0] * len(weeks)
     assert sum(row.predictions for row in weeks) == 60
-    assert await distributions(engine, "month", since=date(2027, 1, 1)) == []
+    assert await group_counts(engine, "month", since=date(2027, 1, 1)) == []
 
 
 def test_manifest_without_bins_has_none() -> None:
